@@ -1,0 +1,1 @@
+"""Validates annotations and videos, and assigns splits."""

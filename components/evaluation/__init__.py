@@ -1,0 +1,1 @@
+"""Measures an adapter on the prepared test split and decides the gate."""

@@ -1,0 +1,1 @@
+"""The predictor, and its deployment."""

@@ -1,0 +1,1 @@
+"""Trains an ActionClassifier on prepared clips."""

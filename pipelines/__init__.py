@@ -1,0 +1,1 @@
+"""The chain of steps, and the ways to run it."""
