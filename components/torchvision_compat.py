@@ -4,12 +4,8 @@ import importlib.util
 
 import torch
 
-_MISSING_OPERATOR_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-
-_libraries: list[torch.library.Library] = []  # a Library unregisters its operators when it is collected
+_MISSING_OPERATORS = ("torchvision::nms", "torchvision::qnms")
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def register_missing_operators() -> None:
@@ -25,12 +21,10 @@ def register_missing_operators() -> None:
     installed, and when called again. Detection operators stay unusable: calling one raises torch's
     NotImplementedError.
     """
-    if _libraries or importlib.util.find_spec("torchvision") is None or _operators_load():
+    if importlib.util.find_spec("torchvision") is None or _operators_load():
         return
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in _MISSING_OPERATOR_SCHEMAS:
-        library.define(schema)
-    _libraries.append(library)
+    for operator in _MISSING_OPERATORS:
+        torch.library.define(operator, _SCHEMA)
 
 
 def _operators_load() -> bool:
