@@ -30,9 +30,7 @@ MODEL_CARD_FILE = "README.md"
 class Record(BaseModel):
     """What all records share: frozen, no unknown keys."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -100,8 +98,9 @@ class Labels(Record):
     @property
     def partner(self) -> dict[int, int]:
         """Each label of a reversed pair → the other one."""
-        pairs = [tuple(self.label_names.index(name) for name in pair) for pair in self.reversed_pairs]
-        return {a: b for a, b in pairs} | {b: a for a, b in pairs}
+        index = {name: label for label, name in enumerate(self.label_names)}
+        both = (*self.reversed_pairs, *((b, a) for a, b in self.reversed_pairs))
+        return {index[a]: index[b] for a, b in both}
 
 
 class Message(Record):

@@ -14,9 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 class Section(BaseModel):
     """What all sections share: frozen, no unknown keys, field documentation from docstrings."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
 
 class ModelConfig(Section):
@@ -54,6 +52,8 @@ class MethodConfig(Section):
     lora_target: str = "all"
     """`all` linear layers of the language model, comma-separated names of its layers, or a regular expression
     over full module names (anything that is not a plain list of names)."""
+    quantization_bit: Literal[4, 8] | None = None
+    """Quantize the frozen weights (QLoRA). Read, and refused by the training step."""
     use_rslora: bool = False
     """Scale LoRA by alpha / sqrt(rank) (rank-stabilised LoRA, arXiv:2312.03732)."""
     use_dora: bool = False

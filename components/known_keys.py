@@ -8,6 +8,7 @@ NO_MEANING = {
         "ddp_timeout ddp_backend ddp_find_unused_parameters local_rank ray_num_workers ray_init_kwargs "
         "master_addr master_port"
     ),
+    "training runs in one process": "deepspeed fsdp fsdp_config accelerator_config",
     "the model's own chat template is used": (
         "template tool_format default_system enable_thinking preserve_thinking train_on_prompt mask_history"
     ),
@@ -39,14 +40,13 @@ NO_MEANING = {
 
 REFUSED = {
     "quantized training is not available: use finetuning_type: lora": (
-        "quantization_bit quantization_method quantization_type double_quantization quantization_device_map"
+        "quantization_method quantization_type double_quantization quantization_device_map"
     ),
     "this adapter or optimizer is not available: use finetuning_type: lora or full": (
         "pissa_init pissa_iter loraplus_lr_ratio loraplus_lr_embedding use_galore use_apollo use_badam "
         "use_llama_pro use_adam_mini use_muon oft_rank oft_block_size oft_target module_dropout additional_target "
         "freeze_trainable_layers freeze_trainable_modules freeze_extra_modules create_new_adapter"
     ),
-    "training runs in one process here": "deepspeed fsdp fsdp_config accelerator_config",
     "the forward pass would change: not available": (
         "rope_scaling shift_attn mixture_of_depths use_unsloth enable_liger_kernel neftune_noise_alpha "
         "train_from_scratch resize_vocab add_tokens add_special_tokens new_special_tokens_config"
