@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Turn a video language model into an action classifier: validate, prepare, train, evaluate, export, serve.",
-    epilog="Exit codes: 0 done; 1 a step failed; 2 the call, a file or a setting is wrong; 3 the gate refused the model.",
+    epilog="Exit codes: 0 done; 1 a step failed; 2 a wrong call, file or setting; 3 the gate refused the model.",
 )
 console = Console()
 errors = Console(stderr=True)

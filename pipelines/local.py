@@ -48,16 +48,16 @@ class RunSummary(Record):
     """Seconds of each step that ran."""
     results: dict[str, str]
     """What each step came to, in a few words."""
-    error: str = ""
-    clips: dict[Split, int] = {}
+    error: str
+    clips: dict[Split, int]
     """Prepared clips by split."""
-    top1_accuracy: float | None = None
-    mean_class_accuracy: float | None = None
-    metrics: EvaluationMetrics | None = None
-    validation_report: str | None = None
-    evaluation_report: str | None = None
-    adapter_dir: str | None = None
-    model_dir: str | None = None
+    top1_accuracy: float | None
+    mean_class_accuracy: float | None
+    metrics: EvaluationMetrics | None
+    validation_report: str | None
+    evaluation_report: str | None
+    adapter_dir: str | None
+    model_dir: str | None
     mlflow_tracking_uri: str
     mlflow_run_id: str
     log: str

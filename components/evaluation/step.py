@@ -23,7 +23,7 @@ class EvaluationOutcome:
 
 
 def run_step(*, run_config: str, prepared: str, adapter: str, results: str, report: str) -> EvaluationOutcome:
-    """Measures `adapter` on the test split of the index `prepared`; writes the folder `results` and the page `report`."""
+    """Measures `adapter` on the test split of `prepared`; writes `results`, a folder, and `report`, a page."""
     with recorded_step("evaluation") as outcome:
         metrics = evaluate_adapter(
             read_saved_config(Path(run_config)),
