@@ -73,7 +73,7 @@ class TrackedRun:
         self._client = client
         self.run_id = run_id
 
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Logs numbers; `step` is the optimizer step of points of a curve."""
         if self._client is None:
             return
@@ -97,7 +97,7 @@ class TrackedRun:
         for start in range(0, len(new), _BATCH):
             self._client.log_batch(self.run_id, params=new[start : start + _BATCH])
 
-    def log_file(self, path: Path, *, folder: str | None = None) -> None:
+    def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
         """Stores a picture, a report or another file with the run, in `folder` of its artifacts."""
         if self._client is not None:
             self._client.log_artifact(self.run_id, str(path), folder)

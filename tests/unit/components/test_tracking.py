@@ -36,7 +36,7 @@ def test_a_run_of_its_own_is_started_filled_and_finished(store: Path, tmp_path: 
     with tracking.tracked_run(config, step="training", default_store=store) as run:
         run.log_metrics({"loss": 2.0}, step=1)
         run.log_metrics({"loss": 1.0, "top1_accuracy": 0.5}, step=2)
-        run.log_file(tmp_path / "curve.png", folder="plots")
+        run.log_artifact(tmp_path / "curve.png", folder="plots")
     found = _run(store, run.run_id)
     assert found.info.status == "FINISHED"
     assert found.data.params["learning_rate"] == "0.5"
@@ -91,7 +91,7 @@ def test_other_ranks_log_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RANK", "1")
     with tracking.tracked_run(RunConfig(), step="training", default_store=tmp_path) as run:
         run.log_metrics({"loss": 1.0})
-        run.log_file(tmp_path / "missing.png")
+        run.log_artifact(tmp_path / "missing.png")
     assert run.run_id is None
     assert not list(tmp_path.iterdir())
 
