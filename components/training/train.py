@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from components.action_model import ActionClassifier, ActionDecoder
-from components.artifacts import PreparedIndex, Record, Split
+from components.artifacts import CLIPS_DIR, PreparedIndex, Record, Split
 from components.base_model import load_base_model, training_dtype
 from components.clip_processor import ClipProcessor
 from components.config import RunConfig
 from components.model_files import ClassifierInfo, load_decoder
 from components.prepared_clips import PreparedClips
+from components.tracking import tracked_run
 from components.training.arguments import training_arguments
 from components.training.callbacks import LogLines
 from components.training.curves import draw_curves
@@ -40,6 +41,12 @@ class TrainingResult(Record):
     """Of the model that was kept; null without a validation split."""
     seconds: float
 
+    @property
+    def summary(self) -> str:
+        """The result in a few words."""
+        measured = "" if self.val_top1_accuracy is None else f", validation top-1 {self.val_top1_accuracy:.3f}"
+        return f"{self.steps} steps, mean loss {self.train_loss:.3f}{measured}"
+
 
 def train_classifier(config: RunConfig, *, index: PreparedIndex, output_dir: Path) -> TrainingResult:
     """Trains on the prepared training split and writes a complete adapter directory to `output_dir`.
@@ -52,7 +59,7 @@ def train_classifier(config: RunConfig, *, index: PreparedIndex, output_dir: Pat
     check_method(config.method)
     check_output_dir(config, output_dir)
     clips = {split: PreparedClips(index, split) for split, count in index.num_clips.items() if count}
-    with tracked_run(config, step="training", default_store=output_dir) as run:
+    with tracked_run(config, step="training") as run:
         trainer = build_trainer(config, index=index, clips=clips, output_dir=output_dir, track=run.log_metrics)
         log_parameter_table(trainer.model)
         result = run_trainer(trainer, resume_from=config.train.resume_from_checkpoint)
@@ -164,7 +171,8 @@ def check_output_dir(config: RunConfig, output_dir: Path) -> None:
         (output_dir / ".writable").unlink()
     except OSError as error:
         raise PermissionError(f"output_dir: cannot write to {output_dir} ({error.strerror}): choose another") from error
-    if any(output_dir.iterdir()) and not (train.overwrite_output_dir or train.resume_from_checkpoint):
+    earlier = [entry for entry in output_dir.iterdir() if entry.name != CLIPS_DIR]
+    if earlier and not (train.overwrite_output_dir or train.resume_from_checkpoint):
         raise FileExistsError(
             f"output_dir: {output_dir} is not empty; set overwrite_output_dir: true to start again in it, "
             "or resume_from_checkpoint: true to continue"

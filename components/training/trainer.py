@@ -94,7 +94,8 @@ def parameter_groups(classifier: ActionClassifier, config: RunConfig, decayed: s
     """Optimizer groups: backbone and decoder, each with and without weight decay, and the token's row.
 
     The row's learning rate is `action_token_lr_scale` times the others'; scaling its gradient instead would have
-    no effect under Adam. The row's group is the last, so that logs show the backbone's rate. `decayed` holds the names of the parameters that weight decay applies to.
+    no effect under Adam. The row's group is the last, so that logs show the backbone's rate. `decayed` holds the
+    names of the parameters that weight decay applies to.
     """
     rate, decay = config.train.learning_rate, config.train.weight_decay
     groups: dict[str, dict[str, Any]] = {}
