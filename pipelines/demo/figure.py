@@ -124,7 +124,7 @@ def sample_body(rng: np.random.Generator) -> Body:
 def joint_positions(pose: Pose, body: Body) -> NDArray[np.float64]:
     """Positions of the joints in standing heights, shape (15, 2), in the order of ``JOINT_NAMES``.
 
-    x grows to the right and y downwards; the ground is y = 0, ``pose.travel`` is the x midway between the feet.
+    x grows to the right, y downwards; the ground is y = 0, ``pose.travel`` is the x midway between the feet.
     """
     hip = (0.0, 0.0)
     neck = _along(hip, np.pi - pose.torso, body.torso)
