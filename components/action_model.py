@@ -71,6 +71,7 @@ class ActionClassifier(nn.Module):
         backbone: a transformers video language model, or a peft model around one.
         decoder: maps the state to class logits.
         action_token_id: id of the action token; it stands exactly once in every row of `input_ids`.
+        action_token_is_new: the backbone has never seen the token, so that its row starts at the embedding's mean.
         label_smoothing: of the cross-entropy.
     """
 
@@ -83,6 +84,7 @@ class ActionClassifier(nn.Module):
         decoder: ActionDecoder,
         *,
         action_token_id: int,
+        action_token_is_new: bool = True,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
@@ -91,7 +93,9 @@ class ActionClassifier(nn.Module):
         self.action_token_id = action_token_id
         self.label_smoothing = label_smoothing
         embedding = self.backbone.get_input_embeddings()
-        self.action_token_row = nn.Parameter(initial_row(embedding.weight, action_token_id))
+        self.action_token_row = nn.Parameter(
+            initial_row(embedding.weight, None if action_token_is_new else action_token_id)
+        )
         self._ids: Tensor | None = None
         embedding.register_forward_pre_hook(self._hide_action_token)
         embedding.register_forward_hook(self._insert_row)
@@ -153,12 +157,12 @@ def language_model_of(backbone: Any) -> Any:
     return backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
 
 
-def initial_row(embedding: Tensor, token_id: int) -> Tensor:
-    """A float32 start for a token's row, (hidden_size,): its own where the embedding has one, else the mean.
+def initial_row(embedding: Tensor, known_id: int | None) -> Tensor:
+    """A float32 start for a token's row, (hidden_size,): the row of `known_id`, or the mean for a new token.
 
     `embedding` is (num_tokens, hidden_size). The mean puts a new token where the others are (Hewitt, "Initializing
-    New Word Embeddings for Pretrained Language Models", 2021), the same in every run.
+    New Word Embeddings for Pretrained Language Models", 2021), the same in every run; rows that pad the vocabulary
+    are no start, since nothing ever trained them.
     """
-    with torch.no_grad():
-        row = embedding[token_id] if token_id < len(embedding) else embedding.mean(dim=0)
-        return row.detach().float().clone()
+    row = embedding.mean(dim=0) if known_id is None else embedding[known_id]
+    return row.detach().float().clone()

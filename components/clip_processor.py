@@ -47,6 +47,8 @@ class ClipProcessor:
         self.processor = processor
         self.video = video
         self.action_token = action_token
+        self.action_token_is_new = action_token not in processor.tokenizer.get_added_vocab()
+        """Whether the base model has never seen the token."""
         add_action_token(processor.tokenizer, action_token)
         self.action_token_id: int = processor.tokenizer.convert_tokens_to_ids(action_token)
 

@@ -89,7 +89,7 @@ def build_trainer(
         trust_remote_code=config.model.trust_remote_code,
     )
     trainer = ActionTrainer(
-        build_classifier(config, index=index, action_token_id=processor.action_token_id),
+        build_classifier(config, index=index, processor=processor),
         arguments=training_arguments(config, output_dir=output_dir, has_val="val" in clips),
         processor=processor,
         labels=index.labels,
@@ -108,7 +108,7 @@ def build_trainer(
     return trainer
 
 
-def build_classifier(config: RunConfig, *, index: PreparedIndex, action_token_id: int) -> ActionClassifier:
+def build_classifier(config: RunConfig, *, index: PreparedIndex, processor: ClipProcessor) -> ActionClassifier:
     """The classifier at the start of training: the base model with its adapter, a new or earlier decoder."""
     method = config.method
     model = load_base_model(_base_name(config), settings=config.model, dtype=training_dtype(config))
@@ -126,7 +126,8 @@ def build_classifier(config: RunConfig, *, index: PreparedIndex, action_token_id
     classifier = ActionClassifier(
         prepare_backbone(model, method),
         decoder,
-        action_token_id=action_token_id,
+        action_token_id=processor.action_token_id,
+        action_token_is_new=processor.action_token_is_new,
         label_smoothing=config.train.label_smoothing_factor,
     )
     if method.adapter_name_or_path:
