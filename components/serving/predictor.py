@@ -73,9 +73,7 @@ class Service:
         with tempfile.NamedTemporaryFile(prefix="upload-", suffix=suffix) as file:
             shutil.copyfileobj(video.file, file)
             file.flush()
-            return self.predictor.predict(
-                Path(file.name), prompt=prompt, top_k=top_k, decode=self._decoder.decode
-            )
+            return self.predictor.predict(Path(file.name), prompt=prompt, top_k=top_k, decode=self._decoder.decode)
 
     def _load(self) -> None:
         try:
