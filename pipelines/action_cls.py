@@ -94,13 +94,16 @@ def action_cls(
         registered_model_name=registered_model_name,
         overrides=overrides,
     )
-    run_config = checked.outputs["run_config"]
-    validated = checked.outputs["validated"]
-    prepared = preprocessing(run_config=run_config, validated=validated, shards_uri=shards_uri).outputs["prepared"]
-    adapter = training(run_config=run_config, prepared=prepared).outputs["adapter"]
+    run_config, validated = checked.outputs["run_config"], checked.outputs["validated"]
+    clips = preprocessing(run_config=run_config, validated=validated, shards_uri=shards_uri)
+    prepared = clips.outputs["prepared"]
+    trained = training(run_config=run_config, prepared=prepared)
+    adapter = trained.outputs["adapter"]
     measured = evaluation(run_config=run_config, prepared=prepared, adapter=adapter)
     results = measured.outputs["results"]
     with dsl.If(measured.outputs["Output"] == True, name="gate"):  # noqa: E712 (KFP compares a placeholder)
-        model = export(run_config=run_config, prepared=prepared, adapter=adapter, results=results).outputs["model"]
+        exported = export(run_config=run_config, prepared=prepared, adapter=adapter, results=results)
         with dsl.If(deploy == True, name="deploy"):  # noqa: E712
-            serving(run_config=run_config, model=model, results=results)
+            served = serving(run_config=run_config, model=exported.outputs["model"], results=results)
+    for task in (checked, clips, trained, measured, exported, served):
+        task.set_caching_options(False)  # the cache's key sees neither the data nor our code
