@@ -6,6 +6,8 @@ from typing import Literal
 
 from components.artifacts import Record, Split
 
+SMOKE_CLIP_FILE = "smoke_clip.json"
+
 Disturbance = Literal["reversed", "shuffled", "middle"]
 
 
@@ -129,3 +131,14 @@ class EvaluationMetrics(SplitMetrics):
             "prepared_fingerprint": self.prepared_fingerprint,
             "data_fingerprint": self.data_fingerprint,
         }
+
+
+class SmokeClip(Record):
+    """`smoke_clip.json`: a clip whose answer a deployment must repeat."""
+
+    clip_id: str
+    video: str
+    """Path or s3:// URI of a whole video file."""
+    prediction: int
+    predicted_name: str
+    logits: tuple[float, ...]

@@ -25,7 +25,14 @@ from components.evaluation.gate import compare_with_champion, decide, split_fing
 from components.evaluation.measure import measure, measure_disturbed
 from components.evaluation.predict import Clips, PredictedSplit, predict_split, prediction_rows
 from components.evaluation.report import worst_mistakes, write_class_table, write_report
-from components.evaluation_metrics import ChampionComparison, Disturbance, DisturbedResult, EvaluationMetrics
+from components.evaluation.smoke import choose_smoke_clip
+from components.evaluation_metrics import (
+    SMOKE_CLIP_FILE,
+    ChampionComparison,
+    Disturbance,
+    DisturbedResult,
+    EvaluationMetrics,
+)
 from components.model_files import LoadedClassifier, load_classifier
 from components.prepared_clips import PreparedClips
 from components.tracking import DEFAULT_STORE, find_champion, tracked_run
@@ -124,6 +131,9 @@ class SplitEvaluation:
         names = self.index.labels.label_names
         metrics.write(output_dir / METRICS_FILE)
         write_lines(output_dir / PREDICTIONS_FILE, prediction_rows(predicted, self.index.labels))
+        smoke_clip = choose_smoke_clip(predicted, self.clips, self.model)
+        if smoke_clip is not None:
+            smoke_clip.write(output_dir / SMOKE_CLIP_FILE)
         write_class_table(output_dir / CLASS_TABLE_FILE, metrics.classes)
         title = f"{self.split} split: top-1 accuracy {100 * metrics.top1_accuracy:.1f} %"
         picture = output_dir / CONFUSION_MATRIX_FILE

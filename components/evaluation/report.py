@@ -60,8 +60,7 @@ def write_report(
         mistakes=mistakes,
         failed=failed,
         confusion_picture=_data_uri(confusion_picture.read_bytes(), "image/png"),
-        num_wrong=sum(map(sum, metrics.confusion_matrix))
-        - sum(row[i] for i, row in enumerate(metrics.confusion_matrix)),
+        num_wrong=num_wrong,
     )
     path.write_text(html, encoding="utf-8")
 

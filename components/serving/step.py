@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.config_files import read_saved_config
-from components.serving.deploy_local import DEPLOYMENT_FILE, choose_smoke_clip, deploy_local
+from components.serving.deploy_local import choose_smoke_clip, deploy_local
 from components.step_records import recorded_step
 
 

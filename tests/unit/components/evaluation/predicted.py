@@ -47,7 +47,7 @@ def predicted_split(
         videos=tuple(f"{clip_id}.mp4" for clip_id in ids),
         num_frames=np.full(len(labels), 6),
         labels=np.array(labels, dtype=np.int64),
-        logits=np.array(logits, dtype=np.float32).reshape(len(labels), -1),
+        logits=np.array(logits, dtype=np.float32) if len(labels) else np.zeros((0, 3), dtype=np.float32),
         failed=tuple(failed),
         seconds=1.0,
     )
