@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,14 +27,11 @@ from components.data_validation.page import write_page
 from components.data_validation.read import Annotations, read_annotations
 from components.data_validation.report import CheckedClip, build_report
 from components.data_validation.videos import CheckedVideo, Video, check_videos
+from components.quarantine import check_invalid_fraction, count_reasons
 from components.validation_report import ValidationReport
 from components.video import VideoError, sample_indices
 
 log = logging.getLogger(__name__)
-
-
-class UnusableVideosError(ValueError):
-    """More videos cannot be used than `max_invalid_fraction` allows; the message counts the reasons."""
 
 
 def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
@@ -67,8 +63,14 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
         seconds_taken=time.monotonic() - start,
     )
     _write(output_dir, [checked.clip for checked in clips], quarantined, report)
-    _log_summary(report, output_dir)
-    _refuse_unusable(report, quarantined, output_dir)
+    _log_summary(report, quarantined, output_dir)
+    check_invalid_fraction(
+        quarantined,
+        num_rows=report.num_rows,
+        max_invalid_fraction=report.max_invalid_fraction,
+        listed_in=str(output_dir / QUARANTINE_FILE),
+    )
+    check_every_class_is_trained(report.labels, [c.clip.label for c in clips if c.clip.split == "train"])
     return report
 
 
@@ -143,29 +145,11 @@ def _write(
     write_page(report, quarantined, output_dir / REPORT_HTML)
 
 
-def _log_summary(report: ValidationReport, output_dir: Path) -> None:
+def _log_summary(report: ValidationReport, quarantined: Sequence[QuarantinedClip], output_dir: Path) -> None:
     splits = ", ".join(f"{split} {number}" for split, number in report.num_clips.items())
     log.info("%d rows of %d videos: %s; report: %s", report.num_rows, report.num_videos, splits, output_dir)
-    if report.quarantine_reasons:
-        log.warning("%d rows in quarantine: %s", report.num_quarantined, _count(report.quarantine_reasons))
+    if quarantined:
+        log.warning("%d rows in quarantine: %s", len(quarantined), count_reasons(quarantined))
     for leak in report.leaks:
         where = ", ".join(f"{number} in {split}" for split, number in leak.num_clips.items())
         log.warning("leak: the same %s in several splits: %s (%s)", leak.kind, leak.name, where)
-
-
-def _refuse_unusable(report: ValidationReport, quarantined: Sequence[QuarantinedClip], output_dir: Path) -> None:
-    if report.invalid_fraction > report.max_invalid_fraction:
-        examples = "\n".join(
-            f"  {clip.clip_id} {clip.video}: {clip.reason}: {clip.detail}" for clip in quarantined[:10]
-        )
-        raise UnusableVideosError(
-            f"{report.num_quarantined} of {report.num_rows} rows ({report.invalid_fraction:.1%}) have no usable video, "
-            f"max_invalid_fraction allows {report.max_invalid_fraction:.1%}: {_count(report.quarantine_reasons)}.\n"
-            f"{examples}\nAll of them: {output_dir / QUARANTINE_FILE}. Repair the files, or raise max_invalid_fraction"
-        )
-    trained = Counter(dict(enumerate(report.label_counts["train"])))
-    check_every_class_is_trained(report.labels, trained.elements())
-
-
-def _count(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {reason}" for reason, number in reasons.items())
