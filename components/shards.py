@@ -1,4 +1,4 @@
-"""Shards of prepared clips: Arrow stream files that are read memory-mapped (`datasets.Dataset.from_file` reads them too).
+"""Shards of prepared clips: Arrow stream files, read memory-mapped. `datasets.Dataset.from_file` opens them too.
 
 Frames are raw bytes and a shape: `datasets`' Array4D would bring them back as int64. Imports no torch.
 """

@@ -43,10 +43,9 @@ def cut_split(members: Sequence[Member], size: float, *, seed: int, name: str) -
 
 
 def _choose_groups(counts: Mapping[str, Counter[int]], share: float, seed: int) -> list[str]:
-    """Takes groups, largest first, as long as the chosen rows come nearer to `share` of each class and of all."""
+    """Takes groups in random order, those that bring the chosen rows nearer to `share` of each class and of all."""
     names = sorted(counts)
     random.Random(seed).shuffle(names)
-    names.sort(key=lambda name: -counts[name].total())
     all_rows: Counter[int] = sum(counts.values(), Counter())
     missing = {label: share * number for label, number in all_rows.items()}
     groups_left = Counter(label for group in counts.values() for label in group)

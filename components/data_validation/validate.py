@@ -59,7 +59,7 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
         quarantined,
         labels=annotations.labels,
         max_invalid_fraction=config.data.max_invalid_fraction,
-        fingerprint=_fingerprint(clips, annotations.labels),
+        fingerprint=_fingerprint(clips, quarantined, annotations.labels),
         seconds_taken=time.monotonic() - start,
     )
     _write(output_dir, [checked.clip for checked in clips], quarantined, report)
@@ -127,11 +127,13 @@ def _quarantine(row: AnnotatedRow, annotations: Annotations, error: VideoError) 
     )
 
 
-def _fingerprint(clips: Sequence[CheckedClip], labels: Labels) -> str:
+def _fingerprint(clips: Sequence[CheckedClip], quarantined: Sequence[QuarantinedClip], labels: Labels) -> str:
     digest = hashlib.sha256(labels.model_dump_json().encode())
     for checked in clips:
         digest.update(checked.clip.model_dump_json().encode())
         digest.update(checked.video.sha256.encode())
+    for clip in quarantined:
+        digest.update(clip.clip_id.encode())
     return digest.hexdigest()
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,16 +19,18 @@ from components.artifacts import (
     Message,
     PreparedIndex,
     QuarantinedClip,
+    ShardInfo,
     read_lines,
     writable_folder,
 )
 from components.config import RunConfig
 from components.preprocessing.clip_worker import PRELOAD, Job, ProcessorSettings, prepare_clip, start_worker
 from components.preprocessing.fingerprint import fingerprint_clips
+from components.preprocessing.publish import find_prepared, published_folder
 from components.progress import with_progress
 from components.prompts import cut_behind_action
 from components.quarantine import check_invalid_fraction
-from components.shards import ShardError, ShardWriter, find_shard
+from components.shards import ShardWriter
 from components.validation_report import ValidationReport
 from components.video import VideoError
 from components.video_workers import run_in_workers
@@ -44,12 +43,27 @@ class TooLongError(ValueError):
     """Rows that do not fit `cutoff_len`; the message names them and both numbers."""
 
 
+@dataclass(frozen=True)
+class _Validated:
+    """What the validation step wrote."""
+
+    report: ValidationReport
+    clips: list[Clip]
+    quarantined: list[QuarantinedClip]
+
+    @classmethod
+    def read(cls, folder: Path) -> _Validated:
+        report = ValidationReport.read(folder / REPORT_JSON)
+        clips = read_lines(folder / ANNOTATIONS_FILE, Clip)
+        return cls(report, clips, read_lines(folder / QUARANTINE_FILE, QuarantinedClip))
+
+
 @dataclass
 class _Outcome:
     """What became of the clips while they were prepared."""
 
     num_tokens: dict[str, int] = field(default_factory=dict)
-    """By clip id, of the clips that are in shards."""
+    """By clip id, of the clips whose video could be used."""
     failed: list[QuarantinedClip] = field(default_factory=list)
 
 
@@ -66,16 +80,25 @@ def prepare_clips(config: RunConfig, *, validated_dir: Path, shards_uri: str, in
         OSError: a folder cannot be written.
     """
     writable_folder(index_path.parent)
-    report = ValidationReport.read(validated_dir / REPORT_JSON)
-    settings = _processor_settings(config)
-    fingerprint = fingerprint_clips(settings, report.fingerprint)
+    validated, settings = _Validated.read(validated_dir), _processor_settings(config)
+    fingerprint = fingerprint_clips(settings, validated.report.fingerprint)
     root_uri = storage.join(_absolute(shards_uri), fingerprint[:16])
-    index = _find_prepared(root_uri, fingerprint)
-    if index is None or index.max_tokens > config.data.cutoff_len:
-        with _published_folder(root_uri) as folder:
-            index = _prepare(config, settings, report, validated_dir, folder, root_uri, fingerprint)
+    index = find_prepared(root_uri, fingerprint)
+    if index is None or not _is_complete(index, validated, config.data.cutoff_len):
+        with published_folder(root_uri) as folder:
+            with ShardWriter(folder) as writer:
+                outcome = _write_clips(config, settings, validated.clips, writer)
+            _check_lengths(validated.clips, outcome.num_tokens, config.data.cutoff_len)
+            index = _describe(config, validated, outcome, writer.shards, fingerprint, root_uri)
+            index.write(folder / INDEX_FILE)
     index.write(index_path)
+    _log_summary(index)
     return index
+
+
+def _is_complete(index: PreparedIndex, validated: _Validated, cutoff_len: int) -> bool:
+    """Whether clips that were prepared earlier can be used: none failed then that may not fail now."""
+    return len(index.failed) == len(validated.quarantined) and index.max_tokens <= cutoff_len
 
 
 def _processor_settings(config: RunConfig) -> ProcessorSettings:
@@ -90,72 +113,6 @@ def _processor_settings(config: RunConfig) -> ProcessorSettings:
         action_token=config.method.action_token,
         video=config.video,
     )
-
-
-def _find_prepared(root_uri: str, fingerprint: str) -> PreparedIndex | None:
-    """The index of an earlier run with the same fingerprint, where its shards are intact."""
-    uri = storage.join(root_uri, INDEX_FILE)
-    if not storage.exists(uri):
-        return None
-    try:
-        index = PreparedIndex.model_validate_json(storage.read_text(uri))
-        if index.fingerprint != fingerprint:
-            return None
-        index = index.model_copy(update={"root_uri": root_uri})  # the folder may have been moved
-        for shard in index.shards:
-            find_shard(root_uri, shard, verify_checksum=True)
-    except (ValueError, ShardError) as error:
-        log.warning("clips in %s cannot be used and are prepared again: %s", root_uri, error)
-        return None
-    log.info("clips are prepared already: %s", root_uri)
-    return index
-
-
-def _prepare(
-    config: RunConfig,
-    settings: ProcessorSettings,
-    report: ValidationReport,
-    validated_dir: Path,
-    folder: Path,
-    root_uri: str,
-    fingerprint: str,
-) -> PreparedIndex:
-    clips = read_lines(validated_dir / ANNOTATIONS_FILE, Clip)
-    quarantined = read_lines(validated_dir / QUARANTINE_FILE, QuarantinedClip)
-    with ShardWriter(folder) as writer:
-        outcome = _write_clips(config, settings, clips, writer)
-    _check_lengths(clips, outcome.num_tokens, config.data.cutoff_len)
-    failed = (*quarantined, *outcome.failed)
-    check_invalid_fraction(
-        failed,
-        num_rows=report.num_rows,
-        max_invalid_fraction=config.data.max_invalid_fraction,
-        listed_in=str(validated_dir / QUARANTINE_FILE),
-    )
-    prepared = [clip for clip in clips if clip.clip_id in outcome.num_tokens]
-    index = PreparedIndex(
-        fingerprint=fingerprint,
-        root_uri=root_uri,
-        shards=writer.shards,
-        labels=report.labels,
-        video=config.video,
-        action_token=config.method.action_token,
-        prompt=_most_frequent_prompt(prepared, config.method.action_token),
-        num_clips={split: sum(clip.split == split for clip in prepared) for split in SPLITS},
-        label_counts={
-            split: tuple(
-                sum(clip.split == split and clip.label == label for clip in prepared)
-                for label in range(report.labels.num_classes)
-            )
-            for split in SPLITS
-        },
-        failed=failed,
-        max_tokens=max(outcome.num_tokens.values(), default=0),
-        mean_tokens=sum(outcome.num_tokens.values()) / max(len(outcome.num_tokens), 1),
-        data_fingerprint=report.fingerprint,
-    )
-    index.write(folder / INDEX_FILE)
-    return index
 
 
 def _write_clips(
@@ -193,15 +150,71 @@ def _check_lengths(clips: Sequence[Clip], num_tokens: dict[str, int], cutoff_len
     more = f"\n  and {len(too_long) - _MOST_NAMED} more" if len(too_long) > _MOST_NAMED else ""
     longest = max(num_tokens.values())
     raise TooLongError(
-        f"{len(too_long)} of {len(clips)} rows are longer than cutoff_len = {cutoff_len} tokens, and nothing is ever cut:\n"
-        f"{named}{more}\nSet cutoff_len: {longest}, or sample fewer or smaller frames (video_num_frames, video_maxlen, "
-        "video_max_pixels)"
+        f"{len(too_long)} of {len(clips)} rows are longer than cutoff_len = {cutoff_len} tokens; nothing is ever cut:\n"
+        f"{named}{more}\nSet cutoff_len: {longest}, or sample fewer or smaller frames "
+        "(video_num_frames, video_maxlen, video_max_pixels)"
+    )
+
+
+def _describe(
+    config: RunConfig,
+    validated: _Validated,
+    outcome: _Outcome,
+    shards: tuple[ShardInfo, ...],
+    fingerprint: str,
+    root_uri: str,
+) -> PreparedIndex:
+    """The index of what was written.
+
+    Raises:
+        UnusableVideosError: too many videos cannot be used.
+    """
+    failed = (*validated.quarantined, *outcome.failed)
+    check_invalid_fraction(
+        failed,
+        num_rows=validated.report.num_rows,
+        max_invalid_fraction=config.data.max_invalid_fraction,
+        listed_in="the log of this step and the validation step's quarantine list",
+    )
+    clips = [clip for clip in validated.clips if clip.clip_id in outcome.num_tokens]
+    counts = Counter((clip.split, clip.label) for clip in clips)
+    labels = validated.report.labels
+    return PreparedIndex(
+        fingerprint=fingerprint,
+        root_uri=root_uri,
+        shards=shards,
+        labels=labels,
+        video=config.video,
+        action_token=config.method.action_token,
+        prompt=_most_frequent_prompt(clips, config.method.action_token),
+        num_clips={split: sum(clip.split == split for clip in clips) for split in SPLITS},
+        label_counts={split: tuple(counts[split, label] for label in range(labels.num_classes)) for split in SPLITS},
+        failed=failed,
+        max_tokens=max(outcome.num_tokens.values()),
+        mean_tokens=sum(outcome.num_tokens.values()) / len(outcome.num_tokens),
+        data_fingerprint=validated.report.fingerprint,
     )
 
 
 def _most_frequent_prompt(clips: Sequence[Clip], action_token: str) -> tuple[Message, ...]:
     cut = (cut_behind_action(clip.messages, action_token=action_token) for clip in clips if clip.split == "train")
-    return Counter(cut).most_common(1)[0][0]
+    frequent = Counter(cut).most_common(1)
+    if not frequent:
+        raise ValueError("no training clip could be prepared: the log says what is wrong with each")
+    return frequent[0][0]
+
+
+def _log_summary(index: PreparedIndex) -> None:
+    megabytes = sum(shard.num_bytes for shard in index.shards) / 1e6
+    log.info(
+        "%d clips in %d shards (%.0f MB), at most %d tokens, %.0f on average: %s",
+        sum(index.num_clips.values()),
+        len(index.shards),
+        megabytes,
+        index.max_tokens,
+        index.mean_tokens,
+        index.root_uri,
+    )
 
 
 def _quarantine(clip: Clip, error: VideoError) -> QuarantinedClip:
@@ -215,29 +228,6 @@ def _quarantine(clip: Clip, error: VideoError) -> QuarantinedClip:
         reason=error.reason,
         detail=error.detail,
     )
-
-
-@contextmanager
-def _published_folder(root_uri: str) -> Iterator[Path]:
-    """A local folder that becomes `root_uri` when its block ends well, and nothing otherwise."""
-    remote = "://" in root_uri
-    parent = Path.cwd() if remote else writable_folder(Path(root_uri).parent)
-    folder = parent / f".{root_uri.rpartition('/')[2]}.{os.getpid()}.partial"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-        if remote:
-            index = folder.with_suffix(".index")
-            (folder / INDEX_FILE).replace(index)
-            storage.upload(folder, root_uri)
-            storage.upload(index, storage.join(root_uri, INDEX_FILE))  # last: it says that the rest is complete
-            index.unlink()
-        else:
-            shutil.rmtree(root_uri, ignore_errors=True)
-            folder.replace(root_uri)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _absolute(uri: str) -> str:
