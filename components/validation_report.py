@@ -74,3 +74,11 @@ class ValidationReport(Record):
     def invalid_fraction(self) -> float:
         """Share of rows whose video cannot be used."""
         return self.num_quarantined / self.num_rows
+
+    @property
+    def summary(self) -> str:
+        """The result in a few words."""
+        clips = ", ".join(f"{number} {split}" for split, number in self.num_clips.items() if number)
+        return (
+            f"{clips} clips of {self.num_videos} videos, {self.num_quarantined} in quarantine, {len(self.leaks)} leaks"
+        )

@@ -135,7 +135,8 @@ def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> flo
     if len(answer.logits) != len(expected.logits) or answer.label != expected.prediction:
         raise DeploymentError(
             f"{expected.clip_id}: the predictor answers {answer.label_name} of {len(answer.logits)} classes, "
-            f"evaluation predicted {expected.predicted_name} of {len(expected.logits)}: it does not serve the evaluated model"
+            f"evaluation predicted {expected.predicted_name} of {len(expected.logits)}: "
+            "it does not serve the evaluated model"
         )
     difference = max(abs(a - b) for a, b in zip(answer.logits, expected.logits, strict=True))
     is_rounded = read_saved_config(model_dir / RUN_CONFIG_FILE).train.bf16
