@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 import yaml
@@ -212,7 +212,7 @@ def sample_data(
 @app.command("tiny-model")
 def tiny_model(
     output_dir: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("models/tiny-qwen2-vl"),
-    architecture: Annotated[str, typer.Option(help="qwen2_vl or qwen3_vl.")] = "qwen2_vl",
+    architecture: Annotated[Literal["qwen2_vl", "qwen3_vl"], typer.Option(help="Model family.")] = "qwen2_vl",
     warm_up: Annotated[bool, typer.Option(help="Train it on poses of randomly moving figures.")] = True,
     seed: Annotated[int, typer.Option(help="Another seed makes other weights.")] = 0,
 ) -> None:

@@ -51,9 +51,7 @@ def sample_motions(count: int, rng: np.random.Generator) -> list[Motion]:
     return [_sample_motion(rng) for _ in range(count)]
 
 
-def draw_random_clip(
-    motions: Sequence[Motion], rng: np.random.Generator, *, num_frames: int, size: int
-) -> RandomClip:
+def draw_random_clip(motions: Sequence[Motion], rng: np.random.Generator, *, num_frames: int, size: int) -> RandomClip:
     """Draw somebody who does one of the motions, forwards or backwards.
 
     Args:

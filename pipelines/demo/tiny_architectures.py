@@ -47,14 +47,10 @@ def build_processor(architecture: Architecture, tokenizer: "Qwen2Tokenizer") -> 
     match architecture:
         case "qwen2_vl":
             video_processor = hf.Qwen2VLVideoProcessor(**videos)
-            return hf.Qwen2VLProcessor(
-                images, tokenizer, video_processor, chat_template=tokenizer.chat_template
-            )
+            return hf.Qwen2VLProcessor(images, tokenizer, video_processor, chat_template=tokenizer.chat_template)
         case "qwen3_vl":
             video_processor = hf.Qwen3VLVideoProcessor(**{**videos, "size": _clip_budget()})
-            return hf.Qwen3VLProcessor(
-                images, tokenizer, video_processor, chat_template=tokenizer.chat_template
-            )
+            return hf.Qwen3VLProcessor(images, tokenizer, video_processor, chat_template=tokenizer.chat_template)
         case _:
             assert_never(architecture)
 
@@ -71,9 +67,7 @@ def _config(architecture: Architecture, tokenizer: "Qwen2Tokenizer") -> "PreTrai
         case "qwen2_vl":
             return hf.Qwen2VLConfig(
                 text_config=_text_config(tokenizer, mrope_section=[4, 6, 6]),
-                vision_config=_vision_config(
-                    embed_dim=_VISION_HIDDEN_SIZE, hidden_size=_TEXT_HIDDEN_SIZE, mlp_ratio=4
-                ),
+                vision_config=_vision_config(embed_dim=_VISION_HIDDEN_SIZE, hidden_size=_TEXT_HIDDEN_SIZE, mlp_ratio=4),
                 **_top_level(tokenizer),
             )
         case "qwen3_vl":

@@ -172,9 +172,7 @@ class _Prompt:
         encoded = processor(
             text=[text[: text.index(question) + len(question)]],
             videos=[np.zeros((NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)],
-            video_metadata=[
-                VideoMetadata(total_num_frames=NUM_FRAMES, fps=4.0, frames_indices=[*range(NUM_FRAMES)])
-            ],
+            video_metadata=[VideoMetadata(total_num_frames=NUM_FRAMES, fps=4.0, frames_indices=[*range(NUM_FRAMES)])],
             do_resize=False,
             do_sample_frames=False,
             return_tensors="pt",

@@ -19,9 +19,7 @@ def inputs_for_one_clip(processor):
     from transformers.video_utils import VideoMetadata
 
     messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}]
-    frames = np.random.default_rng(0).integers(
-        255, size=(NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8
-    )
+    frames = np.random.default_rng(0).integers(255, size=(NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     return processor(
         text=[processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)],
         videos=[frames],
@@ -66,9 +64,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_seed_alone(
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    directories = [
-        build_tiny_model(tmp_path / name, seed=1, settings=FEW_STEPS, workers=1) for name in ("one", "two")
-    ]
+    directories = [build_tiny_model(tmp_path / name, seed=1, settings=FEW_STEPS, workers=1) for name in ("one", "two")]
     assert torch.rand(1) == expected
     weights = [(directory / "model.safetensors").read_bytes() for directory in directories]
     assert weights[0] == weights[1]
