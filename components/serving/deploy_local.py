@@ -31,6 +31,8 @@ MAX_LOGIT_DIFFERENCE = 1e-3
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 35.0
 _LOG_LINES = 20
+_kept: list[subprocess.Popen[bytes]] = []
+"""Predictors that outlive this process: a reference keeps `Popen` from warning that they still run."""
 
 
 class DeploymentError(RuntimeError):
@@ -135,7 +137,7 @@ def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> flo
     if len(answer.logits) != len(expected.logits) or answer.label != expected.prediction:
         raise DeploymentError(
             f"{expected.clip_id}: the predictor answers {answer.label_name} of {len(answer.logits)} classes, "
-            f"evaluation predicted {expected.predicted_name} of {len(expected.logits)}: it does not serve the evaluated model"
+            f"evaluation predicted {expected.predicted_name} of {len(expected.logits)}: it serves another model"
         )
     difference = max(abs(a - b) for a, b in zip(answer.logits, expected.logits, strict=True))
     is_rounded = read_saved_config(model_dir / RUN_CONFIG_FILE).train.bf16
@@ -165,7 +167,9 @@ def _process(command: list[str], *, log_path: Path, keep: bool) -> Iterator[subp
         yield process
         succeeded = True
     finally:
-        if not (succeeded and keep):
+        if succeeded and keep:
+            _kept.append(process)
+        else:
             _stop(process)
 
 
