@@ -61,6 +61,24 @@ class Record(BaseModel):
 RecordT = TypeVar("RecordT", bound=Record)
 
 
+def writable_folder(path: Path) -> Path:
+    """Makes the folder where it is missing, and makes sure that it can be written before any work is done.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"output folder {path} cannot be written ({error}): choose another, or correct its rights"
+        ) from error
+    return path
+
+
 def write_lines(path: Path, records: Iterable[Record]) -> None:
     """Writes records as JSON lines, whole or not at all."""
     partial = path.with_name(path.name + ".partial")

@@ -56,11 +56,11 @@ def run_in_workers(
         for item in items:
             in_flight.append((item, pool.schedule(task, args=[item], timeout=timeout_seconds)))
             if len(in_flight) >= workers * _AHEAD_PER_WORKER:
-                item, future = in_flight.popleft()
-                yield item, _outcome(future, timeout_seconds)
+                done = _outcome(*in_flight.popleft(), timeout_seconds)
+                yield done
         while in_flight:
-            item, future = in_flight.popleft()
-            yield item, _outcome(future, timeout_seconds)
+            last = _outcome(*in_flight.popleft(), timeout_seconds)
+            yield last
         finished = True
     finally:
         pool.close() if finished else pool.stop()
@@ -72,12 +72,12 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _outcome(future: Future[ResultT], timeout_seconds: float) -> ResultT | VideoError:
+def _outcome(item: ItemT, future: Future[ResultT], timeout_seconds: float) -> tuple[ItemT, ResultT | VideoError]:
     try:
-        return future.result()
+        return item, future.result()
     except VideoError as error:
-        return error
+        return item, error
     except TimeoutError:
-        return VideoError("timeout", f"not done within {timeout_seconds:g} s; its worker process was killed")
+        return item, VideoError("timeout", f"not done within {timeout_seconds:g} s; its worker process was killed")
     except ProcessExpired as error:
-        return VideoError("crashed", f"its worker process died with exit code {error.exitcode}")
+        return item, VideoError("crashed", f"its worker process died with exit code {error.exitcode}")

@@ -14,12 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from components.evaluation_metrics import EvaluationMetrics
-from components.tracking import finish_pipeline_run, start_pipeline_run, tracking_uri
-
 from components.artifacts import METRICS_FILE, REPORT_HTML, PreparedIndex, Record, Split
 from components.config import RunConfig
+from components.evaluation_metrics import EvaluationMetrics
 from components.step_records import RECORDS_DIR_VARIABLE, StepRecord
+from components.tracking import finish_pipeline_run, start_pipeline_run, tracking_uri
 from pipelines.parameters import pipeline_arguments
 
 STEPS = ("data_validation", "preprocessing", "training", "evaluation", "export", "serving")
