@@ -207,7 +207,14 @@ def serve(
     """
     app = create_app(model_dir, model_name=model_name, model_version=model_version, max_upload_mb=max_upload_mb)
     server = uvicorn.Server(
-        uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=_GRACEFUL_SECONDS, log_config=None)
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+            log_config=None,
+            access_log=False,  # probes would fill the log
+        )
     )
     service: Service = app.state.service
 

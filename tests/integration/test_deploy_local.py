@@ -4,18 +4,15 @@ import time
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 
-from components.artifacts import PreparedIndex
-from components.clip_processor import PreparedClip
 from components.config import RunConfig, from_flat
-from components.evaluation.evaluate import SplitEvaluation
+from components.evaluation.evaluate import evaluate_adapter
 from components.evaluation_metrics import SmokeClip
-from components.model_files import LoadedClassifier, load_classifier
+from components.model_files import load_classifier
 from components.serving.deploy_local import DeploymentError, DeploymentResult, choose_smoke_clip, deploy_local
-from components.video import load_clip
-from tests.models import LABELS, PROMPT, save_tiny_classifier
+from tests.models import save_tiny_classifier
+from tests.prepared import prepare_video, write_index
 from tests.videos import write_video
 
 pytestmark = pytest.mark.slow
@@ -29,28 +26,14 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def results_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation of three clips: two that were prepared from their files, one that only claims so."""
-    model, results = load_classifier(model_dir), tmp_path_factory.mktemp("results")
-    clips = [_prepared(write_video(results / f"{seed}.mp4", seed=seed), seed, model) for seed in range(3)]
+    folder, processor = tmp_path_factory.mktemp("results"), load_classifier(model_dir).processor
+    videos = [write_video(folder / f"{seed}.mp4", seed=seed) for seed in range(3)]
+    clips = [prepare_video(video, label, processor=processor) for label, video in enumerate(videos)]
     clips[2].frames[:] = 255 - clips[2].frames
-    index = PreparedIndex(
-        fingerprint="prepared",
-        root_uri="",
-        shards=(),
-        labels=LABELS,
-        video=model.config.video,
-        action_token="<ACTION>",
-        prompt=PROMPT,
-        num_clips={"test": 3},
-        label_counts={"train": (1, 1, 1), "test": (1, 1, 1)},
-        max_tokens=40,
-        mean_tokens=40.0,
-        data_fingerprint="data",
-    )
-    settings = from_flat({"compare_with_champion": False})
-    evaluation = SplitEvaluation(settings, model=model, index=index, clips=clips, split="test")
-    predicted = evaluation.predict()
-    evaluation.write(results, metrics=evaluation.metrics(predicted), predicted=predicted)
-    return results
+    settings = from_flat({"compare_with_champion": False, "report_to": "none"})
+    index = write_index(folder, clips, video=processor.video)
+    evaluate_adapter(settings, adapter_dir=model_dir, index=index, output_dir=folder / "results")
+    return folder / "results"
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +41,6 @@ def smoke_clip(results_dir: Path) -> SmokeClip:
     chosen = choose_smoke_clip(results_dir)
     assert chosen is not None
     return chosen
-
-
-def _prepared(video: Path, label: int, model: LoadedClassifier) -> PreparedClip:
-    clip = load_clip(video, processor=model.processor)
-    ids, types = model.processor.tokenize(
-        PROMPT,
-        frames=clip.frames,
-        frame_indices=clip.frame_indices,
-        source_fps=clip.source_fps,
-        total_frames=clip.total_frames,
-    )
-    return PreparedClip(f"d:{label}", str(video), label, np.array(clip.frames), ids, types)
 
 
 def _is_running(pid: int) -> bool:
