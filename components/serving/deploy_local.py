@@ -15,6 +15,7 @@ import httpx
 
 from components import storage
 from components.artifacts import RUN_CONFIG_FILE, Record
+from components.base_model import training_dtype
 from components.config import RunConfig
 from components.config_files import read_saved_config
 from components.evaluation_metrics import SMOKE_CLIP_FILE, SmokeClip
@@ -146,7 +147,7 @@ def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> flo
             f"evaluation predicted {expected.predicted_name} of {len(expected.logits)}: it serves another model"
         )
     difference = max(abs(a - b) for a, b in zip(answer.logits, expected.logits, strict=True))
-    is_rounded = read_saved_config(model_dir / RUN_CONFIG_FILE).train.bf16
+    is_rounded = training_dtype(read_saved_config(model_dir / RUN_CONFIG_FILE)).itemsize < 4
     if difference > MAX_LOGIT_DIFFERENCE and not is_rounded:
         raise DeploymentError(
             f"{expected.clip_id}: the predictor's logits differ from evaluation's by {difference:.3g}, expected "

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ from components import tracking
 from components.artifacts import Labels, PreparedIndex
 from components.config import RunConfig
 from components.evaluation.evaluate import evaluate_adapter
-from components.model_files import ModelFilesError, load_classifier
+from components.model_files import CLASSIFIER_FILE, ClassifierInfo, ModelFilesError, load_classifier
 from tests.models import save_tiny_classifier
 from tests.prepared import prepare_video, write_index
 from tests.videos import write_video
@@ -74,3 +75,12 @@ def test_clips_of_other_labels_are_refused(model_dir: Path, index: PreparedIndex
 def test_a_directory_without_decoder_is_refused(model_dir: Path, index: PreparedIndex, tmp_path: Path):
     with pytest.raises(ModelFilesError, match=r"action_decoder\.safetensors"):
         evaluate_adapter(RunConfig(), adapter_dir=tmp_path, index=index, output_dir=tmp_path / "out")
+
+
+def test_an_untrained_decoder_is_refused(model_dir: Path, index: PreparedIndex, tmp_path: Path):
+    untrained = tmp_path / "untrained"
+    shutil.copytree(model_dir, untrained)
+    info = ClassifierInfo.read(untrained / CLASSIFIER_FILE)
+    info.model_copy(update={"trained_steps": 0}).write(untrained / CLASSIFIER_FILE)
+    with pytest.raises(ModelFilesError, match="never trained"):
+        evaluate_adapter(RunConfig(), adapter_dir=untrained, index=index, output_dir=tmp_path / "out")

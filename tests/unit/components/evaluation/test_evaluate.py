@@ -96,6 +96,7 @@ def test_all_files_are_written_and_agree(model, index, clips, store, tmp_path):
     assert (metrics.num_clips, metrics.num_failed) == (10, 1)
     assert metrics.majority_baseline == pytest.approx(4 / 10)
     assert [row.kind for row in metrics.disturbed] == ["none", "reversed", "shuffled", "middle"]
+    assert {"top1_accuracy", "reversed_predicted_partner", "shuffled_right_within_pair"} <= set(metrics.headline())
     assert metrics.champion is None
     assert metrics.gate.passed
     for name in ("report.html", "confusion_matrix.png", "per_class.csv"):
