@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from pipelines.demo.figure import JOINT_NAMES
 from pipelines.demo.random_motion import RandomClip, draw_random_clip
-from pipelines.demo.tiny_architectures import IMAGE_SIZE, MERGE_SIZE, NUM_FRAMES, PATCH_SIZE, TEMPORAL_PATCH_SIZE
+from pipelines.demo.tiny_architectures import IMAGE_SIZE, NUM_FRAMES, TEMPORAL_PATCH_SIZE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
