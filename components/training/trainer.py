@@ -69,6 +69,15 @@ class ActionTrainer(Trainer):  # type: ignore[misc]
         self.optimizer = optimizer
         return optimizer
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Metrics of the validation split; leaves the random state as it was.
+
+        A data loader draws from it at each start, so that a run that resumes behind a validation would differ.
+        """
+        with torch.random.fork_rng():
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        return metrics
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         directory = Path(output_dir or self.args.output_dir)
         self.model.backbone.save_pretrained(directory, **_peft_options(self.model))

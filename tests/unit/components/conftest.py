@@ -21,9 +21,10 @@ def _one_thread():
     torch.set_num_threads(1)  # the models are too tiny to gain from more
 
 
-@pytest.fixture(scope="session")
-def base_model_dir(tmp_path_factory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny", warm_up=False)
+@pytest.fixture(scope="session", params=["qwen2_vl"])
+def base_model_dir(request, tmp_path_factory) -> Path:
+    """Random weights; a test asks for other architectures by parametrizing this fixture indirectly."""
+    return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny", architecture=request.param, warm_up=False)
 
 
 @pytest.fixture

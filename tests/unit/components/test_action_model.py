@@ -26,6 +26,7 @@ def logits_of(classifier, batch):
         return classifier(**{name: value for name, value in batch.items() if name != "labels"}).logits
 
 
+@pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
 def test_nothing_behind_the_action_token_changes_the_logits(classifier, processor, prepared_clips):
     batch = processor.collate(prepared_clips[:4])
     behind = torch.randint(0, 200, (4, 7))
@@ -38,6 +39,7 @@ def test_nothing_behind_the_action_token_changes_the_logits(classifier, processo
     torch.testing.assert_close(logits_of(classifier, batch), logits_of(classifier, longer), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
 def test_padding_and_company_in_a_batch_change_no_logit(classifier, processor, prepared_clips):
     together = logits_of(classifier, processor.collate(prepared_clips[:4]))
     alone = torch.cat([logits_of(classifier, processor.collate([clip])) for clip in prepared_clips[:4]])
@@ -45,6 +47,7 @@ def test_padding_and_company_in_a_batch_change_no_logit(classifier, processor, p
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
 def test_state_is_the_last_hidden_state_of_the_full_model(classifier, processor, prepared_clips):
     batch = processor.collate(prepared_clips[:2])
     vision = {name: value for name, value in batch.items() if name not in ("labels", "input_ids", "attention_mask")}

@@ -19,6 +19,7 @@ def make_adapter(make_config, make_index, prepared_clips, tmp_path):
     return make
 
 
+@pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
 @pytest.mark.parametrize(
     "settings", [{}, {"use_dora": True}, {"use_rslora": True, "lora_dropout": 0.1}, {"finetuning_type": "full"}]
 )

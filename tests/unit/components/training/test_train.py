@@ -28,6 +28,7 @@ def weights(classifier):
     return {name: value.detach().clone() for name, value in classifier.named_parameters()}
 
 
+@pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
 @pytest.mark.parametrize("finetuning_type", ["lora", "full"])
 def test_adapter_decoder_and_row_move_and_the_rest_stays(make_trainer, finetuning_type):
     trainer = make_trainer(finetuning_type=finetuning_type, learning_rate=1e-3)
@@ -65,6 +66,7 @@ def test_weight_decay_spares_the_row(make_trainer):
     assert {group["weight_decay"] for group in groups if group["name"] == "backbone"} == {0.1}
 
 
+@pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
 @pytest.mark.parametrize("settings", [{}, {"finetuning_type": "full"}, {"action_decoder_type": "mlp"}])
 def test_final_directory_and_every_checkpoint_give_the_logits_training_saw(
     make_trainer, prepared_clips, tmp_path, settings
