@@ -25,6 +25,8 @@ METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 CONFUSION_MATRIX_FILE = "confusion_matrix.png"
 MODEL_CARD_FILE = "README.md"
+CLIPS_DIR = "clips"
+"""Folder in an output folder that holds its validated annotations and prepared clips."""
 
 
 class Record(BaseModel):

@@ -47,6 +47,8 @@ class ClipProcessor:
         self.processor = processor
         self.video = video
         self.action_token = action_token
+        self.action_token_is_new = action_token not in processor.tokenizer.get_added_vocab()
+        """Whether the base model has never seen the token."""
         add_action_token(processor.tokenizer, action_token)
         self.action_token_id: int = processor.tokenizer.convert_tokens_to_ids(action_token)
 
@@ -66,7 +68,7 @@ class ClipProcessor:
         Raises:
             FileNotFoundError: `model_name_or_path` is neither.
         """
-        check_model_path(model_name_or_path)
+        check_model_path(model_name_or_path, files=("processor_config.json", "tokenizer_config.json"))
         processor = AutoProcessor.from_pretrained(
             str(model_name_or_path),
             revision=revision,
@@ -169,16 +171,16 @@ def add_action_token(tokenizer: Any, action_token: str) -> None:
         raise ValueError(f"action_token {action_token!r} is {len(ids)} tokens in this tokenizer: choose another text")
 
 
-def check_model_path(model_name_or_path: str | Path) -> None:
-    """Tells a missing local path from a hub id.
+def check_model_path(model_name_or_path: str | Path, *, files: Sequence[str] = ("config.json",)) -> None:
+    """Tells a missing local path from a hub id, and a model directory from another folder.
 
     Raises:
-        FileNotFoundError: it looks like a path and is no model directory.
+        FileNotFoundError: it looks like a path and is no directory with one of `files`.
     """
     path = Path(model_name_or_path)
     looks_local = path.is_absolute() or str(model_name_or_path).startswith((".", "~")) or len(path.parts) != 2
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise FileNotFoundError(f"model_name_or_path: {path} has no config.json: expected a model directory")
+    if path.is_dir() and not any((path / name).is_file() for name in files):
+        raise FileNotFoundError(f"model_name_or_path: {path} has no {' or '.join(files)}: expected a model directory")
     if not path.exists() and (looks_local or path.parent.is_dir()):
         raise FileNotFoundError(
             f"model_name_or_path: {path} does not exist: give the path of a model directory or a hub id, "

@@ -12,9 +12,7 @@ logger = logging.getLogger(__name__)
 Parameters = Mapping[str, str | int | float | bool]
 
 
-def build_once(
-    output_dir: Path, *, marker: str, parameters: Parameters, build: Callable[[Path], None]
-) -> bool:
+def build_once(output_dir: Path, *, marker: str, parameters: Parameters, build: Callable[[Path], None]) -> bool:
     """Build a directory unless it is already there with these parameters.
 
     The work is done in a directory beside ``output_dir`` that takes its name at the end, so that an

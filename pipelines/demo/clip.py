@@ -68,9 +68,7 @@ def write_clip(path: Path, frames: Frames, fps: int) -> None:
         container.mux(stream.encode(None))
 
 
-def sample_phases(
-    cycles: tuple[float, float] | None, num_frames: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def sample_phases(cycles: tuple[float, float] | None, num_frames: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """The phase of each frame, shape (num_frames,).
 
     A motion that runs once gets a window whose ends vary alike, so that a clip and its reverse are equally
@@ -90,9 +88,7 @@ def _sample_take(label: str, performer: Performer, rng: np.random.Generator) -> 
     mirrored = label not in _TRAVELLING and bool(rng.integers(2))
     scene = sample_scene(size, len(phases), rng, sway=0.03 if label in _TRAVELLING else 0.1)
     if label in _WITH_CHAIR or rng.random() < 0.3:
-        scene = _with_chair(
-            scene, performer, mirrored, shift=0.0 if label in _WITH_CHAIR else rng.uniform(-0.4, 0.4)
-        )
+        scene = _with_chair(scene, performer, mirrored, shift=0.0 if label in _WITH_CHAIR else rng.uniform(-0.4, 0.4))
     return Take(phases, fps, mirrored, scene)
 
 

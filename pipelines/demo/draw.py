@@ -138,9 +138,7 @@ def _compose(mask: Image.Image, body: Body, scene: Scene, shake: NDArray[np.int6
 def _add_noise(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
     """Adds one field of grey noise that jumps from frame to frame, far cheaper than a new field each time."""
     size = frames.shape[1]
-    field = np.rint(strength * rng.standard_normal((2 * size, 2 * size, 1), dtype=np.float32)).astype(
-        np.int16
-    )
+    field = np.rint(strength * rng.standard_normal((2 * size, 2 * size, 1), dtype=np.float32)).astype(np.int16)
     for frame, (x, y) in zip(frames, rng.integers(size, size=(len(frames), 2)), strict=True):
         frame[:] = np.clip(frame + field[y : y + size, x : x + size], 0, 255)
     return frames

@@ -71,9 +71,7 @@ def _curve(low: float, high: float, num_frames: int, rng: np.random.Generator) -
     return curve
 
 
-def _couple(
-    left: NDArray[np.float64], right: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _couple(left: NDArray[np.float64], right: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """The right limb alone, beside the left one, or mirroring it."""
     choice = rng.random()
     if choice < 0.3:

@@ -113,9 +113,7 @@ def plan_clips(split: Literal["train", "test"], num_clips: int) -> list[ClipPlan
 
     The performers are shifted by one in each round, so that everybody performs every action.
     """
-    first, count = (
-        (0, NUM_TRAIN_PERFORMERS) if split == "train" else (NUM_TRAIN_PERFORMERS, NUM_TEST_PERFORMERS)
-    )
+    first, count = (0, NUM_TRAIN_PERFORMERS) if split == "train" else (NUM_TRAIN_PERFORMERS, NUM_TEST_PERFORMERS)
     return [
         ClipPlan(
             split=split,
@@ -130,16 +128,12 @@ def plan_clips(split: Literal["train", "test"], num_clips: int) -> list[ClipPlan
 def _check_counts(num_train_clips: int, num_test_clips: int, workers: int) -> None:
     fewest = min(num_train_clips, num_test_clips)
     if fewest < len(LABEL_NAMES):
-        raise ValueError(
-            f"every split needs a clip of each of the {len(LABEL_NAMES)} classes, but one gets {fewest}"
-        )
+        raise ValueError(f"every split needs a clip of each of the {len(LABEL_NAMES)} classes, but one gets {fewest}")
     if workers < 1:
         raise ValueError(f"at least one worker is needed, got {workers = }")
 
 
-def _write_data_set(
-    output_dir: Path, *, train: list[ClipPlan], test: list[ClipPlan], seed: int, workers: int
-) -> None:
+def _write_data_set(output_dir: Path, *, train: list[ClipPlan], test: list[ClipPlan], seed: int, workers: int) -> None:
     logger.info("drawing %d clips into %s", len(train) + len(test), output_dir)
     for split in ("train", "test"):
         (output_dir / "videos" / split).mkdir(parents=True)
@@ -193,15 +187,10 @@ def _registration(dataset: str) -> dict[str, Any]:
 
 
 def _write_contact_sheet(path: Path, plans: list[ClipPlan], seed: int) -> None:
-    clips = {
-        label: [plan for plan in plans if plan.label == label][:_CLIPS_ON_SHEET] for label in LABEL_NAMES
-    }
+    clips = {label: [plan for plan in plans if plan.label == label][:_CLIPS_ON_SHEET] for label in LABEL_NAMES}
     draw_contact_sheet(
         {
-            label: [
-                draw_clip(label, sample_performer(seed, plan.performer), plan.rng(seed))[0]
-                for plan in of_label
-            ]
+            label: [draw_clip(label, sample_performer(seed, plan.performer), plan.rng(seed))[0] for plan in of_label]
             for label, of_label in clips.items()
         }
     ).save(path)

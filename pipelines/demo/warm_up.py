@@ -149,9 +149,7 @@ class _Prompt:
         last = torch.randint(self.vocab_size, (len(frames), 1))
         types = self.mm_token_type_ids.expand(len(frames), -1)
         input_ids = torch.cat([self.input_ids.expand(len(frames), -1), last], dim=1)
-        vision = processor.video_processor(
-            list(frames), do_resize=False, do_sample_frames=False, return_tensors="pt"
-        )
+        vision = processor.video_processor(list(frames), do_resize=False, do_sample_frames=False, return_tensors="pt")
         return {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),

@@ -1,0 +1,33 @@
+# The virtual environment that is active, else .venv here.
+VENV ?= $(or $(VIRTUAL_ENV),.venv)
+BIN := $(abspath $(VENV))/bin
+INSTALLED := $(VENV)/.ivcp-installed
+
+.PHONY: setup demo test unit lint format compile clean
+
+setup: $(INSTALLED)  ## Install everything into the virtual environment.
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch && $(BIN)/pip install -q -c constraints.txt -e '.[data,training,serving,pipeline,dev]' && touch $@
+
+demo: setup  ## Draw the sample data, build the tiny base model, run the pipeline.
+	$(BIN)/ivcp sample-data && $(BIN)/ivcp tiny-model && $(BIN)/ivcp run pipelines/configs/demo.yaml
+
+test: setup  ## Run all tests.
+	$(BIN)/python -m pytest
+
+unit: setup  ## Run the quick tests.
+	$(BIN)/python -m pytest tests/unit
+
+lint: setup  ## Check style, types and the direction of imports.
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: setup  ## Format the code.
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+compile: setup  ## Compile the pipeline for a cluster.
+	$(BIN)/ivcp compile action_cls.yaml
+
+clean:  ## Remove runs, the sample data and the tiny model.
+	rm -rf runs data/sample models

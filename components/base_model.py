@@ -1,0 +1,41 @@
+"""Loads the backbone: a video language model from a local directory or from the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from components.clip_processor import check_model_path
+from components.config import ModelConfig, RunConfig
+
+_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
+
+
+def load_base_model(
+    model_name_or_path: str | Path, *, settings: ModelConfig, dtype: torch.dtype = torch.float32
+) -> Any:
+    """A transformers image-text-to-text model in evaluation mode.
+
+    Raises:
+        FileNotFoundError: `model_name_or_path` is a path without a model.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    check_model_path(model_name_or_path)
+    model = AutoModelForImageTextToText.from_pretrained(
+        str(model_name_or_path),
+        revision=settings.model_revision,
+        cache_dir=settings.cache_dir,
+        trust_remote_code=settings.trust_remote_code,
+        attn_implementation=_ATTENTION[settings.flash_attn],
+        dtype=dtype,
+    )
+    return model.eval()
+
+
+def training_dtype(config: RunConfig) -> torch.dtype:
+    """Precision of the weights: bfloat16 for LoRA with `bf16`, else float32 (mixed precision casts as it goes)."""
+    is_lora = config.method.finetuning_type == "lora"
+    return torch.bfloat16 if config.train.bf16 and is_lora else torch.float32

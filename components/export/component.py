@@ -1,0 +1,25 @@
+"""The `export` step for Kubeflow Pipelines."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.TRAINING, install_kfp_package=False)
+def export(
+    run_config: dsl.Input[dsl.Artifact],
+    prepared: dsl.Input[dsl.Dataset],
+    adapter: dsl.Input[dsl.Model],
+    results: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+) -> None:
+    """Merges the adapter, checks the merged model against it, and registers it with its alias."""
+    from components.export.step import run_step
+
+    run_step(
+        run_config=run_config.path,
+        prepared=prepared.path,
+        adapter=adapter.path,
+        results=results.path,
+        model=model.path,
+    )

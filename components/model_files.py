@@ -1,0 +1,214 @@
+"""The adapter directory and the model directory: what is in them, and how they are written and read.
+
+Both hold the decoder, the action token's row, the labels, the run configuration, the tokenizer and the
+processor. An adapter directory adds peft's files (or full weights); a model directory holds merged weights.
+Nothing falls back to random weights: an incomplete or untrained directory is an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from components.action_model import ActionClassifier, ActionDecoder
+from components.artifacts import LABELS_FILE, RUN_CONFIG_FILE, Labels, Message, Record
+from components.base_model import load_base_model, training_dtype
+from components.clip_processor import ClipProcessor, PreparedClip
+from components.config import RunConfig
+from components.config_files import read_saved_config, save_config
+
+DECODER_FILE = "action_decoder.safetensors"
+TOKEN_ROW_FILE = "action_token.safetensors"
+CLASSIFIER_FILE = "action_classifier.json"
+ADAPTER_CONFIG = "adapter_config.json"
+MODEL_CONFIG = "config.json"
+_REQUIRED = (DECODER_FILE, TOKEN_ROW_FILE, CLASSIFIER_FILE, LABELS_FILE, RUN_CONFIG_FILE)
+
+
+class ModelFilesError(ValueError):
+    """A directory that is no complete, trained classifier; the message says what is missing."""
+
+
+class ClassifierInfo(Record):
+    """`action_classifier.json`: where the weights come from and how they are asked."""
+
+    trained_steps: int
+    """Optimizer steps that the decoder has seen."""
+    prompt: tuple[Message, ...]
+    """The conversation that the predictor uses when none is given."""
+    data_fingerprint: str
+    """Hash of the validated annotations."""
+    prepared_fingerprint: str
+    """Hash of everything the prepared clips depend on."""
+
+
+@dataclass(frozen=True)
+class LoadedClassifier:
+    """A classifier ready to predict, with all that its inputs depend on."""
+
+    classifier: ActionClassifier
+    processor: ClipProcessor
+    labels: Labels
+    config: RunConfig
+    info: ClassifierInfo
+    directory: Path
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The conversation that is used when none is given."""
+        return self.info.prompt
+
+    @torch.inference_mode()
+    def logits(self, clips: Sequence[PreparedClip]) -> torch.Tensor:
+        """Class logits of one batch, (len(clips), num_classes), float32 on the CPU."""
+        batch = self.processor.collate(clips)
+        device = self.classifier.action_token_row.device
+        inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+        logits: torch.Tensor = self.classifier(**inputs).logits
+        return logits.float().cpu()
+
+
+def save_classifier_files(
+    directory: Path,
+    *,
+    classifier: ActionClassifier,
+    processor: ClipProcessor,
+    labels: Labels,
+    config: RunConfig,
+    info: ClassifierInfo,
+) -> None:
+    """Writes everything of a classifier but the backbone's weights."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_decoder(classifier.decoder, directory / DECODER_FILE, labels=labels)
+    save_file({"row": classifier.action_token_row.detach().cpu()}, directory / TOKEN_ROW_FILE)
+    processor.processor.save_pretrained(directory)
+    labels.write(directory / LABELS_FILE)
+    save_config(config, directory / RUN_CONFIG_FILE)
+    info.write(directory / CLASSIFIER_FILE)
+
+
+def load_classifier(
+    directory: Path, *, device: str = "cpu", base_model: str | None = None, dtype: torch.dtype | None = None
+) -> LoadedClassifier:
+    """Reads an adapter directory or a model directory.
+
+    `base_model` replaces the base model that an adapter was trained on, where that lies elsewhere now; `dtype` is
+    the precision of the backbone, by default that of training.
+
+    Raises:
+        ModelFilesError: files are missing, do not fit each other, or were never trained.
+    """
+    check_complete(directory)
+    config = read_saved_config(directory / RUN_CONFIG_FILE)
+    info = ClassifierInfo.read(directory / CLASSIFIER_FILE)
+    if info.trained_steps == 0:
+        raise ModelFilesError(f"{directory}: the decoder was never trained (0 steps): train before you use it")
+    labels = Labels.read(directory / LABELS_FILE)
+    processor = ClipProcessor.from_pretrained(
+        directory,
+        video=config.video,
+        action_token=config.method.action_token,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    decoder = load_decoder(directory / DECODER_FILE, labels=labels)
+    backbone = _load_backbone(directory, config, base_model, dtype or training_dtype(config))
+    classifier = ActionClassifier(backbone, decoder, action_token_id=processor.action_token_id)
+    load_token_row(classifier, directory)
+    return LoadedClassifier(
+        classifier=classifier.eval().to(device),
+        processor=processor,
+        labels=labels,
+        config=config,
+        info=info,
+        directory=directory,
+    )
+
+
+def check_complete(directory: Path) -> None:
+    """Checks that all files of a classifier are there.
+
+    Raises:
+        ModelFilesError: some are not; names them.
+    """
+    missing = [name for name in _REQUIRED if not (directory / name).is_file()]
+    if not any((directory / name).is_file() for name in (ADAPTER_CONFIG, MODEL_CONFIG)):
+        missing.append(f"{ADAPTER_CONFIG} or {MODEL_CONFIG}")
+    if missing:
+        raise ModelFilesError(
+            f"{directory} is no complete adapter or model directory: {', '.join(missing)} missing; "
+            "give a directory that training or export wrote"
+        )
+
+
+def save_decoder(decoder: ActionDecoder, path: Path, *, labels: Labels) -> None:
+    """Writes the decoder's weights, with its shape and its labels as metadata."""
+    metadata = {
+        "decoder_type": decoder.decoder_type,
+        "hidden_size": str(decoder.hidden_size),
+        "decoder_hidden_size": str(decoder.decoder_hidden_size),
+        "label_names": json.dumps(labels.label_names, ensure_ascii=False),
+    }
+    save_file({name: value.detach().cpu() for name, value in decoder.state_dict().items()}, path, metadata=metadata)
+
+
+def load_decoder(path: Path, *, labels: Labels, dropout: float = 0.0) -> ActionDecoder:
+    """Reads a decoder, as `action_decoder_path` names it: a file, or a directory that holds one.
+
+    Raises:
+        ModelFilesError: there is none, or it was trained for other labels.
+    """
+    file = path / DECODER_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ModelFilesError(f"no action decoder at {file}: expected a file that training wrote")
+    with safe_open(file, framework="pt") as opened:
+        metadata: dict[str, str] = opened.metadata() or {}
+        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    if "label_names" not in metadata:
+        raise ModelFilesError(f"{file} holds no description of its decoder: it was not written by this project")
+    names = tuple(json.loads(metadata["label_names"]))
+    if names != labels.label_names:
+        raise ModelFilesError(
+            f"{file} was trained for {len(names)} labels ({', '.join(names[:5])}, …), the data has "
+            f"{labels.num_classes} ({', '.join(labels.label_names[:5])}, …): labels and their order must agree"
+        )
+    decoder = ActionDecoder(
+        decoder_type="mlp" if metadata["decoder_type"] == "mlp" else "linear",
+        hidden_size=int(metadata["hidden_size"]),
+        num_classes=labels.num_classes,
+        decoder_hidden_size=int(metadata["decoder_hidden_size"]),
+        dropout=dropout,
+    )
+    decoder.load_state_dict(weights)
+    return decoder
+
+
+def load_token_row(classifier: ActionClassifier, directory: Path) -> None:
+    """Puts the saved row of the action token into `classifier`."""
+    with safe_open(directory / TOKEN_ROW_FILE, framework="pt") as opened:
+        row = opened.get_tensor("row")
+    if row.shape != classifier.action_token_row.shape:
+        raise ModelFilesError(
+            f"{directory / TOKEN_ROW_FILE} has {row.numel()} values, the model's embedding has "
+            f"{classifier.action_token_row.numel()}: adapter and base model do not belong together"
+        )
+    with torch.no_grad():
+        classifier.action_token_row.copy_(row)
+
+
+def _load_backbone(directory: Path, config: RunConfig, base_model: str | None, dtype: torch.dtype) -> Any:
+    if (directory / MODEL_CONFIG).is_file():
+        return load_base_model(directory, settings=config.model, dtype=dtype)
+    from peft import PeftModel
+
+    base_name = base_model or config.model.model_name_or_path
+    if base_name is None:
+        raise ModelFilesError(f"{directory / RUN_CONFIG_FILE} names no model_name_or_path: give the base model")
+    base = load_base_model(base_name, settings=config.model, dtype=dtype)
+    return PeftModel.from_pretrained(base, str(directory)).eval()

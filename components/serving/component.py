@@ -1,0 +1,18 @@
+"""The `serving` step for Kubeflow Pipelines."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.SERVING, install_kfp_package=False)
+def serving(
+    run_config: dsl.Input[dsl.Artifact],
+    model: dsl.Input[dsl.Model],
+    results: dsl.Input[dsl.Dataset],
+    deployment: dsl.Output[dsl.Artifact],
+) -> None:
+    """Deploys the model, sends it a test clip and compares the answer with evaluation's."""
+    from components.serving.step import run_step
+
+    run_step(run_config=run_config.path, model=model.path, results=results.path, deployment=deployment.path)

@@ -1,0 +1,210 @@
+"""A deployment on this machine: the predictor as a process, checked with one clip."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from components import storage
+from components.artifacts import RUN_CONFIG_FILE, Record
+from components.config import RunConfig
+from components.config_files import read_saved_config
+from components.evaluation_metrics import SMOKE_CLIP_FILE, SmokeClip
+from components.serving.classify import Answer
+
+log = logging.getLogger(__name__)
+
+DEPLOYMENT_FILE = "deployment.json"
+LOG_FILE = "predictor.log"
+PID_FILE = "predictor.pid"
+MAX_LOGIT_DIFFERENCE = 1e-3
+"""Between the server's and evaluation's logits of one clip, for a float32 model."""
+
+_POLL_SECONDS = 0.2
+_STOP_SECONDS = 35.0
+_LOG_LINES = 20
+
+
+class DeploymentError(RuntimeError):
+    """The predictor does not start, or answers other than evaluation did."""
+
+
+class DeploymentResult(Record):
+    """`deployment.json`."""
+
+    url: str
+    model_dir: str
+    pid: int | None
+    """The predictor's process; null when it was stopped after the check."""
+    log: str
+    seconds_until_ready: float
+    clip_id: str | None
+    """The clip that it was asked for; null when evaluation found none that can be compared."""
+    label_name: str | None
+    max_logit_difference: float | None
+    request_seconds: float | None
+
+    @property
+    def summary(self) -> str:
+        """The result in a few words."""
+        state = f"running at {self.url} (process {self.pid})" if self.pid else "checked and stopped"
+        if self.max_logit_difference is None:
+            return f"{state}, ready after {self.seconds_until_ready:.1f} s; no clip to compare"
+        return f"{state}, answers {self.label_name} like evaluation, |Δ logit| ≤ {self.max_logit_difference:.1g}"
+
+
+def deploy_local(
+    config: RunConfig, *, model_dir: Path, smoke_clip: SmokeClip | None, output_dir: Path
+) -> DeploymentResult:
+    """Starts the predictor, asks it for `smoke_clip`, and stops it, or leaves it running with `serve_keep`.
+
+    `output_dir` receives `deployment.json`, the predictor's log, and the process id of one that is left running.
+
+    Raises:
+        DeploymentError: it does not become ready within `serve_timeout_seconds`, or its answer is not evaluation's.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    host, port = config.serving.serve_host, config.serving.serve_port or free_port(config.serving.serve_host)
+    url, log_path = f"http://{_reachable(host)}:{port}", output_dir / LOG_FILE
+    (output_dir / PID_FILE).unlink(missing_ok=True)
+    command = [sys.executable, "-m", "components.serving.predictor", "--model-dir", str(model_dir.resolve())]
+    keep = config.serving.serve_keep
+    with _process([*command, "--host", host, "--port", str(port)], log_path=log_path, keep=keep) as process:
+        ready_after = _wait_until_ready(
+            process, url, log_path=log_path, timeout_seconds=config.serving.serve_timeout_seconds
+        )
+        answer = ask(url, smoke_clip) if smoke_clip else None
+        difference = check_answer(answer, smoke_clip, model_dir=model_dir) if answer and smoke_clip else None
+    result = DeploymentResult(
+        url=url,
+        model_dir=str(model_dir),
+        pid=process.pid if keep else None,
+        log=str(log_path),
+        seconds_until_ready=ready_after,
+        clip_id=smoke_clip.clip_id if smoke_clip else None,
+        label_name=answer.label_name if answer else None,
+        max_logit_difference=difference,
+        request_seconds=answer.seconds if answer else None,
+    )
+    result.write(output_dir / DEPLOYMENT_FILE)
+    if keep:
+        (output_dir / PID_FILE).write_text(f"{process.pid}\n", encoding="utf-8")
+    log.info("%s", result.summary)
+    return result
+
+
+def choose_smoke_clip(results_dir: Path) -> SmokeClip | None:
+    """The clip that evaluation chose for this check; null when it found none that can be compared."""
+    path = results_dir / SMOKE_CLIP_FILE
+    return SmokeClip.read(path) if path.is_file() else None
+
+
+def ask(url: str, smoke_clip: SmokeClip) -> Answer:
+    """Sends the clip's video file to a predictor.
+
+    Raises:
+        DeploymentError: it answers with an error, or not at all.
+    """
+    path = storage.local_path(smoke_clip.video)
+    try:
+        with path.open("rb") as video:
+            reply = httpx.post(f"{url}/v1/predict", files={"video": (path.name, video)}, timeout=120.0, trust_env=False)
+    except httpx.HTTPError as error:
+        raise DeploymentError(f"{url} did not answer for {smoke_clip.clip_id}: {error}") from error
+    if reply.status_code != httpx.codes.OK:
+        raise DeploymentError(f"{url} answered {reply.status_code} for {smoke_clip.clip_id}: {reply.text[:500]}")
+    return Answer.model_validate_json(reply.text)
+
+
+def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> float:
+    """The largest difference between the predictor's and evaluation's logits of a clip.
+
+    A model in bfloat16 only has to give the same class: its merged weights are rounded.
+
+    Raises:
+        DeploymentError: the class differs, or the logits do by more than `MAX_LOGIT_DIFFERENCE`.
+    """
+    if len(answer.logits) != len(expected.logits) or answer.label != expected.prediction:
+        raise DeploymentError(
+            f"{expected.clip_id}: the predictor answers {answer.label_name} of {len(answer.logits)} classes, "
+            f"evaluation predicted {expected.predicted_name} of {len(expected.logits)}: it does not serve the evaluated model"
+        )
+    difference = max(abs(a - b) for a, b in zip(answer.logits, expected.logits, strict=True))
+    is_rounded = read_saved_config(model_dir / RUN_CONFIG_FILE).train.bf16
+    if difference > MAX_LOGIT_DIFFERENCE and not is_rounded:
+        raise DeploymentError(
+            f"{expected.clip_id}: the predictor's logits differ from evaluation's by {difference:.3g}, expected "
+            f"at most {MAX_LOGIT_DIFFERENCE:g}: preparation and serving do not see the same clip, or the model changed"
+        )
+    return difference
+
+
+def free_port(host: str) -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _process(command: list[str], *, log_path: Path, keep: bool) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a process in a session of its own; ends it after the block, unless the block succeeds and `keep` is set."""
+    with log_path.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    succeeded = False
+    try:
+        yield process
+        succeeded = True
+    finally:
+        if not (succeeded and keep):
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        log.warning("predictor %d did not stop within %.0f s and was killed", process.pid, _STOP_SECONDS)
+        process.kill()
+        process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, *, log_path: Path, timeout_seconds: float) -> float:
+    started = time.monotonic()
+    while time.monotonic() - started < timeout_seconds:
+        if process.poll() is not None:
+            raise DeploymentError(
+                f"the predictor ended with exit code {process.returncode} before it was ready:\n{_tail(log_path)}"
+            )
+        if _is_ready(url):
+            return time.monotonic() - started
+        time.sleep(_POLL_SECONDS)
+    raise DeploymentError(
+        f"the predictor is not ready after serve_timeout_seconds = {timeout_seconds:g}; its last lines:\n"
+        f"{_tail(log_path)}"
+    )
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _tail(path: Path) -> str:
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:])
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host == "0.0.0.0" else host

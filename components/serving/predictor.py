@@ -1,0 +1,224 @@
+"""The predictor: classifies videos that are sent over HTTP.
+
+`python -m components.serving.predictor --model-dir DIR --port 8080`, then
+`curl -F video=@clip.mp4 http://127.0.0.1:8080/v1/predict`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import uvicorn
+from fastapi import FastAPI, Form, HTTPException, Response, UploadFile
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from components.prompts import PromptError
+from components.serving.classify import Answer, NotReadyError, Predictor, predict_files
+from components.serving.upload_decoder import UploadDecoder
+from components.video import VideoError
+
+__all__ = ["Answer", "create_app", "predict_files", "serve"]
+
+log = logging.getLogger(__name__)
+
+MAX_UPLOAD_MB = 512.0
+DECODE_TIMEOUT_SECONDS = 60.0
+_GRACEFUL_SECONDS = 30
+
+
+class Service:
+    """A predictor and its decoding processes, loaded in the background while the server already answers."""
+
+    def __init__(self, predictor: Predictor, *, num_decoders: int, decode_timeout_seconds: float) -> None:
+        self.predictor = predictor
+        self.failure: BaseException | None = None
+        self.on_failure: Callable[[], None] = lambda: None
+        self._num_decoders, self._decode_timeout_seconds = num_decoders, decode_timeout_seconds
+        self._decoder: UploadDecoder | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether videos can be classified."""
+        return self._decoder is not None
+
+    def start(self) -> None:
+        """Begins to load."""
+        threading.Thread(target=self._load, name="load-model", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends the decoding processes."""
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None:
+            decoder.close()
+
+    def classify(self, video: UploadFile, *, prompt: str | None, top_k: int) -> Answer:
+        """Classifies an upload through a temporary file that is deleted in any case.
+
+        Raises:
+            NotReadyError: the model is still loading.
+            PromptError: the prompt does not fit.
+            VideoError: the upload is no video that can be decoded.
+        """
+        if self._decoder is None:
+            raise NotReadyError("the model is still loading: wait until /readyz answers 200")
+        suffix = Path(video.filename or "").suffix[:16]
+        with tempfile.NamedTemporaryFile(prefix="upload-", suffix=suffix) as file:
+            shutil.copyfileobj(video.file, file)
+            file.flush()
+            return self.predictor.predict(Path(file.name), prompt=prompt, top_k=top_k, decode=self._decoder.decode)
+
+    def _load(self) -> None:
+        try:
+            self.predictor.load()
+            model = self.predictor.model
+            decoder = UploadDecoder(
+                self.predictor.model_dir,
+                video=model.config.video,
+                action_token=model.config.method.action_token,
+                num_workers=self._num_decoders,
+                timeout_seconds=self._decode_timeout_seconds,
+            )
+            decoder.warm_up()
+            self._decoder = decoder
+        except BaseException as error:  # the edge of a thread: `serve` raises it again
+            self.failure = error
+            log.exception("cannot load %s", self.predictor.model_dir)
+            self.on_failure()
+
+
+class _UploadLimit:
+    """Answers 413 to a request body that is too large, whether or not its length was announced."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self.app, self.max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_bytes:
+                raise HTTPException(413, f"the upload is larger than {self.max_bytes / 1e6:g} MB")
+            return message
+
+        await self.app(scope, counted, send)
+
+
+def create_app(
+    model_dir: Path,
+    *,
+    model_name: str | None = None,
+    model_version: str | None = None,
+    max_upload_mb: float = MAX_UPLOAD_MB,
+    num_decoders: int = 1,
+    decode_timeout_seconds: float = DECODE_TIMEOUT_SECONDS,
+) -> FastAPI:
+    """The predictor as an ASGI application; it begins to load the model when it starts."""
+    service = Service(
+        Predictor(model_dir, name=model_name, version=model_version),
+        num_decoders=num_decoders,
+        decode_timeout_seconds=decode_timeout_seconds,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        service.stop()
+
+    app = FastAPI(title="IVCP predictor", lifespan=lifespan)
+    app.state.service = service
+    app.add_middleware(_UploadLimit, max_bytes=int(max_upload_mb * 1e6))
+    _add_routes(app, service)
+    return app
+
+
+def _add_routes(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/predict")
+    def predict(
+        video: UploadFile,
+        prompt: Annotated[str | None, Form()] = None,
+        top_k: Annotated[int, Form(ge=1)] = 5,
+    ) -> Answer:
+        """Classifies the video file in the field `video`."""
+        try:
+            return service.classify(video, prompt=prompt, top_k=top_k)
+        except NotReadyError as error:
+            raise HTTPException(503, str(error)) from error
+        except PromptError as error:
+            raise HTTPException(422, f"prompt: {error}") from error
+        except VideoError as error:
+            raise HTTPException(422, f"video: {error}") from error
+
+    @app.get("/healthz")
+    async def live() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "live"}
+
+    @app.get("/readyz")
+    async def ready(response: Response) -> dict[str, str]:
+        """The model is loaded."""
+        if service.is_ready:
+            return {"status": "ready"}
+        response.status_code = 503
+        return {"status": "loading"} if service.failure is None else {"status": f"failed: {service.failure}"}
+
+
+def serve(
+    model_dir: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    model_name: str | None = None,
+    model_version: str | None = None,
+    max_upload_mb: float = MAX_UPLOAD_MB,
+) -> None:
+    """Serves until SIGTERM or SIGINT; requests that are under way are answered first.
+
+    Raises:
+        ModelFilesError: `model_dir` is no complete, trained model.
+    """
+    app = create_app(model_dir, model_name=model_name, model_version=model_version, max_upload_mb=max_upload_mb)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=_GRACEFUL_SECONDS, log_config=None)
+    )
+    service: Service = app.state.service
+
+    def end() -> None:
+        server.should_exit = True
+
+    service.on_failure = end
+    server.run()
+    if service.failure is not None:
+        raise service.failure
+
+
+def main() -> None:
+    """The command line of `python -m components.serving.predictor`."""
+    parser = argparse.ArgumentParser(description="Serve an action classifier over HTTP.")
+    parser.add_argument("--model-dir", type=Path, required=True, help="directory that training or export wrote")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on")
+    parser.add_argument("--model-name", help="name that answers give, by default the directory's")
+    parser.add_argument("--model-version", help="version that answers give")
+    parser.add_argument("--max-upload-mb", type=float, default=MAX_UPLOAD_MB, help="largest request")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    serve(**vars(arguments))
+
+
+if __name__ == "__main__":
+    main()

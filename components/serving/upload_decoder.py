@@ -1,0 +1,70 @@
+"""Decodes uploads in worker processes that can be killed: a video that makes a decoder hang costs one request."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+from pebble import ProcessExpired, ProcessPool
+
+from components.clip_processor import ClipProcessor
+from components.config import VideoConfig
+from components.video import ClipFrames, VideoError, load_clip
+
+_processor: ClipProcessor | None = None
+"""In a worker process: how to sample and size frames."""
+
+
+class UploadDecoder:
+    """A pool of decoding processes for one model directory; `decode` may be called from any thread."""
+
+    def __init__(
+        self, model_dir: Path, *, video: VideoConfig, action_token: str, num_workers: int, timeout_seconds: float
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        # Not fork: torch and the server have threads here, whose locks a fork would copy.
+        self._pool = ProcessPool(
+            num_workers,
+            initializer=_initialize,
+            initargs=[model_dir, video, action_token],
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    def warm_up(self) -> None:
+        """Starts a worker, which takes seconds, before the first request needs it."""
+        self._pool.schedule(_is_initialized).result()
+
+    def decode(self, video: Path) -> ClipFrames:
+        """Samples, decodes and resizes a video file.
+
+        Raises:
+            VideoError: it cannot be decoded, or not within the time limit.
+        """
+        task: Callable[[Path], ClipFrames] = _decode
+        try:
+            clip: ClipFrames = self._pool.schedule(task, args=[video], timeout=self._timeout_seconds).result()
+        except TimeoutError as error:
+            raise VideoError("timeout", f"decoding took more than {self._timeout_seconds:g} s") from error
+        except ProcessExpired as error:
+            raise VideoError("crashed", "the decoder crashed on this video") from error
+        return clip
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        self._pool.stop()
+        self._pool.join()
+
+
+def _initialize(model_dir: Path, video: VideoConfig, action_token: str) -> None:
+    global _processor
+    _processor = ClipProcessor.from_pretrained(model_dir, video=video, action_token=action_token)
+
+
+def _is_initialized() -> bool:
+    return _processor is not None
+
+
+def _decode(video: Path) -> ClipFrames:
+    assert _processor is not None
+    return load_clip(video, processor=_processor)

@@ -1,0 +1,53 @@
+"""The run's settings in transformers' words."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from components.config import RunConfig, TrainConfig
+
+_RENAMED = {"warmup_ratio", "resume_from_checkpoint", "overwrite_output_dir", "plot_loss", "report_to"}
+
+
+def training_arguments(config: RunConfig, *, output_dir: Path, has_val: bool) -> Any:
+    """transformers' TrainingArguments for a run that writes into `output_dir`.
+
+    mlflow is left out of `report_to`: the run's own tracking logs there, since transformers' callback may end a
+    run that somebody else opened.
+    """
+    from transformers import TrainingArguments
+
+    train = config.train
+    known = train.model_dump(exclude=_RENAMED | {"output_dir", "do_train", "do_eval", "eval_strategy", "eval_steps"})
+    return TrainingArguments(
+        **known
+        | {
+            "output_dir": str(output_dir),
+            "warmup_steps": train.warmup_steps or train.warmup_ratio,
+            "eval_strategy": eval_strategy(train, has_val=has_val),
+            "eval_steps": train.eval_steps,
+            "save_strategy": train.save_strategy,
+            "activation_checkpointing": not config.model.disable_gradient_checkpointing,
+            "report_to": [name for name in train.report_to if name != "mlflow"] or "none",
+            "label_names": ["labels"],
+            "remove_unused_columns": False,
+            "label_smoothing_factor": 0.0,
+            "include_num_input_tokens_seen": "no",
+            "use_cpu": not torch.cuda.is_available(),
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            "disable_tqdm": not sys.stderr.isatty(),
+            "metric_for_best_model": f"eval_{train.metric_for_best_model}" if has_val else None,
+            "greater_is_better": train.metric_for_best_model != "loss" if has_val else None,
+        }
+    )
+
+
+def eval_strategy(train: TrainConfig, *, has_val: bool) -> str:
+    """When validation runs: as set, else every epoch where there is a validation split."""
+    if not has_val:
+        return "no"
+    return train.eval_strategy or (train.save_strategy if train.load_best_model_at_end else "epoch")

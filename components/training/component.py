@@ -1,0 +1,17 @@
+"""The `training` step for Kubeflow Pipelines."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.TRAINING, install_kfp_package=False)
+def training(
+    run_config: dsl.Input[dsl.Artifact],
+    prepared: dsl.Input[dsl.Dataset],
+    adapter: dsl.Output[dsl.Model],
+) -> None:
+    """Trains the action classifier; the artifact is a complete adapter directory."""
+    from components.training.step import run_step
+
+    run_step(run_config=run_config.path, prepared=prepared.path, adapter=adapter.path)

@@ -1,0 +1,186 @@
+"""Trains an action classifier on prepared clips."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.action_model import ActionClassifier, ActionDecoder
+from components.artifacts import CLIPS_DIR, PreparedIndex, Record, Split
+from components.base_model import load_base_model, training_dtype
+from components.clip_processor import ClipProcessor
+from components.config import RunConfig
+from components.model_files import ClassifierInfo, load_decoder
+from components.prepared_clips import PreparedClips
+from components.tracking import tracked_run
+from components.training.arguments import training_arguments
+from components.training.callbacks import LogLines
+from components.training.curves import draw_curves
+from components.training.trainable import check_method, log_parameter_table, prepare_backbone
+from components.training.trainer import ActionTrainer, load_weights
+
+log = logging.getLogger(__name__)
+
+TRAINING_RESULT_FILE = "training_result.json"
+CURVES_FILE = "training_curves.png"
+
+
+class TrainingResult(Record):
+    """What training did: `training_result.json` in the adapter directory."""
+
+    steps: int
+    epochs: float
+    train_clips: int
+    val_clips: int
+    train_loss: float
+    """Mean over the steps of this run."""
+    val_top1_accuracy: float | None
+    """Of the model that was kept; null without a validation split."""
+    seconds: float
+
+    @property
+    def summary(self) -> str:
+        """The result in a few words."""
+        measured = "" if self.val_top1_accuracy is None else f", validation top-1 {self.val_top1_accuracy:.3f}"
+        return f"{self.steps} steps, mean loss {self.train_loss:.3f}{measured}"
+
+
+def train_classifier(config: RunConfig, *, index: PreparedIndex, output_dir: Path) -> TrainingResult:
+    """Trains on the prepared training split and writes a complete adapter directory to `output_dir`.
+
+    Raises:
+        FileExistsError: `output_dir` holds an earlier run and neither resuming nor overwriting was asked for.
+        UnsupportedMethodError: the configuration asks for something this trainer does not do.
+        FileNotFoundError: the base model does not exist.
+    """
+    check_method(config.method)
+    check_output_dir(config, output_dir)
+    clips = {split: PreparedClips(index, split) for split, count in index.num_clips.items() if count}
+    with tracked_run(config, step="training") as run:
+        trainer = build_trainer(config, index=index, clips=clips, output_dir=output_dir, track=run.log_metrics)
+        log_parameter_table(trainer.model)
+        result = run_trainer(trainer, resume_from=config.train.resume_from_checkpoint)
+        for picture in output_dir.glob("*.png"):
+            run.log_artifact(picture)
+    return result
+
+
+def build_trainer(
+    config: RunConfig,
+    *,
+    index: PreparedIndex,
+    clips: Mapping[Split, Any],
+    output_dir: Path,
+    track: Any = lambda metrics, step: None,
+) -> ActionTrainer:
+    """The trainer of a run: `clips` maps splits to map-style datasets of `PreparedClip`."""
+    from transformers import PrinterCallback, set_seed
+
+    set_seed(config.train.seed)
+    processor = ClipProcessor.from_pretrained(
+        _base_name(config),
+        video=index.video,
+        action_token=index.action_token,
+        revision=config.model.model_revision,
+        cache_dir=config.model.cache_dir,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    trainer = ActionTrainer(
+        build_classifier(config, index=index, processor=processor),
+        arguments=training_arguments(config, output_dir=output_dir, has_val="val" in clips),
+        processor=processor,
+        labels=index.labels,
+        config=config,
+        info=ClassifierInfo(
+            trained_steps=0,
+            prompt=index.prompt,
+            data_fingerprint=index.data_fingerprint,
+            prepared_fingerprint=index.fingerprint,
+        ),
+        train_clips=clips["train"],
+        val_clips=clips.get("val"),
+        callbacks=[LogLines(track)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def build_classifier(config: RunConfig, *, index: PreparedIndex, processor: ClipProcessor) -> ActionClassifier:
+    """The classifier at the start of training: the base model with its adapter, a new or earlier decoder."""
+    method = config.method
+    model = load_base_model(_base_name(config), settings=config.model, dtype=training_dtype(config))
+    decoder = (
+        load_decoder(Path(method.action_decoder_path), labels=index.labels, dropout=method.action_decoder_dropout)
+        if method.action_decoder_path
+        else ActionDecoder(
+            decoder_type=method.action_decoder_type,
+            hidden_size=model.config.get_text_config().hidden_size,
+            num_classes=index.labels.num_classes,
+            decoder_hidden_size=method.action_decoder_hidden_size,
+            dropout=method.action_decoder_dropout,
+        )
+    )
+    classifier = ActionClassifier(
+        prepare_backbone(model, method),
+        decoder,
+        action_token_id=processor.action_token_id,
+        action_token_is_new=processor.action_token_is_new,
+        label_smoothing=config.train.label_smoothing_factor,
+    )
+    if method.adapter_name_or_path:
+        load_weights(classifier, Path(method.adapter_name_or_path), labels=index.labels)
+    return classifier
+
+
+def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None) -> TrainingResult:
+    """Trains, measures the kept model on the validation split, and writes the adapter directory."""
+    started = time.monotonic()
+    output = trainer.train(resume_from_checkpoint=resume_from)
+    measured = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    directory = Path(trainer.args.output_dir)
+    trainer.save_model()
+    trainer.save_state()
+    result = TrainingResult(
+        steps=trainer.state.global_step,
+        epochs=trainer.state.epoch or 0.0,
+        train_clips=len(trainer.train_dataset),
+        val_clips=len(trainer.eval_dataset) if trainer.eval_dataset is not None else 0,
+        train_loss=output.training_loss,
+        val_top1_accuracy=measured.get("eval_top1_accuracy"),
+        seconds=time.monotonic() - started,
+    )
+    result.write(directory / TRAINING_RESULT_FILE)
+    if trainer.run_config.train.plot_loss:
+        draw_curves(trainer.state.log_history, directory / CURVES_FILE)
+    return result
+
+
+def check_output_dir(config: RunConfig, output_dir: Path) -> None:
+    """Makes `output_dir`, and refuses one that holds an earlier run.
+
+    Raises:
+        FileExistsError: it is not empty, and neither `overwrite_output_dir` nor `resume_from_checkpoint` is set.
+        PermissionError: it cannot be written.
+    """
+    train = config.train
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / ".writable").touch()
+        (output_dir / ".writable").unlink()
+    except OSError as error:
+        raise PermissionError(f"output_dir: cannot write to {output_dir} ({error.strerror}): choose another") from error
+    earlier = [entry for entry in output_dir.iterdir() if entry.name != CLIPS_DIR]
+    if earlier and not (train.overwrite_output_dir or train.resume_from_checkpoint):
+        raise FileExistsError(
+            f"output_dir: {output_dir} is not empty; set overwrite_output_dir: true to start again in it, "
+            "or resume_from_checkpoint: true to continue"
+        )
+
+
+def _base_name(config: RunConfig) -> str:
+    if config.model.model_name_or_path is None:
+        raise ValueError("model_name_or_path is not set: give the path of a model directory or a hub id")
+    return config.model.model_name_or_path

@@ -1,0 +1,281 @@
+"""The `ivcp` command.
+
+Exit codes: 0 done; 1 a step failed; 2 the call, a file or a setting is wrong; 3 the gate refused the model.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from components.config import RunConfig
+from components.config_files import describe_keys, load_config, parse_overrides
+
+FAILED, WRONG_CALL, REFUSED = 1, 2, 3
+
+app = typer.Typer(
+    name="ivcp",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Turn a video language model into an action classifier: validate, prepare, train, evaluate, export, serve.",
+    epilog="Exit codes: 0 done; 1 a step failed; 2 a wrong call, file or setting; 3 the gate refused the model.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+_TAKES_SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True}
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE.yaml] [key=value | --key value]…",
+        help="A YAML file with settings, and settings that win over it. `ivcp config --help-keys` lists them.",
+        show_default=False,
+    ),
+]
+ModelDir = Annotated[Path, typer.Option(help="Model directory that export wrote.")]
+
+
+@app.command(context_settings=_TAKES_SETTINGS)
+def run(
+    settings: Settings = None,
+    deploy: Annotated[bool, typer.Option(help="Start the predictor and send it a test clip.")] = True,
+    runs_dir: Annotated[Path, typer.Option(help="Folder that runs are written to.")] = Path("runs"),
+) -> None:
+    """Run the whole pipeline on this machine, with no cluster.
+
+    Example: `ivcp run pipelines/configs/demo.yaml num_train_epochs=3`
+    """
+    from pipelines.console import show_summary
+    from pipelines.local import PipelineFailedError, run_locally
+
+    config = read_settings(settings)
+    try:
+        summary = run_locally(config, runs_dir=runs_dir, deploy=deploy)
+    except PipelineFailedError as error:
+        show_summary(error.summary, console)
+        errors.print(f"[bold red]failed:[/] {error}", soft_wrap=True, highlight=False)
+        raise typer.Exit(FAILED) from error
+    show_summary(summary, console)
+    if summary.status == "refused":
+        raise typer.Exit(REFUSED)
+
+
+@app.command("compile")
+def compile_pipeline(
+    output: Annotated[Path, typer.Argument(help="File to write.")] = Path("action_cls.yaml"),
+) -> None:
+    """Compile the pipeline to YAML for a cluster.
+
+    Example: `ivcp compile action_cls.yaml`
+    """
+    from kfp import compiler
+
+    from pipelines.action_cls import action_cls
+
+    compiler.Compiler().compile(action_cls, str(output))
+    console.print(f"wrote {output}", highlight=False)
+
+
+@app.command(context_settings=_TAKES_SETTINGS)
+def validate(settings: Settings = None) -> None:
+    """Check every row and every video, and write the report.
+
+    Example: `ivcp validate my.yaml max_invalid_fraction=0.1`
+    """
+    from pipelines import single_steps
+
+    config = read_settings(settings)
+    report = single_steps.validate(config)
+    console.print(report.summary, highlight=False)
+    console.print(f"report: {single_steps.validated_dir(config) / 'report.html'}", highlight=False)
+
+
+@app.command(context_settings=_TAKES_SETTINGS)
+def prepare(settings: Settings = None) -> None:
+    """Decode every clip once and write the shards that training reads.
+
+    Example: `ivcp prepare my.yaml video_num_frames=16`
+    """
+    from pipelines import single_steps
+
+    index = single_steps.prepare(read_settings(settings))
+    clips = ", ".join(f"{count} {split}" for split, count in index.num_clips.items() if count)
+    console.print(f"{clips} clips, {index.mean_tokens:.0f} tokens each, in {index.root_uri}", highlight=False)
+
+
+@app.command(context_settings=_TAKES_SETTINGS)
+def train(settings: Settings = None) -> None:
+    """Train, preparing the data first where that is needed.
+
+    Examples: `ivcp train my.yaml`, `ivcp train my.yaml learning_rate=1e-4 --lora_rank 16`
+    """
+    from pipelines import single_steps
+
+    config = read_settings(settings)
+    if not config.train.do_train:
+        evaluate(settings)
+        return
+    result = single_steps.train(config)
+    console.print(f"{result.summary}; adapter in {config.train.output_dir}", highlight=False)
+
+
+@app.command(context_settings=_TAKES_SETTINGS)
+def evaluate(settings: Settings = None) -> None:
+    """Measure an adapter on the test split.
+
+    Example: `ivcp evaluate my.yaml disturb_frames=reversed,shuffled,middle`
+    """
+    from pipelines import single_steps
+    from pipelines.console import show_metrics
+
+    config = read_settings(settings)
+    metrics = single_steps.evaluate(config)
+    show_metrics(metrics, console)
+    console.print(f"report: {single_steps.results_dir(config) / 'report.html'}", highlight=False)
+    if not metrics.gate.passed:
+        errors.print(f"refused: {'; '.join(metrics.gate.reasons)}", highlight=False)
+        raise typer.Exit(REFUSED)
+
+
+@app.command(context_settings=_TAKES_SETTINGS)
+def export(settings: Settings = None) -> None:
+    """Merge the adapter into a servable model directory and register it.
+
+    Example: `ivcp export my.yaml export_dir=models/mine`
+    """
+    from pipelines import single_steps
+
+    result = single_steps.export(read_settings(settings))
+    console.print(f"{result.summary}, in {result.model_dir}", highlight=False)
+
+
+@app.command()
+def predict(
+    videos: Annotated[list[Path], typer.Argument(help="Video files.", show_default=False)],
+    model_dir: ModelDir = Path("runs/latest/model"),
+) -> None:
+    """Classify videos with an exported model.
+
+    Example: `ivcp predict --model-dir runs/latest/model clip.mp4`
+    """
+    from components.serving.predictor import predict_files
+
+    table = Table("video", "prediction", "confidence")
+    for video, answer in zip(videos, predict_files(model_dir, videos), strict=True):
+        table.add_row(str(video), answer.label_name, f"{answer.confidence:.3f}")
+    console.print(table)
+
+
+@app.command()
+def serve(
+    model_dir: ModelDir = Path("runs/latest/model"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+) -> None:
+    """Serve an exported model over HTTP: `POST /v1/predict` with a video file.
+
+    Example: `ivcp serve --model-dir runs/latest/model --port 8080`
+    """
+    from components.serving.predictor import serve as serve_model
+
+    serve_model(model_dir, host=host, port=port)
+
+
+@app.command("sample-data")
+def sample_data(
+    output_dir: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("data/sample"),
+    num_train_clips: Annotated[int, typer.Option(help="Clips for training and validation.")] = 1000,
+    num_test_clips: Annotated[int, typer.Option(help="Clips of other performers for testing.")] = 300,
+    seed: Annotated[int, typer.Option(help="Another seed draws other clips.")] = 0,
+) -> None:
+    """Draw the sample data set: short clips of a figure doing ten actions.
+
+    Example: `ivcp sample-data data/sample --seed 1`
+    """
+    from pipelines.demo.sample_data import generate_sample_data
+
+    made = generate_sample_data(output_dir, num_train_clips=num_train_clips, num_test_clips=num_test_clips, seed=seed)
+    console.print(f"{made.num_train_clips} + {made.num_test_clips} clips in {made.directory}", highlight=False)
+    console.print(f"look at {made.contact_sheet}", highlight=False)
+
+
+@app.command("tiny-model")
+def tiny_model(
+    output_dir: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("models/tiny-qwen2-vl"),
+    architecture: Annotated[str, typer.Option(help="qwen2_vl or qwen3_vl.")] = "qwen2_vl",
+    warm_up: Annotated[bool, typer.Option(help="Train it on poses of randomly moving figures.")] = True,
+    seed: Annotated[int, typer.Option(help="Another seed makes other weights.")] = 0,
+) -> None:
+    """Build a tiny base model of a real architecture, so that nothing has to be downloaded.
+
+    Example: `ivcp tiny-model models/tiny-qwen3-vl --architecture qwen3_vl`
+    """
+    from pipelines.demo.tiny_model import build_tiny_model
+
+    console.print(
+        f"base model in {build_tiny_model(output_dir, architecture=architecture, warm_up=warm_up, seed=seed)}"
+    )
+
+
+@app.command(context_settings=_TAKES_SETTINGS)
+def config(
+    settings: Settings = None,
+    help_keys: Annotated[bool, typer.Option("--help-keys", help="List every key with its meaning.")] = False,
+) -> None:
+    """Show the settings that a file and overrides come to, or every key there is.
+
+    Examples: `ivcp config my.yaml lora_rank=16`, `ivcp config --help-keys`
+    """
+    if help_keys:
+        _show_keys()
+        return
+    table = Table("key", "value")
+    for key, value in read_settings(settings).flat().items():
+        table.add_row(key, str(value))
+    console.print(table)
+
+
+def read_settings(words: list[str] | None) -> RunConfig:
+    """The configuration from command-line words: at most one YAML file, and overrides."""
+    words = list(words or [])
+    file = words.pop(0) if words and words[0].endswith((".yaml", ".yml")) else None
+    return load_config(file, parse_overrides(words))
+
+
+def main() -> None:
+    """Runs the command; a wrong call, file or setting is one message on stderr and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    sys.exit(_guarded(lambda: app(standalone_mode=False)))
+
+
+def _guarded(command: Callable[[], Any]) -> int:
+    import click
+
+    try:
+        code = command()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (ValueError, OSError) as error:
+        errors.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False, markup=True)
+        return WRONG_CALL
+    except RuntimeError as error:
+        errors.print(f"[bold red]failed:[/] {error}", soft_wrap=True, highlight=False)
+        return FAILED
+    return code if isinstance(code, int) else 0
+
+
+def _show_keys() -> None:
+    table = Table("key", "section", "default", "meaning")
+    for row in describe_keys():
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,196 @@
+"""Runs the pipeline on this machine, without a cluster, through KFP's own local runner."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import io
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from components.evaluation_metrics import EvaluationMetrics
+from components.tracking import finish_pipeline_run, start_pipeline_run, tracking_uri
+
+from components.artifacts import METRICS_FILE, REPORT_HTML, PreparedIndex, Record, Split
+from components.config import RunConfig
+from components.step_records import RECORDS_DIR_VARIABLE, StepRecord
+from pipelines.parameters import pipeline_arguments
+
+STEPS = ("data_validation", "preprocessing", "training", "evaluation", "export", "serving")
+SUMMARY_FILE = "summary.json"
+LOG_FILE = "pipeline.log"
+
+_SHOWN = re.compile(r"^\s*\d\d:\d\d:\d\d (INFO|WARNING|ERROR|CRITICAL) ")
+"""Lines of the steps' own logging (`components.step_records`); KFP's own lines go to the log file only."""
+
+
+class PipelineFailedError(RuntimeError):
+    """A step failed; the message names it and its cause, and `summary` holds what was reached."""
+
+    def __init__(self, message: str, summary: RunSummary) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
+class RunSummary(Record):
+    """`summary.json`: what a local run came to."""
+
+    status: str
+    """`succeeded`, `refused` (by the gate) or `failed`."""
+    seconds: float
+    steps: dict[str, float]
+    """Seconds of each step that ran."""
+    results: dict[str, str]
+    """What each step came to, in a few words."""
+    error: str
+    clips: dict[Split, int]
+    """Prepared clips by split."""
+    top1_accuracy: float | None
+    mean_class_accuracy: float | None
+    metrics: EvaluationMetrics | None
+    validation_report: str | None
+    evaluation_report: str | None
+    adapter_dir: str | None
+    model_dir: str | None
+    mlflow_tracking_uri: str
+    mlflow_run_id: str
+    log: str
+
+
+def run_locally(config: RunConfig, *, runs_dir: Path = Path("runs"), deploy: bool = True) -> RunSummary:
+    """Runs the whole pipeline into a new folder of `runs_dir`, and points `runs_dir`/latest at it.
+
+    Raises:
+        PipelineFailedError: a step failed.
+    """
+    run_dir = _new_run_dir(runs_dir, config.train.run_name)
+    run_id = start_pipeline_run(config, default_store=runs_dir, run_name=run_dir.name)
+    uri = tracking_uri(config, default_store=runs_dir)
+    started, error = time.monotonic(), ""
+    arguments = pipeline_arguments(config, shards_uri=str(runs_dir.resolve() / "clips"), deploy=deploy)
+    variables = {
+        RECORDS_DIR_VARIABLE: str(run_dir / "steps"),
+        "MLFLOW_TRACKING_URI": uri,
+        "MLFLOW_RUN_ID": run_id,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    with _environment(variables), _tee(run_dir / LOG_FILE):
+        try:
+            _run_pipeline(arguments, pipeline_root=run_dir / "pipeline")
+        except RuntimeError as raised:
+            error = str(raised)
+    summary = _summarize(run_dir, seconds=time.monotonic() - started, error=error, uri=uri, run_id=run_id)
+    summary.write(run_dir / SUMMARY_FILE)
+    finish_pipeline_run(run_id, "FAILED" if error else "FINISHED", config=config, default_store=runs_dir)
+    if error:
+        raise PipelineFailedError(summary.error, summary)
+    return summary
+
+
+def _run_pipeline(arguments: Mapping[str, Any], *, pipeline_root: Path) -> None:
+    from kfp import local
+
+    from pipelines.action_cls import action_cls
+
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(pipeline_root), raise_on_error=True)
+    builtin_print = builtins.print
+    try:
+        action_cls(**arguments)
+    finally:
+        builtins.print = builtin_print
+
+
+def _new_run_dir(runs_dir: Path, name: str | None) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    run_dir = runs_dir.resolve() / (f"{stamp}-{name}" if name else stamp)
+    (run_dir / "steps").mkdir(parents=True)
+    latest = runs_dir / "latest"
+    latest.unlink(missing_ok=True)
+    latest.symlink_to(run_dir.name)
+    return run_dir
+
+
+def _summarize(run_dir: Path, *, seconds: float, error: str, uri: str, run_id: str) -> RunSummary:
+    records = {
+        step: StepRecord.read(run_dir / "steps" / f"{step}.json")
+        for step in STEPS
+        if (run_dir / "steps" / f"{step}.json").is_file()
+    }
+    failed = [record for record in records.values() if record.status == "failed"]
+    cause = f"{failed[0].step} failed: {failed[0].error}" if failed else error
+    folders = {step: record.directory for step, record in records.items() if record.directory}
+    metrics = _metrics(folders.get("evaluation"))
+    return RunSummary(
+        status="failed" if error else "succeeded" if "export" in records else "refused",
+        seconds=seconds,
+        steps={step: round(record.seconds, 1) for step, record in records.items()},
+        results={step: record.result or record.error for step, record in records.items()},
+        error=cause,
+        clips=_clips(run_dir),
+        top1_accuracy=metrics.top1_accuracy if metrics else None,
+        mean_class_accuracy=metrics.mean_class_accuracy if metrics else None,
+        metrics=metrics,
+        validation_report=_report(folders.get("data_validation")),
+        evaluation_report=_report(folders.get("evaluation")),
+        adapter_dir=folders.get("training"),
+        model_dir=folders.get("export"),
+        mlflow_tracking_uri=uri,
+        mlflow_run_id=run_id,
+        log=str(run_dir / LOG_FILE),
+    )
+
+
+def _metrics(results_dir: str | None) -> EvaluationMetrics | None:
+    path = Path(results_dir) / METRICS_FILE if results_dir else None
+    return EvaluationMetrics.read(path) if path and path.is_file() else None
+
+
+def _report(directory: str | None) -> str | None:
+    path = Path(directory) / REPORT_HTML if directory else None
+    return str(path) if path and path.is_file() else None
+
+
+def _clips(run_dir: Path) -> dict[Split, int]:
+    indexes = list((run_dir / "pipeline").glob("*/preprocessing/prepared"))
+    return PreparedIndex.read(indexes[0]).num_clips if indexes else {}
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextlib.contextmanager
+def _tee(path: Path) -> Iterator[None]:
+    """Writes all output to `path`, and shows on the terminal what the steps log."""
+    with path.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(_Tee(file, sys.stdout)):
+        yield
+
+
+class _Tee(io.TextIOBase):
+    def __init__(self, file: TextIO, terminal: TextIO) -> None:
+        self._file, self._terminal, self._line = file, terminal, ""
+
+    def write(self, text: str) -> int:
+        self._file.write(text)
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            if _SHOWN.match(line):
+                self._terminal.write(line.strip() + "\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+        self._terminal.flush()

@@ -1,0 +1,36 @@
+"""The pipeline's parameters from a run's settings."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from components.config import RunConfig
+
+
+def pipeline_arguments(config: RunConfig, *, shards_uri: str, deploy: bool = True) -> dict[str, Any]:
+    """Arguments of `pipelines.action_cls`: its typed parameters, and every other setting that is no default.
+
+    Raises:
+        ValueError: a setting that the pipeline cannot do without is missing.
+    """
+    settings = config.flat()
+    for key in ("model_name_or_path", "dataset"):
+        if not settings[key]:
+            raise ValueError(f"{key} is not set: the pipeline needs it")
+    names = parameter_names()
+    typed = {key: _as_parameter(settings.pop(key)) for key in names if key in settings}
+    defaults = RunConfig().flat()
+    overrides = {key: value for key, value in settings.items() if value != defaults[key]}
+    return typed | {"shards_uri": shards_uri, "deploy": deploy, "overrides": overrides}
+
+
+def parameter_names() -> tuple[str, ...]:
+    """Names of the pipeline's parameters, in order."""
+    from pipelines.action_cls import action_cls
+
+    return tuple(inspect.signature(action_cls.pipeline_func).parameters)
+
+
+def _as_parameter(value: Any) -> Any:
+    return ",".join(value) if isinstance(value, list) else value

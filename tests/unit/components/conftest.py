@@ -1,0 +1,96 @@
+"""A tiny base model of a real architecture, and clips whose label is a brightness that anything can learn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.artifacts import Labels, Message, PreparedIndex
+from components.clip_processor import ClipProcessor, PreparedClip
+from components.config import RunConfig
+from components.config_files import config_from_settings
+from pipelines.demo.tiny_model import build_tiny_model
+
+LABELS = Labels(label_names=("dark", "light", "half"))
+PROMPT = (Message(role="user", content="<video>What is the person doing?<ACTION>"),)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # the models are too tiny to gain from more
+
+
+@pytest.fixture(scope="session")
+def base_model_dir(tmp_path_factory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny", warm_up=False)
+
+
+@pytest.fixture
+def make_config(base_model_dir, tmp_path):
+    def make(**settings) -> RunConfig:
+        return config_from_settings(
+            {
+                "model_name_or_path": str(base_model_dir),
+                "output_dir": str(tmp_path / "adapter"),
+                "video_num_frames": 4,
+                "video_min_pixels": 1024,
+                "video_max_pixels": 1024,
+                "lora_rank": 4,
+                "learning_rate": 3e-3,
+                "num_train_epochs": 2,
+                "per_device_train_batch_size": 3,
+                "save_steps": 2,
+                "logging_steps": 1,
+                "disable_gradient_checkpointing": True,
+                "report_to": "none",
+                **settings,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def prepared_clips(base_model_dir) -> list[PreparedClip]:
+    """Eighteen clips of four 32x32 frames, six per label."""
+    video = config_from_settings({"video_min_pixels": 1024, "video_max_pixels": 1024}).video
+    processor = ClipProcessor.from_pretrained(base_model_dir, video=video, action_token="<ACTION>")
+    return [prepared_clip(processor, number) for number in range(18)]
+
+
+def prepared_clip(processor: ClipProcessor, number: int) -> PreparedClip:
+    rng, label = np.random.default_rng(number), number % 3
+    frames = rng.integers(0, 60, (4, 32, 32, 3), dtype=np.uint8)
+    if label:
+        frames[:, :, : 32 // label] += np.uint8(180)
+    input_ids, types = processor.tokenize(PROMPT, frames=frames, frame_indices=range(4), source_fps=4.0, total_frames=4)
+    return PreparedClip(
+        clip_id=f"clips:{number}",
+        video=f"{number}.mp4",
+        label=label,
+        frames=frames,
+        input_ids=input_ids,
+        mm_token_type_ids=types,
+    )
+
+
+@pytest.fixture
+def make_index(make_config):
+    def make(*, train: int = 12, val: int = 6) -> PreparedIndex:
+        return PreparedIndex(
+            fingerprint="prepared",
+            root_uri="",
+            shards=(),
+            labels=LABELS,
+            video=make_config().video,
+            action_token="<ACTION>",
+            prompt=PROMPT,
+            num_clips={"train": train, "val": val},
+            label_counts={"train": (train // 3,) * 3, "val": (val // 3,) * 3},
+            max_tokens=40,
+            mean_tokens=40.0,
+            data_fingerprint="data",
+        )
+
+    return make
