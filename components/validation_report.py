@@ -74,3 +74,12 @@ class ValidationReport(Record):
     def invalid_fraction(self) -> float:
         """Share of rows whose video cannot be used."""
         return self.num_quarantined / self.num_rows
+
+    @property
+    def summary(self) -> str:
+        """One line, for example "1300 clips of 10 classes (1000 train, 300 test), 0 in quarantine, 0 leaks"."""
+        splits = ", ".join(f"{number} {split}" for split, number in self.num_clips.items() if number)
+        return (
+            f"{sum(self.num_clips.values())} clips of {self.labels.num_classes} classes ({splits}), "
+            f"{self.num_quarantined} in quarantine, {len(self.leaks)} leaks"
+        )

@@ -57,6 +57,7 @@ CHUNK = 16
 """Frames that are held at full size at once."""
 _MIN_COVERED = 0.75
 """Share of a stated duration that frames must cover where the number of frames is not stated. Sound may be longer."""
+_NO_INDEX = "an MP4 file without its index (moov): it was cut off or is still being written"
 _DECODER_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, RuntimeError)
 
 
@@ -238,12 +239,14 @@ def stack_frames(frames: Sequence[Frames]) -> Frames:
 def _decode(container: Any, stream: Any) -> Iterator[Any]:
     stream.thread_type = "NONE"  # one thread per worker process: as many processes as cores
     count = 0
-    try:
-        for frame in container.decode(stream):
-            yield frame
-            count += 1
-    except _DECODER_ERRORS as error:
-        raise VideoError("damaged", f"decoding stops at frame {count}: {error}") from error
+    for packet in container.demux(stream):
+        try:
+            for frame in packet.decode():
+                yield frame
+                count += 1
+        except _DECODER_ERRORS as error:
+            reason: Reason = "truncated" if packet.is_corrupt else "damaged"  # the packet that the file's end cuts
+            raise VideoError(reason, f"decoding stops at frame {count}: {error}") from error
 
 
 @contextmanager
@@ -255,6 +258,8 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
         raise _explain_unreadable(path, error) from error
     with container:
         stream = container.streams.best("video")
+        if stream is None and lacks_index(path):
+            raise VideoError("truncated", _NO_INDEX)
         if stream is None:
             kinds = ", ".join(sorted({other.type for other in container.streams})) or "none"
             raise VideoError("no_video_stream", f"streams in the file: {kinds}")
@@ -269,7 +274,7 @@ def _check_file(path: Path) -> None:
     except OSError as error:
         raise VideoError("missing", f"there is no file {path}") from error
     if not path.is_file():
-        raise VideoError("not_a_video", f"{path} is a folder")
+        raise VideoError("not_a_video", f"{path} is a folder or a device")
     if num_bytes == 0:
         raise VideoError("empty", "the file has 0 bytes")
     if is_encrypted(path):
@@ -278,7 +283,7 @@ def _check_file(path: Path) -> None:
 
 def _explain_unreadable(path: Path, error: Exception) -> VideoError:
     if lacks_index(path):
-        return VideoError("truncated", "an MP4 file without its index (moov): it was cut off or is still being written")
+        return VideoError("truncated", _NO_INDEX)
     return VideoError("not_a_video", f"FFmpeg cannot read it: {error}")
 
 

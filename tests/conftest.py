@@ -1,80 +1,24 @@
-"""What tests share: generated clips, data sets of them, and a tiny model directory with a real processor."""
+"""Fixtures for all levels."""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
-from collections.abc import Sequence
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
 
-import av
-import numpy as np
 import pytest
 
-from components.config import RunConfig, from_flat
+from tests.data_sets import DataSet, make_clip, sharegpt_row
 
 REPOSITORY = Path(__file__).parents[1]
-QUESTION = "<video>What is the person doing?<ACTION>"
 
 
-def make_clip(
-    path: Path,
-    *,
-    num_frames: int = 20,
-    size: tuple[int, int] = (48, 64),
-    fps: int = 10,
-    codec: str = "libx264",
-    seed: int = 0,
-    **options: str,
-) -> Path:
-    """Writes a video of `size` = (height, width) whose frame i is nearly uniform with the grey level 10 * i + 20."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=fps)
-        stream.height, stream.width = size
-        stream.pix_fmt = "yuv420p"
-        for number in range(num_frames):
-            grey = np.full((*size, 3), grey_of(number), dtype=np.uint8)
-            grey[:8, :8] = rng.integers(0, 255, 3)  # the seed makes files of other content
-            for packet in stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
-    return path
-
-
-def grey_of(frame: int) -> int:
-    """The grey level of a frame that `make_clip` wrote."""
-    return 20 + 10 * (frame % 23)
-
-
-def sharegpt_row(video: str, label: Any, **columns: Any) -> dict[str, Any]:
-    """A row as the users' documents have it."""
-    turns = [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": "Something."}]
-    return {"conversations": turns, "videos": [video], "action_label": label, **columns}
-
-
-class DataSet:
-    """A folder with a registry, to which rows and clips are added."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def add(self, name: str, rows: Sequence[Any], **entry: Any) -> DataSet:
-        """Writes the rows to `<name>.json` and registers them."""
-        (self.folder / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
-        registry = self.folder / "dataset_info.json"
-        entries = json.loads(registry.read_text()) if registry.exists() else {}
-        entries[name] = {"file_name": f"{name}.json", "formatting": "sharegpt"} | entry
-        registry.write_text(json.dumps(entries), encoding="utf-8")
-        return self
-
-    def config(self, **settings: Any) -> RunConfig:
-        """The configuration of a run on it."""
-        defaults = {"dataset": "actions", "dataset_dir": str(self.folder), "preprocessing_num_workers": 2}
-        return from_flat({**defaults, "video_num_frames": 4, **settings})
+@pytest.fixture(autouse=True, scope="session")
+def _workers_share_one_import() -> None:
+    """Worker processes of all tests fork from one server, which imports torch and transformers once."""
+    multiprocessing.set_forkserver_preload(["components.clip_processor", "components.preprocessing.clip_worker"])
+    forkserver.ensure_running()
 
 
 @pytest.fixture
@@ -92,19 +36,6 @@ def action_data(data_set: DataSet) -> DataSet:
         video = make_clip(data_set.folder / f"{number}.mp4", seed=number)
         rows.append(sharegpt_row(video.name, ("run", "sit", "walk")[number % 3], group=f"person {number // 3}"))
     return data_set.add("actions", rows)
-
-
-@pytest.fixture(scope="session")
-def tiny_processor_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory without weights: what preparation needs of a base model."""
-    from pipelines.demo.tiny_architectures import build_model, build_processor
-    from pipelines.demo.tiny_tokenizer import train_tokenizer
-
-    folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = train_tokenizer()
-    build_processor("qwen2_vl", tokenizer).save_pretrained(folder)
-    build_model("qwen2_vl", tokenizer).config.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
