@@ -5,6 +5,7 @@ Imports no torch, so that a worker process which only looks at videos starts fas
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +20,13 @@ from components.mp4_boxes import is_encrypted, lacks_index
 
 try:
     import decord
+    from decord._ffi.base import DECORDError, DECORDLimitReachedError
 except ImportError:  # no wheel for this machine (arm64): PyAV reads everything
     decord = None
+    _DECORD_ERRORS: tuple[type[Exception], ...] = ()
 else:
     decord.logging.set_level(decord.logging.QUIET)
+    _DECORD_ERRORS = (DECORDError, DECORDLimitReachedError)
 
 Frames = NDArray[np.uint8]
 """(num_frames, height, width, 3), RGB."""
@@ -42,6 +46,7 @@ Reason = Literal[
     "crashed",
 ]
 
+log = logging.getLogger(__name__)
 av.logging.set_level(av.logging.FATAL)  # damaged videos go into reports, not line by line into logs
 
 FALLBACK_FPS = 25.0
@@ -112,16 +117,18 @@ def probe_video(path: Path) -> VideoInfo:
     Raises:
         VideoError: the file is missing, empty, encrypted, no video, or has no frame.
     """
+    num_frames, first = 0, None
     with _open(path) as (container, stream):
-        num_frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
-        duration = container.duration / av.time_base if container.duration else None
-        rate, stated = stream.average_rate or stream.guessed_rate, stream.frames
-    if not num_frames:
-        raise VideoError("zero_frames", f"the video stream holds no frame (its header says {stated})")
-    with _open(path) as (container, stream):
-        first = next(_decode(container, stream), None)
+        stream.thread_type = "NONE"
+        for packet in container.demux(stream):
+            num_frames += bool(packet.size) and not packet.is_discard
+            if first is None:
+                first = next(_decode_packet(packet, 0), None)
         if first is None:
-            raise VideoError("zero_frames", f"no frame of {num_frames} can be decoded")
+            raise VideoError(
+                "zero_frames", f"{num_frames} frames in the stream, {stream.frames} stated, none can be decoded"
+            )
+        duration = container.duration / av.time_base if container.duration else None
         height, width = (first.width, first.height) if first.rotation % 180 else (first.height, first.width)
         return VideoInfo(
             container=container.format.name,
@@ -130,9 +137,9 @@ def probe_video(path: Path) -> VideoInfo:
             width=width,
             height=height,
             rotation=first.rotation,
-            fps=_frame_rate(rate, num_frames, duration),
+            fps=_frame_rate(stream.average_rate or stream.guessed_rate, num_frames, duration),
             num_frames=num_frames,
-            stated_frames=stated,
+            stated_frames=stream.frames,
             duration_seconds=duration,
             num_bytes=path.stat().st_size,
         )
@@ -171,8 +178,8 @@ def decode_video(path: Path, indices: Sequence[int], info: VideoInfo, resize: Re
     if decord_reads(info):
         try:
             return _decode_with_decord(path, indices, info, resize)
-        except (*_DECODER_ERRORS, VideoError):  # decord's own errors are RuntimeErrors; PyAV says what is wrong
-            pass
+        except (*_DECORD_ERRORS, *_DECODER_ERRORS, VideoError) as error:
+            log.debug("%s: decord fails, PyAV reads it: %s", path, error)
     return _decode_with_pyav(path, indices, resize)
 
 
@@ -240,13 +247,17 @@ def _decode(container: Any, stream: Any) -> Iterator[Any]:
     stream.thread_type = "NONE"  # one thread per worker process: as many processes as cores
     count = 0
     for packet in container.demux(stream):
-        try:
-            for frame in packet.decode():
-                yield frame
-                count += 1
-        except _DECODER_ERRORS as error:
-            reason: Reason = "truncated" if packet.is_corrupt else "damaged"  # the packet that the file's end cuts
-            raise VideoError(reason, f"decoding stops at frame {count}: {error}") from error
+        for frame in _decode_packet(packet, count):
+            yield frame
+            count += 1
+
+
+def _decode_packet(packet: Any, frames_before: int) -> Iterator[Any]:
+    try:
+        yield from packet.decode()
+    except _DECODER_ERRORS as error:
+        reason: Reason = "truncated" if packet.is_corrupt else "damaged"  # corrupt: the file's end cuts it
+        raise VideoError(reason, f"decoding stops at frame {frames_before}: {_in_words(error)}") from error
 
 
 @contextmanager
@@ -284,7 +295,14 @@ def _check_file(path: Path) -> None:
 def _explain_unreadable(path: Path, error: Exception) -> VideoError:
     if lacks_index(path):
         return VideoError("truncated", _NO_INDEX)
-    return VideoError("not_a_video", f"FFmpeg cannot read it: {error}")
+    return VideoError("not_a_video", f"FFmpeg cannot read it: {_in_words(error)}")
+
+
+def _in_words(error: Exception) -> str:
+    if not isinstance(error, av.FFmpegError):
+        return str(error)
+    said = f" ({error.log[2].strip()})" if error.log else ""
+    return f"{error.strerror}{said}"
 
 
 def _frame_rate(rate: Any, num_frames: int, duration: float | None) -> float:
