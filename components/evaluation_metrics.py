@@ -121,6 +121,11 @@ class EvaluationMetrics(SplitMetrics):
             "num_clips": float(self.num_clips),
             "num_failed": float(self.num_failed),
         }
+        for row in self.disturbed:
+            if row.kind != "none":
+                numbers[f"{row.kind}_top1_accuracy"] = row.top1_accuracy
+                numbers[f"{row.kind}_predicted_partner"] = row.predicted_partner
+                numbers[f"{row.kind}_right_within_pair"] = row.right_within_pair
         return {name: value for name, value in numbers.items() if value is not None}
 
     def fingerprints(self) -> dict[str, str]:

@@ -12,6 +12,8 @@ from typing import Literal
 
 from components.artifacts import Record
 
+_TIME = "%H:%M:%S"
+
 RECORDS_DIR_VARIABLE = "IVCP_STEP_RECORDS"
 """Environment variable with the folder that records go to; unset writes none."""
 
@@ -40,9 +42,8 @@ class Outcome:
 @contextmanager
 def recorded_step(step: str) -> Iterator[Outcome]:
     """Sets up logging, runs a step's work and records its outcome; a failure is recorded and raised again."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"
-    )
+    # KFP's executor has set up its own format before.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt=_TIME, force=True)
     started, outcome, error = time.monotonic(), Outcome(), ""
     try:
         yield outcome

@@ -77,9 +77,8 @@ class ValidationReport(Record):
 
     @property
     def summary(self) -> str:
-        """One line, for example "1300 clips of 10 classes (1000 train, 300 test), 0 in quarantine, 0 leaks"."""
-        splits = ", ".join(f"{number} {split}" for split, number in self.num_clips.items() if number)
+        """The result in a few words."""
+        clips = ", ".join(f"{number} {split}" for split, number in self.num_clips.items() if number)
         return (
-            f"{sum(self.num_clips.values())} clips of {self.labels.num_classes} classes ({splits}), "
-            f"{self.num_quarantined} in quarantine, {len(self.leaks)} leaks"
+            f"{clips} clips of {self.num_videos} videos, {self.num_quarantined} in quarantine, {len(self.leaks)} leaks"
         )

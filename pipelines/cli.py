@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -54,16 +54,15 @@ def run(
 
     Example: `ivcp run pipelines/configs/demo.yaml num_train_epochs=3`
     """
+    config = read_settings(settings)
     from pipelines.console import show_summary
     from pipelines.local import PipelineFailedError, run_locally
 
-    config = read_settings(settings)
     try:
         summary = run_locally(config, runs_dir=runs_dir, deploy=deploy)
     except PipelineFailedError as error:
         show_summary(error.summary, console)
-        errors.print(f"[bold red]failed:[/] {error}", soft_wrap=True, highlight=False)
-        raise typer.Exit(FAILED) from error
+        raise
     show_summary(summary, console)
     if summary.status == "refused":
         raise typer.Exit(REFUSED)
@@ -91,9 +90,9 @@ def validate(settings: Settings = None) -> None:
 
     Example: `ivcp validate my.yaml max_invalid_fraction=0.1`
     """
+    config = read_settings(settings)
     from pipelines import single_steps
 
-    config = read_settings(settings)
     report = single_steps.validate(config)
     console.print(report.summary, highlight=False)
     console.print(f"report: {single_steps.validated_dir(config) / 'report.html'}", highlight=False)
@@ -105,9 +104,10 @@ def prepare(settings: Settings = None) -> None:
 
     Example: `ivcp prepare my.yaml video_num_frames=16`
     """
+    config = read_settings(settings)
     from pipelines import single_steps
 
-    index = single_steps.prepare(read_settings(settings))
+    index = single_steps.prepare(config)
     clips = ", ".join(f"{count} {split}" for split, count in index.num_clips.items() if count)
     console.print(f"{clips} clips, {index.mean_tokens:.0f} tokens each, in {index.root_uri}", highlight=False)
 
@@ -118,9 +118,9 @@ def train(settings: Settings = None) -> None:
 
     Examples: `ivcp train my.yaml`, `ivcp train my.yaml learning_rate=1e-4 --lora_rank 16`
     """
+    config = read_settings(settings)
     from pipelines import single_steps
 
-    config = read_settings(settings)
     if not config.train.do_train:
         evaluate(settings)
         return
@@ -134,10 +134,10 @@ def evaluate(settings: Settings = None) -> None:
 
     Example: `ivcp evaluate my.yaml disturb_frames=reversed,shuffled,middle`
     """
+    config = read_settings(settings)
     from pipelines import single_steps
     from pipelines.console import show_metrics
 
-    config = read_settings(settings)
     metrics = single_steps.evaluate(config)
     show_metrics(metrics, console)
     console.print(f"report: {single_steps.results_dir(config) / 'report.html'}", highlight=False)
@@ -152,9 +152,10 @@ def export(settings: Settings = None) -> None:
 
     Example: `ivcp export my.yaml export_dir=models/mine`
     """
+    config = read_settings(settings)
     from pipelines import single_steps
 
-    result = single_steps.export(read_settings(settings))
+    result = single_steps.export(config)
     console.print(f"{result.summary}, in {result.model_dir}", highlight=False)
 
 
@@ -211,7 +212,7 @@ def sample_data(
 @app.command("tiny-model")
 def tiny_model(
     output_dir: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("models/tiny-qwen2-vl"),
-    architecture: Annotated[str, typer.Option(help="qwen2_vl or qwen3_vl.")] = "qwen2_vl",
+    architecture: Annotated[Literal["qwen2_vl", "qwen3_vl"], typer.Option(help="Model family.")] = "qwen2_vl",
     warm_up: Annotated[bool, typer.Option(help="Train it on poses of randomly moving figures.")] = True,
     seed: Annotated[int, typer.Option(help="Another seed makes other weights.")] = 0,
 ) -> None:
@@ -231,17 +232,14 @@ def config(
     settings: Settings = None,
     help_keys: Annotated[bool, typer.Option("--help-keys", help="List every key with its meaning.")] = False,
 ) -> None:
-    """Show the settings that a file and overrides come to, or every key there is.
+    """Print the settings that a file and overrides come to, as YAML, or every key there is.
 
     Examples: `ivcp config my.yaml lora_rank=16`, `ivcp config --help-keys`
     """
     if help_keys:
         _show_keys()
         return
-    table = Table("key", "value")
-    for key, value in read_settings(settings).flat().items():
-        table.add_row(key, str(value))
-    console.print(table)
+    typer.echo(yaml.safe_dump(read_settings(settings).flat(), sort_keys=False, allow_unicode=True), nl=False)
 
 
 def read_settings(words: list[str] | None) -> RunConfig:
@@ -252,30 +250,22 @@ def read_settings(words: list[str] | None) -> RunConfig:
 
 
 def main() -> None:
-    """Runs the command; a wrong call, file or setting is one message on stderr and exit code 2."""
+    """Runs the command; a wrong file or setting is one message on stderr, like a wrong call."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    sys.exit(_guarded(lambda: app(standalone_mode=False)))
-
-
-def _guarded(command: Callable[[], Any]) -> int:
-    import click
-
     try:
-        code = command()
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        app()
     except (ValueError, OSError) as error:
-        errors.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False, markup=True)
-        return WRONG_CALL
+        errors.print(f"error: {error}", style="red", soft_wrap=True, highlight=False, markup=False)
+        sys.exit(WRONG_CALL)
     except RuntimeError as error:
-        errors.print(f"[bold red]failed:[/] {error}", soft_wrap=True, highlight=False)
-        return FAILED
-    return code if isinstance(code, int) else 0
+        errors.print(f"failed: {error}", style="red", soft_wrap=True, highlight=False, markup=False)
+        sys.exit(FAILED)
 
 
 def _show_keys() -> None:
-    table = Table("key", "section", "default", "meaning")
-    for row in describe_keys():
-        table.add_row(*row)
-    console.print(table)
+    shown = ""
+    for key, section, default, meaning in describe_keys():
+        if section != shown:
+            typer.echo(f"\n# {section}")
+            shown = section
+        typer.echo(f"{key}: {default}\n    {meaning}")

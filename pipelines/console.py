@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from components.evaluation_metrics import EvaluationMetrics
 from rich.console import Console
 from rich.table import Table
 
+from components.evaluation_metrics import EvaluationMetrics
 from pipelines.local import STEPS, RunSummary
 
 

@@ -9,20 +9,22 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from components.evaluation_metrics import EvaluationMetrics
-from components.tracking import finish_pipeline_run, start_pipeline_run, tracking_uri
-
 from components.artifacts import METRICS_FILE, REPORT_HTML, PreparedIndex, Record, Split
 from components.config import RunConfig
+from components.evaluation_metrics import EvaluationMetrics
 from components.step_records import RECORDS_DIR_VARIABLE, StepRecord
+from components.tracking import finish_pipeline_run, start_pipeline_run, tracking_uri
 from pipelines.parameters import pipeline_arguments
 
 STEPS = ("data_validation", "preprocessing", "training", "evaluation", "export", "serving")
+FOLDERS = {"data_validation": "validation", "training": "adapter", "evaluation": "evaluation", "export": "model"}
+"""Steps and the names that their outputs have in a run's folder."""
 SUMMARY_FILE = "summary.json"
 LOG_FILE = "pipeline.log"
 
@@ -101,9 +103,11 @@ def _run_pipeline(arguments: Mapping[str, Any], *, pipeline_root: Path) -> None:
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(pipeline_root), raise_on_error=True)
     builtin_print = builtins.print
     try:
-        action_cls(**arguments)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)  # our images
+            action_cls(**arguments)
     finally:
-        builtins.print = builtin_print
+        builtins.print = builtin_print  # kfp leaves it wrapped after some failures
 
 
 def _new_run_dir(runs_dir: Path, name: str | None) -> Path:
@@ -124,7 +128,9 @@ def _summarize(run_dir: Path, *, seconds: float, error: str, uri: str, run_id: s
     }
     failed = [record for record in records.values() if record.status == "failed"]
     cause = f"{failed[0].step} failed: {failed[0].error}" if failed else error
-    folders = {step: record.directory for step, record in records.items() if record.directory}
+    folders = {
+        step: _link(run_dir / name, records[step].directory) for step, name in FOLDERS.items() if step in records
+    }
     metrics = _metrics(folders.get("evaluation"))
     return RunSummary(
         status="failed" if error else "succeeded" if "export" in records else "refused",
@@ -138,22 +144,34 @@ def _summarize(run_dir: Path, *, seconds: float, error: str, uri: str, run_id: s
         metrics=metrics,
         validation_report=_report(folders.get("data_validation")),
         evaluation_report=_report(folders.get("evaluation")),
-        adapter_dir=folders.get("training"),
-        model_dir=folders.get("export"),
+        adapter_dir=_text(folders.get("training")),
+        model_dir=_text(folders.get("export")),
         mlflow_tracking_uri=uri,
         mlflow_run_id=run_id,
         log=str(run_dir / LOG_FILE),
     )
 
 
-def _metrics(results_dir: str | None) -> EvaluationMetrics | None:
-    path = Path(results_dir) / METRICS_FILE if results_dir else None
+def _link(link: Path, directory: str) -> Path | None:
+    """A short path to a step's output in the run's folder; null where the step wrote none."""
+    if not directory or not Path(directory).is_dir():
+        return None
+    link.symlink_to(os.path.relpath(directory, link.parent))
+    return link
+
+
+def _metrics(results_dir: Path | None) -> EvaluationMetrics | None:
+    path = results_dir / METRICS_FILE if results_dir else None
     return EvaluationMetrics.read(path) if path and path.is_file() else None
 
 
-def _report(directory: str | None) -> str | None:
-    path = Path(directory) / REPORT_HTML if directory else None
+def _report(directory: Path | None) -> str | None:
+    path = directory / REPORT_HTML if directory else None
     return str(path) if path and path.is_file() else None
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _clips(run_dir: Path) -> dict[Split, int]:

@@ -6,11 +6,13 @@ import av
 import numpy as np
 
 
-def write_video(path: Path, *, num_frames: int = 12, size: int = 64, fps: int = 8, seed: int = 0) -> Path:
+def write_video(
+    path: Path, *, num_frames: int = 12, size: int = 64, fps: int = 8, seed: int = 0, keyframe_every: int = 250
+) -> Path:
     """An H.264 video of a bright square that moves to the right over noise."""
     rng = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "18"})
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "g": str(keyframe_every)})
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
         for number in range(num_frames):

@@ -15,6 +15,7 @@ import httpx
 
 from components import storage
 from components.artifacts import RUN_CONFIG_FILE, Record
+from components.base_model import training_dtype
 from components.config import RunConfig
 from components.config_files import read_saved_config
 from components.evaluation_metrics import SMOKE_CLIP_FILE, SmokeClip
@@ -30,7 +31,10 @@ MAX_LOGIT_DIFFERENCE = 1e-3
 
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 35.0
+_REQUEST_SECONDS = 120.0
 _LOG_LINES = 20
+_kept: list[subprocess.Popen[bytes]] = []
+"""Predictors that outlive this process: a reference keeps `Popen` from warning that they still run."""
 
 
 class DeploymentError(RuntimeError):
@@ -77,11 +81,14 @@ def deploy_local(
     (output_dir / PID_FILE).unlink(missing_ok=True)
     command = [sys.executable, "-m", "components.serving.predictor", "--model-dir", str(model_dir.resolve())]
     keep = config.serving.serve_keep
-    with _process([*command, "--host", host, "--port", str(port)], log_path=log_path, keep=keep) as process:
+    with (
+        httpx.Client(base_url=url, trust_env=False, timeout=_REQUEST_SECONDS) as client,
+        _process([*command, "--host", host, "--port", str(port)], log_path=log_path, keep=keep) as process,
+    ):
         ready_after = _wait_until_ready(
-            process, url, log_path=log_path, timeout_seconds=config.serving.serve_timeout_seconds
+            process, client, log_path=log_path, timeout_seconds=config.serving.serve_timeout_seconds
         )
-        answer = ask(url, smoke_clip) if smoke_clip else None
+        answer = ask(client, smoke_clip) if smoke_clip else None
         difference = check_answer(answer, smoke_clip, model_dir=model_dir) if answer and smoke_clip else None
     result = DeploymentResult(
         url=url,
@@ -107,8 +114,8 @@ def choose_smoke_clip(results_dir: Path) -> SmokeClip | None:
     return SmokeClip.read(path) if path.is_file() else None
 
 
-def ask(url: str, smoke_clip: SmokeClip) -> Answer:
-    """Sends the clip's video file to a predictor.
+def ask(client: httpx.Client, smoke_clip: SmokeClip) -> Answer:
+    """Sends the clip's video file to the predictor that `client` is bound to.
 
     Raises:
         DeploymentError: it answers with an error, or not at all.
@@ -116,11 +123,13 @@ def ask(url: str, smoke_clip: SmokeClip) -> Answer:
     path = storage.local_path(smoke_clip.video)
     try:
         with path.open("rb") as video:
-            reply = httpx.post(f"{url}/v1/predict", files={"video": (path.name, video)}, timeout=120.0, trust_env=False)
+            reply = client.post("/v1/predict", files={"video": (path.name, video)})
     except httpx.HTTPError as error:
-        raise DeploymentError(f"{url} did not answer for {smoke_clip.clip_id}: {error}") from error
+        raise DeploymentError(f"{client.base_url} did not answer for {smoke_clip.clip_id}: {error}") from error
     if reply.status_code != httpx.codes.OK:
-        raise DeploymentError(f"{url} answered {reply.status_code} for {smoke_clip.clip_id}: {reply.text[:500]}")
+        raise DeploymentError(
+            f"{client.base_url} answered {reply.status_code} for {smoke_clip.clip_id}: {reply.text[:500]}"
+        )
     return Answer.model_validate_json(reply.text)
 
 
@@ -135,10 +144,10 @@ def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> flo
     if len(answer.logits) != len(expected.logits) or answer.label != expected.prediction:
         raise DeploymentError(
             f"{expected.clip_id}: the predictor answers {answer.label_name} of {len(answer.logits)} classes, "
-            f"evaluation predicted {expected.predicted_name} of {len(expected.logits)}: it does not serve the evaluated model"
+            f"evaluation predicted {expected.predicted_name} of {len(expected.logits)}: it serves another model"
         )
     difference = max(abs(a - b) for a, b in zip(answer.logits, expected.logits, strict=True))
-    is_rounded = read_saved_config(model_dir / RUN_CONFIG_FILE).train.bf16
+    is_rounded = training_dtype(read_saved_config(model_dir / RUN_CONFIG_FILE)).itemsize < 4
     if difference > MAX_LOGIT_DIFFERENCE and not is_rounded:
         raise DeploymentError(
             f"{expected.clip_id}: the predictor's logits differ from evaluation's by {difference:.3g}, expected "
@@ -165,7 +174,9 @@ def _process(command: list[str], *, log_path: Path, keep: bool) -> Iterator[subp
         yield process
         succeeded = True
     finally:
-        if not (succeeded and keep):
+        if succeeded and keep:
+            _kept.append(process)
+        else:
             _stop(process)
 
 
@@ -179,14 +190,16 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, *, log_path: Path, timeout_seconds: float) -> float:
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], client: httpx.Client, *, log_path: Path, timeout_seconds: float
+) -> float:
     started = time.monotonic()
     while time.monotonic() - started < timeout_seconds:
         if process.poll() is not None:
             raise DeploymentError(
                 f"the predictor ended with exit code {process.returncode} before it was ready:\n{_tail(log_path)}"
             )
-        if _is_ready(url):
+        if _is_ready(client):
             return time.monotonic() - started
         time.sleep(_POLL_SECONDS)
     raise DeploymentError(
@@ -195,9 +208,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, *, log_path: P
     )
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready(client: httpx.Client) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False).status_code == httpx.codes.OK
+        return client.get("/readyz", timeout=5.0).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 

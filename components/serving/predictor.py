@@ -20,6 +20,9 @@ import uvicorn
 from fastapi import FastAPI, Form, HTTPException, Response, UploadFile
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from components.artifacts import RUN_CONFIG_FILE
+from components.config_files import read_saved_config
+from components.model_files import check_complete
 from components.prompts import PromptError
 from components.serving.classify import Answer, NotReadyError, Predictor, predict_files
 from components.serving.upload_decoder import UploadDecoder
@@ -77,21 +80,32 @@ class Service:
 
     def _load(self) -> None:
         try:
-            self.predictor.load()
-            model = self.predictor.model
-            decoder = UploadDecoder(
-                self.predictor.model_dir,
-                video=model.config.video,
-                action_token=model.config.method.action_token,
-                num_workers=self._num_decoders,
-                timeout_seconds=self._decode_timeout_seconds,
-            )
-            decoder.warm_up()
-            self._decoder = decoder
+            self._decoder = self._load_both()
         except BaseException as error:  # the edge of a thread: `serve` raises it again
             self.failure = error
             log.exception("cannot load %s", self.predictor.model_dir)
             self.on_failure()
+
+    def _load_both(self) -> UploadDecoder:
+        """Loads the model here while a decoding process starts."""
+        model_dir = self.predictor.model_dir
+        check_complete(model_dir)
+        config = read_saved_config(model_dir / RUN_CONFIG_FILE)
+        decoder = UploadDecoder(
+            model_dir,
+            video=config.video,
+            action_token=config.method.action_token,
+            num_workers=self._num_decoders,
+            timeout_seconds=self._decode_timeout_seconds,
+        )
+        try:
+            started = decoder.start()
+            self.predictor.load()
+            started.result()
+        except BaseException:
+            decoder.close()
+            raise
+        return decoder
 
 
 class _UploadLimit:
@@ -193,7 +207,14 @@ def serve(
     """
     app = create_app(model_dir, model_name=model_name, model_version=model_version, max_upload_mb=max_upload_mb)
     server = uvicorn.Server(
-        uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=_GRACEFUL_SECONDS, log_config=None)
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+            log_config=None,
+            access_log=False,  # probes would fill the log
+        )
     )
     service: Service = app.state.service
 

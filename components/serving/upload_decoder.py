@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 from pebble import ProcessExpired, ProcessPool
@@ -31,9 +32,10 @@ class UploadDecoder:
             context=multiprocessing.get_context("spawn"),
         )
 
-    def warm_up(self) -> None:
-        """Starts a worker, which takes seconds, before the first request needs it."""
-        self._pool.schedule(_is_initialized).result()
+    def start(self) -> Future[bool]:
+        """Starts a worker, which takes seconds; the result is there when it can decode."""
+        started: Future[bool] = self._pool.schedule(_is_initialized)
+        return started
 
     def decode(self, video: Path) -> ClipFrames:
         """Samples, decodes and resizes a video file.

@@ -1,4 +1,4 @@
-"""Configurations of Qwen2-VL and Qwen3-VL that are small enough to learn on two cores, and their processors."""
+"""Qwen2-VL and Qwen3-VL small enough to learn on two cores: their configurations and processors."""
 
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 

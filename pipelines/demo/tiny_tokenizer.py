@@ -46,7 +46,8 @@ CHAT_TEMPLATE = """
 
 _VOCAB_SIZE = 512
 _QWEN_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _CORPUS = f"""
 system user assistant {SYSTEM_PROMPT}
@@ -60,7 +61,7 @@ The video shows a person. The clip shows an action. seconds of video
 
 
 def train_tokenizer() -> "Qwen2Tokenizer":
-    """Train the tokenizer on a few built-in sentences; every text can be encoded, since its alphabet is bytes."""
+    """Train the tokenizer on a few built-in sentences. Its alphabet is bytes, so it encodes any text."""
     from transformers import Qwen2Tokenizer
 
     model = json.loads(_train_bpe().to_str())["model"]

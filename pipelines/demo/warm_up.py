@@ -1,7 +1,9 @@
-"""The generic warm-up of a tiny base model: it learns to tell how a figure moves, from clips without labels.
+"""The generic warm-up of a tiny base model: it learns how a figure moves, from random motions.
 
-Random weights give LoRA nothing to adapt. After this pose regression the vision tower sees limbs and the language
-model carries their motion to the last token, which is what a classifier of any actions needs.
+Random weights give LoRA nothing to adapt. Afterwards the vision tower sees limbs, and the language model
+carries their motion to the last token, which is what a classifier of any actions needs. The tasks are to tell
+the poses and to recognise which of some random motions a clip shows, forwards or backwards: no action of any
+data set is among them.
 """
 
 import logging
@@ -19,8 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.demo.figure import JOINT_NAMES
-from pipelines.demo.random_motion import RandomClip, draw_random_clip
-from pipelines.demo.tiny_architectures import IMAGE_SIZE, MERGE_SIZE, NUM_FRAMES, PATCH_SIZE, TEMPORAL_PATCH_SIZE
+from pipelines.demo.random_motion import RandomClip, draw_random_clip, sample_motions
+from pipelines.demo.tiny_architectures import (
+    IMAGE_SIZE,
+    MERGE_SIZE,
+    NUM_FRAMES,
+    PATCH_SIZE,
+    TEMPORAL_PATCH_SIZE,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -33,6 +41,7 @@ _QUESTIONS = (
     "Describe the action in the video.",
     "Look at the person.",
 )
+_PER_FRAME = 2 * len(JOINT_NAMES)
 _CHUNK = 50
 
 
@@ -40,6 +49,7 @@ _CHUNK = 50
 class WarmUpSettings:
     """How long and how the base model is warmed up."""
 
+    num_motions: int = 12
     num_clips: int = 4000
     num_epochs: float = 3.0
     batch_size: int = 32
@@ -60,30 +70,44 @@ class _Clips:
     """uint8, shape (clips, frames, 3, size, size)."""
     joints: Tensor
     """float32, shape (clips, frames, 30)."""
+    motions: Tensor
+    """Numbers of the motions, shape (clips,)."""
 
 
-class PoseHeads(nn.Module):
-    """Throw-away heads that read poses from hidden states."""
+class Heads(nn.Module):
+    """Throw-away heads that read the warm-up's tasks from hidden states."""
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, hidden_size: int, num_motions: int) -> None:
         super().__init__()
-        per_frame = 2 * len(JOINT_NAMES)
-        self.clip = nn.Linear(hidden_size, NUM_FRAMES * per_frame)
-        self.slice = nn.Linear(hidden_size, TEMPORAL_PATCH_SIZE * per_frame)
+        per_slice, tokens = TEMPORAL_PATCH_SIZE * _PER_FRAME, (IMAGE_SIZE // (PATCH_SIZE * MERGE_SIZE)) ** 2
+        self.motion = nn.Linear(hidden_size, 2 * num_motions)
+        self.clip = nn.Linear(hidden_size, NUM_FRAMES * _PER_FRAME)
+        self.mean_of_slice = nn.Linear(hidden_size, per_slice)
+        self.tokens_of_slice = nn.Linear(tokens * hidden_size, per_slice)
 
-    def forward(self, last_state: Tensor, video_states: Tensor) -> tuple[Tensor, Tensor]:
-        """Two estimates of the poses, each of shape (clips, frames, 30).
+    def forward(self, last_state: Tensor, video_states: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Scores of the motions, and estimates of the poses: from the last token, the means, the tokens.
+
+        The further down that list, the sooner it is learnt; each helps the one before it off its plateau.
 
         Args:
-            last_state: State of the last token, shape (clips, hidden size). It has to tell the whole clip.
-            video_states: States of the video tokens, shape (clips, video tokens, hidden size), two frames each.
+            last_state: State of the last token, shape (clips, hidden size).
+            video_states: States of the video tokens, shape (clips, video tokens, hidden size).
+
+        Returns:
+            Shapes (clips, 2 * motions), and (clips, frames, 30) for each estimate.
         """
-        clips, num_slices = len(last_state), NUM_FRAMES // TEMPORAL_PATCH_SIZE
-        slices = video_states.unflatten(1, (num_slices, -1)).mean(dim=2)
-        return self.clip(last_state).view(clips, NUM_FRAMES, -1), self.slice(slices).view(clips, NUM_FRAMES, -1)
+        clips, _, hidden_size = video_states.shape
+        slices = video_states.view(clips, NUM_FRAMES // TEMPORAL_PATCH_SIZE, -1, hidden_size)
+        estimates = [
+            self.clip(last_state),
+            self.mean_of_slice(slices.mean(dim=2)),
+            self.tokens_of_slice(slices.flatten(2)),
+        ]
+        return self.motion(last_state), [estimate.view(clips, NUM_FRAMES, -1) for estimate in estimates]
 
 
-def warm_up(
+def warm_up_model(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
     *,
@@ -91,32 +115,43 @@ def warm_up(
     seed: int,
     workers: int = 2,
 ) -> float:
-    """Train a model in place to tell poses from clips of random motion; returns the last loss.
+    """Train a model in place on random motions; returns the last loss.
 
     The layout is that of classification: the chat template, the video, a question, and one more token, whose
     final hidden state is read. That token is drawn at random, since ``<ACTION>`` is not known yet.
+
+    Args:
+        model: Has random weights and gets useful ones.
+        processor: The model's own.
+        settings: How long and how.
+        seed: Of motions, clips and order.
+        workers: Processes that draw the clips.
     """
-    clips = _draw_clips(settings.num_clips, seed, workers)
+    clips = _draw_clips(settings, seed, workers)
     prompts = [_Prompt.build(processor, question) for question in _QUESTIONS]
     torch.manual_seed(seed)
-    heads = PoseHeads(model.config.get_text_config().hidden_size)
-    optimizer = _optimizer([model, heads], settings)
+    heads = Heads(model.config.get_text_config().hidden_size, settings.num_motions)
+    parameters = [*model.parameters(), *heads.parameters()]
+    optimizer = _optimizer(parameters, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_learning_rate_factor, settings=settings))
     model.train()
     loss, started = torch.tensor(0.0), time.monotonic()
-    for step, rows in enumerate(_batches(settings)):
+    for step, rows in enumerate(_batches(settings), start=1):
         inputs = prompts[step % len(prompts)].inputs(processor, clips.frames[rows])
-        loss = _loss(model, heads, inputs, clips.joints[rows])
-        loss.backward()
-        nn.utils.clip_grad_norm_([*model.parameters(), *heads.parameters()], settings.max_grad_norm)
+        loss = _loss(model, heads, inputs, clips.joints[rows], clips.motions[rows])
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if (step + 1) % 25 == 0:
-            seconds = time.monotonic() - started
-            logger.info("warm-up: step %d of %d, loss %.3f, %.0f s", step + 1, settings.num_steps, loss, seconds)
+        if step % 25 == 0 or step == settings.num_steps:
+            _report(step, settings, loss.item(), time.monotonic() - started)
     model.eval()
     return loss.item()
+
+
+def _report(step: int, settings: WarmUpSettings, loss: float, seconds: float) -> None:
+    logger.info("warm-up: step %d of %d, loss %.3f, %.0f s", step, settings.num_steps, loss, seconds)
 
 
 @dataclass(frozen=True)
@@ -125,7 +160,8 @@ class _Prompt:
 
     input_ids: Tensor
     mm_token_type_ids: Tensor
-    vocab_size: int
+    num_text_tokens: int
+    """Ids below are text; special tokens follow."""
 
     @classmethod
     def build(cls, processor: Any, question: str) -> "_Prompt":
@@ -146,7 +182,7 @@ class _Prompt:
 
     def inputs(self, processor: Any, frames: Tensor) -> dict[str, Tensor]:
         """The model's inputs for clips of shape (clips, frames, 3, size, size)."""
-        last = torch.randint(self.vocab_size, (len(frames), 1))
+        last = torch.randint(self.num_text_tokens, (len(frames), 1))
         types = self.mm_token_type_ids.expand(len(frames), -1)
         input_ids = torch.cat([self.input_ids.expand(len(frames), -1), last], dim=1)
         vision = processor.video_processor(list(frames), do_resize=False, do_sample_frames=False, return_tensors="pt")
@@ -159,12 +195,12 @@ class _Prompt:
         }
 
 
-def _loss(model: Any, heads: PoseHeads, inputs: dict[str, Tensor], joints: Tensor) -> Tensor:
-    """Error of the positions and of their changes, from the last token and from the video tokens."""
+def _loss(model: Any, heads: Heads, inputs: dict[str, Tensor], joints: Tensor, motions: Tensor) -> Tensor:
     states = model.base_model(**inputs, use_cache=False).last_hidden_state
     is_video = inputs["mm_token_type_ids"][0] == 2
-    of_clip, of_slices = heads(states[:, -1], states[:, is_video])
-    return _pose_error(of_clip, joints) + 0.5 * _pose_error(of_slices, joints)
+    scores, estimates = heads(states[:, -1], states[:, is_video])
+    pose_errors = torch.stack([_pose_error(estimate, joints) for estimate in estimates])
+    return pose_errors.sum() + functional.cross_entropy(scores, motions)
 
 
 def _pose_error(estimate: Tensor, joints: Tensor) -> Tensor:
@@ -181,8 +217,7 @@ def _batches(settings: WarmUpSettings) -> Iterator[Tensor]:
         order = order[settings.batch_size :]
 
 
-def _optimizer(modules: list[Any], settings: WarmUpSettings) -> torch.optim.Optimizer:
-    parameters = [parameter for module in modules for parameter in module.parameters()]
+def _optimizer(parameters: list[nn.Parameter], settings: WarmUpSettings) -> torch.optim.Optimizer:
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -198,20 +233,22 @@ def _learning_rate_factor(step: int, settings: WarmUpSettings) -> float:
     return float(0.5 * (1 + np.cos(np.pi * min(1.0, progress))))
 
 
-def _draw_clips(num_clips: int, seed: int, workers: int) -> _Clips:
-    draw = partial(_draw_chunk, seed=seed)
-    starts = range(0, num_clips, _CHUNK)
+def _draw_clips(settings: WarmUpSettings, seed: int, workers: int) -> _Clips:
+    draw = partial(_draw_chunk, seed=seed, num_motions=settings.num_motions)
+    starts = range(0, settings.num_clips, _CHUNK)
     if workers == 1:
         chunks = [*map(draw, starts)]
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             chunks = [*pool.map(draw, starts)]
-    clips = [clip for chunk in chunks for clip in chunk][:num_clips]
+    clips = [clip for chunk in chunks for clip in chunk][: settings.num_clips]
     frames = torch.from_numpy(np.stack([clip.frames for clip in clips]))
     joints = torch.from_numpy(np.stack([clip.joints for clip in clips]))
-    return _Clips(frames.permute(0, 1, 4, 2, 3), joints.flatten(2))
+    motions = torch.tensor([clip.motion for clip in clips])
+    return _Clips(frames.permute(0, 1, 4, 2, 3), joints.flatten(2), motions)
 
 
-def _draw_chunk(start: int, *, seed: int) -> list[RandomClip]:
+def _draw_chunk(start: int, *, seed: int, num_motions: int) -> list[RandomClip]:
+    motions = sample_motions(num_motions, np.random.default_rng([seed, 6]))
     rngs = (np.random.default_rng([seed, 5, index]) for index in range(start, start + _CHUNK))
-    return [draw_random_clip(rng, num_frames=NUM_FRAMES, size=IMAGE_SIZE) for rng in rngs]
+    return [draw_random_clip(motions, rng, num_frames=NUM_FRAMES, size=IMAGE_SIZE) for rng in rngs]

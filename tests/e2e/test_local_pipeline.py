@@ -1,0 +1,147 @@
+"""Whole runs on this machine, through KFP's local runner: passed, refused by the gate, and failed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.config_files import config_from_settings
+from components.tracking import find_champion
+from pipelines.demo.sample_data import generate_sample_data
+from pipelines.demo.tiny_model import build_tiny_model
+
+IVCP = Path(sys.executable).parent / "ivcp"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A folder with a small data set, a base model with random weights, and a settings file."""
+    folder = tmp_path_factory.mktemp("project")
+    generate_sample_data(folder / "data", num_train_clips=40, num_test_clips=20)
+    build_tiny_model(folder / "models" / "tiny", warm_up=False)
+    settings = {
+        "model_name_or_path": "models/tiny",
+        "dataset": "sample_train",
+        "test_dataset": "sample_test",
+        "val_size": 0.2,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 8,
+        "per_device_eval_batch_size": 20,
+        "learning_rate": 1e-3,
+        "video_num_frames": 4,
+        "video_min_pixels": 2304,
+        "video_max_pixels": 2304,
+        "disable_gradient_checkpointing": True,
+        "disturb_frames": ["reversed", "middle"],
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def ivcp(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "200"}
+    return subprocess.run(
+        [str(IVCP), *words], cwd=project, capture_output=True, text=True, timeout=900, env=environment, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def passed(project):
+    return ivcp(project, "run", "run.yaml")
+
+
+@pytest.mark.slow
+def test_a_run_that_passes(project, passed):
+    assert passed.returncode == 0, passed.stdout + passed.stderr
+    summary = json.loads((project / "runs/latest/summary.json").read_text())
+
+    assert summary["status"] == "succeeded"
+    assert list(summary["steps"]) == [
+        "data_validation",
+        "preprocessing",
+        "training",
+        "evaluation",
+        "export",
+        "serving",
+    ]
+    assert summary["clips"] == {"train": 32, "val": 8, "test": 20}
+    assert 0 <= summary["top1_accuracy"] <= 1
+    assert {result["kind"] for result in summary["metrics"]["disturbed"]} == {"none", "reversed", "middle"}
+    assert Path(summary["evaluation_report"]).read_text().startswith("<!doctype html>")
+    assert "answers" in summary["results"]["serving"]
+    assert "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db" in passed.stdout
+    assert "ivcp predict --model-dir" in passed.stdout
+
+
+@pytest.mark.slow
+def test_the_run_is_in_mlflow(project, passed):
+    from mlflow import MlflowClient
+
+    summary = json.loads((project / "runs/latest/summary.json").read_text())
+    store = f"sqlite:///{project}/runs/mlflow.db"
+    run = MlflowClient(tracking_uri=store).get_run(summary["mlflow_run_id"])
+
+    assert run.info.status == "FINISHED"
+    assert run.data.params["learning_rate"] == "0.001"
+    assert run.data.metrics["top1_accuracy"] == pytest.approx(summary["top1_accuracy"])
+    champion = find_champion(config_from_settings({"mlflow_tracking_uri": store}))
+    assert champion is not None
+    assert champion.top1_accuracy == pytest.approx(summary["top1_accuracy"])
+    assert Path(champion.model_dir).resolve() == Path(summary["model_dir"]).resolve()
+
+
+@pytest.mark.slow
+def test_the_exported_model_predicts(project, passed):
+    video = next((project / "data" / "videos" / "test").iterdir())
+    predicted = ivcp(project, "predict", "--model-dir", "runs/latest/model", str(video))
+
+    assert predicted.returncode == 0, predicted.stderr
+    assert video.name in predicted.stdout
+    rows = [json.loads(line) for line in (project / "runs/latest/evaluation/predictions.jsonl").open()]
+    expected = next(row["predicted_name"] for row in rows if row["video"].endswith(video.name))
+    assert expected in predicted.stdout
+
+
+@pytest.mark.slow
+def test_the_gate_refuses(project, passed):
+    refused = ivcp(project, "run", "run.yaml", "min_top1_accuracy=0.999", "--no-deploy", "--runs-dir", "refused")
+    summary = json.loads((project / "refused/latest/summary.json").read_text())
+
+    assert refused.returncode == 3, refused.stdout + refused.stderr
+    assert summary["status"] == "refused"
+    assert "export" not in summary["steps"]
+    assert summary["model_dir"] is None
+    assert "min_top1_accuracy" in summary["results"]["evaluation"]
+
+
+@pytest.mark.slow
+def test_a_failing_step_fails_the_run_with_its_cause(project):
+    failed = ivcp(project, "run", "run.yaml", "num_action_classes=51", "--runs-dir", "failed")
+    summary = json.loads((project / "failed/latest/summary.json").read_text())
+
+    assert failed.returncode == 1
+    assert summary["status"] == "failed"
+    assert "data_validation failed" in summary["error"]
+    assert "num_action_classes" in failed.stderr
+    assert list(summary["steps"]) == ["data_validation"]
+
+
+@pytest.mark.slow
+def test_the_steps_one_by_one(project):
+    """What users of LLaMA-Factory do: one file, one command per step."""
+    words = ["run.yaml", "output_dir=single", "save_strategy=no"]
+    trained = ivcp(project, "train", *words)
+    assert trained.returncode == 0, trained.stderr
+    assert (project / "single/action_decoder.safetensors").is_file()
+
+    exported = ivcp(project, "export", *words)
+    assert exported.returncode == 0, exported.stderr
+    assert (project / "single/model/config.json").is_file()
+
+    again = ivcp(project, "train", *words)
+    assert again.returncode == 2
+    assert "overwrite_output_dir" in again.stderr

@@ -1,0 +1,39 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.model_files import load_classifier
+from components.serving.upload_decoder import UploadDecoder
+from components.video import VideoError, load_clip
+from tests.models import save_tiny_classifier
+from tests.videos import write_video
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_classifier(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def decoder(model_dir: Path) -> Iterator[UploadDecoder]:
+    processor = load_classifier(model_dir).processor
+    decoder = UploadDecoder(
+        model_dir, video=processor.video, action_token="<ACTION>", num_workers=1, timeout_seconds=0.1
+    )
+    decoder.start().result()
+    yield decoder
+    decoder.close()
+
+
+def test_a_video_that_takes_too_long_costs_one_request(decoder: UploadDecoder, model_dir: Path, tmp_path: Path):
+    endless = write_video(tmp_path / "endless.mp4", num_frames=4000, keyframe_every=4000)
+    with pytest.raises(VideoError, match=r"timeout: decoding took more than 0\.1 s"):
+        decoder.decode(endless)
+    decoder._timeout_seconds = 60.0
+    video = write_video(tmp_path / "clip.mp4")
+    expected = load_clip(video, processor=load_classifier(model_dir).processor)
+    assert np.array_equal(decoder.decode(video).frames, expected.frames)
