@@ -20,9 +20,10 @@ def is_encrypted(path: Path) -> bool:
 
 
 def lacks_index(path: Path) -> bool:
-    """Whether it starts as an MP4 file and has no `moov` box: it was cut off, or is still being written."""
-    kinds = [kind for kind, _, _ in _boxes(path)]
-    return kinds[:1] == [b"ftyp"] and b"moov" not in kinds
+    """Whether it starts as an MP4 file and has no whole `moov` box: it was cut off, or is still being written."""
+    boxes = list(_boxes(path))
+    whole = any(kind == b"moov" and offset + size <= path.stat().st_size for kind, offset, size in boxes)
+    return bool(boxes) and boxes[0][0] == b"ftyp" and not whole
 
 
 def _boxes(path: Path) -> Iterator[tuple[bytes, int, int]]:

@@ -49,7 +49,9 @@ def run_in_workers(
     # Not fork: torch, MLflow and progress bars have threads here, whose locks a fork would copy.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    pool = ProcessPool(workers, initializer=initializer, initargs=list(initargs), context=context)
+    pool = ProcessPool(
+        workers, initializer=_start_worker, initargs=[dict(os.environ), initializer, initargs], context=context
+    )
     in_flight: deque[tuple[ItemT, Future[ResultT]]] = deque()
     finished = False
     try:
@@ -70,6 +72,14 @@ def run_in_workers(
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _start_worker(
+    environment: dict[str, str], initializer: Callable[..., None] | None, initargs: Sequence[object]
+) -> None:
+    os.environ.update(environment)  # the server that workers are forked from has that of an earlier time
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def _outcome(item: ItemT, future: Future[ResultT], timeout_seconds: float) -> tuple[ItemT, ResultT | VideoError]:

@@ -129,5 +129,8 @@ def _read_file(path: str) -> Labels:
         return Labels.model_validate(json.loads(storage.read_text(path)))
     except FileNotFoundError as error:
         raise AnnotationError(f"labels: {path} does not exist: expected a file with label_names") from error
-    except (ValidationError, json.JSONDecodeError) as error:
-        raise AnnotationError(f"{path} is no labels file: {error}") from error
+    except json.JSONDecodeError as error:
+        raise AnnotationError(f"{path} is not valid JSON: {error}") from error
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
+        raise AnnotationError(f"{path} is no labels file: {reasons}") from error

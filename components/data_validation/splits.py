@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from components.annotations import AnnotationError
 
+_TRIES = 20
+
 
 @dataclass(frozen=True)
 class Member:
@@ -17,6 +19,13 @@ class Member:
     clip_id: str
     group: str
     label: int
+
+
+@dataclass(frozen=True)
+class _Taken:
+    groups: list[str]
+    distance: float
+    """Rows that are missing or too many, over the classes and in all."""
 
 
 def cut_split(members: Sequence[Member], size: float, *, seed: int, name: str) -> frozenset[str]:
@@ -43,34 +52,40 @@ def cut_split(members: Sequence[Member], size: float, *, seed: int, name: str) -
 
 
 def _choose_groups(counts: Mapping[str, Counter[int]], share: float, seed: int) -> list[str]:
-    """Takes groups in random order, those that bring the chosen rows nearer to `share` of each class and of all."""
+    """The best of several random orders: nearest to `share` of each class and of all rows, then of most groups."""
     names = sorted(counts)
-    random.Random(seed).shuffle(names)
-    all_rows: Counter[int] = sum(counts.values(), Counter())
-    missing = {label: share * number for label, number in all_rows.items()}
-    groups_left = Counter(label for group in counts.values() for label in group)
-    chosen: list[str] = []
+    tries = []
+    for attempt in range(_TRIES):
+        random.Random(seed * _TRIES + attempt).shuffle(names)
+        tries.append(_take_in_order(names, counts, share))
+    return min(tries, key=lambda taken: (taken.distance, -len(taken.groups))).groups or _smallest_spare(names, counts)
+
+
+def _take_in_order(names: Sequence[str], counts: Mapping[str, Counter[int]], share: float) -> _Taken:
+    """Takes each group that brings the chosen rows nearer to what is wanted and that every class can spare."""
+    rows, groups_left = Counter[int](), Counter[int]()
+    for group in counts.values():
+        rows.update(group)
+        groups_left.update(group.keys())
+    missing = {label: share * number for label, number in rows.items()}
+    missing_in_all = share * rows.total()
+    taken = []
     for name in names:
         group = counts[name]
-        if any(groups_left[label] < 2 for label in group) or _gain(group, missing) <= 0:
+        nearer = sum(abs(missing[label]) - abs(missing[label] - number) for label, number in group.items())
+        nearer += abs(missing_in_all) - abs(missing_in_all - group.total())
+        if nearer <= 0 or any(groups_left[label] < 2 for label in group):
             continue
-        chosen.append(name)
-        groups_left.subtract(dict.fromkeys(group, 1))
+        taken.append(name)
+        groups_left.subtract(group.keys())
+        missing_in_all -= group.total()
         for label, number in group.items():
             missing[label] -= number
-    return chosen or _smallest_spare(names, counts, groups_left)
+    return _Taken(taken, sum(map(abs, missing.values())) + abs(missing_in_all))
 
 
-def _gain(group: Counter[int], missing: Mapping[int, float]) -> float:
-    """How much nearer a group brings the chosen rows to their number, over the classes and in all."""
-    by_class = sum(abs(missing[label]) - abs(missing[label] - number) for label, number in group.items())
-    total = sum(missing.values())
-    return by_class + abs(total) - abs(total - group.total())
-
-
-def _smallest_spare(
-    names: Sequence[str], counts: Mapping[str, Counter[int]], groups_left: Mapping[int, int]
-) -> list[str]:
+def _smallest_spare(names: Sequence[str], counts: Mapping[str, Counter[int]]) -> list[str]:
     """Where every group is larger than what is wanted: the smallest that no class needs."""
-    spare = [name for name in names if all(groups_left[label] >= 2 for label in counts[name])]
+    num_groups = Counter(label for group in counts.values() for label in group)
+    spare = [name for name in names if all(num_groups[label] >= 2 for label in counts[name])]
     return [min(spare, key=lambda name: counts[name].total())] if spare else []

@@ -7,6 +7,7 @@ without.
 from __future__ import annotations
 
 import functools
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,6 +58,7 @@ def start_worker(settings: ProcessorSettings) -> None:
     import torch
 
     torch.set_num_threads(1)  # there are as many processes as cores
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with suppress(OSError, ValueError):  # the first clip raises it again, where it reaches the step
         _load_processor(settings)
 

@@ -231,4 +231,4 @@ def _quarantine(clip: Clip, error: VideoError) -> QuarantinedClip:
 
 
 def _absolute(uri: str) -> str:
-    return uri if "://" in uri else str(Path(uri).absolute())
+    return uri if storage.is_s3(uri) else str(Path(uri).absolute())

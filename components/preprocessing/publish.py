@@ -43,7 +43,7 @@ def published_folder(root_uri: str) -> Iterator[Path]:
     Raises:
         OSError: a local `root_uri` cannot be written.
     """
-    if "://" in root_uri:
+    if storage.is_s3(root_uri):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "clips"
             folder.mkdir()

@@ -1,0 +1,47 @@
+"""Fixtures for all levels."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+
+from tests.data_sets import DataSet, make_clip, sharegpt_row
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _workers_share_one_import() -> None:
+    """Worker processes of all tests fork from one server, which imports torch and transformers once."""
+    multiprocessing.set_forkserver_preload(["components.clip_processor", "components.preprocessing.clip_worker"])
+    forkserver.ensure_running()
+
+
+@pytest.fixture
+def data_set(tmp_path: Path) -> DataSet:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return DataSet(folder)
+
+
+@pytest.fixture
+def action_data(data_set: DataSet) -> DataSet:
+    """Twelve clips of three classes and four groups, registered as `actions`."""
+    rows = []
+    for number in range(12):
+        video = make_clip(data_set.folder / f"{number}.mp4", seed=number)
+        rows.append(sharegpt_row(video.name, ("run", "sit", "walk")[number % 3], group=f"person {number // 3}"))
+    return data_set.add("actions", rows)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real files that are not part of the project."""
+    folder = Path(os.environ.get("IVCP_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set IVCP_TEST_DATA")
+    return folder

@@ -1,0 +1,147 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from components.annotations import AnnotationError
+from components.artifacts import Clip, Labels, QuarantinedClip, read_lines
+from components.data_validation.read import read_annotations
+from components.data_validation.validate import validate_data
+from components.quarantine import UnusableVideosError
+from components.validation_report import ValidationReport
+from tests.data_sets import DataSet, make_clip, sharegpt_row
+
+
+def test_writes_what_the_next_steps_read(action_data: DataSet, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder"
+    report = validate_data(action_data.config(test_size=0.25), out)
+    assert report.num_clips == {"train": 9, "val": 0, "test": 3}
+    assert report.label_counts["test"] == (1, 1, 1)
+    assert (report.num_quarantined, report.duplicates, report.leaks) == (0, (), ())
+    assert report.codecs == {"h264": 12}
+    assert ValidationReport.read(out / "report.json") == report
+    assert Labels.read(out / "labels.json").label_names == ("run", "sit", "walk")
+    clips = read_lines(out / "annotations.jsonl", Clip)
+    assert [clip.clip_id for clip in clips] == [f"actions:{row}" for row in range(12)]
+    assert {clip.num_frames for clip in clips} == {20}
+    assert len({clip.group for clip in clips if clip.split == "test"}) == 1
+    page = (out / "report.html").read_text()
+    assert "<h1>Data validation</h1>" in page
+    assert "walk" in page
+
+
+def test_the_fingerprint_follows_content_not_time(action_data: DataSet, tmp_path: Path) -> None:
+    first = validate_data(action_data.config(), tmp_path / "a").fingerprint
+    os.utime(action_data.folder / "3.mp4", (0, 0))
+    assert validate_data(action_data.config(), tmp_path / "b").fingerprint == first
+    make_clip(action_data.folder / "3.mp4", seed=99)
+    assert validate_data(action_data.config(), tmp_path / "c").fingerprint != first
+
+
+def spoil(data: DataSet) -> None:
+    (data.folder / "0.mp4").unlink()
+    (data.folder / "4.mp4").write_bytes(b"")
+    (data.folder / "5.mp4").write_text("This is text.\n" * 50)
+    whole = (data.folder / "6.mp4").read_bytes()
+    (data.folder / "6.mp4").write_bytes(whole[: len(whole) // 2])
+
+
+def test_bad_videos_go_to_quarantine(action_data: DataSet, tmp_path: Path) -> None:
+    spoil(action_data)
+    report = validate_data(action_data.config(max_invalid_fraction=0.5), tmp_path / "out")
+    quarantined = read_lines(tmp_path / "out" / "quarantine.jsonl", QuarantinedClip)
+    assert [(clip.row, clip.reason) for clip in quarantined] == [
+        (0, "missing"),
+        (4, "empty"),
+        (5, "not_a_video"),
+        (6, "truncated"),
+    ]
+    assert (report.num_rows, report.num_quarantined, report.num_clips["train"]) == (12, 4, 8)
+
+
+def test_too_many_bad_videos_are_refused_with_the_report_written(action_data: DataSet, tmp_path: Path) -> None:
+    spoil(action_data)
+    with pytest.raises(UnusableVideosError) as caught:
+        validate_data(action_data.config(), tmp_path / "out")
+    message = str(caught.value)
+    assert "4 of 12 rows (33.3%) have no usable video, max_invalid_fraction allows 5.0%" in message
+    assert "1 missing, 1 empty, 1 not_a_video, 1 truncated" in message
+    assert "actions:0" in message
+    assert ValidationReport.read(tmp_path / "out" / "report.json").num_quarantined == 4
+    assert "These data are refused" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_video_that_takes_too_long(action_data: DataSet, tmp_path: Path) -> None:
+    Image.new("RGB", (640, 480)).save(action_data.folder / "frame.png")
+    rows = json.loads((action_data.folder / "actions.json").read_text())
+    endless = sharegpt_row("", "run") | {"videos": [["frame.png"] * 50_000]}
+    settings = {"max_invalid_fraction": 0.5, "video_timeout_seconds": 2}
+    validate_data(action_data.add("actions", [endless, *rows]).config(**settings), tmp_path / "out")
+    (clip,) = read_lines(tmp_path / "out" / "quarantine.jsonl", QuarantinedClip)
+    assert (clip.row, clip.reason) == (0, "timeout")
+
+
+def test_duplicates_and_leaks_are_reported(action_data: DataSet, tmp_path: Path) -> None:
+    (action_data.folder / "copy.mp4").write_bytes((action_data.folder / "1.mp4").read_bytes())
+    held_out = [sharegpt_row("copy.mp4", "walk", group="p9"), sharegpt_row("2.mp4", "walk", group="person 1")]
+    config = action_data.add("held_out", held_out).config(test_dataset="held_out")
+    report = validate_data(config, tmp_path / "out")
+    assert [(leak.kind, leak.num_clips) for leak in report.leaks] == [
+        ("content", {"train": 1, "test": 1}),
+        ("content", {"train": 1, "test": 1}),
+        ("group", {"train": 3, "test": 1}),
+    ]
+    contradiction = report.duplicates[0]
+    assert contradiction.clip_ids == ("actions:1", "held_out:0")
+    assert contradiction.label_names == ("sit", "walk")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "contradiction" in page
+    assert "copy.mp4" in page
+
+
+def test_clips_of_one_video_are_no_duplicates(data_set: DataSet, tmp_path: Path) -> None:
+    make_clip(data_set.folder / "a.mp4", num_frames=40)
+    rows = [sharegpt_row("a.mp4", n % 2, start_seconds=n, end_seconds=n + 1) for n in range(5)]
+    config = data_set.add("actions", rows).config(max_invalid_fraction=0.5)
+    report = validate_data(config, tmp_path / "out")
+    assert (report.num_videos, report.duplicates, report.quarantine_reasons) == (1, (), {"empty_span": 1})
+
+
+def test_a_class_that_lost_its_training_rows(action_data: DataSet, tmp_path: Path) -> None:
+    for number in range(2, 12, 3):
+        (action_data.folder / f"{number}.mp4").unlink()
+    with pytest.raises(AnnotationError, match="1 of 3 classes have no training row: walk"):
+        validate_data(action_data.config(max_invalid_fraction=0.5), tmp_path / "out")
+    assert (tmp_path / "out" / "report.json").exists()
+
+
+def test_an_output_folder_that_cannot_be_written(action_data: DataSet, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"output folder .*file/out cannot be written"):
+        validate_data(action_data.config(), tmp_path / "file" / "out")
+
+
+def test_splits_come_from_data_sets_rows_and_sizes(action_data: DataSet) -> None:
+    rows = [sharegpt_row("0.mp4", "run", group=f"q{n}", split="test" if n < 2 else None) for n in range(8)]
+    rows += [sharegpt_row("1.mp4", name, group="r") for name in ("sit", "walk")]
+    action_data.add("more", rows)
+    config = action_data.config(dataset="actions,more", val_size=4)
+    split_of = read_annotations(config).split_of
+    assert [split_of[f"more:{row}"] for row in range(2)] == ["test", "test"]
+    assert sum(split == "val" for split in split_of.values()) in (3, 4, 5)
+    with pytest.raises(AnnotationError, match="test_size = 3, but there are rows whose split is test"):
+        read_annotations(action_data.config(dataset="actions,more", test_size=3))
+    with pytest.raises(AnnotationError, match="data set actions is named for train and for test"):
+        read_annotations(action_data.config(test_dataset="actions"))
+    with pytest.raises(AnnotationError, match="dataset is not set"):
+        read_annotations(action_data.config(dataset=""))
+
+
+def test_max_samples_is_a_seeded_choice_of_each_data_set(action_data: DataSet) -> None:
+    chosen = [row.row for row in read_annotations(action_data.config(max_samples=9)).rows]
+    assert len(chosen) == 9
+    assert chosen == sorted(chosen)
+    assert chosen == [row.row for row in read_annotations(action_data.config(max_samples=9)).rows]
+    assert chosen != [row.row for row in read_annotations(action_data.config(max_samples=9, seed=1)).rows]
