@@ -85,7 +85,7 @@ def walk_right(phase: float, style: Style) -> Pose:
         left_shin=swing,
         right_thigh=-swing,
         right_shin=-swing,
-        travel=0.9 * (phase - 0.5),
+        travel=0.85 * (phase - 0.5),
     )
 
 
@@ -188,10 +188,10 @@ ACTIONS = {
     "walk_right": Action("The person is walking to the right.", walk_right),
     "pick_up": Action("The person is picking up a box.", pick_up),
     "put_down": Action("The person is putting down a box.", put_down),
-    "wave": Action("The person is waving.", wave, cycles=(1.5, 2.5)),
-    "jump": Action("The person is jumping.", jump, cycles=(1.0, 2.0)),
-    "clap": Action("The person is clapping.", clap, cycles=(1.5, 2.5)),
-    "jumping_jack": Action("The person is doing jumping jacks.", jumping_jack, cycles=(1.0, 2.0)),
+    "wave": Action("The person is waving.", wave, cycles=(1.2, 1.8)),
+    "jump": Action("The person is jumping.", jump, cycles=(1.0, 1.5)),
+    "clap": Action("The person is clapping.", clap, cycles=(1.2, 1.8)),
+    "jumping_jack": Action("The person is doing jumping jacks.", jumping_jack, cycles=(1.0, 1.5)),
 }
 LABEL_NAMES = tuple(ACTIONS)
 

@@ -101,7 +101,7 @@ def sample_scene(size: int, num_frames: int, rng: np.random.Generator, *, sway: 
         rng: Source of randomness.
         sway: How far from the middle the figure may stand, in frame widths.
     """
-    height = size * rng.uniform(0.58, 0.72)
+    height = size * rng.uniform(0.64, 0.76)
     ground = (size * (0.5 + rng.uniform(-sway, sway)), size * rng.uniform(0.86, 0.95))
     return Scene(
         size=size,

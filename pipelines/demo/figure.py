@@ -115,8 +115,8 @@ def sample_body(rng: np.random.Generator) -> Body:
         shin=shin * scale,
         shoulder_half_width=rng.uniform(0.08, 0.11),
         hip_half_width=rng.uniform(0.035, 0.06),
-        limb_thickness=rng.uniform(0.06, 0.085),
-        torso_thickness=rng.uniform(0.10, 0.15),
+        limb_thickness=rng.uniform(0.08, 0.105),
+        torso_thickness=rng.uniform(0.12, 0.17),
         color=_dark_color(rng, shade),
     )
 

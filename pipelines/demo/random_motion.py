@@ -29,6 +29,8 @@ _RANGES = {
 
 _NUM_KEY_POSES = 33
 _FIELD_JITTER = 0.08
+_REPEATED = 0.4
+"""The share of motions that go to and fro between two poses."""
 
 Motion = NDArray[np.float64]
 """A random motion: key poses at equal distances, shape (33, 12), the fields of ``Pose`` in order."""
@@ -80,12 +82,33 @@ def _perform(motion: Motion, phases: NDArray[np.float64], rng: np.random.Generat
 
 
 def _sample_motion(rng: np.random.Generator) -> Motion:
-    curves = {name: _curve(low, high, rng) for name, (low, high) in _RANGES.items()}
+    repeated = rng.random() < _REPEATED
+    beat = _beat(rng)
+    curves = {
+        name: _repeat(low, high, beat, rng) if repeated else _curve(low, high, rng)
+        for name, (low, high) in _RANGES.items()
+    }
+    if repeated:
+        curves["travel"] = np.zeros(_NUM_KEY_POSES)
     curves["turn"] = np.full(_NUM_KEY_POSES, rng.uniform(0, 1))
     curves["lift"] = np.maximum(curves["lift"], 0.0)
     for part in ("upper_arm", "forearm", "thigh", "shin"):
         curves[f"right_{part}"] = _couple(curves[f"left_{part}"], curves[f"right_{part}"], rng)
     return np.stack([curves[name] for name in POSE_FIELDS], axis=1)
+
+
+def _beat(rng: np.random.Generator) -> NDArray[np.float64]:
+    """An oscillation between -1 and 1 that all limbs of a repeated motion share."""
+    time = np.linspace(0, 1, _NUM_KEY_POSES)
+    beat: NDArray[np.float64] = np.cos(2 * np.pi * (rng.uniform(1.0, 2.5) * time + rng.uniform()))
+    return beat
+
+
+def _repeat(
+    low: float, high: float, beat: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    start, end = rng.uniform(low, high, size=2)
+    return (start + end) / 2 + (end - start) / 2 * beat
 
 
 def _curve(low: float, high: float, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -51,9 +51,9 @@ class WarmUpSettings:
 
     num_motions: int = 12
     num_clips: int = 4000
-    num_epochs: float = 3.0
+    num_epochs: float = 4.0
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     warmup_ratio: float = 0.1
     max_grad_norm: float = 1.0
@@ -205,7 +205,7 @@ def _loss(model: Any, heads: Heads, inputs: dict[str, Tensor], joints: Tensor, m
 
 def _pose_error(estimate: Tensor, joints: Tensor) -> Tensor:
     change = functional.mse_loss(estimate.diff(dim=1), joints.diff(dim=1))
-    return 10.0 * (functional.mse_loss(estimate, joints) + change)
+    return 4.0 * (functional.mse_loss(estimate, joints) + change)
 
 
 def _batches(settings: WarmUpSettings) -> Iterator[Tensor]:

@@ -78,3 +78,25 @@ def test_a_model_is_reused_until_its_parameters_change(tmp_path):
     build_tiny_model(directory, warm_up=False)
     assert (directory / "model.safetensors").stat().st_mtime_ns != warmed_up
     assert json.loads((directory / "tiny_model.json").read_text())["warm_up"] is False
+
+
+def test_the_warm_up_trains_every_part_of_either_architecture(tmp_path):
+    register_missing_operators()
+    from transformers import AutoModelForImageTextToText
+
+    for architecture in ("qwen2_vl", "qwen3_vl"):
+        before, after = (
+            AutoModelForImageTextToText.from_pretrained(
+                build_tiny_model(
+                    tmp_path / f"{architecture}-{warm_up}",
+                    architecture=architecture,
+                    warm_up=warm_up,
+                    settings=FEW_STEPS,
+                    workers=1,
+                )
+            )
+            for warm_up in (False, True)
+        )
+        trained = dict(after.named_parameters())
+        still = [name for name, weight in before.named_parameters() if torch.equal(weight, trained[name])]
+        assert still == []
