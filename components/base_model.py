@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from components.clip_processor import check_model_path
 from components.config import ModelConfig, RunConfig
+from components.model_path import check_model_path
 
 _ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 

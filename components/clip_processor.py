@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from components.artifacts import Message
 from components.config import VideoConfig
+from components.model_path import check_model_path
 from components.prompts import render_prompt
 from components.torchvision_compat import register_missing_operators
 
@@ -169,23 +170,6 @@ def add_action_token(tokenizer: Any, action_token: str) -> None:
     ids = tokenizer.encode(action_token, add_special_tokens=False)
     if len(ids) != 1:
         raise ValueError(f"action_token {action_token!r} is {len(ids)} tokens in this tokenizer: choose another text")
-
-
-def check_model_path(model_name_or_path: str | Path, *, files: Sequence[str] = ("config.json",)) -> None:
-    """Tells a missing local path from a hub id, and a model directory from another folder.
-
-    Raises:
-        FileNotFoundError: it looks like a path and is no directory with one of `files`.
-    """
-    path = Path(model_name_or_path)
-    looks_local = path.is_absolute() or str(model_name_or_path).startswith((".", "~")) or len(path.parts) != 2
-    if path.is_dir() and not any((path / name).is_file() for name in files):
-        raise FileNotFoundError(f"model_name_or_path: {path} has no {' or '.join(files)}: expected a model directory")
-    if not path.exists() and (looks_local or path.parent.is_dir()):
-        raise FileNotFoundError(
-            f"model_name_or_path: {path} does not exist: give the path of a model directory or a hub id, "
-            "or build the tiny model with `ivcp tiny-model`"
-        )
 
 
 def _channels_first(frames: NDArray[np.uint8]) -> torch.Tensor:

@@ -27,6 +27,7 @@ from components.data_validation.page import write_page
 from components.data_validation.read import Annotations, read_annotations
 from components.data_validation.report import CheckedClip, build_report
 from components.data_validation.videos import CheckedVideo, Video, check_videos
+from components.model_path import check_model_path
 from components.quarantine import check_invalid_fraction, count_reasons
 from components.validation_report import ValidationReport
 from components.video import VideoError, sample_indices
@@ -43,10 +44,13 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
     Raises:
         AnnotationError: rows cannot be used, or a class has no usable training row.
         UnusableVideosError: too many videos cannot be used.
+        FileNotFoundError: the base model does not exist.
         OSError: `output_dir` cannot be written.
     """
     start = time.monotonic()
     writable_folder(output_dir)
+    if config.model.model_name_or_path is not None:
+        check_model_path(config.model.model_name_or_path)  # no step can do without it: say so before decoding starts
     annotations = read_annotations(config)
     videos = check_videos(
         [row.video for row in annotations.rows],

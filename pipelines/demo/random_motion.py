@@ -104,9 +104,7 @@ def _beat(rng: np.random.Generator) -> NDArray[np.float64]:
     return beat
 
 
-def _repeat(
-    low: float, high: float, beat: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _repeat(low: float, high: float, beat: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     start, end = rng.uniform(low, high, size=2)
     return (start + end) / 2 + (end - start) / 2 * beat
 

@@ -3,7 +3,8 @@ import torch
 
 from components.action_model import ActionClassifier, ActionDecoder, initial_row
 from components.base_model import load_base_model
-from components.clip_processor import ClipProcessor, check_model_path
+from components.clip_processor import ClipProcessor
+from components.model_path import check_model_path
 
 
 @pytest.fixture

@@ -145,3 +145,9 @@ def test_max_samples_is_a_seeded_choice_of_each_data_set(action_data: DataSet) -
     assert chosen == sorted(chosen)
     assert chosen == [row.row for row in read_annotations(action_data.config(max_samples=9)).rows]
     assert chosen != [row.row for row in read_annotations(action_data.config(max_samples=9, seed=1)).rows]
+
+
+def test_a_missing_base_model_is_named_before_anything_is_decoded(action_data: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        validate_data(action_data.config(model_name_or_path=str(tmp_path / "nowhere")), tmp_path / "out")
+    assert not (tmp_path / "out" / "report.json").exists()

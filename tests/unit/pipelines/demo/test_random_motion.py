@@ -6,9 +6,7 @@ from pipelines.demo.random_motion import draw_random_clip, sample_motions
 
 def test_a_random_clip_comes_with_the_joints_it_shows():
     motions = sample_motions(3, np.random.default_rng(0))
-    clips = [
-        draw_random_clip(motions, np.random.default_rng(seed), num_frames=8, size=48) for seed in range(30)
-    ]
+    clips = [draw_random_clip(motions, np.random.default_rng(seed), num_frames=8, size=48) for seed in range(30)]
     assert clips[0].frames.shape == (8, 48, 48, 3)
     assert clips[0].joints.shape == (8, 15, 2)
     assert {clip.motion for clip in clips} == set(range(6))
