@@ -19,7 +19,7 @@ from pipelines.demo.contact_sheet import draw_contact_sheet
 
 logger = logging.getLogger(__name__)
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Goes up whenever the same seed would give other clips."""
 TRAIN_DATASET, TEST_DATASET = "sample_train", "sample_test"
 NUM_TRAIN_PERFORMERS, NUM_TEST_PERFORMERS = 60, 30
