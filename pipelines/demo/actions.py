@@ -146,12 +146,6 @@ def lower_arms(phase: float, style: Style) -> Pose:
     return raise_arms(1.0 - phase, style)
 
 
-def wave(phase: float, style: Style) -> Pose:
-    """One arm is up and its forearm swings, seen from the front."""
-    swing = 0.75 * style.amplitude * sin(2 * pi * phase)
-    return replace(_facing(style), right_upper_arm=2.1, right_forearm=pi - 0.1 + swing)
-
-
 def jump(phase: float, style: Style) -> Pose:
     """Crouches, leaps with the arms thrown up, lands; seen from the side."""
     crouch = max(0.0, cos(2 * pi * phase)) * style.amplitude
@@ -212,7 +206,6 @@ ACTIONS = {
     "put_down": Action("The person is putting down a box.", put_down),
     "raise_arms": Action("The person is raising both arms.", raise_arms),
     "lower_arms": Action("The person is lowering both arms.", lower_arms),
-    "wave": Action("The person is waving.", wave, cycles=(1.2, 1.8)),
     "jump": Action("The person is jumping.", jump, cycles=(1.0, 1.5)),
     "clap": Action("The person is clapping.", clap, cycles=(1.2, 1.8)),
     "jumping_jack": Action("The person is doing jumping jacks.", jumping_jack, cycles=(1.0, 1.5)),

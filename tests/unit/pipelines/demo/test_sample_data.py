@@ -24,7 +24,8 @@ def test_every_class_and_performer_gets_its_share():
     plans = plan_clips("train", 1000)
     per_label = Counter(plan.label for plan in plans)
     per_performer = Counter(plan.performer for plan in plans)
-    assert set(per_label.values()) == {83, 84}
+    assert set(per_label) == set(LABEL_NAMES)
+    assert max(per_label.values()) - min(per_label.values()) <= 2
     assert len(per_performer) == 60
     assert set(per_performer.values()) == {16, 17}
     assert {plan.label for plan in plans if plan.performer == 7} == set(LABEL_NAMES)
@@ -104,5 +105,5 @@ def test_a_foreign_directory_is_left_alone(tmp_path):
 
 
 def test_too_few_clips_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="each of the 12 classes, but one gets 11"):
-        generate(tmp_path / "sample", num_test_clips=11)
+    with pytest.raises(ValueError, match="each of the 11 classes, but one gets 10"):
+        generate(tmp_path / "sample", num_test_clips=10)
