@@ -1,6 +1,6 @@
 """The actions of the sample data set: functions from a phase to a pose.
 
-Three pairs differ only in the order of time: the partner is the same motion run backwards, so that no single
+Four pairs differ only in the order of time: the partner is the same motion run backwards, so that no single
 frame tells the two apart.
 """
 
@@ -12,7 +12,12 @@ import numpy as np
 
 from pipelines.demo.figure import Pose, blend
 
-REVERSED_PAIRS = (("sit_down", "stand_up"), ("walk_left", "walk_right"), ("pick_up", "put_down"))
+REVERSED_PAIRS = (
+    ("sit_down", "stand_up"),
+    ("walk_left", "walk_right"),
+    ("pick_up", "put_down"),
+    ("raise_arms", "lower_arms"),
+)
 GRASP_PHASE = 0.45
 """The phase of ``pick_up`` at which the hands close around the box."""
 
@@ -124,10 +129,21 @@ def put_down(phase: float, style: Style) -> Pose:
     return pick_up(1.0 - phase, style)
 
 
-def wave(phase: float, style: Style) -> Pose:
-    """One arm is up and its forearm swings, seen from the front."""
-    swing = 0.75 * style.amplitude * sin(2 * pi * phase)
-    return replace(_facing(style), right_upper_arm=2.1, right_forearm=pi - 0.1 + swing)
+def raise_arms(phase: float, style: Style) -> Pose:
+    """Both arms go up at the sides, seen from the front."""
+    arm = 0.2 + 2.5 * _ease(phase)
+    return replace(
+        _facing(style),
+        left_upper_arm=-arm,
+        right_upper_arm=arm,
+        left_forearm=-arm - style.arm_bend,
+        right_forearm=arm + style.arm_bend,
+    )
+
+
+def lower_arms(phase: float, style: Style) -> Pose:
+    """``raise_arms`` backwards."""
+    return raise_arms(1.0 - phase, style)
 
 
 def jump(phase: float, style: Style) -> Pose:
@@ -188,7 +204,8 @@ ACTIONS = {
     "walk_right": Action("The person is walking to the right.", walk_right),
     "pick_up": Action("The person is picking up a box.", pick_up),
     "put_down": Action("The person is putting down a box.", put_down),
-    "wave": Action("The person is waving.", wave, cycles=(1.2, 1.8)),
+    "raise_arms": Action("The person is raising both arms.", raise_arms),
+    "lower_arms": Action("The person is lowering both arms.", lower_arms),
     "jump": Action("The person is jumping.", jump, cycles=(1.0, 1.5)),
     "clap": Action("The person is clapping.", clap, cycles=(1.2, 1.8)),
     "jumping_jack": Action("The person is doing jumping jacks.", jumping_jack, cycles=(1.0, 1.5)),

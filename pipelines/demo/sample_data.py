@@ -19,7 +19,7 @@ from pipelines.demo.contact_sheet import draw_contact_sheet
 
 logger = logging.getLogger(__name__)
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 5
 """Goes up whenever the same seed would give other clips."""
 TRAIN_DATASET, TEST_DATASET = "sample_train", "sample_test"
 NUM_TRAIN_PERFORMERS, NUM_TEST_PERFORMERS = 60, 30
@@ -111,15 +111,15 @@ def generate_sample_data(
 def plan_clips(split: Literal["train", "test"], num_clips: int) -> list[ClipPlan]:
     """Spread the clips of a split evenly over labels and performers.
 
-    The performers are shifted by one in each round, so that everybody performs every action.
+    The labels are shifted by one in each round of performers, so that everybody performs every action.
     """
     first, count = (0, NUM_TRAIN_PERFORMERS) if split == "train" else (NUM_TRAIN_PERFORMERS, NUM_TEST_PERFORMERS)
     return [
         ClipPlan(
             split=split,
             index=index,
-            label=LABEL_NAMES[index % len(LABEL_NAMES)],
-            performer=first + (index + index // count) % count,
+            label=LABEL_NAMES[(index + index // count) % len(LABEL_NAMES)],
+            performer=first + index % count,
         )
         for index in range(num_clips)
     ]

@@ -11,7 +11,7 @@ from pipelines.demo.sample_data import generate_sample_data, plan_clips
 
 
 def generate(directory, **parameters):
-    counts = {"num_train_clips": 10, "num_test_clips": 10, "seed": 3, "workers": 1}
+    counts = {"num_train_clips": 12, "num_test_clips": 12, "seed": 3, "workers": 1}
     return generate_sample_data(directory, **{**counts, **parameters})
 
 
@@ -24,7 +24,8 @@ def test_every_class_and_performer_gets_its_share():
     plans = plan_clips("train", 1000)
     per_label = Counter(plan.label for plan in plans)
     per_performer = Counter(plan.performer for plan in plans)
-    assert set(per_label.values()) == {100}
+    assert set(per_label) == set(LABEL_NAMES)
+    assert max(per_label.values()) - min(per_label.values()) <= 2
     assert len(per_performer) == 60
     assert set(per_performer.values()) == {16, 17}
     assert {plan.label for plan in plans if plan.performer == 7} == set(LABEL_NAMES)
@@ -45,7 +46,7 @@ def test_the_data_set_is_written_in_the_format_of_users(tmp_path):
     assert list(registry) == ["sample_train", "sample_test"]
     assert registry["sample_train"]["columns"] == {"messages": "conversations", "videos": "videos"}
     rows = json.loads((directory / registry["sample_train"]["file_name"]).read_text())
-    assert len(rows) == 10
+    assert len(rows) == 12
     first = rows[0]
     assert first["conversations"][0]["value"].startswith("<video>")
     assert first["conversations"][0]["value"].endswith("<ACTION>")
@@ -81,9 +82,9 @@ def test_a_complete_data_set_is_reused_and_another_one_replaced(tmp_path):
     witness.touch()
     generate(directory)
     assert witness.exists()
-    generate(directory, num_train_clips=11)
+    generate(directory, num_train_clips=13)
     assert not witness.exists()
-    assert len(json.loads((directory / "sample_train.json").read_text())) == 11
+    assert len(json.loads((directory / "sample_train.json").read_text())) == 13
 
 
 def test_an_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
@@ -104,5 +105,5 @@ def test_a_foreign_directory_is_left_alone(tmp_path):
 
 
 def test_too_few_clips_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="each of the 10 classes, but one gets 9"):
-        generate(tmp_path / "sample", num_test_clips=9)
+    with pytest.raises(ValueError, match="each of the 11 classes, but one gets 10"):
+        generate(tmp_path / "sample", num_test_clips=10)
