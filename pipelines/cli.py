@@ -198,7 +198,7 @@ def sample_data(
     num_test_clips: Annotated[int, typer.Option(help="Clips of other performers for testing.")] = 300,
     seed: Annotated[int, typer.Option(help="Another seed draws other clips.")] = 0,
 ) -> None:
-    """Draw the sample data set: short clips of a figure doing ten actions.
+    """Draw the sample data set: short clips of a figure doing eleven actions.
 
     Example: `ivcp sample-data data/sample --seed 1`
     """
