@@ -110,7 +110,8 @@ def _repeat(
     low: float, high: float, beat: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     start, end = rng.uniform(low, high, size=2)
-    return (start + end) / 2 + (end - start) / 2 * beat
+    curve: NDArray[np.float64] = (start + end) / 2 + (end - start) / 2 * beat
+    return curve
 
 
 def _curve(low: float, high: float, rng: np.random.Generator) -> NDArray[np.float64]:
