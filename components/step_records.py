@@ -44,6 +44,7 @@ def recorded_step(step: str) -> Iterator[Outcome]:
     """Sets up logging, runs a step's work and records its outcome; a failure is recorded and raised again."""
     # KFP's executor has set up its own format before.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt=_TIME, force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request
     started, outcome, error = time.monotonic(), Outcome(), ""
     try:
         yield outcome

@@ -100,7 +100,12 @@ def _run_pipeline(arguments: Mapping[str, Any], *, pipeline_root: Path) -> None:
 
     from pipelines.action_cls import action_cls
 
-    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(pipeline_root), raise_on_error=True)
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(pipeline_root),
+        workspace_root=str(pipeline_root.parent / "workspace"),
+        raise_on_error=True,
+    )
     builtin_print = builtins.print
     try:
         with warnings.catch_warnings():
