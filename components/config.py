@@ -234,6 +234,11 @@ class TrainConfig(Section):
     run_name: str | None = None
     """Display name of the run."""
 
+    @field_validator("eval_strategy", "save_strategy", mode="before")
+    @classmethod
+    def _yaml_no(cls, value: Any) -> Any:
+        return "no" if value is False else value  # YAML reads a bare `no` as false
+
     @field_validator("report_to", mode="before")
     @classmethod
     def _as_names(cls, value: Any) -> Any:

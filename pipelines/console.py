@@ -24,12 +24,12 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         ("log", summary.log),
     ):
         if path:
-            console.print(f"{name:<18}{_relative(path)}", soft_wrap=True, highlight=False)
-    console.print(f"\n{'MLflow':<18}mlflow ui --backend-store-uri {_store(summary)}", soft_wrap=True, highlight=False)
+            console.print(f"{name:<20}{_relative(path)}", soft_wrap=True, highlight=False)
+    console.print(f"\n{'MLflow':<20}mlflow ui --backend-store-uri {_store(summary)}", soft_wrap=True, highlight=False)
     if summary.model_dir:
         model = _relative(summary.model_dir)
-        console.print(f"{'predict':<18}ivcp predict --model-dir {model} VIDEO.mp4", soft_wrap=True, highlight=False)
-        console.print(f"{'serve':<18}ivcp serve --model-dir {model}", soft_wrap=True, highlight=False)
+        console.print(f"{'predict':<20}ivcp predict --model-dir {model} VIDEO.mp4", soft_wrap=True, highlight=False)
+        console.print(f"{'serve':<20}ivcp serve --model-dir {model}", soft_wrap=True, highlight=False)
 
 
 def show_metrics(metrics: EvaluationMetrics, console: Console) -> None:

@@ -71,7 +71,7 @@ def test_a_run_that_passes(project, passed):
     assert summary["clips"] == {"train": 32, "val": 8, "test": 20}
     assert 0 <= summary["top1_accuracy"] <= 1
     assert {result["kind"] for result in summary["metrics"]["disturbed"]} == {"none", "reversed", "middle"}
-    assert Path(summary["evaluation_report"]).read_text().startswith("<!doctype html>")
+    assert Path(summary["evaluation_report"]).read_text().startswith("<!DOCTYPE html>")
     assert "answers" in summary["results"]["serving"]
     assert "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db" in passed.stdout
     assert "ivcp predict --model-dir" in passed.stdout
@@ -87,7 +87,7 @@ def test_the_run_is_in_mlflow(project, passed):
 
     assert run.info.status == "FINISHED"
     assert run.data.params["learning_rate"] == "0.001"
-    assert run.data.metrics["top1_accuracy"] == pytest.approx(summary["top1_accuracy"])
+    assert run.data.metrics["test/top1_accuracy"] == pytest.approx(summary["top1_accuracy"])
     champion = find_champion(config_from_settings({"mlflow_tracking_uri": store}))
     assert champion is not None
     assert champion.top1_accuracy == pytest.approx(summary["top1_accuracy"])
@@ -101,7 +101,8 @@ def test_the_exported_model_predicts(project, passed):
 
     assert predicted.returncode == 0, predicted.stderr
     assert video.name in predicted.stdout
-    rows = [json.loads(line) for line in (project / "runs/latest/evaluation/predictions.jsonl").open()]
+    lines = (project / "runs/latest/evaluation/predictions.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     expected = next(row["predicted_name"] for row in rows if row["video"].endswith(video.name))
     assert expected in predicted.stdout
 

@@ -138,6 +138,12 @@ def test_overrides_win_over_the_file(tmp_path):
     assert config.train.num_train_epochs == 3
 
 
+def test_a_bare_no_in_yaml_is_the_strategy_no(tmp_path):
+    config = load_config(write(tmp_path, "eval_strategy: no\nsave_strategy: no\n"))
+
+    assert (config.train.eval_strategy, config.train.save_strategy) == ("no", "no")
+
+
 def test_words_of_the_command_line():
     assert parse_overrides(["--bf16", "--do-train", "false", "dataset=a,b", "--lora_rank=4", "max_samples=null"]) == {
         "bf16": True,

@@ -67,7 +67,7 @@ def test_settings_of_a_file_and_overrides_are_shown(tmp_path):
         (("train", "oops"), "write key=value"),
         (("train", "stage=sft", "output_dir=o"), "only stage: action_cls"),
         (("run", "dataset=a"), "model_name_or_path is not set"),
-        (("evaluate", "dataset=a", "model_name_or_path=m"), "dataset_info.json"),
+        (("validate", "dataset=a", "output_dir=o"), "dataset_info.json"),
         (("nothing",), "No such command"),
     ],
 )

@@ -131,10 +131,10 @@ def test_videos_that_change_after_validation(action_data: DataSet, tmp_path: Pat
 
 
 def test_a_base_model_that_does_not_exist(action_data: DataSet, tmp_path: Path, settings: dict[str, Any]) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model_name_or_path: /no/model does not exist"):
-        prepare(action_data, tmp_path, **settings | {"model_name_or_path": "/no/model"})
     with pytest.raises(ValueError, match="model_name_or_path is not set"):
         prepare(action_data, tmp_path, **settings | {"model_name_or_path": None})
+    with pytest.raises(FileNotFoundError, match=r"model_name_or_path: /no/model does not exist"):
+        prepare(action_data, tmp_path, **settings | {"model_name_or_path": "/no/model"})
     with pytest.raises(OSError, match="cannot be written"):
         prepare_clips(
             action_data.config(**settings),
