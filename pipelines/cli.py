@@ -168,12 +168,18 @@ def predict(
 
     Example: `ivcp predict --model-dir runs/latest/model clip.mp4`
     """
-    from components.serving.predictor import predict_files
+    from components.serving.classify import Answer, predict_files
 
+    answers = predict_files(model_dir, videos)
     table = Table("video", "prediction", "confidence")
-    for video, answer in zip(videos, predict_files(model_dir, videos), strict=True):
-        table.add_row(str(video), answer.label_name, f"{answer.confidence:.3f}")
+    for video, answer in zip(videos, answers, strict=True):
+        if isinstance(answer, Answer):
+            table.add_row(str(video), answer.label_name, f"{answer.confidence:.3f}")
+        else:
+            table.add_row(str(video), str(answer), "–")
     console.print(table)
+    if not all(isinstance(answer, Answer) for answer in answers):
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from components.artifacts import Message, Record
 from components.clip_processor import PreparedClip
 from components.model_files import LoadedClassifier, load_classifier
 from components.prompts import VIDEO_TAG, check_prompt
-from components.video import ClipFrames, load_clip
+from components.video import ClipFrames, VideoError, load_clip
 
 log = logging.getLogger(__name__)
 
@@ -180,13 +180,19 @@ def prepare(clip: ClipFrames, messages: Sequence[Message], *, model: LoadedClass
     )
 
 
-def predict_files(model_dir: Path, videos: Sequence[Path]) -> list[Answer]:
-    """Classifies video files with a model directory, in their order.
+def predict_files(model_dir: Path, videos: Sequence[Path]) -> list[Answer | VideoError]:
+    """Classifies video files with a model directory, in their order; a bad video costs only itself.
 
     Raises:
         ModelFilesError: `model_dir` is no complete, trained model.
-        VideoError: one of the videos cannot be decoded.
     """
     predictor = Predictor(model_dir)
     predictor.load()
-    return [predictor.predict(video) for video in videos]
+    return [_answer_or_error(predictor, video) for video in videos]
+
+
+def _answer_or_error(predictor: Predictor, video: Path) -> Answer | VideoError:
+    try:
+        return predictor.predict(video)
+    except VideoError as error:
+        return error

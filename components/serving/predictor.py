@@ -24,11 +24,9 @@ from components.artifacts import RUN_CONFIG_FILE
 from components.config_files import read_saved_config
 from components.model_files import check_complete
 from components.prompts import PromptError
-from components.serving.classify import Answer, NotReadyError, Predictor, predict_files
+from components.serving.classify import Answer, NotReadyError, Predictor
 from components.serving.upload_decoder import UploadDecoder
 from components.video import VideoError
-
-__all__ = ["Answer", "create_app", "predict_files", "serve"]
 
 log = logging.getLogger(__name__)
 

@@ -106,6 +106,12 @@ def test_the_exported_model_predicts(project, passed):
     expected = next(row["predicted_name"] for row in rows if row["video"].endswith(video.name))
     assert expected in predicted.stdout
 
+    (project / "bad.mp4").write_text("no video")
+    with_a_bad_one = ivcp(project, "predict", "--model-dir", "runs/latest/model", "bad.mp4", str(video))
+    assert with_a_bad_one.returncode == 1
+    assert "not_a_video" in with_a_bad_one.stdout
+    assert expected in with_a_bad_one.stdout
+
 
 @pytest.mark.slow
 def test_the_gate_refuses(project, passed):
