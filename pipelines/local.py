@@ -210,7 +210,7 @@ class _Tee(io.TextIOBase):
         self._file.write(text)
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            if _SHOWN.match(line):
+            if _SHOWN.match(line) and "Wrote executor output file" not in line:
                 self._terminal.write(line.strip() + "\n")
         return len(text)
 

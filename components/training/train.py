@@ -139,7 +139,7 @@ def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None
     """Trains, measures the kept model on the validation split, and writes the adapter directory."""
     started = time.monotonic()
     output = trainer.train(resume_from_checkpoint=resume_from)
-    measured = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    measured = _measure_kept_model(trainer)
     directory = Path(trainer.args.output_dir)
     trainer.save_model()
     trainer.save_state()
@@ -156,6 +156,18 @@ def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None
     if trainer.run_config.train.plot_loss:
         draw_curves(trainer.state.log_history, directory / CURVES_FILE)
     return result
+
+
+def _measure_kept_model(trainer: ActionTrainer) -> dict[str, float]:
+    """Metrics of the model as it is now: the last validation's, where that came behind the last step."""
+    if trainer.eval_dataset is None:
+        return {}
+    validations = [row for row in trainer.state.log_history if "eval_loss" in row]
+    is_last = bool(validations) and validations[-1]["step"] == trainer.state.global_step
+    if is_last and not trainer.args.load_best_model_at_end:
+        last: dict[str, float] = validations[-1]
+        return last
+    return trainer.evaluate()
 
 
 def check_output_dir(config: RunConfig, output_dir: Path) -> None:

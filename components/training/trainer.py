@@ -22,6 +22,7 @@ from components.model_files import (
     save_classifier_files,
 )
 
+# Behind the imports above, which make torchvision importable where it is not.
 from transformers import Trainer, TrainingArguments  # isort: skip
 
 log = logging.getLogger(__name__)

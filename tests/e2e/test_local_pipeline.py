@@ -23,6 +23,7 @@ def project(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     generate_sample_data(folder / "data", num_train_clips=40, num_test_clips=20)
     build_tiny_model(folder / "models" / "tiny", warm_up=False)
+    build_tiny_model(folder / "models" / "tiny-qwen3-vl", architecture="qwen3_vl", warm_up=False)
     settings = {
         "model_name_or_path": "models/tiny",
         "dataset": "sample_train",
@@ -139,8 +140,8 @@ def test_a_failing_step_fails_the_run_with_its_cause(project):
 
 @pytest.mark.slow
 def test_the_steps_one_by_one(project):
-    """What users of LLaMA-Factory do: one file, one command per step."""
-    words = ["run.yaml", "output_dir=single", "save_strategy=no"]
+    """What users of LLaMA-Factory do: one file, one command per step; here with the other architecture."""
+    words = ["run.yaml", "output_dir=single", "save_strategy=no", "model_name_or_path=models/tiny-qwen3-vl"]
     trained = ivcp(project, "train", *words)
     assert trained.returncode == 0, trained.stderr
     assert (project / "single/action_decoder.safetensors").is_file()

@@ -33,6 +33,16 @@ def test_merged_equals_base_and_adapter(make_adapter, prepared_clips, tmp_path, 
     torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
 
 
+def test_a_model_trained_in_bfloat16_is_written_in_it(make_adapter, prepared_clips, tmp_path):
+    check = merge_adapter(make_adapter(bf16=True), tmp_path / "model", clips=prepared_clips[:6], max_shard_gigabytes=1)
+
+    assert check.dtype == "bfloat16"
+    assert check.max_logit_difference < 0.5
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert load_classifier(tmp_path / "model").logits(prepared_clips[:6]).dtype == torch.float32
+
+
 def test_transformers_reads_the_model_and_knows_the_token(make_adapter, prepared_clips, tmp_path):
     adapter = make_adapter()
     merge_adapter(adapter, tmp_path / "model", clips=prepared_clips, max_shard_gigabytes=1)
