@@ -89,6 +89,16 @@ def test_confusion_matrices_of_all_sizes_fit_a_screen(num_classes: int, tmp_path
         assert image.width / image.height == pytest.approx(1, abs=0.3)
 
 
+@pytest.mark.parametrize("has_font", [True, False])
+def test_chinese_names_are_drawn_or_replaced_by_ids(has_font: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A missing glyph would be a warning, and warnings are errors here."""
+    if not has_font:
+        monkeypatch.setattr("matplotlib.font_manager.get_font_names", lambda: ["DejaVu Sans"])
+    path = tmp_path / "confusion.png"
+    draw_confusion_matrix([[3, 1], [0, 4]], label_names=["坐下", "站起"], path=path, title="test split")
+    assert path.stat().st_size > 1000
+
+
 def test_the_class_table_is_csv(tmp_path: Path):
     metrics = _metrics(predicted_split([0, 1], [[3, 0, 0], [0, 2, 0]]))
     write_class_table(tmp_path / "per_class.csv", metrics.classes)
