@@ -70,30 +70,10 @@ def action_cls(
         deploy: Deploy the model when it passes the gate.
         overrides: Any other setting by its key, e.g. {"weight_decay": 0.05}; it wins over the parameters above.
     """
-    checked = data_validation(
-        model_name_or_path=model_name_or_path,
-        dataset=dataset,
-        dataset_dir=dataset_dir,
-        eval_dataset=eval_dataset,
-        test_dataset=test_dataset,
-        val_size=val_size,
-        test_size=test_size,
-        max_invalid_fraction=max_invalid_fraction,
-        cutoff_len=cutoff_len,
-        video_fps=video_fps,
-        video_maxlen=video_maxlen,
-        video_max_pixels=video_max_pixels,
-        finetuning_type=finetuning_type,
-        lora_rank=lora_rank,
-        action_decoder_type=action_decoder_type,
-        learning_rate=learning_rate,
-        num_train_epochs=num_train_epochs,
-        per_device_train_batch_size=per_device_train_batch_size,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        min_top1_accuracy=min_top1_accuracy,
-        registered_model_name=registered_model_name,
-        overrides=overrides,
-    )
+    settings = dict(locals())
+    for name in ("shards_uri", "deploy"):  # no settings of the run, but of where it runs
+        settings.pop(name)
+    checked = data_validation(**settings)
     run_config, validated = checked.outputs["run_config"], checked.outputs["validated"]
     clips = preprocessing(run_config=run_config, validated=validated, shards_uri=shards_uri)
     prepared = clips.outputs["prepared"]
