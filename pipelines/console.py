@@ -25,7 +25,11 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     ):
         if path:
             console.print(f"{name:<20}{_relative(path)}", soft_wrap=True, highlight=False)
-    console.print(f"\n{'MLflow':<20}mlflow ui --backend-store-uri {_store(summary)}", soft_wrap=True, highlight=False)
+    console.print()
+    if summary.evaluation_report or summary.validation_report:
+        report = _relative(summary.evaluation_report or summary.validation_report or "")
+        console.print(f"{'open the report':<20}python3 -m webbrowser {report}", soft_wrap=True, highlight=False)
+    console.print(f"{'MLflow':<20}mlflow ui --backend-store-uri {_store(summary)}", soft_wrap=True, highlight=False)
     if summary.model_dir:
         model = _relative(summary.model_dir)
         console.print(f"{'predict':<20}ivcp predict --model-dir {model} VIDEO.mp4", soft_wrap=True, highlight=False)
