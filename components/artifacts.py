@@ -153,6 +153,11 @@ class Clip(Record):
     """Frames of the whole video, counted by decoding."""
 
 
+def first_path(video: str | tuple[str, ...]) -> str:
+    """What stands for a clip where one path is shown: its video, or the first of its frame images."""
+    return video if isinstance(video, str) else video[0]
+
+
 class QuarantinedClip(Record):
     """A row whose video cannot be used, and why."""
 

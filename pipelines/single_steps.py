@@ -13,13 +13,12 @@ from typing import Any
 
 from components.artifacts import CLIPS_DIR, INDEX_FILE, PreparedIndex, Split
 from components.config import RunConfig
-from components.config_files import config_from_settings
+from components.config_files import check_trainable, config_from_settings
 from components.data_validation.validate import validate_data
 from components.evaluation_metrics import EvaluationMetrics
 from components.export.export import ExportResult, export_model
 from components.preprocessing.prepare import prepare_clips
 from components.training.train import TrainingResult, check_output_dir, train_classifier
-from components.training.trainable import check_method
 from components.validation_report import ValidationReport
 
 
@@ -51,7 +50,7 @@ def prepare(config: RunConfig) -> PreparedIndex:
 def train(config: RunConfig) -> TrainingResult:
     """Prepares the data sets and trains into `output_dir`; with `do_eval`, evaluates as well."""
     output_dir = Path(config.train.output_dir)
-    check_method(config.method)
+    check_trainable(config)
     check_output_dir(config, output_dir)
     result = train_classifier(config, index=prepare(config), output_dir=output_dir)
     if config.train.do_eval:

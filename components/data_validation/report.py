@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.artifacts import SPLITS, Clip, Labels, QuarantinedClip, Split
+from components.artifacts import SPLITS, Clip, Labels, QuarantinedClip, Split, first_path
 from components.data_validation.videos import CheckedVideo
 from components.validation_report import Distribution, Duplicate, Leak, ValidationReport
 
@@ -72,7 +72,7 @@ def _find_duplicates(clips: Sequence[CheckedClip], labels: Labels) -> tuple[Dupl
     return tuple(
         Duplicate(
             clip_ids=tuple(clip.clip_id for clip in found),
-            videos=tuple(dict.fromkeys(_first_path(clip) for clip in found)),
+            videos=tuple(dict.fromkeys(first_path(clip.video) for clip in found)),
             splits=tuple(split for split in SPLITS if any(clip.split == split for clip in found)),
             label_names=tuple(dict.fromkeys(labels.label_names[clip.label] for clip in found)),
         )
@@ -87,7 +87,7 @@ def _find_leaks(clips: Sequence[CheckedClip]) -> tuple[Leak, ...]:
     for checked in clips:
         by_content[checked.video.sha256].append(checked.clip)
         by_group[checked.clip.group].append(checked.clip)
-    contents = [("content", _first_path(found[0]), found) for found in by_content.values()]
+    contents = [("content", first_path(found[0].video), found) for found in by_content.values()]
     groups = [("group", name, found) for name, found in by_group.items()]
     return tuple(
         Leak(
@@ -96,10 +96,6 @@ def _find_leaks(clips: Sequence[CheckedClip]) -> tuple[Leak, ...]:
         for kind, name, found in contents + groups
         if len({clip.split for clip in found}) > 1
     )
-
-
-def _first_path(clip: Clip) -> str:
-    return clip.video if isinstance(clip.video, str) else clip.video[0]
 
 
 def _distribution(values: Sequence[float]) -> Distribution | None:

@@ -18,6 +18,7 @@ from components.artifacts import (
     Clip,
     Labels,
     QuarantinedClip,
+    first_path,
     writable_folder,
     write_lines,
 )
@@ -123,7 +124,7 @@ def _quarantine(row: AnnotatedRow, annotations: Annotations, error: VideoError) 
         clip_id=row.clip_id,
         dataset=row.dataset,
         row=row.row,
-        video=row.video if isinstance(row.video, str) else row.video[0],
+        video=first_path(row.video),
         split=annotations.split_of[row.clip_id],
         label=annotations.label_of[row.clip_id],
         reason=error.reason,

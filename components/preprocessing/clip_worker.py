@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from components.artifacts import Clip
+from components.artifacts import Clip, first_path
 from components.config import VideoConfig
 from components.shards import encode_clip
 from components.video import VideoError, load_clip
@@ -83,7 +83,7 @@ def prepare_clip(job: Job) -> Prepared:
     )
     encoded = encode_clip(
         clip_id=clip.clip_id,
-        video=clip.video if isinstance(clip.video, str) else clip.video[0],
+        video=first_path(clip.video),
         label=clip.label,
         frames=loaded.frames,
         input_ids=input_ids,

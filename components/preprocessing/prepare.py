@@ -20,6 +20,7 @@ from components.artifacts import (
     PreparedIndex,
     QuarantinedClip,
     ShardInfo,
+    first_path,
     read_lines,
     writable_folder,
 )
@@ -222,7 +223,7 @@ def _quarantine(clip: Clip, error: VideoError) -> QuarantinedClip:
         clip_id=clip.clip_id,
         dataset=clip.dataset,
         row=clip.row,
-        video=clip.video if isinstance(clip.video, str) else clip.video[0],
+        video=first_path(clip.video),
         split=clip.split,
         label=clip.label,
         reason=error.reason,

@@ -10,7 +10,8 @@ import torch
 
 from components.config import RunConfig, TrainConfig
 
-_RENAMED = {"warmup_ratio", "resume_from_checkpoint", "overwrite_output_dir", "plot_loss", "report_to"}
+_OURS = {"do_train", "do_eval", "warmup_ratio", "resume_from_checkpoint", "overwrite_output_dir", "plot_loss"}
+"""Settings that transformers' arguments do not have, or that this project acts on itself."""
 
 
 def training_arguments(config: RunConfig, *, output_dir: Path, has_val: bool) -> Any:
@@ -22,21 +23,17 @@ def training_arguments(config: RunConfig, *, output_dir: Path, has_val: bool) ->
     from transformers import TrainingArguments
 
     train = config.train
-    known = train.model_dump(exclude=_RENAMED | {"output_dir", "do_train", "do_eval", "eval_strategy", "eval_steps"})
     return TrainingArguments(
-        **known
+        **train.model_dump(exclude=_OURS)
         | {
             "output_dir": str(output_dir),
             "warmup_steps": train.warmup_steps or train.warmup_ratio,
             "eval_strategy": eval_strategy(train, has_val=has_val),
-            "eval_steps": train.eval_steps,
-            "save_strategy": train.save_strategy,
             "activation_checkpointing": not config.model.disable_gradient_checkpointing,
             "report_to": [name for name in train.report_to if name != "mlflow"] or "none",
             "label_names": ["labels"],
             "remove_unused_columns": False,
-            "label_smoothing_factor": 0.0,
-            "include_num_input_tokens_seen": "no",
+            "label_smoothing_factor": 0.0,  # the classifier's own loss smooths
             "use_cpu": not torch.cuda.is_available(),
             "dataloader_pin_memory": torch.cuda.is_available(),
             "disable_tqdm": not sys.stderr.isatty(),

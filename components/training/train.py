@@ -13,13 +13,14 @@ from components.artifacts import CLIPS_DIR, PreparedIndex, Record, Split
 from components.base_model import load_base_model, training_dtype
 from components.clip_processor import ClipProcessor
 from components.config import RunConfig
+from components.config_files import check_trainable
 from components.model_files import ClassifierInfo, load_decoder
 from components.prepared_clips import PreparedClips
 from components.tracking import tracked_run
 from components.training.arguments import training_arguments
 from components.training.callbacks import LogLines
 from components.training.curves import draw_curves
-from components.training.trainable import check_method, log_parameter_table, prepare_backbone
+from components.training.trainable import log_parameter_table, prepare_backbone
 from components.training.trainer import ActionTrainer, load_weights
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,10 @@ def train_classifier(config: RunConfig, *, index: PreparedIndex, output_dir: Pat
 
     Raises:
         FileExistsError: `output_dir` holds an earlier run and neither resuming nor overwriting was asked for.
-        UnsupportedMethodError: the configuration asks for something this trainer does not do.
+        ConfigError: the configuration asks for something this trainer does not do.
         FileNotFoundError: the base model does not exist.
     """
-    check_method(config.method)
+    check_trainable(config)
     check_output_dir(config, output_dir)
     clips = {split: PreparedClips(index, split) for split, count in index.num_clips.items() if count}
     with tracked_run(config, step="training") as run:

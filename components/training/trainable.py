@@ -19,7 +19,7 @@ _PLAIN_NAMES = re.compile(r"[\w.]+(\s*,\s*[\w.]+)*")
 
 
 class UnsupportedMethodError(ValueError):
-    """A way of training that is read from users' files and not available here."""
+    """A way of training that the model does not allow; the message names the setting and what to do."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,6 @@ class ParameterGroup:
     name: str
     trainable: int
     total: int
-
-
-def check_method(method: MethodConfig) -> None:
-    """Refuses what a users' file may ask for and this trainer does not do.
-
-    Raises:
-        UnsupportedMethodError: names the setting and what to do.
-    """
-    if method.stage != "action_cls":
-        raise UnsupportedMethodError(f"stage = {method.stage}: only stage: action_cls can be trained")
-    if method.quantization_bit is not None:
-        raise UnsupportedMethodError(
-            f"quantization_bit = {method.quantization_bit}: quantized training is not available; remove it"
-        )
 
 
 def prepare_backbone(model: Any, method: MethodConfig) -> Any:

@@ -15,6 +15,7 @@ from components.clip_processor import ClipProcessor
 from components.config import RunConfig
 from components.model_files import (
     ADAPTER_CONFIG,
+    DECODER_FILE,
     ClassifierInfo,
     check_complete,
     load_decoder,
@@ -132,7 +133,7 @@ def load_weights(classifier: ActionClassifier, directory: Path, *, labels: Label
         ModelFilesError: the directory is incomplete, or for other labels.
     """
     check_complete(directory)
-    decoder = load_decoder(directory / "action_decoder.safetensors", labels=labels)
+    decoder = load_decoder(directory / DECODER_FILE, labels=labels)
     classifier.decoder.load_state_dict(decoder.state_dict())
     load_token_row(classifier, directory)
     if (directory / ADAPTER_CONFIG).is_file():

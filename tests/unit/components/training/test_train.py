@@ -5,9 +5,10 @@ import shutil
 import pytest
 import torch
 
+from components.config_files import ConfigError, check_trainable
 from components.model_files import ModelFilesError, load_classifier
 from components.training.train import build_trainer, check_output_dir, run_trainer
-from components.training.trainable import UnsupportedMethodError, check_method, lora_target, parameter_table
+from components.training.trainable import UnsupportedMethodError, lora_target, parameter_table
 
 
 @pytest.fixture
@@ -218,8 +219,8 @@ def test_lora_targets(make_trainer):
     ("settings", "message"), [({"stage": "sft"}, "only stage: action_cls"), ({"quantization_bit": 4}, "quantized")]
 )
 def test_methods_that_are_read_and_refused(make_config, settings, message):
-    with pytest.raises(UnsupportedMethodError, match=message):
-        check_method(make_config(**settings).method)
+    with pytest.raises(ConfigError, match=message):
+        check_trainable(make_config(**settings))
 
 
 def test_an_earlier_run_is_not_overwritten(make_config, tmp_path):
