@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from components.torchvision_compat import register_missing_operators
+from components.training_config import DecoderType
 
 register_missing_operators()
 
 from transformers.utils import ModelOutput  # noqa: E402
-
-DecoderType = Literal["linear", "mlp"]
 
 
 class ActionDecoder(nn.Module):

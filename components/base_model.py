@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from components.config import ModelConfig, RunConfig
+from components.config import RunConfig
 from components.model_path import check_model_path
+from components.training_config import ModelConfig
 
 _ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 

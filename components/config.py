@@ -8,84 +8,17 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-
-class Section(BaseModel):
-    """What all sections share: frozen, no unknown keys, field documentation from docstrings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
-
-
-class ModelConfig(Section):
-    """The base model."""
-
-    model_name_or_path: str | None = None
-    """Path of a local model directory, or the id of a model on the Hugging Face hub."""
-    model_revision: str = "main"
-    """Branch, tag or commit of a hub model."""
-    cache_dir: str | None = None
-    """Where downloaded models are kept; null is the Hugging Face default."""
-    trust_remote_code: bool = False
-    """Run modelling code that comes with the model."""
-    flash_attn: Literal["auto", "disabled", "sdpa", "fa2"] = "auto"
-    """Attention implementation: transformers' choice, eager, PyTorch SDPA, or FlashAttention-2."""
-    disable_gradient_checkpointing: bool = False
-    """Keep activations instead of computing them again in the backward pass: faster, more memory."""
-
-
-class MethodConfig(Section):
-    """What is trained, and how a clip becomes class logits."""
-
-    stage: Literal["action_cls", "sft", "pt", "rm", "ppo", "dpo", "kto"] = "action_cls"
-    """Training stage. Other stages of LLaMA-Factory are read, and refused by the training step."""
-    finetuning_type: Literal["lora", "full"] = "lora"
-    """Train LoRA matrices, or all weights of the language model."""
-    adapter_name_or_path: str | None = None
-    """Adapter directory to evaluate, export or serve."""
-    lora_rank: int = Field(8, ge=1)
-    """Rank of the LoRA matrices."""
-    lora_alpha: int | None = Field(None, ge=1)
-    """LoRA's scaling numerator; null is twice the rank."""
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout in front of the LoRA matrices."""
-    lora_target: str = "all"
-    """`all` linear layers of the language model, comma-separated names of its layers, or a regular expression
-    over full module names (anything that is not a plain list of names)."""
-    quantization_bit: Literal[4, 8] | None = None
-    """Quantize the frozen weights (QLoRA). Read, and refused by the training step."""
-    use_rslora: bool = False
-    """Scale LoRA by alpha / sqrt(rank) (rank-stabilised LoRA, arXiv:2312.03732)."""
-    use_dora: bool = False
-    """Weight-decomposed LoRA (arXiv:2402.09353)."""
-    freeze_vision_tower: bool = True
-    """Leave the vision tower untouched (full fine-tuning)."""
-    freeze_multi_modal_projector: bool = True
-    """Leave the projector between vision tower and language model untouched (full fine-tuning)."""
-    num_action_classes: int | None = Field(None, ge=2)
-    """Number of classes. Null counts the labels; a number that disagrees with the labels is an error."""
-    action_decoder_type: Literal["linear", "mlp"] = "linear"
-    """Classifier on the hidden state at the action token: one linear layer, or two with GELU."""
-    action_decoder_hidden_size: int | None = Field(None, ge=1)
-    """Width of the MLP decoder; null is the language model's hidden size."""
-    action_decoder_dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout between the two layers of the MLP decoder."""
-    action_decoder_path: str | None = None
-    """Directory or `action_decoder.safetensors` file to start the decoder from; null starts it at random."""
-    action_token: str = Field("<ACTION>", min_length=3)
-    """The special token whose hidden state is classified. It stands once in every sample."""
-    action_token_lr_scale: float = Field(0.1, ge=0)
-    """Learning rate of the action token's embedding row, as a share of `learning_rate`."""
-
-    @field_validator("lora_target", mode="before")
-    @classmethod
-    def _join_names(cls, value: Any) -> Any:
-        return ",".join(value) if isinstance(value, list) else value
-
-    @property
-    def resolved_lora_alpha(self) -> int:
-        """LoRA's alpha with its default applied."""
-        return self.lora_alpha if self.lora_alpha is not None else 2 * self.lora_rank
+from components.training_config import (
+    AugmentationConfig,
+    LossConfig,
+    MethodConfig,
+    ModelConfig,
+    Section,
+    SpeedConfig,
+    TrainConfig,
+)
 
 
 class DataConfig(Section):
@@ -146,6 +79,8 @@ class VideoConfig(Section):
     """Most pixels per frame; larger frames are scaled down, keeping their aspect."""
     video_min_pixels: int = Field(16 * 16, ge=1)
     """Fewest pixels per frame; smaller frames are scaled up, keeping their aspect."""
+    video_frame_candidates: int = Field(1, ge=1)
+    """Frames of training clips stored around each sampled moment, for `augment_temporal_jitter`."""
 
     @model_validator(mode="after")
     def _ordered_pixels(self) -> Self:
@@ -154,96 +89,6 @@ class VideoConfig(Section):
                 f"video_min_pixels = {self.video_min_pixels} is above video_max_pixels = {self.video_max_pixels}"
             )
         return self
-
-
-class TrainConfig(Section):
-    """The optimisation."""
-
-    do_train: bool = True
-    """Train. `do_train: false` with `do_eval: true` only evaluates `output_dir`."""
-    do_eval: bool = False
-    """Evaluate after training (`ivcp train`); the pipeline always evaluates."""
-    output_dir: str = "runs/output"
-    """Where `ivcp train` writes the adapter directory and its checkpoints."""
-    overwrite_output_dir: bool = False
-    """Allow a non-empty `output_dir` and start again in it."""
-    resume_from_checkpoint: str | bool | None = None
-    """Checkpoint to continue from, or true for the last one in `output_dir`."""
-    num_train_epochs: float = Field(3.0, gt=0)
-    """Passes over the training split."""
-    max_steps: int = -1
-    """Optimizer steps; above 0 it replaces `num_train_epochs`."""
-    per_device_train_batch_size: int = Field(8, ge=1)
-    """Clips per forward pass and process."""
-    per_device_eval_batch_size: int = Field(8, ge=1)
-    """Clips per forward pass in evaluation."""
-    gradient_accumulation_steps: int = Field(1, ge=1)
-    """Forward passes per optimizer step."""
-    learning_rate: float = Field(5e-5, gt=0)
-    """Peak learning rate."""
-    lr_scheduler_type: str = "linear"
-    """A scheduler of transformers: linear, cosine, constant, constant_with_warmup, …"""
-    warmup_ratio: float = Field(0.0, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises to its peak."""
-    warmup_steps: int = Field(0, ge=0)
-    """The same in steps; above 0 it replaces `warmup_ratio`."""
-    weight_decay: float = Field(0.0, ge=0)
-    """AdamW's weight decay; norms, biases and the action token's row are exempt."""
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    """AdamW's first momentum."""
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    """AdamW's second momentum."""
-    adam_epsilon: float = Field(1e-8, gt=0)
-    """AdamW's epsilon."""
-    max_grad_norm: float = Field(1.0, ge=0)
-    """Gradients are clipped to this norm; 0 does not clip."""
-    optim: str = "adamw_torch"
-    """An optimizer of transformers."""
-    label_smoothing_factor: float = Field(0.0, ge=0, lt=1)
-    """Label smoothing of the cross-entropy."""
-    bf16: bool = False
-    """bfloat16 mixed precision."""
-    fp16: bool = False
-    """float16 mixed precision."""
-    seed: int = 42
-    """Seed of initialisation, splits, data order and dropout."""
-    logging_steps: float = Field(500, gt=0)
-    """Steps between two log rows (below 1: share of all steps)."""
-    eval_strategy: Literal["no", "steps", "epoch"] | None = None
-    """When the validation split is measured; null is every epoch where there is one."""
-    eval_steps: float | None = Field(None, gt=0)
-    """Steps between two validations with `eval_strategy: steps`."""
-    save_strategy: Literal["no", "steps", "epoch"] = "steps"
-    """When checkpoints are written."""
-    save_steps: float = Field(500, gt=0)
-    """Steps between two checkpoints (below 1: share of all steps)."""
-    save_total_limit: int | None = Field(None, ge=1)
-    """Checkpoints to keep; older ones are deleted."""
-    save_only_model: bool = False
-    """Write checkpoints without optimizer state: smaller, and not resumable."""
-    load_best_model_at_end: bool = False
-    """End with the checkpoint that is best on the validation split."""
-    metric_for_best_model: str = "top1_accuracy"
-    """What "best" means."""
-    plot_loss: bool = False
-    """Draw the loss and accuracy curves into the output folder."""
-    dataloader_num_workers: int = Field(0, ge=0)
-    """Processes that assemble batches; 0 does it in the training process."""
-    report_to: tuple[str, ...] = ("mlflow",)
-    """Where metrics go besides the log files: mlflow, tensorboard, wandb, or none."""
-    run_name: str | None = None
-    """Display name of the run."""
-
-    @field_validator("eval_strategy", "save_strategy", mode="before")
-    @classmethod
-    def _yaml_no(cls, value: Any) -> Any:
-        return "no" if value is False else value  # YAML reads a bare `no` as false
-
-    @field_validator("report_to", mode="before")
-    @classmethod
-    def _as_names(cls, value: Any) -> Any:
-        names = value.split(",") if isinstance(value, str) else (value or ())
-        return tuple(name.strip() for name in names if name.strip() != "none")
 
 
 class EvaluationConfig(Section):
@@ -307,6 +152,9 @@ class RunConfig(Section):
     data: DataConfig = DataConfig()
     video: VideoConfig = VideoConfig()
     train: TrainConfig = TrainConfig()
+    loss: LossConfig = LossConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    speed: SpeedConfig = SpeedConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -5,10 +5,9 @@ NO_MEANING = {
         "overwrite_cache preprocessing_batch_size tokenized_path streaming buffer_size data_shared_file_system"
     ),
     "torchrun and the pipeline set up processes and their time-outs": (
-        "ddp_timeout ddp_backend ddp_find_unused_parameters local_rank ray_num_workers ray_init_kwargs "
-        "master_addr master_port"
+        "ddp_backend ddp_find_unused_parameters local_rank ray_num_workers ray_init_kwargs master_addr master_port"
     ),
-    "training runs in one process": "deepspeed fsdp fsdp_config accelerator_config",
+    "`fsdp` and `deepspeed` say all that is needed": "fsdp_config accelerator_config",
     "the model's own chat template is used": (
         "template tool_format default_system enable_thinking preserve_thinking train_on_prompt mask_history"
     ),
@@ -39,16 +38,14 @@ NO_MEANING = {
 """Reason → keys. Such a key is named in a warning and otherwise ignored."""
 
 REFUSED = {
-    "quantized training is not available: use finetuning_type: lora": (
-        "quantization_method quantization_type double_quantization quantization_device_map"
-    ),
+    "only bitsandbytes quantizes here: set quantization_bit": "quantization_method quantization_device_map",
     "this adapter or optimizer is not available: use finetuning_type: lora or full": (
         "pissa_init pissa_iter loraplus_lr_ratio loraplus_lr_embedding use_galore use_apollo use_badam "
         "use_llama_pro use_adam_mini use_muon oft_rank oft_block_size oft_target module_dropout additional_target "
-        "freeze_trainable_layers freeze_trainable_modules freeze_extra_modules create_new_adapter"
+        "freeze_trainable_modules freeze_extra_modules create_new_adapter"
     ),
     "the forward pass would change: not available": (
-        "rope_scaling shift_attn mixture_of_depths use_unsloth enable_liger_kernel neftune_noise_alpha "
+        "rope_scaling shift_attn mixture_of_depths use_unsloth neftune_noise_alpha "
         "train_from_scratch resize_vocab add_tokens add_special_tokens new_special_tokens_config"
     ),
     "quantized export is not available": (

@@ -57,11 +57,11 @@ def action_cls(
         video_fps: Frames per second to sample when `video_num_frames` is null.
         video_maxlen: Most frames per clip when sampling by `video_fps`.
         video_max_pixels: Most pixels per frame; larger frames are scaled down, keeping their aspect.
-        finetuning_type: Train LoRA matrices, or all weights of the language model.
+        finetuning_type: Train LoRA matrices, all weights of the language model, or only its last layers (`freeze`).
         lora_rank: Rank of the LoRA matrices.
-        action_decoder_type: Classifier on the hidden state at the action token: one linear layer, or two with
-            GELU.
-        learning_rate: Peak learning rate.
+        action_decoder_type: Classifier on the hidden state at the action token: one linear layer, two with GELU, or
+            transformer layers over the token's state, with the clip's own vision tokens or without.
+        learning_rate: Peak learning rate of the language model or its adapter, and of whatever has none of its own.
         num_train_epochs: Passes over the training split.
         per_device_train_batch_size: Clips per forward pass and process.
         gradient_accumulation_steps: Forward passes per optimizer step.

@@ -8,9 +8,23 @@ from typing import Any
 
 import torch
 
-from components.config import RunConfig, TrainConfig
+from components.config import RunConfig
+from components.training_config import TrainConfig
 
-_OURS = {"do_train", "do_eval", "warmup_ratio", "resume_from_checkpoint", "overwrite_output_dir", "plot_loss"}
+_OURS = {
+    "do_train",
+    "do_eval",
+    "warmup_ratio",
+    "resume_from_checkpoint",
+    "overwrite_output_dir",
+    "plot_loss",
+    "vision_tower_learning_rate",
+    "projector_learning_rate",
+    "action_decoder_learning_rate",
+    "early_stopping_steps",
+    "deepspeed",
+    "fsdp",
+}
 """Settings that transformers' arguments do not have, or that this project acts on itself."""
 
 
@@ -33,7 +47,6 @@ def training_arguments(config: RunConfig, *, output_dir: Path, has_val: bool) ->
             "report_to": [name for name in train.report_to if name != "mlflow"] or "none",
             "label_names": ["labels"],
             "remove_unused_columns": False,
-            "label_smoothing_factor": 0.0,  # the classifier's own loss smooths
             "use_cpu": not torch.cuda.is_available(),
             "dataloader_pin_memory": torch.cuda.is_available(),
             "disable_tqdm": not sys.stderr.isatty(),

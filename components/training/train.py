@@ -129,7 +129,7 @@ def build_classifier(config: RunConfig, *, index: PreparedIndex, processor: Clip
         decoder,
         action_token_id=processor.action_token_id,
         action_token_is_new=processor.action_token_is_new,
-        label_smoothing=config.train.label_smoothing_factor,
+        label_smoothing=config.loss.label_smoothing_factor,
     )
     if method.adapter_name_or_path:
         load_weights(classifier, Path(method.adapter_name_or_path), labels=index.labels)

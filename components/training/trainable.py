@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from components.action_model import ActionClassifier, language_model_of
-from components.config import MethodConfig
+from components.training_config import MethodConfig
 
 log = logging.getLogger(__name__)
 

@@ -106,7 +106,7 @@ def test_users_file_loads_unchanged_and_names_keys_without_meaning(tmp_path, cap
     assert config.data.dataset == ("VideoEspresso_stage3",)
     [warning] = [record.getMessage() for record in caplog.records]
     assert "overwrite_cache" in warning
-    assert "ddp_timeout" in warning
+    assert config.train.ddp_timeout == 180000000
 
 
 def test_users_file_of_another_stage_loads(tmp_path):
