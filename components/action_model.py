@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.model_families import accepted_inputs
 from components.torchvision_compat import register_missing_operators
 from components.training_config import DecoderType
 
@@ -126,11 +127,10 @@ class ActionClassifier(nn.Module):
 
     def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Tensor) -> Tensor:
         """The last hidden state at the action token, (batch, hidden_size): no vocabulary logits are computed."""
-        states = (
-            language_model_of(self.backbone)
-            .base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **vision)
-            .last_hidden_state
-        )
+        base = language_model_of(self.backbone).base_model
+        states = base(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **accepted_inputs(base, vision)
+        ).last_hidden_state
         positions = (input_ids == self.action_token_id).int().argmax(dim=1)
         picked: Tensor = states[torch.arange(len(positions), device=states.device), positions]
         return picked

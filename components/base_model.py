@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from components.config import RunConfig
+from components.model_families import check_architecture
 from components.model_path import check_model_path
 from components.training_config import ModelConfig
 
@@ -21,15 +22,21 @@ def load_base_model(
 
     Raises:
         FileNotFoundError: `model_name_or_path` is a path without a model.
+        UnsupportedModelError: the model reads no videos together with text.
     """
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     check_model_path(model_name_or_path)
+    name = str(model_name_or_path)
+    place: dict[str, Any] = {
+        "revision": settings.model_revision,
+        "cache_dir": settings.cache_dir,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    check_architecture(AutoConfig.from_pretrained(name, **place), name)
     model = AutoModelForImageTextToText.from_pretrained(
-        str(model_name_or_path),
-        revision=settings.model_revision,
-        cache_dir=settings.cache_dir,
-        trust_remote_code=settings.trust_remote_code,
+        name,
+        **place,
         attn_implementation=_ATTENTION[settings.flash_attn],
         dtype=dtype,
     )

@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from components.action_model import ActionClassifier, language_model_of
+from components.model_families import part_of, prefix_of
 from components.training_config import MethodConfig
 
 log = logging.getLogger(__name__)
 
-_PROJECTOR = re.compile(r"(^|\.)(merger|deepstack_merger_list|multi_modal_projector|connector|mlp1|resampler)\.")
 _PLAIN_NAMES = re.compile(r"[\w.]+(\s*,\s*[\w.]+)*")
 
 
@@ -39,23 +39,6 @@ def prepare_backbone(model: Any, method: MethodConfig) -> Any:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(_trains_in_full(part_of(name, model), method))
     return model
-
-
-def part_of(name: str, model: Any) -> str:
-    """The part of a transformers model that a parameter belongs to.
-
-    One of `language_model`, `vision_tower`, `projector`, `lm_head`.
-    """
-    if _PROJECTOR.search(name):
-        return "projector"
-    parts = {
-        "vision_tower": _prefix_of(model, model.get_encoder(modality="video")),
-        "language_model": _prefix_of(model, model.get_decoder()),
-    }
-    for part, prefix in parts.items():
-        if name.startswith(prefix):
-            return part
-    return "lm_head"
 
 
 def parameter_table(classifier: ActionClassifier) -> list[ParameterGroup]:
@@ -98,7 +81,7 @@ def lora_target(model: Any, target: str) -> str:
             f"{', '.join(sorted(linear))}"
         )
     alternatives = "|".join(re.escape(name) for name in sorted(names))
-    return rf"{re.escape(_prefix_of(model, decoder))}(.*\.)?({alternatives})"
+    return rf"{re.escape(prefix_of(model, decoder))}(.*\.)?({alternatives})"
 
 
 def _add_lora(model: Any, method: MethodConfig) -> Any:
@@ -121,11 +104,6 @@ def _trains_in_full(part: str, method: MethodConfig) -> bool:
     if part == "projector":
         return not method.freeze_multi_modal_projector
     return part == "language_model"
-
-
-def _prefix_of(model: Any, module: nn.Module) -> str:
-    name = next(name for name, candidate in model.named_modules() if candidate is module)
-    return f"{name}." if name else ""
 
 
 def _count(counts: dict[str, list[int]], part: str, parameter: nn.Parameter) -> None:
