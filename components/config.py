@@ -167,7 +167,7 @@ class RunConfig(Section):
         if self.method.action_decoder_hidden_size and self.method.action_decoder_type == "linear":
             raise ValueError(
                 "action_decoder_hidden_size has no meaning for action_decoder_type: linear; "
-                "remove it or choose action_decoder_type: mlp"
+                "remove it or choose action_decoder_type: mlp or transformer"
             )
         if self.train.load_best_model_at_end and not (self.data.val_size or self.data.eval_dataset):
             raise ValueError("load_best_model_at_end needs a validation split: set val_size or eval_dataset")

@@ -17,7 +17,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from components.action_model import ActionClassifier, ActionDecoder
+from components.action_decoder import ActionDecoder, DecoderShape
+from components.action_model import ActionClassifier
 from components.artifacts import LABELS_FILE, RUN_CONFIG_FILE, Labels, Message, Record
 from components.base_model import load_base_model, training_dtype
 from components.clip_processor import ClipProcessor, PreparedClip
@@ -150,9 +151,7 @@ def check_complete(directory: Path) -> None:
 def save_decoder(decoder: ActionDecoder, path: Path, *, labels: Labels) -> None:
     """Writes the decoder's weights, with its shape and its labels as metadata."""
     metadata = {
-        "decoder_type": decoder.decoder_type,
-        "hidden_size": str(decoder.hidden_size),
-        "decoder_hidden_size": str(decoder.decoder_hidden_size),
+        "shape": decoder.shape.model_dump_json(),
         "label_names": json.dumps(labels.label_names, ensure_ascii=False),
     }
     save_file({name: value.detach().cpu() for name, value in decoder.state_dict().items()}, path, metadata=metadata)
@@ -170,7 +169,7 @@ def load_decoder(path: Path, *, labels: Labels, dropout: float = 0.0) -> ActionD
     with safe_open(file, framework="pt") as opened:
         metadata: dict[str, str] = opened.metadata() or {}
         weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-    if "label_names" not in metadata:
+    if not {"shape", "label_names"} <= set(metadata):
         raise ModelFilesError(f"{file} holds no description of its decoder: it was not written by this project")
     names = tuple(json.loads(metadata["label_names"]))
     if names != labels.label_names:
@@ -178,13 +177,7 @@ def load_decoder(path: Path, *, labels: Labels, dropout: float = 0.0) -> ActionD
             f"{file} was trained for {len(names)} labels ({', '.join(names[:5])}, …), the data has "
             f"{labels.num_classes} ({', '.join(labels.label_names[:5])}, …): labels and their order must agree"
         )
-    decoder = ActionDecoder(
-        decoder_type="mlp" if metadata["decoder_type"] == "mlp" else "linear",
-        hidden_size=int(metadata["hidden_size"]),
-        num_classes=labels.num_classes,
-        decoder_hidden_size=int(metadata["decoder_hidden_size"]),
-        dropout=dropout,
-    )
+    decoder = ActionDecoder(DecoderShape.model_validate_json(metadata["shape"]), dropout=dropout)
     decoder.load_state_dict(weights)
     return decoder
 

@@ -68,7 +68,10 @@ def test_weight_decay_spares_the_row(make_trainer):
 
 
 @pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
-@pytest.mark.parametrize("settings", [{}, {"finetuning_type": "full"}, {"action_decoder_type": "mlp"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"finetuning_type": "full"}, {"action_decoder_type": "mlp"}, {"action_decoder_type": "transformer"}],
+)
 def test_final_directory_and_every_checkpoint_give_the_logits_training_saw(
     make_trainer, prepared_clips, tmp_path, settings
 ):
@@ -99,7 +102,10 @@ def _after(function, action):
     return wrapped
 
 
-@pytest.mark.parametrize("settings", [{"lora_dropout": 0.1}, {"finetuning_type": "full"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"lora_dropout": 0.1}, {"finetuning_type": "full"}, {"action_loss": "focal", "class_weights": "inverse"}],
+)
 def test_resuming_from_the_middle_repeats_the_losses(make_trainer, tmp_path, settings):
     whole = make_trainer(**settings)
     run_trainer(whole)
@@ -188,6 +194,10 @@ def test_training_starts_from_an_earlier_decoder(make_trainer, tmp_path):
     assert torch.equal(second.model.decoder.layers.weight, first.model.decoder.layers.weight)
     with pytest.raises(ModelFilesError, match="no action decoder at"):
         make_trainer(output_dir=tmp_path / "third", action_decoder_path=str(tmp_path / "nowhere"))
+    with pytest.raises(ModelFilesError, match="decoder_type linear instead of mlp"):
+        make_trainer(
+            output_dir=tmp_path / "third", action_decoder_path=str(tmp_path / "adapter"), action_decoder_type="mlp"
+        )
 
 
 def test_table_of_what_trains(make_trainer):
