@@ -137,7 +137,7 @@ class ClipProcessor:
                     width=frames.shape[2],
                 )
             ],
-            videos_kwargs=processor_settings(self.processor.video_processor),
+            videos_kwargs=processor_settings(self.processor.video_processor) | {"return_tensors": "pt"},
             return_mm_token_type_ids=True,
         )
         input_ids = np.asarray(encoded["input_ids"][0])
