@@ -12,7 +12,7 @@ from components.action_model import ActionClassifier
 from components.base_model import load_base_model
 from components.clip_processor import ClipProcessor
 from components.export.merge import merge_adapter
-from components.model_families import encode_vision, part_of, without_pixels
+from components.model_families import encode_vision, part_of, processor_settings, without_pixels
 from components.model_files import load_classifier
 from components.prompts import render_prompt
 from components.training.train import build_trainer, run_trainer
@@ -61,7 +61,7 @@ def test_tokens_and_pixels_are_those_of_the_familys_own_processor(classifier, pr
         text=[render_prompt(processor.processor, PROMPT, action_token="<ACTION>")],
         videos=[torch.from_numpy(clip.frames).permute(0, 3, 1, 2)],
         video_metadata=[VideoMetadata(total_num_frames=num_frames, fps=4.0, frames_indices=[*range(num_frames)])],
-        do_sample_frames=False,
+        videos_kwargs=processor_settings(processor.processor.video_processor),
         return_tensors="pt",
     )
     with torch.no_grad():
