@@ -32,9 +32,7 @@ def processor(base_model_dir, make_config):
 def classifier(base_model_dir, make_config, processor):
     torch.manual_seed(0)
     model = load_base_model(base_model_dir, settings=make_config().model)
-    shape = DecoderShape(
-        decoder_type="linear", hidden_size=model.config.get_text_config().hidden_size, num_classes=3
-    )
+    shape = DecoderShape(decoder_type="linear", hidden_size=model.config.get_text_config().hidden_size, num_classes=3)
     return ActionClassifier(model, ActionDecoder(shape), action_token_id=processor.action_token_id).eval()
 
 
@@ -97,7 +95,9 @@ def test_the_frames_and_their_order_matter(classifier, processor, prepared_clips
     clip = prepared_clip(processor, 1, num_frames=6)
     clip.frames[:3] = 255 - clip.frames[:3]
     reversed_frames = type(clip)(**{**vars(clip), "frames": clip.frames[::-1].copy()})
-    states = states_of(classifier, inputs_of(processor, [clip, reversed_frames, prepared_clip(processor, 1, num_frames=6)]))
+    states = states_of(
+        classifier, inputs_of(processor, [clip, reversed_frames, prepared_clip(processor, 1, num_frames=6)])
+    )
 
     for one, other in pairwise(states):
         assert (one - other).abs().max() > 1e-3
