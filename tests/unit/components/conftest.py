@@ -60,11 +60,13 @@ def prepared_clips(base_model_dir) -> list[PreparedClip]:
     return [prepared_clip(processor, number) for number in range(18)]
 
 
-def prepared_clip(processor: ClipProcessor, number: int, *, num_frames: int = 4) -> PreparedClip:
+def prepared_clip(
+    processor: ClipProcessor, number: int, *, num_frames: int = 4, size: tuple[int, int] = (32, 32)
+) -> PreparedClip:
     rng, label = np.random.default_rng(number), number % 3
-    frames = rng.integers(0, 60, (num_frames, 32, 32, 3), dtype=np.uint8)
+    frames = rng.integers(0, 60, (num_frames, *size, 3), dtype=np.uint8)
     if label:
-        frames[:, :, : 32 // label] += np.uint8(180)
+        frames[:, :, : size[1] // label] += np.uint8(180)
     input_ids, types = processor.tokenize(
         PROMPT, frames=frames, frame_indices=range(num_frames), source_fps=4.0, total_frames=num_frames
     )

@@ -120,8 +120,12 @@ def test_encoded_vision_gives_the_state_of_the_pixels_bit_for_bit(classifier, ba
 
 
 @each_family
-def test_clips_of_other_lengths_in_a_batch_change_no_logit(classifier, processor):
-    clips = [prepared_clip(processor, number, num_frames=length) for number, length in enumerate((2, 6, 4))]
+def test_clips_of_other_lengths_and_shapes_in_a_batch_change_no_logit(classifier, processor):
+    shapes = [(2, (32, 32)), (6, (90, 120)), (4, (640, 360))]
+    clips = [
+        prepared_clip(processor, number, num_frames=length, size=processor.frame_size(*size))
+        for number, (length, size) in enumerate(shapes)
+    ]
     with torch.no_grad():
         together = classifier(**inputs_of(processor, clips)).logits
         alone = torch.cat([classifier(**inputs_of(processor, [clip])).logits for clip in clips])
