@@ -7,7 +7,7 @@ from components.base_model import load_base_model
 from components.clip_processor import ClipProcessor
 from components.config import VideoConfig
 from components.config_files import config_from_settings
-from components.model_families import UnsupportedModelError, check_architecture, time_inputs
+from components.model_families import UnsupportedModelError, check_architecture, check_processor, time_inputs
 from pipelines.demo.tiny_model import build_tiny_model
 from pipelines.demo.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
 from tests.unit.components.conftest import prepared_clip
@@ -75,12 +75,20 @@ def test_an_encoder_decoder_is_refused():
         check_architecture(config, "Salesforce/instructblip-vicuna-7b")
 
 
+def test_a_processor_with_two_tokenizers_is_refused():
+    tokenizer = train_tokenizer()
+    processor = hf.InstructBlipVideoProcessor(hf.InstructBlipVideoVideoProcessor(), tokenizer, tokenizer)
+
+    with pytest.raises(UnsupportedModelError, match="here has a InstructBlipVideoProcessor with a qformer_tokenizer: "):
+        check_processor(processor, "here")
+
+
 def test_a_chat_template_without_videos_is_refused(tmp_path):
     directory = build_tiny_model(tmp_path / "tiny", warm_up=False)
     processor = load_processor(directory)
     processor.processor.chat_template = "{% for message in messages %}{{ message.content[-1].text }}{% endfor %}"
 
-    with pytest.raises(UnsupportedModelError, match=r"this Qwen2VLProcessor put no video into the prompt: expected one"):
+    with pytest.raises(UnsupportedModelError, match=r"Qwen2VLProcessor put no video into the prompt: expected one"):
         prepared_clip(processor, 0)
 
 
