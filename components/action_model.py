@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.action_decoder import ActionDecoder
+from components.model_families import accepted_inputs
 from components.torchvision_compat import register_missing_operators
 
 register_missing_operators()
@@ -112,11 +113,10 @@ class ActionClassifier(nn.Module):
 
     def token_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Tensor) -> Tensor:
         """The last hidden states of all tokens, (batch, tokens, hidden_size): no vocabulary logits are computed."""
-        states: Tensor = (
-            language_model_of(self.backbone)
-            .base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **vision)
-            .last_hidden_state
-        )
+        base = language_model_of(self.backbone).base_model
+        states: Tensor = base(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **accepted_inputs(base, vision)
+        ).last_hidden_state
         return states
 
     def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Tensor) -> Tensor:
