@@ -20,6 +20,7 @@ from components.training.augmentation import AugmentedClips
 from components.training.callbacks import LogLines
 from components.training.classifier import base_model_name, build_classifier
 from components.training.curves import draw_curves
+from components.training.run_record import RUN_RECORD_FILE, describe_run
 from components.training.trainable import log_parameter_table
 from components.training.trainer import ActionTrainer
 
@@ -63,9 +64,12 @@ def train_classifier(config: RunConfig, *, index: PreparedIndex, output_dir: Pat
     with tracked_run(config, step="training") as run:
         trainer = build_trainer(config, index=index, clips=clips, output_dir=output_dir, track=run.log_metrics)
         log_parameter_table(trainer.model)
+        record = describe_run(index, num_processes=trainer.args.world_size)
+        record.write(output_dir / RUN_RECORD_FILE)
+        run.set_tags(record.tags)
         result = run_trainer(trainer, resume_from=config.train.resume_from_checkpoint)
-        for picture in output_dir.glob("*.png"):
-            run.log_artifact(picture)
+        for path in (output_dir / RUN_RECORD_FILE, *output_dir.glob("*.png")):
+            run.log_artifact(path, folder="training")
     return result
 
 

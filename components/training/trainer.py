@@ -24,15 +24,16 @@ from components.model_files import (
     save_classifier_files,
 )
 from components.training.collator import TrainingCollator
+from components.training.metered_trainer import MeteredTrainer
 from components.training.parameter_groups import parameter_groups
 
 # Behind the imports above, which make torchvision importable where it is not.
-from transformers import Trainer, TrainingArguments  # isort: skip
+from transformers import TrainingArguments  # isort: skip
 
 log = logging.getLogger(__name__)
 
 
-class ActionTrainer(Trainer):  # type: ignore[misc]
+class ActionTrainer(MeteredTrainer):
     """Trains an `ActionClassifier` on prepared clips.
 
     Every directory it writes, checkpoints included, is a complete adapter directory.
