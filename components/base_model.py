@@ -85,6 +85,9 @@ def _bitsandbytes_config(config: Any, method: MethodConfig, dtype: torch.dtype) 
 
 
 def training_dtype(config: RunConfig) -> torch.dtype:
-    """Precision of the weights: bfloat16 for LoRA with `bf16`, else float32 (mixed precision casts as it goes)."""
-    is_lora = config.method.finetuning_type == "lora"
-    return torch.bfloat16 if config.train.bf16 and is_lora else torch.float32
+    """Precision of the weights: bfloat16 with `bf16` where none of them trains, else float32 (mixed precision casts)."""
+    method = config.method
+    is_decoder_only = method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0
+    is_frozen = method.freeze_vision_tower and method.freeze_multi_modal_projector
+    keeps_weights = method.finetuning_type == "lora" or (is_decoder_only and is_frozen)
+    return torch.bfloat16 if config.train.bf16 and keeps_weights else torch.float32
