@@ -85,7 +85,7 @@ def _bitsandbytes_config(config: Any, method: MethodConfig, dtype: torch.dtype) 
 
 
 def training_dtype(config: RunConfig) -> torch.dtype:
-    """Precision of the weights: bfloat16 with `bf16` where none of them trains, else float32 (mixed precision casts)."""
+    """Precision of the weights: bfloat16 with `bf16` where none of them trains, else float32."""
     method = config.method
     is_decoder_only = method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0
     is_frozen = method.freeze_vision_tower and method.freeze_multi_modal_projector
