@@ -40,27 +40,28 @@ def load_base_model(
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     check_model_path(model_name_or_path)
-    where: dict[str, Any] = {
+    name = str(model_name_or_path)
+    place: dict[str, Any] = {
         "revision": settings.model_revision,
         "cache_dir": settings.cache_dir,
         "trust_remote_code": settings.trust_remote_code,
     }
-    config = AutoConfig.from_pretrained(str(model_name_or_path), **where)
-    check_architecture(config, str(model_name_or_path))
+    config = AutoConfig.from_pretrained(name, **place)
+    check_architecture(config, name)
     quantized = (
-        {"quantization_config": _bitsandbytes_config(str(model_name_or_path), where, quantization, dtype)}
+        {"quantization_config": _bitsandbytes_config(config, quantization, dtype)}
         if quantization and quantization.quantization_bit
         else {}
     )
     model = AutoModelForImageTextToText.from_pretrained(
-        str(model_name_or_path), attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **where, **quantized
+        name, attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **place, **quantized
     )
     return model.eval()
 
 
-def _bitsandbytes_config(name: str, where: dict[str, Any], method: MethodConfig, dtype: torch.dtype) -> Any:
+def _bitsandbytes_config(config: Any, method: MethodConfig, dtype: torch.dtype) -> Any:
     """How bitsandbytes quantizes the linear layers of the language model; vision tower and projector stay exact."""
-    from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:
         raise QuantizationError(
@@ -68,7 +69,7 @@ def _bitsandbytes_config(name: str, where: dict[str, Any], method: MethodConfig,
             "or remove quantization_bit"
         )
     with torch.device("meta"):  # only the names of its modules are of interest
-        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name, **where))
+        model = AutoModelForImageTextToText.from_config(config)
     language_model = set(model.get_decoder().modules())
     exact = [
         name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module not in language_model
@@ -84,6 +85,9 @@ def _bitsandbytes_config(name: str, where: dict[str, Any], method: MethodConfig,
 
 
 def training_dtype(config: RunConfig) -> torch.dtype:
-    """Precision of the weights: bfloat16 for LoRA with `bf16`, else float32 (mixed precision casts as it goes)."""
-    is_lora = config.method.finetuning_type == "lora"
-    return torch.bfloat16 if config.train.bf16 and is_lora else torch.float32
+    """Precision of the weights: bfloat16 with `bf16` where none of them trains, else float32."""
+    method = config.method
+    is_decoder_only = method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0
+    is_frozen = method.freeze_vision_tower and method.freeze_multi_modal_projector
+    keeps_weights = method.finetuning_type == "lora" or (is_decoder_only and is_frozen)
+    return torch.bfloat16 if config.train.bf16 and keeps_weights else torch.float32

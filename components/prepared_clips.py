@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from components.artifacts import PreparedIndex, Split
 from components.clip_processor import PreparedClip
-from components.shards import find_shard, open_shard
+from components.shards import find_shard, open_shard, sampled_candidate
 
 
 class PreparedClips(Dataset[PreparedClip]):
@@ -20,8 +20,17 @@ class PreparedClips(Dataset[PreparedClip]):
     Shards are opened at the first read of each process, so that a copy for a DataLoader worker is a few paths.
     """
 
-    def __init__(self, index: PreparedIndex, split: Split, *, verify_checksums: bool = False) -> None:
+    def __init__(
+        self,
+        index: PreparedIndex,
+        split: Split,
+        *,
+        verify_checksums: bool = False,
+        keep_candidates: bool = False,
+    ) -> None:
         """Finds the shards, downloads those of an s3:// index, and checks their sizes.
+
+        With `keep_candidates`, clips keep all frames that are stored around each sampled moment.
 
         Raises:
             ShardError: a shard is missing, has another size, or, with `verify_checksums`, another content.
@@ -30,6 +39,7 @@ class PreparedClips(Dataset[PreparedClip]):
         shards = [shard for shard in index.shards if shard.split == split]
         self._paths = [find_shard(index.root_uri, shard, verify_checksum=verify_checksums) for shard in shards]
         self._starts = np.cumsum([0, *(shard.num_clips for shard in shards)])
+        self._keep_candidates = keep_candidates
         self._tables: dict[int, pa.Table] = {}
 
     def __len__(self) -> int:
@@ -40,7 +50,7 @@ class PreparedClips(Dataset[PreparedClip]):
             raise IndexError(f"clip {index} of {len(self)} in split {self.split}")
         index %= len(self)
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return _read_clip(self._table(shard), index - int(self._starts[shard]))
+        return _read_clip(self._table(shard), index - int(self._starts[shard]), self._keep_candidates)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_tables": {}}
@@ -51,8 +61,11 @@ class PreparedClips(Dataset[PreparedClip]):
         return self._tables[shard]
 
 
-def _read_clip(table: pa.Table, row: int) -> PreparedClip:
+def _read_clip(table: pa.Table, row: int, keep_candidates: bool) -> PreparedClip:
     frames = np.frombuffer(table["frames"][row].as_buffer(), dtype=np.uint8).reshape(table["shape"][row].as_py())
+    candidates = table["frame_candidates"][row].as_py()
+    if candidates > 1 and not keep_candidates:
+        frames, candidates = frames[sampled_candidate(candidates) :: candidates], 1
     return PreparedClip(
         clip_id=table["clip_id"][row].as_py(),
         video=table["video"][row].as_py(),
@@ -61,6 +74,9 @@ def _read_clip(table: pa.Table, row: int) -> PreparedClip:
         input_ids=_integers(table["input_ids"][row]),
         mm_token_type_ids=_integers(table["mm_token_type_ids"][row]),
         seconds_per_frame=table["seconds_per_frame"][row].as_py(),
+        frame_candidates=candidates,
+        answer_ids=_integers(table["answer_ids"][row]),
+        answer_start=table["answer_start"][row].as_py(),
     )
 
 

@@ -23,15 +23,17 @@ from components.model_files import (
     save_backbone,
     save_classifier_files,
 )
+from components.training.collator import TrainingCollator
+from components.training.metered_trainer import MeteredTrainer
 from components.training.parameter_groups import parameter_groups
 
 # Behind the imports above, which make torchvision importable where it is not.
-from transformers import Trainer, TrainingArguments  # isort: skip
+from transformers import TrainingArguments  # isort: skip
 
 log = logging.getLogger(__name__)
 
 
-class ActionTrainer(Trainer):  # type: ignore[misc]
+class ActionTrainer(MeteredTrainer):
     """Trains an `ActionClassifier` on prepared clips.
 
     Every directory it writes, checkpoints included, is a complete adapter directory.
@@ -54,10 +56,17 @@ class ActionTrainer(Trainer):  # type: ignore[misc]
         self.labels = labels
         self.run_config = config
         self.info = info
+        self.training_collator = TrainingCollator(
+            processor,
+            num_classes=labels.num_classes,
+            with_answers=config.method.action_cls_token_loss_weight > 0,
+            mixup_alpha=config.loss.mixup_alpha,
+            seed=config.train.seed,
+        )
         super().__init__(
             model=classifier,
             args=arguments,
-            data_collator=processor.collate,
+            data_collator=self.training_collator,
             train_dataset=train_clips,
             eval_dataset=val_clips,
             compute_metrics=accuracy,
@@ -72,6 +81,18 @@ class ActionTrainer(Trainer):  # type: ignore[misc]
         optimizer: torch.optim.Optimizer = optimizer_class(groups, **settings)
         self.optimizer = optimizer
         return optimizer
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Batches as they are predicted: without answers, never mixed."""
+        self.data_collator: Any = self.clip_processor.collate
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = self.training_collator
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """As `get_eval_dataloader`."""
+        return self.get_eval_dataloader(test_dataset)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Metrics of the validation split; leaves the random state as it was.

@@ -48,7 +48,10 @@ def load_model(directory):
     ("load", "came"),
     [
         (load_processor, r"text has a Qwen2Tokenizer and no processor for videos: a text model; expected a video"),
-        (load_model, r"text is a qwen2 model, which reads no images or videos; expected a video .* such as Qwen2-VL"),
+        (
+            load_model,
+            r"text is a qwen2 model, which reads no video with its text; expected .* such as Qwen2-VL",
+        ),
     ],
 )
 def test_a_text_model_is_refused(text_model, load, came):

@@ -7,7 +7,7 @@ import torch
 
 from components.config_files import ConfigError, check_trainable
 from components.model_files import ModelFilesError, load_classifier
-from components.training.train import check_output_dir, run_trainer
+from components.training.train import build_trainer, check_output_dir, run_trainer
 
 
 def losses(trainer):
@@ -143,6 +143,19 @@ def test_the_best_checkpoint_is_kept(make_trainer, prepared_clips):
 
     accuracies = [row["eval_top1_accuracy"] for row in trainer.state.log_history if "eval_top1_accuracy" in row]
     assert result.val_top1_accuracy == max(accuracies)
+
+
+def test_the_test_split_is_never_looked_at(make_config, make_index, prepared_clips, tmp_path):
+    class NeverRead:
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            raise AssertionError("training has read the test split")
+
+    clips = {"train": prepared_clips[:12], "val": prepared_clips[12:], "test": NeverRead()}
+    config = make_config(load_best_model_at_end=True, val_size=6, save_strategy="epoch", max_steps=4)
+    run_trainer(build_trainer(config, index=make_index(), clips=clips, output_dir=tmp_path / "adapter"))
 
 
 @pytest.mark.parametrize(
