@@ -165,8 +165,13 @@ class ClipProcessor:
         header, answer = render_answer(self.processor, messages, action_token=self.action_token)
         if not answer:
             return NO_ANSWER, 0
-        parts = [self.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (header, answer)]
+        parts = [self._tokenize_behind_action(text) for text in (header, answer)]
         return np.array([*parts[0], *parts[1]], dtype=np.int64), len(parts[0])
+
+    def _tokenize_behind_action(self, text: str) -> list[int]:
+        """Token ids of `text` as it continues a prompt: at the start of a text some tokenizers put a space (Llama)."""
+        ids: list[int] = self.processor.tokenizer(self.action_token + text, add_special_tokens=False)["input_ids"]
+        return ids[ids.index(self.action_token_id) + 1 :]
 
     def pixel_inputs(self, clips: Sequence[NDArray[np.uint8]]) -> Batch:
         """Normalised pixels of clips, each (num_frames, height, width, 3), in the model's own layout."""

@@ -17,6 +17,7 @@ IM_TEMPLATE = """
 {%- endfor -%}
 {{- '<|im_end|>\\n' -}}
 {%- endfor -%}
+{{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
 """
 VICUNA_TEMPLATE = """
 {%- for message in messages -%}
@@ -26,6 +27,7 @@ VICUNA_TEMPLATE = """
 {%- endfor -%}
 {{- ' ' -}}
 {%- endfor -%}
+{{- 'ASSISTANT:' if add_generation_prompt else '' -}}
 """
 
 

@@ -9,6 +9,7 @@ from transformers.video_utils import VideoMetadata
 
 from components.action_decoder import ActionDecoder, DecoderShape
 from components.action_model import ActionClassifier
+from components.artifacts import Message
 from components.base_model import load_base_model
 from components.clip_processor import ClipProcessor
 from components.export.merge import merge_adapter
@@ -67,6 +68,20 @@ def test_tokens_and_pixels_are_those_of_the_familys_own_processor(classifier, pr
 
     assert inputs["input_ids"][0].tolist() == clip.input_ids.tolist()
     torch.testing.assert_close(states[:, -1], states_of(classifier, inputs_of(processor, [clip])), atol=1e-6, rtol=0)
+
+
+@each_family
+def test_the_answers_tokens_are_those_of_the_whole_conversation(processor):
+    conversation = (*PROMPT, Message(role="assistant", content="The person is waving."))
+    answer, start = processor.tokenize_answer(conversation)
+    texts = [{"type": "text", "text": turn.content.removeprefix("<video>")} for turn in conversation]
+    turns = [{"role": "user", "content": [{"type": "video"}, texts[0]]}, {"role": "assistant", "content": [texts[1]]}]
+    text = processor.processor.apply_chat_template(turns, tokenize=False)
+    tokenizer = processor.processor.tokenizer
+    whole = tokenizer(text)["input_ids"]
+
+    assert whole[whole.index(processor.action_token_id) + 1 :] == answer.tolist()
+    assert tokenizer.decode(answer[start:]).lstrip().startswith("The person is waving.")
 
 
 @each_family
