@@ -12,6 +12,7 @@ from typing import Any, get_args
 import torch
 import transformers as hf
 
+from components.torchvision_compat import register_missing_operators
 from pipelines.demo.tiny_architectures import Architecture
 from pipelines.demo.tiny_model import build_tiny_model
 from pipelines.demo.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, train_vocabulary
@@ -37,6 +38,7 @@ def build_tiny_family(directory: Path, family: str, *, seed: int = 0) -> Path:
     """Writes a tiny model of `family`, a transformers model type, as a `from_pretrained` directory."""
     if family in get_args(Architecture):
         return build_tiny_model(directory, architecture=family, warm_up=False, seed=seed)
+    register_missing_operators()
     config, processor = _BUILDERS[family]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
