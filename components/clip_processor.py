@@ -16,6 +16,7 @@ from components.artifacts import Message
 from components.config import VideoConfig
 from components.model_families import (
     check_processor,
+    check_rendered,
     fixed_frame_size,
     frame_step,
     processor_settings,
@@ -134,9 +135,14 @@ class ClipProcessor:
 
         `frames` is (num_frames, height, width, 3) at `frame_size`; the rest says where they stood in the video
         (models that write time stamps into the prompt need it).
+
+        Raises:
+            UnsupportedModelError: the chat template puts no video into the prompt.
         """
+        text = render_prompt(self.processor, messages, action_token=self.action_token)
+        check_rendered(self.processor, text)
         encoded = self.processor(
-            text=[render_prompt(self.processor, messages, action_token=self.action_token)],
+            text=[text],
             videos=[_channels_first(frames)],
             video_metadata=[
                 VideoMetadata(
@@ -147,7 +153,7 @@ class ClipProcessor:
                     width=frames.shape[2],
                 )
             ],
-            videos_kwargs=processor_settings(self.processor.video_processor),
+            videos_kwargs=processor_settings(self.processor.video_processor) | {"return_tensors": "pt"},
             return_mm_token_type_ids=True,
         )
         input_ids = np.asarray(encoded["input_ids"][0])

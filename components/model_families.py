@@ -61,7 +61,7 @@ def check_architecture(config: Any, source: str) -> None:
     kind = config.model_type
     offered: Mapping[str, str] = config.to_dict().get("auto_map") or {}
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and "AutoModelForImageTextToText" not in offered:
-        raise UnsupportedModelError(f"{source} is a {kind} model, which reads no video with its text; {_EXPECTED}")
+        raise UnsupportedModelError(f"{source} is a {kind} model, which reads no images or videos; {_EXPECTED}")
     if kind not in VIDEO_PROCESSOR_MAPPING_NAMES and not offered:
         raise UnsupportedModelError(f"{source} is a {kind} model, which reads images but no videos; {_EXPECTED}")
     if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
@@ -123,25 +123,31 @@ def processor_settings(video_processor: Any) -> dict[str, Any]:
     return {name: value for name, value in _OURS.items() if name in names}
 
 
+def check_rendered(processor: Any, text: str) -> None:
+    """Checks that the chat template wrote the video into a prompt.
+
+    Raises:
+        UnsupportedModelError: it did not.
+    """
+    if processor.video_token not in text:
+        raise UnsupportedModelError(
+            f"the chat template of this {type(processor).__name__} put no video into the prompt: expected one that "
+            f'writes {processor.video_token} for content of {{"type": "video"}}; take the chat template of the '
+            "family's video model"
+        )
+
+
 def vision_token_types(
     processor: Any, input_ids: NDArray[np.int64], token_types: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Modality of tokens, (num_tokens,): not 0 exactly where a vision feature goes, in the processor's own numbers.
 
     Some processors mark the tokens around a frame too (InternVL's `<img>`), which are text to the model.
-
-    Raises:
-        UnsupportedModelError: there is no vision token: the chat template writes no videos.
     """
     # Families whose videos are images to the model have one of the two only.
     ids = [getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video")]
     placeholders = np.isin(input_ids, [token_id for token_id in ids if token_id is not None])
     types: NDArray[np.int64] = np.where(placeholders, token_types, 0)
-    if not types.any():
-        raise UnsupportedModelError(
-            f"the chat template of this {type(processor).__name__} put no video into the prompt: expected one that "
-            'writes a placeholder for content of {"type": "video"}; take the chat template of the family\'s video model'
-        )
     return types
 
 

@@ -114,6 +114,16 @@ def test_same_seed_same_losses(make_trainer, tmp_path):
     assert losses(other) != losses(first)
 
 
+def test_computing_activations_again_changes_no_loss(make_trainer, tmp_path):
+    kept = make_trainer(disable_gradient_checkpointing=True)
+    run_trainer(kept)
+    again = make_trainer(output_dir=tmp_path / "again", disable_gradient_checkpointing=False)
+    run_trainer(again)
+
+    assert any(getattr(module, "gradient_checkpointing", False) for module in again.model.modules())
+    assert losses(again) == pytest.approx(losses(kept), abs=1e-6)
+
+
 def test_accumulated_small_batches_equal_one_large_batch(make_trainer, tmp_path):
     large = make_trainer(per_device_train_batch_size=6, max_steps=2)
     run_trainer(large)
