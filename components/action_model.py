@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from components.torchvision_compat import register_missing_operators
 from components.training_config import DecoderType
+from components.vision_features import encoder_outputs
 
 register_missing_operators()
 
@@ -109,12 +110,12 @@ class ActionClassifier(nn.Module):
         self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, **vision: Tensor
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, **vision: Any
     ) -> ActionOutput:
         """Class logits of a batch, and the mean cross-entropy where `labels`, (batch,), are given.
 
         `input_ids` and `attention_mask` are (batch, tokens), right-padded; `vision` holds the pixel tensors
-        that the model's processor made.
+        that the model's processor made, or, in their place, `vision_features`: what the tower made of them before.
         """
         logits = self.decoder(self.action_states(input_ids, attention_mask, **vision)).float()
         loss = (
@@ -124,8 +125,10 @@ class ActionClassifier(nn.Module):
         )
         return ActionOutput(loss=loss, logits=logits)
 
-    def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Tensor) -> Tensor:
+    def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
         """The last hidden state at the action token, (batch, hidden_size): no vocabulary logits are computed."""
+        if "vision_features" in vision:
+            vision["mm_encoder_outputs"] = encoder_outputs(vision.pop("vision_features"))
         states = (
             language_model_of(self.backbone)
             .base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **vision)

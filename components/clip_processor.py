@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,22 @@ from transformers import AutoProcessor  # noqa: E402
 from transformers.video_utils import VideoMetadata  # noqa: E402
 
 Batch = dict[str, torch.Tensor]
+
+
+class TokenisedClip(Protocol):
+    """What a batch of tokens is made of."""
+
+    @property
+    def label(self) -> int:
+        """The class."""
+
+    @property
+    def input_ids(self) -> NDArray[np.int64]:
+        """(num_tokens,)."""
+
+    @property
+    def mm_token_type_ids(self) -> NDArray[np.int64]:
+        """(num_tokens,)."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +160,10 @@ class ClipProcessor:
 
     def collate(self, clips: Sequence[PreparedClip]) -> Batch:
         """A right-padded batch: token tensors are (batch, longest), `labels` is (batch,)."""
+        return self.collate_tokens(clips) | self.pixel_inputs([clip.frames for clip in clips])
+
+    def collate_tokens(self, clips: Sequence[TokenisedClip]) -> Batch:
+        """The batch of `collate` without its pixels."""
         longest = max(len(clip.input_ids) for clip in clips)
         pad_id = self.processor.tokenizer.pad_token_id or 0
         batch: Batch = {
@@ -157,7 +177,7 @@ class ClipProcessor:
             batch["input_ids"][row, :length] = torch.from_numpy(clip.input_ids)
             batch["attention_mask"][row, :length] = 1
             batch["mm_token_type_ids"][row, :length] = torch.from_numpy(clip.mm_token_type_ids)
-        return batch | self.pixel_inputs([clip.frames for clip in clips])
+        return batch
 
 
 def add_action_token(tokenizer: Any, action_token: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
@@ -27,6 +30,7 @@ class PreparedClips(Dataset[PreparedClip]):
             ShardError: a shard is missing, has another size, or, with `verify_checksums`, another content.
         """
         self.split = split
+        self._with_frames = True
         shards = [shard for shard in index.shards if shard.split == split]
         self._paths = [find_shard(index.root_uri, shard, verify_checksum=verify_checksums) for shard in shards]
         self._starts = np.cumsum([0, *(shard.num_clips for shard in shards)])
@@ -40,7 +44,25 @@ class PreparedClips(Dataset[PreparedClip]):
             raise IndexError(f"clip {index} of {len(self)} in split {self.split}")
         index %= len(self)
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return _read_clip(self._table(shard), index - int(self._starts[shard]))
+        return _read_clip(self._table(shard), index - int(self._starts[shard]), with_frames=self._with_frames)
+
+    def without_frames(self) -> PreparedClips:
+        """The same clips with no frames, (0, 0, 0, 3), whose bytes are then never read."""
+        light = copy(self)
+        light._with_frames = False
+        return light
+
+    def token_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each clip, (len(self),), read from one column."""
+        return self._column(lambda table: pc.list_value_length(table["input_ids"]))
+
+    def labels(self) -> NDArray[np.int64]:
+        """The label of each clip, (len(self),), read from one column."""
+        return self._column(lambda table: table["label"])
+
+    def _column(self, read: Callable[[pa.Table], Any]) -> NDArray[np.int64]:
+        columns = [read(open_shard(path)).to_numpy() for path in self._paths]  # not kept open
+        return np.concatenate(columns).astype(np.int64) if columns else np.zeros(0, dtype=np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_tables": {}}
@@ -51,16 +73,21 @@ class PreparedClips(Dataset[PreparedClip]):
         return self._tables[shard]
 
 
-def _read_clip(table: pa.Table, row: int) -> PreparedClip:
-    frames = np.frombuffer(table["frames"][row].as_buffer(), dtype=np.uint8).reshape(table["shape"][row].as_py())
+def _read_clip(table: pa.Table, row: int, *, with_frames: bool) -> PreparedClip:
+    frames = _read_frames(table, row) if with_frames else np.zeros((0, 0, 0, 3), dtype=np.uint8)
     return PreparedClip(
         clip_id=table["clip_id"][row].as_py(),
         video=table["video"][row].as_py(),
         label=table["label"][row].as_py(),
-        frames=frames.copy(),  # torch refuses read-only memory
+        frames=frames,
         input_ids=_integers(table["input_ids"][row]),
         mm_token_type_ids=_integers(table["mm_token_type_ids"][row]),
     )
+
+
+def _read_frames(table: pa.Table, row: int) -> NDArray[np.uint8]:
+    stored = np.frombuffer(table["frames"][row].as_buffer(), dtype=np.uint8)
+    return stored.reshape(table["shape"][row].as_py()).copy()  # torch refuses read-only memory
 
 
 def _integers(values: Any) -> NDArray[np.int64]:

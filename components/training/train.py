@@ -20,8 +20,10 @@ from components.tracking import tracked_run
 from components.training.arguments import training_arguments
 from components.training.callbacks import LogLines
 from components.training.curves import draw_curves
+from components.training.processes import Processes
 from components.training.trainable import log_parameter_table, prepare_backbone
 from components.training.trainer import ActionTrainer, load_weights
+from components.training.vision_cache import VisionCache
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +91,12 @@ def build_trainer(
         cache_dir=config.model.cache_dir,
         trust_remote_code=config.model.trust_remote_code,
     )
+    classifier = build_classifier(config, index=index, processor=processor)
+    arguments = training_arguments(config, output_dir=output_dir, has_val="val" in clips)
+    clips = VisionCache(config, index, classifier, processor, Processes.of(arguments)).replace(clips)
     trainer = ActionTrainer(
-        build_classifier(config, index=index, processor=processor),
-        arguments=training_arguments(config, output_dir=output_dir, has_val="val" in clips),
+        classifier,
+        arguments=arguments,
         processor=processor,
         labels=index.labels,
         config=config,

@@ -22,6 +22,7 @@ from components.model_files import (
     load_token_row,
     save_classifier_files,
 )
+from components.training.cached_clips import ClipCollator
 
 # Behind the imports above, which make torchvision importable where it is not.
 from transformers import Trainer, TrainingArguments  # isort: skip
@@ -55,7 +56,7 @@ class ActionTrainer(Trainer):  # type: ignore[misc]
         super().__init__(
             model=classifier,
             args=arguments,
-            data_collator=processor.collate,
+            data_collator=ClipCollator(processor),
             train_dataset=train_clips,
             eval_dataset=val_clips,
             compute_metrics=accuracy,
