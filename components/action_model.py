@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,47 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.action_decoder import ActionDecoder
 from components.torchvision_compat import register_missing_operators
-from components.training_config import DecoderType
 from components.vision_features import encoder_outputs
 
 register_missing_operators()
 
 from transformers.utils import ModelOutput  # noqa: E402
 
+_NO_ANSWER = -100
 
-class ActionDecoder(nn.Module):
-    """Maps the hidden state at the action token, (batch, hidden_size), to class logits, (batch, num_classes)."""
-
-    def __init__(
-        self,
-        *,
-        decoder_type: DecoderType,
-        hidden_size: int,
-        num_classes: int,
-        decoder_hidden_size: int | None = None,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.decoder_type = decoder_type
-        self.hidden_size = hidden_size
-        self.num_classes = num_classes
-        self.decoder_hidden_size = decoder_hidden_size or hidden_size
-        self.layers: nn.Module = (
-            nn.Linear(hidden_size, num_classes)
-            if decoder_type == "linear"
-            else nn.Sequential(
-                nn.Linear(hidden_size, self.decoder_hidden_size),
-                nn.GELU(),
-                nn.Dropout(dropout),
-                nn.Linear(self.decoder_hidden_size, num_classes),
-            )
-        )
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Class logits, (batch, num_classes), in the decoder's own precision."""
-        logits: Tensor = self.layers(states.to(next(self.parameters()).dtype))
-        return logits
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of logits, (batch, num_classes), and labels: ids, (batch,), or probabilities, (batch, num_classes)."""
 
 
 @dataclass
@@ -72,7 +44,8 @@ class ActionClassifier(nn.Module):
         decoder: maps the state to class logits.
         action_token_id: id of the action token; it stands exactly once in every row of `input_ids`.
         action_token_is_new: the backbone has never seen the token, so that its row starts at the embedding's mean.
-        label_smoothing: of the cross-entropy.
+        training_loss: what training minimises; null is cross-entropy, which evaluation always takes.
+        token_loss_weight: of the language-model loss on the answer, where a batch has `answer_labels`.
     """
 
     accepts_loss_kwargs = False
@@ -85,13 +58,15 @@ class ActionClassifier(nn.Module):
         *,
         action_token_id: int,
         action_token_is_new: bool = True,
-        label_smoothing: float = 0.0,
+        training_loss: Loss | None = None,
+        token_loss_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder = decoder
         self.action_token_id = action_token_id
-        self.label_smoothing = label_smoothing
+        self.training_loss = training_loss or functional.cross_entropy
+        self.token_loss_weight = token_loss_weight
         embedding = self.backbone.get_input_embeddings()
         self.action_token_row = nn.Parameter(
             initial_row(embedding.weight, None if action_token_is_new else action_token_id)
@@ -110,33 +85,57 @@ class ActionClassifier(nn.Module):
         self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, **vision: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor | None = None,
+        answer_labels: Tensor | None = None,
+        **vision: Any,
     ) -> ActionOutput:
-        """Class logits of a batch, and the mean cross-entropy where `labels`, (batch,), are given.
+        """Class logits of a batch, and the mean loss where `labels`, (batch,), are given.
 
-        `input_ids` and `attention_mask` are (batch, tokens), right-padded; `vision` holds the pixel tensors
-        that the model's processor made, or, in their place, `vision_features`: what the tower made of them before.
+        `input_ids` and `attention_mask` are (batch, tokens), right-padded; `vision` holds what else the model's
+        processor made, or, in place of pixels, `vision_features` that the tower made of them before. `answer_labels`,
+        (batch, tokens), repeats the answer's ids behind the action token and is -100 elsewhere; only training reads it.
         """
-        logits = self.decoder(self.action_states(input_ids, attention_mask, **vision)).float()
-        loss = (
-            functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing if self.training else 0.0)
-            if labels is not None
-            else None
-        )
+        states = self.token_states(input_ids, attention_mask, **vision)
+        at_action = self._at_action(states, input_ids)
+        if self.decoder.reads_vision_states:
+            logits = self.decoder(at_action, states, vision["mm_token_type_ids"] != 0).float()
+        else:
+            logits = self.decoder(at_action).float()
+        if labels is None:
+            return ActionOutput(logits=logits)
+        loss = (self.training_loss if self.training else functional.cross_entropy)(logits, labels)
+        if self.training and answer_labels is not None:
+            loss = loss + self.token_loss_weight * self._token_loss(states, answer_labels)
         return ActionOutput(loss=loss, logits=logits)
 
-    def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
-        """The last hidden state at the action token, (batch, hidden_size): no vocabulary logits are computed."""
+    def token_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
+        """The last hidden states of all tokens, (batch, tokens, hidden_size): no vocabulary logits are computed."""
         if "vision_features" in vision:
             vision["mm_encoder_outputs"] = encoder_outputs(vision.pop("vision_features"))
-        states = (
+        states: Tensor = (
             language_model_of(self.backbone)
             .base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **vision)
             .last_hidden_state
         )
+        return states
+
+    def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
+        """The last hidden state at the action token, (batch, hidden_size)."""
+        return self._at_action(self.token_states(input_ids, attention_mask, **vision), input_ids)
+
+    def _at_action(self, states: Tensor, input_ids: Tensor) -> Tensor:
         positions = (input_ids == self.action_token_id).int().argmax(dim=1)
-        picked: Tensor = states[torch.arange(len(positions), device=states.device), positions]
-        return picked
+        return states[torch.arange(len(positions), device=states.device), positions]
+
+    def _token_loss(self, states: Tensor, answer_labels: Tensor) -> Tensor:
+        """Mean cross-entropy of the answer's tokens; vocabulary logits exist only where one is predicted."""
+        wanted = answer_labels[:, 1:]
+        here = wanted != _NO_ANSWER
+        logits = language_model_of(self.backbone).get_output_embeddings()(states[:, :-1][here])
+        return functional.cross_entropy(logits.float(), wanted[here])
 
     def _hide_action_token(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self._ids = inputs[0]

@@ -2,38 +2,83 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from components.config import RunConfig
 from components.model_path import check_model_path
-from components.training_config import ModelConfig
+from components.training_config import MethodConfig, ModelConfig
+from components.vision_attention import batch_vision_attention
 
 _ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 
 
+class QuantizationError(RuntimeError):
+    """Quantized weights that this machine cannot hold; the message says what to do."""
+
+
 def load_base_model(
-    model_name_or_path: str | Path, *, settings: ModelConfig, dtype: torch.dtype = torch.float32
+    model_name_or_path: str | Path,
+    *,
+    settings: ModelConfig,
+    dtype: torch.dtype = torch.float32,
+    quantization: MethodConfig | None = None,
 ) -> Any:
     """A transformers image-text-to-text model in evaluation mode.
 
+    `quantization` quantizes the language model's linear layers, where its `quantization_bit` is set.
+
     Raises:
         FileNotFoundError: `model_name_or_path` is a path without a model.
+        QuantizationError: the weights cannot be quantized here.
     """
     from transformers import AutoModelForImageTextToText
 
     check_model_path(model_name_or_path)
-    model = AutoModelForImageTextToText.from_pretrained(
-        str(model_name_or_path),
-        revision=settings.model_revision,
-        cache_dir=settings.cache_dir,
-        trust_remote_code=settings.trust_remote_code,
-        attn_implementation=_ATTENTION[settings.flash_attn],
-        dtype=dtype,
+    where = {
+        "revision": settings.model_revision,
+        "cache_dir": settings.cache_dir,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    quantized = (
+        {"quantization_config": _bitsandbytes_config(str(model_name_or_path), where, quantization, dtype)}
+        if quantization and quantization.quantization_bit
+        else {}
     )
+    model = AutoModelForImageTextToText.from_pretrained(
+        str(model_name_or_path), attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **where, **quantized
+    )
+    batch_vision_attention(model)
     return model.eval()
+
+
+def _bitsandbytes_config(name: str, where: dict[str, Any], method: MethodConfig, dtype: torch.dtype) -> Any:
+    """How bitsandbytes quantizes the linear layers of the language model; vision tower and projector stay exact."""
+    from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise QuantizationError(
+            f"quantization_bit = {method.quantization_bit} needs the package bitsandbytes: pip install bitsandbytes, "
+            "or remove quantization_bit"
+        )
+    with torch.device("meta"):  # only the names of its modules are of interest
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name, **where))
+    language_model = set(model.get_decoder().modules())
+    exact = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module not in language_model
+    ]
+    return BitsAndBytesConfig(
+        load_in_4bit=method.quantization_bit == 4,
+        load_in_8bit=method.quantization_bit == 8,
+        bnb_4bit_quant_type=method.quantization_type,
+        bnb_4bit_use_double_quant=method.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=exact,
+    )
 
 
 def training_dtype(config: RunConfig) -> torch.dtype:

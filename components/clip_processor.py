@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,22 +24,6 @@ from transformers import AutoProcessor  # noqa: E402
 from transformers.video_utils import VideoMetadata  # noqa: E402
 
 Batch = dict[str, torch.Tensor]
-
-
-class TokenisedClip(Protocol):
-    """What a batch of tokens is made of."""
-
-    @property
-    def label(self) -> int:
-        """The class."""
-
-    @property
-    def input_ids(self) -> NDArray[np.int64]:
-        """(num_tokens,)."""
-
-    @property
-    def mm_token_type_ids(self) -> NDArray[np.int64]:
-        """(num_tokens,)."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +146,7 @@ class ClipProcessor:
         """A right-padded batch: token tensors are (batch, longest), `labels` is (batch,)."""
         return self.collate_tokens(clips) | self.pixel_inputs([clip.frames for clip in clips])
 
-    def collate_tokens(self, clips: Sequence[TokenisedClip]) -> Batch:
+    def collate_tokens(self, clips: Sequence[PreparedClip]) -> Batch:
         """The batch of `collate` without its pixels."""
         longest = max(len(clip.input_ids) for clip in clips)
         pad_id = self.processor.tokenizer.pad_token_id or 0

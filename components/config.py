@@ -167,7 +167,23 @@ class RunConfig(Section):
         if self.method.action_decoder_hidden_size and self.method.action_decoder_type == "linear":
             raise ValueError(
                 "action_decoder_hidden_size has no meaning for action_decoder_type: linear; "
-                "remove it or choose action_decoder_type: mlp"
+                "remove it or choose action_decoder_type: mlp or transformer"
+            )
+        bits, finetuning_type = self.method.quantization_bit, self.method.finetuning_type
+        if bits and finetuning_type != "lora":
+            raise ValueError(
+                f"quantization_bit = {bits} with finetuning_type: {finetuning_type}: quantized weights cannot be "
+                "trained; choose finetuning_type: lora, or remove quantization_bit"
+            )
+        if self.method.head_sweep and (finetuning_type, self.method.freeze_trainable_layers) != ("freeze", 0):
+            raise ValueError(
+                "head_sweep needs a frozen backbone: set finetuning_type: freeze, freeze_trainable_layers: 0"
+            )
+        if self.train.deepspeed and self.train.fsdp:
+            raise ValueError("deepspeed and fsdp exclude each other: keep one")
+        if self.augmentation.augment_temporal_jitter and self.video.video_frame_candidates == 1:
+            raise ValueError(
+                "augment_temporal_jitter needs stored frames to choose from: set video_frame_candidates: 3"
             )
         if self.train.load_best_model_at_end and not (self.data.val_size or self.data.eval_dataset):
             raise ValueError("load_best_model_at_end needs a validation split: set val_size or eval_dataset")

@@ -1,7 +1,8 @@
 """The adapter directory and the model directory: what is in them, and how they are written and read.
 
 Both hold the decoder, the action token's row, the labels, the run configuration, the tokenizer and the
-processor. An adapter directory adds peft's files (or full weights); a model directory holds merged weights.
+processor. An adapter directory adds peft's files, the weights that `freeze` trained, or full weights; a model
+directory holds merged weights.
 Nothing falls back to random weights: an incomplete or untrained directory is an error.
 """
 
@@ -15,20 +16,26 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from components.action_model import ActionClassifier, ActionDecoder
+from components.action_decoder import ActionDecoder, DecoderShape
+from components.action_model import ActionClassifier, language_model_of
 from components.artifacts import LABELS_FILE, RUN_CONFIG_FILE, Labels, Message, Record
 from components.base_model import load_base_model, training_dtype
 from components.clip_processor import ClipProcessor, PreparedClip
 from components.config import RunConfig
 from components.config_files import read_saved_config, save_config
+from components.training_config import MethodConfig
 
 DECODER_FILE = "action_decoder.safetensors"
 TOKEN_ROW_FILE = "action_token.safetensors"
 CLASSIFIER_FILE = "action_classifier.json"
 ADAPTER_CONFIG = "adapter_config.json"
+TRAINED_WEIGHTS = "trained_weights.safetensors"
+"""The backbone's weights that training changed, by name; the others are the base model's."""
 MODEL_CONFIG = "config.json"
+_BACKBONE_FILES = (ADAPTER_CONFIG, TRAINED_WEIGHTS, MODEL_CONFIG)
+"""One of these says how the backbone's weights are stored."""
 _REQUIRED = (DECODER_FILE, TOKEN_ROW_FILE, CLASSIFIER_FILE, LABELS_FILE, RUN_CONFIG_FILE)
 
 
@@ -95,12 +102,18 @@ def save_classifier_files(
 
 
 def load_classifier(
-    directory: Path, *, device: str = "cpu", base_model: str | None = None, dtype: torch.dtype | None = None
+    directory: Path,
+    *,
+    device: str = "cpu",
+    base_model: str | None = None,
+    dtype: torch.dtype | None = None,
+    quantize: bool = True,
 ) -> LoadedClassifier:
     """Reads an adapter directory or a model directory.
 
     `base_model` replaces the base model that an adapter was trained on, where that lies elsewhere now; `dtype` is
-    the precision of the backbone, by default that of training.
+    the precision of the backbone, by default that of training. A base model that was quantized for training is
+    quantized again, unless `quantize` is false.
 
     Raises:
         ModelFilesError: files are missing, do not fit each other, or were never trained.
@@ -118,7 +131,8 @@ def load_classifier(
         trust_remote_code=config.model.trust_remote_code,
     )
     decoder = load_decoder(directory / DECODER_FILE, labels=labels)
-    backbone = _load_backbone(directory, config, base_model, dtype or training_dtype(config))
+    quantization = config.method if quantize else None
+    backbone = _load_backbone(directory, config, base_model, dtype or training_dtype(config), quantization)
     classifier = ActionClassifier(backbone, decoder, action_token_id=processor.action_token_id)
     load_token_row(classifier, directory)
     return LoadedClassifier(
@@ -138,8 +152,8 @@ def check_complete(directory: Path) -> None:
         ModelFilesError: some are not; names them.
     """
     missing = [name for name in _REQUIRED if not (directory / name).is_file()]
-    if not any((directory / name).is_file() for name in (ADAPTER_CONFIG, MODEL_CONFIG)):
-        missing.append(f"{ADAPTER_CONFIG} or {MODEL_CONFIG}")
+    if not any((directory / name).is_file() for name in _BACKBONE_FILES):
+        missing.append(" or ".join(_BACKBONE_FILES))
     if missing:
         raise ModelFilesError(
             f"{directory} is no complete adapter or model directory: {', '.join(missing)} missing; "
@@ -150,9 +164,7 @@ def check_complete(directory: Path) -> None:
 def save_decoder(decoder: ActionDecoder, path: Path, *, labels: Labels) -> None:
     """Writes the decoder's weights, with its shape and its labels as metadata."""
     metadata = {
-        "decoder_type": decoder.decoder_type,
-        "hidden_size": str(decoder.hidden_size),
-        "decoder_hidden_size": str(decoder.decoder_hidden_size),
+        "shape": decoder.shape.model_dump_json(),
         "label_names": json.dumps(labels.label_names, ensure_ascii=False),
     }
     save_file({name: value.detach().cpu() for name, value in decoder.state_dict().items()}, path, metadata=metadata)
@@ -170,7 +182,7 @@ def load_decoder(path: Path, *, labels: Labels, dropout: float = 0.0) -> ActionD
     with safe_open(file, framework="pt") as opened:
         metadata: dict[str, str] = opened.metadata() or {}
         weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-    if "label_names" not in metadata:
+    if not {"shape", "label_names"} <= set(metadata):
         raise ModelFilesError(f"{file} holds no description of its decoder: it was not written by this project")
     names = tuple(json.loads(metadata["label_names"]))
     if names != labels.label_names:
@@ -178,13 +190,7 @@ def load_decoder(path: Path, *, labels: Labels, dropout: float = 0.0) -> ActionD
             f"{file} was trained for {len(names)} labels ({', '.join(names[:5])}, …), the data has "
             f"{labels.num_classes} ({', '.join(labels.label_names[:5])}, …): labels and their order must agree"
         )
-    decoder = ActionDecoder(
-        decoder_type="mlp" if metadata["decoder_type"] == "mlp" else "linear",
-        hidden_size=int(metadata["hidden_size"]),
-        num_classes=labels.num_classes,
-        decoder_hidden_size=int(metadata["decoder_hidden_size"]),
-        dropout=dropout,
-    )
+    decoder = ActionDecoder(DecoderShape.model_validate_json(metadata["shape"]), dropout=dropout)
     decoder.load_state_dict(weights)
     return decoder
 
@@ -202,13 +208,58 @@ def load_token_row(classifier: ActionClassifier, directory: Path) -> None:
         classifier.action_token_row.copy_(row)
 
 
-def _load_backbone(directory: Path, config: RunConfig, base_model: str | None, dtype: torch.dtype) -> Any:
+def save_backbone(classifier: ActionClassifier, directory: Path, *, only_trained: bool = False) -> None:
+    """Writes the backbone's weights: the adapter's, or all; `only_trained` writes what training changes."""
+    model = language_model_of(classifier.backbone)
+    if model is not classifier.backbone:
+        classifier.backbone.save_pretrained(directory, save_embedding_layers=False)
+    elif only_trained:
+        trained = {name: value.detach().cpu() for name, value in model.named_parameters() if value.requires_grad}
+        save_file(trained, directory / TRAINED_WEIGHTS)
+    else:
+        model.save_pretrained(directory)
+
+
+def load_backbone(backbone: Any, directory: Path) -> None:
+    """Puts the weights that `save_backbone` wrote into a backbone of the same kind.
+
+    Raises:
+        ModelFilesError: they belong to another model.
+    """
+    model = language_model_of(backbone)
+    if (directory / ADAPTER_CONFIG).is_file():
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        result = set_peft_model_state_dict(backbone, load_peft_weights(str(directory), device="cpu"))
+        unexpected = result.unexpected_keys
+    elif (directory / TRAINED_WEIGHTS).is_file():
+        unexpected = model.load_state_dict(load_file(directory / TRAINED_WEIGHTS), strict=False).unexpected_keys
+    else:
+        saved = type(model).from_pretrained(directory, dtype=model.dtype)
+        unexpected = model.load_state_dict(saved.state_dict()).unexpected_keys
+    if unexpected:
+        raise ModelFilesError(
+            f"{directory} holds weights that the base model does not have ({', '.join(unexpected[:3])}, …): adapter "
+            "and base model do not belong together"
+        )
+
+
+def _load_backbone(
+    directory: Path,
+    config: RunConfig,
+    base_model: str | None,
+    dtype: torch.dtype,
+    quantization: MethodConfig | None,
+) -> Any:
     if (directory / MODEL_CONFIG).is_file():
         return load_base_model(directory, settings=config.model, dtype=dtype)
-    from peft import PeftModel
-
     base_name = base_model or config.model.model_name_or_path
     if base_name is None:
         raise ModelFilesError(f"{directory / RUN_CONFIG_FILE} names no model_name_or_path: give the base model")
-    base = load_base_model(base_name, settings=config.model, dtype=dtype)
+    base = load_base_model(base_name, settings=config.model, dtype=dtype, quantization=quantization)
+    if (directory / TRAINED_WEIGHTS).is_file():
+        load_backbone(base, directory)
+        return base
+    from peft import PeftModel
+
     return PeftModel.from_pretrained(base, str(directory)).eval()

@@ -56,8 +56,8 @@ class MethodConfig(Section):
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout in front of the LoRA matrices."""
     lora_target: str = "all"
-    """`all` linear layers of the language model, comma-separated names of its layers, or a regular expression
-    over full module names (anything that is not a plain list of names)."""
+    """`all` linear layers of what is not frozen, comma-separated names of such layers, or a regular expression over
+    full module names (anything that is not a plain list of names)."""
     quantization_bit: Literal[4, 8] | None = None
     """Quantize the frozen weights with bitsandbytes (QLoRA, arXiv:2305.14314). Needs `finetuning_type: lora`."""
     quantization_type: Literal["nf4", "fp4"] = "nf4"
@@ -69,9 +69,9 @@ class MethodConfig(Section):
     use_dora: bool = False
     """Weight-decomposed LoRA (arXiv:2402.09353)."""
     freeze_vision_tower: bool = True
-    """Leave the vision tower untouched (full fine-tuning)."""
+    """Leave the vision tower untouched."""
     freeze_multi_modal_projector: bool = True
-    """Leave the projector between vision tower and language model untouched (full fine-tuning)."""
+    """Leave the projector between vision tower and language model untouched."""
     num_action_classes: int | None = Field(None, ge=2)
     """Number of classes. Null counts the labels; a number that disagrees with the labels is an error."""
     action_decoder_type: DecoderType = "linear"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from components.action_model import ActionClassifier, ActionDecoder
+from components.action_decoder import ActionDecoder, DecoderShape
+from components.action_model import ActionClassifier
 from components.artifacts import Labels, Message
 from components.base_model import load_base_model
 from components.clip_processor import ClipProcessor
@@ -33,9 +34,10 @@ def save_tiny_classifier(directory: Path, *, labels: Labels = LABELS, seed: int 
     processor = ClipProcessor.from_pretrained(directory, video=config.video, action_token="<ACTION>")
     model = load_base_model(directory, settings=config.model)
     torch.manual_seed(seed)
-    decoder = ActionDecoder(
+    shape = DecoderShape(
         decoder_type="linear", hidden_size=model.config.get_text_config().hidden_size, num_classes=labels.num_classes
     )
+    decoder = ActionDecoder(shape)
     save_classifier_files(
         directory,
         classifier=ActionClassifier(model, decoder, action_token_id=processor.action_token_id),

@@ -24,12 +24,8 @@ FEATURE_PREFIX = "vision_features/"
 class CachedClip:
     """One sample with the features of its video in place of the frames."""
 
-    clip_id: str
-    label: int
-    input_ids: NDArray[np.int64]
-    """(num_tokens,), ending in the action token."""
-    mm_token_type_ids: NDArray[np.int64]
-    """(num_tokens,): 0 text, 1 image, 2 video."""
+    clip: PreparedClip
+    """Its tokens and label; without frames."""
     tensors: Mapping[str, Tensor]
     """The clip's rows of the features and of what describes their grid; views of a memory-mapped file."""
 
@@ -45,14 +41,7 @@ class CachedClips(Dataset[CachedClip]):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> CachedClip:
-        clip = self.clips[index]
-        return CachedClip(
-            clip_id=clip.clip_id,
-            label=clip.label,
-            input_ids=clip.input_ids,
-            mm_token_type_ids=clip.mm_token_type_ids,
-            tensors=self.features[index % len(self)],
-        )
+        return CachedClip(self.clips[index], self.features[index % len(self)])
 
     def token_lengths(self) -> NDArray[np.int64]:
         """Tokens of each clip, (len(self),)."""
@@ -79,9 +68,9 @@ class ClipCollator:
 
 def collate_cached(processor: ClipProcessor, clips: Sequence[CachedClip]) -> dict[str, Any]:
     """A right-padded batch with `vision_features` in place of pixels: one concatenation for each tensor."""
-    joined = {name: torch.cat([clip.tensors[name] for clip in clips]) for name in clips[0].tensors}
+    joined = {name: torch.cat([cached.tensors[name] for cached in clips]) for name in clips[0].tensors}
     features = {name.removeprefix(FEATURE_PREFIX): joined.pop(name) for name in list(joined) if _is_feature(name)}
-    return {**processor.collate_tokens(clips), **joined, "vision_features": features}
+    return {**processor.collate_tokens([cached.clip for cached in clips]), **joined, "vision_features": features}
 
 
 def _is_feature(name: str) -> bool:

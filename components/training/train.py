@@ -8,21 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.action_model import ActionClassifier, ActionDecoder
 from components.artifacts import CLIPS_DIR, PreparedIndex, Record, Split
-from components.base_model import load_base_model, training_dtype
 from components.clip_processor import ClipProcessor
 from components.config import RunConfig
 from components.config_files import check_trainable
-from components.model_files import ClassifierInfo, load_decoder
+from components.model_files import ClassifierInfo
 from components.prepared_clips import PreparedClips
 from components.tracking import tracked_run
 from components.training.arguments import training_arguments
 from components.training.callbacks import LogLines
+from components.training.classifier import base_model_name, build_classifier
 from components.training.curves import draw_curves
 from components.training.processes import Processes
-from components.training.trainable import log_parameter_table, prepare_backbone
-from components.training.trainer import ActionTrainer, load_weights
+from components.training.trainable import log_parameter_table
+from components.training.trainer import ActionTrainer
 from components.training.vision_cache import VisionCache
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ def build_trainer(
 
     set_seed(config.train.seed)
     processor = ClipProcessor.from_pretrained(
-        _base_name(config),
+        base_model_name(config),
         video=index.video,
         action_token=index.action_token,
         revision=config.model.model_revision,
@@ -112,33 +111,6 @@ def build_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def build_classifier(config: RunConfig, *, index: PreparedIndex, processor: ClipProcessor) -> ActionClassifier:
-    """The classifier at the start of training: the base model with its adapter, a new or earlier decoder."""
-    method = config.method
-    model = load_base_model(_base_name(config), settings=config.model, dtype=training_dtype(config))
-    decoder = (
-        load_decoder(Path(method.action_decoder_path), labels=index.labels, dropout=method.action_decoder_dropout)
-        if method.action_decoder_path
-        else ActionDecoder(
-            decoder_type=method.action_decoder_type,
-            hidden_size=model.config.get_text_config().hidden_size,
-            num_classes=index.labels.num_classes,
-            decoder_hidden_size=method.action_decoder_hidden_size,
-            dropout=method.action_decoder_dropout,
-        )
-    )
-    classifier = ActionClassifier(
-        prepare_backbone(model, method),
-        decoder,
-        action_token_id=processor.action_token_id,
-        action_token_is_new=processor.action_token_is_new,
-        label_smoothing=config.loss.label_smoothing_factor,
-    )
-    if method.adapter_name_or_path:
-        load_weights(classifier, Path(method.adapter_name_or_path), labels=index.labels)
-    return classifier
 
 
 def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None) -> TrainingResult:
@@ -196,9 +168,3 @@ def check_output_dir(config: RunConfig, output_dir: Path) -> None:
             f"output_dir: {output_dir} is not empty; set overwrite_output_dir: true to start again in it, "
             "or resume_from_checkpoint: true to continue"
         )
-
-
-def _base_name(config: RunConfig) -> str:
-    if config.model.model_name_or_path is None:
-        raise ValueError("model_name_or_path is not set: give the path of a model directory or a hub id")
-    return config.model.model_name_or_path

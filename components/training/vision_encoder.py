@@ -80,10 +80,7 @@ class VisionEncoder:
     def _check_against_live(self, clips: Sequence[PreparedClip]) -> None:
         """A model that takes features but uses them in another way must not be trained on them."""
         stored = self._encode(*PixelCollator(self._processor)(clips))
-        kept = [
-            CachedClip(clip.clip_id, clip.label, clip.input_ids, clip.mm_token_type_ids, tensors)
-            for clip, tensors in zip(clips, stored, strict=True)
-        ]
+        kept = [CachedClip(clip, tensors) for clip, tensors in zip(clips, stored, strict=True)]
         live = self._states(dict(self._processor.collate(clips)))
         distance = ((self._states(collate_cached(self._processor, kept)) - live).norm() / live.norm()).item()
         dtype = self._processes.autocast_dtype or self._classifier.config.dtype

@@ -1,10 +1,20 @@
-"""A trainer on real shards of the clips of `prepared_clips`."""
+"""Trainers on the clips of `prepared_clips`, from a list or from real shards."""
 
 import pytest
 
 from components.prepared_clips import PreparedClips
 from components.shards import ShardWriter, encode_clip
 from components.training.train import build_trainer
+
+
+@pytest.fixture
+def make_trainer(make_config, make_index, prepared_clips, tmp_path):
+    def make(output_dir=None, **settings):
+        config = make_config(**settings)
+        clips = {"train": prepared_clips[:12], "val": prepared_clips[12:]}
+        return build_trainer(config, index=make_index(), clips=clips, output_dir=output_dir or tmp_path / "adapter")
+
+    return make
 
 
 @pytest.fixture

@@ -1,0 +1,75 @@
+"""Builds the classifier that a run starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.action_decoder import ActionDecoder, DecoderShape
+from components.action_model import ActionClassifier
+from components.artifacts import Labels, PreparedIndex
+from components.base_model import load_base_model, training_dtype
+from components.clip_processor import ClipProcessor
+from components.config import RunConfig
+from components.model_files import ModelFilesError, load_decoder
+from components.training.losses import ClassificationLoss
+from components.training.trainable import prepare_backbone
+from components.training.trainer import load_weights
+from components.training_config import MethodConfig
+
+
+def build_classifier(config: RunConfig, *, index: PreparedIndex, processor: ClipProcessor) -> ActionClassifier:
+    """The classifier at the start of training: the base model with its adapter, a new or earlier decoder.
+
+    Raises:
+        FileNotFoundError: the base model does not exist.
+        ModelFilesError: `action_decoder_path` or `adapter_name_or_path` does not fit the labels or the settings.
+        UnsupportedMethodError: the model cannot be trained as asked.
+    """
+    method = config.method
+    model = load_base_model(
+        base_model_name(config), settings=config.model, dtype=training_dtype(config), quantization=method
+    )
+    classifier = ActionClassifier(
+        prepare_backbone(model, method),
+        build_decoder(method, hidden_size=model.config.get_text_config().hidden_size, labels=index.labels),
+        action_token_id=processor.action_token_id,
+        action_token_is_new=processor.action_token_is_new,
+        training_loss=ClassificationLoss.from_settings(config.loss, label_counts=index.label_counts["train"]),
+        token_loss_weight=method.action_cls_token_loss_weight,
+    )
+    if method.adapter_name_or_path:
+        load_weights(classifier, Path(method.adapter_name_or_path), labels=index.labels)
+    return classifier
+
+
+def build_decoder(method: MethodConfig, *, hidden_size: int, labels: Labels) -> ActionDecoder:
+    """A new decoder, or the one of `action_decoder_path`.
+
+    Raises:
+        ModelFilesError: that one has another shape or other labels.
+    """
+    wanted = DecoderShape.from_settings(method, hidden_size=hidden_size, num_classes=labels.num_classes)
+    if not method.action_decoder_path:
+        return ActionDecoder(wanted, dropout=method.action_decoder_dropout)
+    decoder = load_decoder(Path(method.action_decoder_path), labels=labels, dropout=method.action_decoder_dropout)
+    differing = {
+        name: (found, getattr(wanted, name)) for name, found in decoder.shape if found != getattr(wanted, name)
+    }
+    if differing:
+        named = ", ".join(f"{name} {found} instead of {asked}" for name, (found, asked) in differing.items())
+        raise ModelFilesError(
+            f"action_decoder_path: {method.action_decoder_path} has {named}: set the action_decoder_… settings as they "
+            "were when it was trained, and take a base model of the same size"
+        )
+    return decoder
+
+
+def base_model_name(config: RunConfig) -> str:
+    """Path or hub id of the base model.
+
+    Raises:
+        ValueError: it is not set.
+    """
+    if config.model.model_name_or_path is None:
+        raise ValueError("model_name_or_path is not set: give the path of a model directory or a hub id")
+    return config.model.model_name_or_path
