@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate.data_loader import DataLoaderShard
 from torch import nn
+from torch.utils.data import DataLoader
 
 from components.action_model import ActionClassifier
 from components.artifacts import Labels
@@ -23,11 +26,14 @@ from components.model_files import (
     save_backbone,
     save_classifier_files,
 )
+from components.training.batch_sampler import planned_batches
 from components.training.cached_clips import ClipCollator
 from components.training.parameter_groups import parameter_groups
+from components.training.processes import Processes
 
 # Behind the imports above, which make torchvision importable where it is not.
 from transformers import Trainer, TrainingArguments  # isort: skip
+from transformers.trainer_utils import seed_worker  # isort: skip
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +61,7 @@ class ActionTrainer(Trainer):  # type: ignore[misc]
         self.labels = labels
         self.run_config = config
         self.info = info
+        self.batches = planned_batches(config, train_clips, Processes.of(arguments))
         super().__init__(
             model=classifier,
             args=arguments,
@@ -73,6 +80,23 @@ class ActionTrainer(Trainer):  # type: ignore[misc]
         optimizer: torch.optim.Optimizer = optimizer_class(groups, **settings)
         self.optimizer = optimizer
         return optimizer
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches as `planned_batches` has them, or as transformers makes them."""
+        if self.batches is None:
+            return cast(DataLoader[Any], super().get_train_dataloader())
+        # Not through accelerate's `prepare`, which would divide the batches among the processes once more.
+        return DataLoaderShard(  # type: ignore[no-any-return]
+            self.train_dataset,
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            worker_init_fn=partial(
+                seed_worker, num_workers=self.args.dataloader_num_workers, rank=self.args.process_index
+            ),
+        )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Metrics of the validation split; leaves the random state as it was.
