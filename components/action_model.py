@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.action_decoder import ActionDecoder
+from components.model_families import accepted_inputs
 from components.torchvision_compat import register_missing_operators
 from components.vision_features import encoder_outputs
 
@@ -115,11 +116,10 @@ class ActionClassifier(nn.Module):
         """The last hidden states of all tokens, (batch, tokens, hidden_size): no vocabulary logits are computed."""
         if "vision_features" in vision:
             vision["mm_encoder_outputs"] = encoder_outputs(vision.pop("vision_features"))
-        states: Tensor = (
-            language_model_of(self.backbone)
-            .base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **vision)
-            .last_hidden_state
-        )
+        base = language_model_of(self.backbone).base_model
+        states: Tensor = base(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **accepted_inputs(base, vision)
+        ).last_hidden_state
         return states
 
     def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:

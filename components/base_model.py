@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from components.config import RunConfig
+from components.model_families import check_architecture
 from components.model_path import check_model_path
 from components.training_config import MethodConfig, ModelConfig
 from components.vision_attention import batch_vision_attention
@@ -34,31 +35,35 @@ def load_base_model(
 
     Raises:
         FileNotFoundError: `model_name_or_path` is a path without a model.
+        UnsupportedModelError: the model reads no videos together with text.
         QuantizationError: the weights cannot be quantized here.
     """
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     check_model_path(model_name_or_path)
-    where = {
+    name = str(model_name_or_path)
+    place: dict[str, Any] = {
         "revision": settings.model_revision,
         "cache_dir": settings.cache_dir,
         "trust_remote_code": settings.trust_remote_code,
     }
+    config = AutoConfig.from_pretrained(name, **place)
+    check_architecture(config, name)
     quantized = (
-        {"quantization_config": _bitsandbytes_config(str(model_name_or_path), where, quantization, dtype)}
+        {"quantization_config": _bitsandbytes_config(config, quantization, dtype)}
         if quantization and quantization.quantization_bit
         else {}
     )
     model = AutoModelForImageTextToText.from_pretrained(
-        str(model_name_or_path), attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **where, **quantized
+        name, attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **place, **quantized
     )
     batch_vision_attention(model)
     return model.eval()
 
 
-def _bitsandbytes_config(name: str, where: dict[str, Any], method: MethodConfig, dtype: torch.dtype) -> Any:
+def _bitsandbytes_config(config: Any, method: MethodConfig, dtype: torch.dtype) -> Any:
     """How bitsandbytes quantizes the linear layers of the language model; vision tower and projector stay exact."""
-    from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:
         raise QuantizationError(
@@ -66,7 +71,7 @@ def _bitsandbytes_config(name: str, where: dict[str, Any], method: MethodConfig,
             "or remove quantization_bit"
         )
     with torch.device("meta"):  # only the names of its modules are of interest
-        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name, **where))
+        model = AutoModelForImageTextToText.from_config(config)
     language_model = set(model.get_decoder().modules())
     exact = [
         name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module not in language_model

@@ -14,6 +14,15 @@ from numpy.typing import NDArray
 
 from components.artifacts import Message
 from components.config import VideoConfig
+from components.model_families import (
+    check_processor,
+    fixed_frame_size,
+    frame_step,
+    processor_settings,
+    time_inputs,
+    vision_inputs,
+    vision_token_types,
+)
 from components.model_path import check_model_path
 from components.prompts import render_prompt
 from components.torchvision_compat import register_missing_operators
@@ -38,13 +47,17 @@ class PreparedClip:
     input_ids: NDArray[np.int64]
     """(num_tokens,), ending in the action token."""
     mm_token_type_ids: NDArray[np.int64]
-    """(num_tokens,): 0 text, 1 image, 2 video."""
+    """(num_tokens,): 0 text, 1 image, 2 video. Not 0 exactly where the model puts a vision feature; a video is images
+    to some families."""
+    seconds_per_frame: float | None = None
+    """Seconds between two frames, on average: some models count time by it."""
 
 
 class ClipProcessor:
     """A transformers processor whose tokenizer knows the action token, with the run's video settings."""
 
-    def __init__(self, processor: Any, *, video: VideoConfig, action_token: str) -> None:
+    def __init__(self, processor: Any, *, video: VideoConfig, action_token: str, source: str = "the model") -> None:
+        check_processor(processor, source)
         self.processor = processor
         self.video = video
         self.action_token = action_token
@@ -68,6 +81,7 @@ class ClipProcessor:
 
         Raises:
             FileNotFoundError: `model_name_or_path` is neither.
+            UnsupportedModelError: the model reads no videos.
         """
         check_model_path(model_name_or_path, files=("processor_config.json", "tokenizer_config.json"))
         processor = AutoProcessor.from_pretrained(
@@ -76,7 +90,7 @@ class ClipProcessor:
             cache_dir=cache_dir,
             trust_remote_code=trust_remote_code,
         )
-        return cls(processor, video=video, action_token=action_token)
+        return cls(processor, video=video, action_token=action_token, source=str(model_name_or_path))
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) in pixels that frames of this size are resized to.
@@ -84,11 +98,9 @@ class ClipProcessor:
         Keeps the aspect within `video_min_pixels` and `video_max_pixels` on the grid of patches (the rule of
         Qwen2-VL's `smart_resize`); a model with one fixed input size has that size.
         """
-        vision = self.processor.video_processor
-        if not getattr(vision, "merge_size", None):
-            fixed = vision.crop_size if vision.do_center_crop else vision.size
-            return int(fixed["height"]), int(fixed["width"])
-        factor = vision.patch_size * vision.merge_size
+        factor = frame_step(self.processor.video_processor)
+        if factor is None:
+            return fixed_frame_size(self.processor.video_processor)
         pixels = height * width
         rows, columns = (max(1, round(side / factor)) for side in (height, width))
         if rows * columns * factor**2 > self.video.video_max_pixels:
@@ -125,22 +137,16 @@ class ClipProcessor:
                     width=frames.shape[2],
                 )
             ],
-            do_resize=False,
-            do_sample_frames=False,
+            videos_kwargs=processor_settings(self.processor.video_processor),
             return_mm_token_type_ids=True,
         )
-        return np.asarray(encoded["input_ids"][0]), np.asarray(encoded["mm_token_type_ids"][0])
+        input_ids = np.asarray(encoded["input_ids"][0])
+        types = vision_token_types(self.processor, input_ids, np.asarray(encoded["mm_token_type_ids"][0]))
+        return input_ids, types
 
     def pixel_inputs(self, clips: Sequence[NDArray[np.uint8]]) -> Batch:
         """Normalised pixels of clips, each (num_frames, height, width, 3), in the model's own layout."""
-        encoded = self.processor.video_processor(
-            [_channels_first(frames) for frames in clips],
-            do_resize=False,
-            do_center_crop=False,
-            do_sample_frames=False,
-            return_tensors="pt",
-        )
-        return {name: encoded[name] for name in self.processor.video_processor.model_input_names}
+        return vision_inputs(self.processor, [_channels_first(frames) for frames in clips])
 
     def collate(self, clips: Sequence[PreparedClip]) -> Batch:
         """A right-padded batch: token tensors are (batch, longest), `labels` is (batch,)."""
@@ -161,7 +167,7 @@ class ClipProcessor:
             batch["input_ids"][row, :length] = torch.from_numpy(clip.input_ids)
             batch["attention_mask"][row, :length] = 1
             batch["mm_token_type_ids"][row, :length] = torch.from_numpy(clip.mm_token_type_ids)
-        return batch
+        return batch | time_inputs(self.processor, [clip.seconds_per_frame for clip in clips])
 
 
 def add_action_token(tokenizer: Any, action_token: str) -> None:

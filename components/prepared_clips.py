@@ -82,6 +82,7 @@ def _read_clip(table: pa.Table, row: int, *, with_frames: bool) -> PreparedClip:
         frames=frames,
         input_ids=_integers(table["input_ids"][row]),
         mm_token_type_ids=_integers(table["mm_token_type_ids"][row]),
+        seconds_per_frame=table["seconds_per_frame"][row].as_py(),
     )
 
 

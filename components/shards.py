@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("shape", pa.list_(pa.int32(), 4)),
         ("input_ids", pa.list_(pa.int64())),
         ("mm_token_type_ids", pa.list_(pa.int64())),
+        ("seconds_per_frame", pa.float64()),
     ]
 )
 
@@ -44,6 +45,7 @@ def encode_clip(
     frames: NDArray[np.uint8],
     input_ids: NDArray[np.int64],
     mm_token_type_ids: NDArray[np.int64],
+    seconds_per_frame: float | None = None,
 ) -> pa.RecordBatch:
     """One clip as it stands in a shard: `frames` is (num_frames, height, width, 3), the ids are (num_tokens,)."""
     columns: Sequence[Any] = (
@@ -54,6 +56,7 @@ def encode_clip(
         [list(frames.shape)],
         [input_ids],
         [mm_token_type_ids],
+        [seconds_per_frame],
     )
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     return pa.record_batch(arrays, schema=SCHEMA)

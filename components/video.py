@@ -38,6 +38,12 @@ class ClipFrames:
     backend: str
     """What decoded them: decord, pyav or images."""
 
+    @property
+    def seconds_per_frame(self) -> float:
+        """Seconds between two sampled frames, on average; 0 for a single frame."""
+        span = self.frame_indices[-1] - self.frame_indices[0]
+        return span / max(1, len(self.frame_indices) - 1) / self.source_fps
+
 
 def load_clip(
     source: Source,

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from components.model_families import encode_vision
+
 Features = dict[str, Tensor]
 """Tensors by their path in `mm_encoder_outputs`; rows of one clip, or of all clips of a batch in order."""
 
@@ -39,11 +41,7 @@ def encode_clips(model: Any, inputs: Mapping[str, Tensor], num_tokens: Sequence[
     Raises:
         InseparableFeaturesError: the tower's output is not a whole number of rows for each token of a clip.
     """
-    modality = "video" if "pixel_values_videos" in inputs else "image"
-    body = model.base_model
-    encode = body.get_video_features if modality == "video" else body.get_image_features
-    accepted = inspect.signature(encode).parameters
-    output = encode(**{name: tensor for name, tensor in inputs.items() if name in accepted}, return_dict=True)
+    ((modality, output),) = encode_vision(model, inputs).items()
     clips: list[Features] = [{} for _ in num_tokens]
     for path, parts in _by_path(output, modality, num_tokens):
         for clip, part in zip(clips, parts, strict=True):

@@ -88,6 +88,7 @@ def prepare_clip(job: Job) -> Prepared:
         frames=loaded.frames,
         input_ids=input_ids,
         mm_token_type_ids=mm_token_type_ids,
+        seconds_per_frame=loaded.seconds_per_frame,
     )
     return Prepared(len(input_ids), encoded)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from components.action_model import ActionClassifier, language_model_of
 from components.config import RunConfig
-from components.training.trainable import part_of
+from components.model_families import part_of
 
 _BACKBONE = "backbone."
 

@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from components.action_model import ActionClassifier, language_model_of
+from components.model_families import part_of, prefix_of
 from components.training_config import MethodConfig
 
 log = logging.getLogger(__name__)
 
-_PROJECTOR = re.compile(r"(^|\.)(merger|deepstack_merger_list|multi_modal_projector|connector|mlp1|resampler)\.")
 _PLAIN_NAMES = re.compile(r"[\w.]+(\s*,\s*[\w.]+)*")
 
 
@@ -46,23 +46,6 @@ def prepare_backbone(model: Any, method: MethodConfig) -> Any:
         is_open = part in _open_parts(method) and (part != "language_model" or layers is None)
         parameter.requires_grad_(is_open or (layers is not None and name.startswith(layers)))
     return model
-
-
-def part_of(name: str, model: Any) -> str:
-    """The part of a transformers model that a parameter belongs to.
-
-    One of `language_model`, `vision_tower`, `projector`, `lm_head`.
-    """
-    if _PROJECTOR.search(name):
-        return "projector"
-    parts = {
-        "vision_tower": _prefix_of(model, model.get_encoder(modality="video")),
-        "language_model": _prefix_of(model, model.get_decoder()),
-    }
-    for part, prefix in parts.items():
-        if name.startswith(prefix):
-            return part
-    return "lm_head"
 
 
 def parameter_table(classifier: ActionClassifier) -> list[ParameterGroup]:
@@ -154,12 +137,7 @@ def _trained_layers(model: Any, count: int) -> tuple[str, ...]:
             f"freeze_trainable_layers = {count}: the language model has {len(layers)} layers; choose at most as many"
         )
     chosen = range(len(layers))[-count:] if count > 0 else range(-count)
-    return tuple(f"{_prefix_of(model, decoder)}layers.{number}." for number in chosen)
-
-
-def _prefix_of(model: Any, module: nn.Module) -> str:
-    name = next(name for name, candidate in model.named_modules() if candidate is module)
-    return f"{name}." if name else ""
+    return tuple(f"{prefix_of(model, decoder)}layers.{number}." for number in chosen)
 
 
 def _count(counts: dict[str, list[int]], part: str, parameter: nn.Parameter) -> None:

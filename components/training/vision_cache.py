@@ -22,11 +22,11 @@ from components.artifacts import PreparedIndex, Split
 from components.clip_processor import ClipProcessor
 from components.config import RunConfig
 from components.config_files import ConfigError
+from components.model_families import part_of
 from components.prepared_clips import PreparedClips
 from components.training.cached_clips import CachedClips
 from components.training.feature_store import FeatureSet, StoreError, make_room, pack
 from components.training.processes import Processes
-from components.training.trainable import part_of
 from components.training.vision_encoder import UnlikeLiveError, VisionEncoder
 from components.vision_features import InseparableFeaturesError, takes_features
 
@@ -126,8 +126,7 @@ class VisionCache:
     def _vision_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All weights of the transformers model but those of the language model and its head."""
         for name, tensor in (*self._model.named_parameters(), *self._model.named_buffers()):
-            part = part_of(name.replace(".base_layer.", "."), self._model)
-            if part in ("vision_tower", "projector") or (part == "lm_head" and not name.startswith("lm_head")):
+            if part_of(name, self._model) in ("vision_tower", "projector"):
                 yield name, tensor
 
     def _complete_set(self, split: Split, clips: PreparedClips, fingerprint: str) -> CachedClips | None:
