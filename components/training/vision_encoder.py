@@ -106,7 +106,9 @@ class PixelCollator:
     def __call__(self, clips: Sequence[PreparedClip]) -> tuple[dict[str, Tensor], list[int]]:
         """The pixel inputs of a batch, and (batch,) counts."""
         num_tokens = [int(np.count_nonzero(clip.mm_token_type_ids)) for clip in clips]
-        return dict(self.processor.pixel_inputs([clip.frames for clip in clips])), num_tokens
+        of_tokens = self.processor.collate_tokens(clips).keys()
+        batch = self.processor.collate(clips)
+        return {name: tensor for name, tensor in batch.items() if name not in of_tokens}, num_tokens
 
 
 def _passes(positions: Sequence[int], lengths: NDArray[np.int64]) -> Iterator[list[int]]:
