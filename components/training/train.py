@@ -19,6 +19,7 @@ from components.training.arguments import training_arguments
 from components.training.callbacks import LogLines
 from components.training.classifier import base_model_name, build_classifier
 from components.training.curves import draw_curves
+from components.training.head_sweep import sweep_heads
 from components.training.processes import Processes
 from components.training.trainable import log_parameter_table
 from components.training.trainer import ActionTrainer
@@ -64,9 +65,12 @@ def train_classifier(config: RunConfig, *, index: PreparedIndex, output_dir: Pat
     with tracked_run(config, step="training") as run:
         trainer = build_trainer(config, index=index, clips=clips, output_dir=output_dir, track=run.log_metrics)
         log_parameter_table(trainer.model)
-        result = run_trainer(trainer, resume_from=config.train.resume_from_checkpoint)
-        for picture in output_dir.glob("*.png"):
-            run.log_artifact(picture)
+        if config.method.head_sweep:
+            result = run_head_sweep(trainer, index)
+        else:
+            result = run_trainer(trainer, resume_from=config.train.resume_from_checkpoint)
+        for file in (*output_dir.glob("*.png"), *output_dir.glob("head_sweep.*")):
+            run.log_artifact(file)
     return result
 
 
@@ -118,7 +122,27 @@ def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None
     started = time.monotonic()
     output = trainer.train(resume_from_checkpoint=resume_from)
     measured = _measure_kept_model(trainer)
-    directory = Path(trainer.args.output_dir)
+    result = _write_results(trainer, started, train_loss=output.training_loss, measured=measured)
+    if trainer.run_config.train.plot_loss:
+        draw_curves(trainer.state.log_history, Path(trainer.args.output_dir) / CURVES_FILE)
+    return result
+
+
+def run_head_sweep(trainer: ActionTrainer, index: PreparedIndex) -> TrainingResult:
+    """Trains many decoders at once on the frozen backbone's states, and writes the adapter directory of the best.
+
+    Raises:
+        ConfigError: there is no validation split.
+    """
+    started = time.monotonic()
+    best = sweep_heads(trainer, index).best
+    measured = {"eval_top1_accuracy": best.val_top1_accuracy}
+    return _write_results(trainer, started, train_loss=best.train_loss, measured=measured)
+
+
+def _write_results(
+    trainer: ActionTrainer, started: float, *, train_loss: float, measured: Mapping[str, float]
+) -> TrainingResult:
     trainer.save_model()
     trainer.save_state()
     result = TrainingResult(
@@ -126,13 +150,11 @@ def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None
         epochs=trainer.state.epoch or 0.0,
         train_clips=len(trainer.train_dataset),
         val_clips=len(trainer.eval_dataset) if trainer.eval_dataset is not None else 0,
-        train_loss=output.training_loss,
+        train_loss=train_loss,
         val_top1_accuracy=measured.get("eval_top1_accuracy"),
         seconds=time.monotonic() - started,
     )
-    result.write(directory / TRAINING_RESULT_FILE)
-    if trainer.run_config.train.plot_loss:
-        draw_curves(trainer.state.log_history, directory / CURVES_FILE)
+    result.write(Path(trainer.args.output_dir) / TRAINING_RESULT_FILE)
     return result
 
 

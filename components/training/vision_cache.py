@@ -52,7 +52,7 @@ class VisionCache:
         """
         wanted = self.config.speed.cache_vision_features
         replaced = dict(clips)
-        if wanted is False:
+        if wanted is False or (wanted is None and self.config.method.head_sweep):  # which sees each clip once
             return replaced
         name: str | None = None
         for split in ("train", "val"):
