@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.action_decoder import ActionDecoder
+from components.clip_processor import NO_LABEL
 from components.model_families import accepted_inputs
 from components.torchvision_compat import register_missing_operators
 from components.vision_features import encoder_outputs
@@ -18,8 +19,6 @@ from components.vision_features import encoder_outputs
 register_missing_operators()
 
 from transformers.utils import ModelOutput  # noqa: E402
-
-_NO_ANSWER = -100
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of logits, (batch, num_classes), and labels: ids, (batch,), or probabilities, (batch, num_classes)."""
@@ -133,7 +132,7 @@ class ActionClassifier(nn.Module):
     def _token_loss(self, states: Tensor, answer_labels: Tensor) -> Tensor:
         """Mean cross-entropy of the answer's tokens; vocabulary logits exist only where one is predicted."""
         wanted = answer_labels[:, 1:]
-        here = wanted != _NO_ANSWER
+        here = wanted != NO_LABEL
         logits = language_model_of(self.backbone).get_output_embeddings()(states[:, :-1][here])
         return functional.cross_entropy(logits.float(), wanted[here])
 

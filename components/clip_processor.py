@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,8 +24,10 @@ from components.model_families import (
     vision_token_types,
 )
 from components.model_path import check_model_path
-from components.prompts import render_prompt
+from components.prompts import render_answer, render_prompt
+from components.shards import NO_ANSWER
 from components.torchvision_compat import register_missing_operators
+from components.vision_features import join_features
 
 register_missing_operators()
 
@@ -33,6 +35,9 @@ from transformers import AutoProcessor  # noqa: E402
 from transformers.video_utils import VideoMetadata  # noqa: E402
 
 Batch = dict[str, torch.Tensor]
+
+NO_LABEL = -100
+"""Stands in `answer_labels` where no token is to be predicted (torch's own default)."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,20 @@ class PreparedClip:
     to some families."""
     seconds_per_frame: float | None = None
     """Seconds between two frames, on average: some models count time by it."""
+    frame_candidates: int = 1
+    """Frames around each sampled moment, one behind the other in `frames`; 1 but for augmentation."""
+    answer_ids: NDArray[np.int64] = field(default_factory=lambda: NO_ANSWER)
+    """(num_answer_tokens,): what follows the action token; empty where the conversation has no answer."""
+    answer_start: int = 0
+    """Where in `answer_ids` the answer itself begins."""
+
+
+@dataclass(frozen=True)
+class CachedClip(PreparedClip):
+    """A clip with what the vision tower made of its frames in their place; `frames` is empty."""
+
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """The clip's rows of the features, under `FEATURE_PREFIX`, and of what describes their grid."""
 
 
 class ClipProcessor:
@@ -144,30 +163,54 @@ class ClipProcessor:
         types = vision_token_types(self.processor, input_ids, np.asarray(encoded["mm_token_type_ids"][0]))
         return input_ids, types
 
+    def tokenize_answer(self, messages: Sequence[Message]) -> tuple[NDArray[np.int64], int]:
+        """Token ids of what follows the action token, (num_answer_tokens,), and where the answer begins in them."""
+        header, answer = render_answer(self.processor, messages, action_token=self.action_token)
+        if not answer:
+            return NO_ANSWER, 0
+        parts = [self.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (header, answer)]
+        return np.array([*parts[0], *parts[1]], dtype=np.int64), len(parts[0])
+
     def pixel_inputs(self, clips: Sequence[NDArray[np.uint8]]) -> Batch:
         """Normalised pixels of clips, each (num_frames, height, width, 3), in the model's own layout."""
         return vision_inputs(self.processor, [_channels_first(frames) for frames in clips])
 
-    def collate(self, clips: Sequence[PreparedClip]) -> Batch:
-        """A right-padded batch: token tensors are (batch, longest), `labels` is (batch,)."""
-        return self.collate_tokens(clips) | self.pixel_inputs([clip.frames for clip in clips])
+    def collate(self, clips: Sequence[PreparedClip], *, with_answers: bool = False) -> Batch:
+        """A right-padded batch: token tensors are (batch, longest), `labels` is (batch,).
 
-    def collate_tokens(self, clips: Sequence[PreparedClip]) -> Batch:
-        """The batch of `collate` without its pixels."""
-        longest = max(len(clip.input_ids) for clip in clips)
-        pad_id = self.processor.tokenizer.pad_token_id or 0
+        It has `vision_features` in place of pixels where the clips are `CachedClip`s; a batch holds one kind.
+
+        `with_answers` puts the answers behind the action tokens, and adds `answer_labels`, (batch, longest): the
+        answers' ids, -100 elsewhere.
+        """
+        batch = self.collate_tokens(clips, with_answers=with_answers)
+        times = time_inputs(self.processor, [clip.seconds_per_frame for clip in clips])
+        kept = [clip.tensors for clip in clips if isinstance(clip, CachedClip)]
+        return batch | times | (join_features(kept) if kept else self.pixel_inputs([clip.frames for clip in clips]))
+
+    def collate_tokens(self, clips: Sequence[PreparedClip], *, with_answers: bool = False) -> Batch:
+        """The part of `collate` that needs no frames."""
+        answers = [clip.answer_ids if with_answers else NO_ANSWER for clip in clips]
+        longest = max(len(clip.input_ids) + len(answer) for clip, answer in zip(clips, answers, strict=True))
+        shape = (len(clips), longest)
         batch: Batch = {
-            "input_ids": torch.full((len(clips), longest), pad_id),
-            "attention_mask": torch.zeros((len(clips), longest), dtype=torch.long),
-            "mm_token_type_ids": torch.zeros((len(clips), longest), dtype=torch.long),
+            "input_ids": torch.full(shape, self.processor.tokenizer.pad_token_id or 0),
+            "attention_mask": torch.zeros(shape, dtype=torch.long),
+            "mm_token_type_ids": torch.zeros(shape, dtype=torch.long),
             "labels": torch.tensor([clip.label for clip in clips]),
         }
-        for row, clip in enumerate(clips):
-            length = len(clip.input_ids)
+        if with_answers:
+            batch["answer_labels"] = torch.full(shape, NO_LABEL)
+        for row, (clip, answer) in enumerate(zip(clips, answers, strict=True)):
+            length, end = len(clip.input_ids), len(clip.input_ids) + len(answer)
             batch["input_ids"][row, :length] = torch.from_numpy(clip.input_ids)
-            batch["attention_mask"][row, :length] = 1
+            batch["attention_mask"][row, :end] = 1
             batch["mm_token_type_ids"][row, :length] = torch.from_numpy(clip.mm_token_type_ids)
-        return batch | time_inputs(self.processor, [clip.seconds_per_frame for clip in clips])
+            if len(answer):
+                batch["input_ids"][row, length:end] = torch.from_numpy(answer)
+                start = length + clip.answer_start
+                batch["answer_labels"][row, start:end] = batch["input_ids"][row, start:end]
+        return batch
 
 
 def add_action_token(tokenizer: Any, action_token: str) -> None:

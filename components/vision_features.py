@@ -20,6 +20,9 @@ from components.model_families import encode_vision
 Features = dict[str, Tensor]
 """Tensors by their path in `mm_encoder_outputs`; rows of one clip, or of all clips of a batch in order."""
 
+FEATURE_PREFIX = "vision_features/"
+"""Kept tensors with this prefix go to the model as `vision_features`, the others as inputs of their own."""
+
 _FIELDS = ("pooler_output", "deepstack_features")
 """What language models read of a tower's output; the rest of it would only take space."""
 
@@ -62,6 +65,13 @@ def encoder_outputs(features: Mapping[str, Tensor]) -> dict[str, Any]:
         modality: SimpleNamespace(**{field: _lists(value) for field, value in fields.items()})
         for modality, fields in nested.items()
     }
+
+
+def join_features(clips: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
+    """The model's inputs for clips whose tensors were kept: one concatenation for each tensor."""
+    joined: dict[str, Any] = {name: torch.cat([clip[name] for clip in clips]) for name in clips[0]}
+    features = [name for name in joined if name.startswith(FEATURE_PREFIX)]
+    return {"vision_features": {name.removeprefix(FEATURE_PREFIX): joined.pop(name) for name in features}, **joined}
 
 
 def split_rows(tensor: Tensor, num_tokens: Sequence[int]) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils.data import BatchSampler
 
 from components.config import RunConfig
 from components.prepared_clips import PreparedClips
+from components.training.augmentation import AugmentedClips
 from components.training.cached_clips import CachedClips
 from components.training.processes import Processes
 
@@ -37,6 +39,8 @@ class PlannedBatches(BatchSampler):
         lengths: tokens of each clip, (clips,).
         tokens_per_batch: most tokens of a batch, padding included; null makes batches of `clips_per_batch`.
         labels: (clips,), for balanced classes.
+        numbers_draws: give the clip at `position` that comes for the `draw`-th time in an epoch as item
+            `draw * clips + position`, as `AugmentedClips` has it.
         rank: this process among `num_processes`.
 
     Raises:
@@ -50,6 +54,7 @@ class PlannedBatches(BatchSampler):
         clips_per_batch: int,
         tokens_per_batch: int | None = None,
         labels: NDArray[np.int64] | None = None,
+        numbers_draws: bool = False,
         seed: int = 0,
         rank: int = 0,
         num_processes: int = 1,
@@ -64,7 +69,7 @@ class PlannedBatches(BatchSampler):
         self.batch_size = clips_per_batch
         self.drop_last = False
         self.epoch = 0
-        self._budget, self._labels = tokens_per_batch, labels
+        self._budget, self._labels, self._numbers_draws = tokens_per_batch, labels, numbers_draws
         self._seed, self._rank, self._num_processes = seed, rank, num_processes
         self._bounds = _upper_bounds(lengths)
         self._num_batches = math.ceil(len(self._unfitted(epoch=0)) / num_processes) * num_processes
@@ -73,7 +78,10 @@ class PlannedBatches(BatchSampler):
         return self._num_batches // self._num_processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        yield from self.plan(self.epoch)[self._rank :: self._num_processes]
+        batches = self.plan(self.epoch)
+        if self._numbers_draws:
+            batches = _number_draws(batches, len(self.lengths))
+        yield from batches[self._rank :: self._num_processes]
 
     def set_epoch(self, epoch: int) -> None:
         """Plans the batches of this epoch from now on."""
@@ -106,10 +114,11 @@ def planned_batches(config: RunConfig, clips: Any, processes: Processes) -> Plan
     if config.speed.tokens_per_batch is None and not config.loss.balanced_sampling:
         return None
     batches = PlannedBatches(
-        token_lengths(clips),
+        token_lengths(clips, with_answers=config.method.action_cls_token_loss_weight > 0),
         clips_per_batch=config.train.per_device_train_batch_size,
         tokens_per_batch=config.speed.tokens_per_batch,
         labels=_labels(clips) if config.loss.balanced_sampling else None,
+        numbers_draws=isinstance(clips, AugmentedClips),
         seed=config.train.seed,
         rank=processes.rank,
         num_processes=processes.count,
@@ -122,14 +131,19 @@ def planned_batches(config: RunConfig, clips: Any, processes: Processes) -> Plan
     return batches
 
 
-def token_lengths(clips: Any) -> NDArray[np.int64]:
+def token_lengths(clips: Any, *, with_answers: bool = False) -> NDArray[np.int64]:
     """Tokens of each clip of a data set, (clips,); no frames are read of prepared ones."""
+    if isinstance(clips, AugmentedClips):
+        return token_lengths(clips.clips, with_answers=with_answers)
     if isinstance(clips, PreparedClips | CachedClips):
-        return clips.token_lengths()
-    return np.array([len(clip.input_ids) for clip in clips], dtype=np.int64)
+        return clips.token_lengths(with_answers=with_answers)
+    answers = [len(clip.answer_ids) if with_answers else 0 for clip in clips]
+    return np.array([len(clip.input_ids) for clip in clips], dtype=np.int64) + answers
 
 
 def _labels(clips: Any) -> NDArray[np.int64]:
+    if isinstance(clips, AugmentedClips):
+        return _labels(clips.clips)
     if isinstance(clips, PreparedClips | CachedClips):
         return clips.labels()
     return np.array([clip.label for clip in clips], dtype=np.int64)
@@ -162,6 +176,15 @@ def _pack(clips: Sequence[int], bounds: Sequence[int], budget: int) -> list[list
             batch = []
         batch.append(clip)
     return [*batches, batch]
+
+
+def _number_draws(batches: list[list[int]], num_clips: int) -> list[list[int]]:
+    draws: Counter[int] = Counter()
+    numbered = []
+    for batch in batches:
+        numbered.append([draws[clip] * num_clips + clip for clip in batch])
+        draws.update(batch)
+    return numbered
 
 
 def _fit(batches: list[list[int]], target: int, rng: np.random.Generator) -> list[list[int]]:

@@ -179,7 +179,7 @@ def _encode_states(trainer: ActionTrainer, clips: Any, positions: Sequence[int])
             DataLoader(
                 clips,
                 batch_sampler=batches,
-                collate_fn=trainer.data_collator,
+                collate_fn=trainer.clip_processor.collate,
                 num_workers=trainer.args.dataloader_num_workers,
             )
         )

@@ -11,11 +11,12 @@ from typing import Any
 from components.artifacts import CLIPS_DIR, PreparedIndex, Record, Split
 from components.clip_processor import ClipProcessor
 from components.config import RunConfig
-from components.config_files import check_trainable
+from components.config_files import ConfigError, check_trainable
 from components.model_files import ClassifierInfo
 from components.prepared_clips import PreparedClips
 from components.tracking import tracked_run
 from components.training.arguments import training_arguments
+from components.training.augmentation import AugmentedClips
 from components.training.callbacks import LogLines
 from components.training.classifier import base_model_name, build_classifier
 from components.training.curves import draw_curves
@@ -61,7 +62,7 @@ def train_classifier(config: RunConfig, *, index: PreparedIndex, output_dir: Pat
     """
     check_trainable(config)
     check_output_dir(config, output_dir)
-    clips = {split: PreparedClips(index, split) for split, count in index.num_clips.items() if count}
+    clips = training_clips(config, index)
     with tracked_run(config, step="training") as run:
         trainer = build_trainer(config, index=index, clips=clips, output_dir=output_dir, track=run.log_metrics)
         log_parameter_table(trainer.model)
@@ -72,6 +73,30 @@ def train_classifier(config: RunConfig, *, index: PreparedIndex, output_dir: Pat
         for file in (*output_dir.glob("*.png"), *output_dir.glob("head_sweep.*")):
             run.log_artifact(file)
     return result
+
+
+def training_clips(config: RunConfig, index: PreparedIndex) -> dict[Split, Any]:
+    """The prepared clips of each split that has some; those of training change where augmentation is set.
+
+    Raises:
+        ShardError: shards are missing or damaged.
+        AugmentationError: augmentation names a class that the data do not have.
+        ConfigError: the loss on answers is asked for, and there are none.
+    """
+    if config.method.action_cls_token_loss_weight and not index.num_answers:
+        raise ConfigError(
+            f"action_cls_token_loss_weight = {config.method.action_cls_token_loss_weight}: no conversation has an "
+            f"answer behind {index.action_token}; set it to 0, or add the assistant's turns"
+        )
+    jitter = config.augmentation.augment_temporal_jitter
+    clips: dict[Split, Any] = {
+        split: PreparedClips(index, split, keep_candidates=jitter) for split, count in index.num_clips.items() if count
+    }
+    if config.augmentation.changes_frames:
+        clips["train"] = AugmentedClips(
+            clips["train"], config.augmentation, labels=index.labels, seed=config.train.seed
+        )
+    return clips
 
 
 def build_trainer(

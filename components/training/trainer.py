@@ -27,7 +27,7 @@ from components.model_files import (
     save_classifier_files,
 )
 from components.training.batch_sampler import planned_batches
-from components.training.cached_clips import ClipCollator
+from components.training.collator import TrainingCollator
 from components.training.parameter_groups import parameter_groups
 from components.training.processes import Processes
 
@@ -61,11 +61,18 @@ class ActionTrainer(Trainer):  # type: ignore[misc]
         self.labels = labels
         self.run_config = config
         self.info = info
+        self.training_collator = TrainingCollator(
+            processor,
+            num_classes=labels.num_classes,
+            with_answers=config.method.action_cls_token_loss_weight > 0,
+            mixup_alpha=config.loss.mixup_alpha,
+            seed=config.train.seed,
+        )
         self.batches = planned_batches(config, train_clips, Processes.of(arguments))
         super().__init__(
             model=classifier,
             args=arguments,
-            data_collator=ClipCollator(processor),
+            data_collator=self.training_collator,
             train_dataset=train_clips,
             eval_dataset=val_clips,
             compute_metrics=accuracy,
@@ -97,6 +104,18 @@ class ActionTrainer(Trainer):  # type: ignore[misc]
                 seed_worker, num_workers=self.args.dataloader_num_workers, rank=self.args.process_index
             ),
         )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Batches as they are predicted: without answers, never mixed."""
+        self.data_collator: Any = self.clip_processor.collate
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = self.training_collator
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """As `get_eval_dataloader`."""
+        return self.get_eval_dataloader(test_dataset)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Metrics of the validation split; leaves the random state as it was.

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from components.action_model import ActionClassifier, language_model_of
-from components.clip_processor import ClipProcessor, PreparedClip
+from components.clip_processor import CachedClip, ClipProcessor, PreparedClip
 from components.prepared_clips import PreparedClips
 from components.progress import with_progress
-from components.training.cached_clips import FEATURE_PREFIX, CachedClip, collate_cached
 from components.training.processes import Processes
-from components.vision_features import encode_clips, split_rows
+from components.vision_features import FEATURE_PREFIX, encode_clips, split_rows
 
 _TOKENS_PER_PASS = 8192
 """Prompt tokens of the clips of one pass: enough to fill a GPU, some GB of activations at most."""
@@ -80,9 +79,9 @@ class VisionEncoder:
     def _check_against_live(self, clips: Sequence[PreparedClip]) -> None:
         """A model that takes features but uses them in another way must not be trained on them."""
         stored = self._encode(*PixelCollator(self._processor)(clips))
-        kept = [CachedClip(clip, tensors) for clip, tensors in zip(clips, stored, strict=True)]
-        live = self._states(dict(self._processor.collate(clips)))
-        distance = ((self._states(collate_cached(self._processor, kept)) - live).norm() / live.norm()).item()
+        kept = [CachedClip(**vars(clip), tensors=tensors) for clip, tensors in zip(clips, stored, strict=True)]
+        live = self._states(self._processor.collate(clips))
+        distance = ((self._states(self._processor.collate(kept)) - live).norm() / live.norm()).item()
         dtype = self._processes.autocast_dtype or self._classifier.config.dtype
         if not distance <= _TOLERANCE[dtype]:
             raise UnlikeLiveError(
@@ -106,9 +105,7 @@ class PixelCollator:
     def __call__(self, clips: Sequence[PreparedClip]) -> tuple[dict[str, Tensor], list[int]]:
         """The pixel inputs of a batch, and (batch,) counts."""
         num_tokens = [int(np.count_nonzero(clip.mm_token_type_ids)) for clip in clips]
-        of_tokens = self.processor.collate_tokens(clips).keys()
-        batch = self.processor.collate(clips)
-        return {name: tensor for name, tensor in batch.items() if name not in of_tokens}, num_tokens
+        return self.processor.pixel_inputs([clip.frames for clip in clips]), num_tokens
 
 
 def _passes(positions: Sequence[int], lengths: NDArray[np.int64]) -> Iterator[list[int]]:

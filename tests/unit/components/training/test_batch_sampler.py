@@ -127,10 +127,10 @@ def batches_of(trainer):
     collate = trainer.data_collator
 
     def noting(clips):
-        taken.append([getattr(clip, "clip", clip).clip_id for clip in clips])
+        taken.append([clip.clip_id for clip in clips])
         return collate(clips)
 
-    trainer.data_collator = noting
+    trainer.data_collator = trainer.training_collator = noting
     return taken
 
 
