@@ -14,6 +14,7 @@ from components.action_decoder import ActionDecoder
 from components.clip_processor import NO_LABEL
 from components.model_families import accepted_inputs
 from components.torchvision_compat import register_missing_operators
+from components.vision_features import encoder_outputs
 
 register_missing_operators()
 
@@ -89,13 +90,13 @@ class ActionClassifier(nn.Module):
         attention_mask: Tensor,
         labels: Tensor | None = None,
         answer_labels: Tensor | None = None,
-        **vision: Tensor,
+        **vision: Any,
     ) -> ActionOutput:
         """Class logits of a batch, and the mean loss where `labels`, (batch,), are given.
 
         `input_ids` and `attention_mask` are (batch, tokens), right-padded; `vision` holds what else the model's
-        processor made. `answer_labels`, (batch, tokens), repeats the answer's ids behind the action token and is
-        -100 elsewhere; only training reads it.
+        processor made, or, in place of pixels, `vision_features` that the tower made of them before. `answer_labels`,
+        (batch, tokens), repeats the answer's ids behind the action token and is -100 elsewhere; only training reads it.
         """
         states = self.token_states(input_ids, attention_mask, **vision)
         at_action = self._at_action(states, input_ids)
@@ -110,15 +111,17 @@ class ActionClassifier(nn.Module):
             loss = loss + self.token_loss_weight * self._token_loss(states, answer_labels)
         return ActionOutput(loss=loss, logits=logits)
 
-    def token_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Tensor) -> Tensor:
+    def token_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
         """The last hidden states of all tokens, (batch, tokens, hidden_size): no vocabulary logits are computed."""
+        if "vision_features" in vision:
+            vision["mm_encoder_outputs"] = encoder_outputs(vision.pop("vision_features"))
         base = language_model_of(self.backbone).base_model
         states: Tensor = base(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **accepted_inputs(base, vision)
         ).last_hidden_state
         return states
 
-    def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Tensor) -> Tensor:
+    def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
         """The last hidden state at the action token, (batch, hidden_size)."""
         return self._at_action(self.token_states(input_ids, attention_mask, **vision), input_ids)
 

@@ -13,6 +13,7 @@ from components.config import RunConfig
 from components.model_families import check_architecture
 from components.model_path import check_model_path
 from components.training_config import MethodConfig, ModelConfig
+from components.vision_attention import batch_vision_attention
 
 _ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 
@@ -56,6 +57,7 @@ def load_base_model(
     model = AutoModelForImageTextToText.from_pretrained(
         name, attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **place, **quantized
     )
+    batch_vision_attention(model)
     return model.eval()
 
 

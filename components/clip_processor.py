@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +28,7 @@ from components.model_path import check_model_path
 from components.prompts import render_answer, render_prompt
 from components.shards import NO_ANSWER
 from components.torchvision_compat import register_missing_operators
+from components.vision_features import join_features
 
 register_missing_operators()
 
@@ -62,6 +63,14 @@ class PreparedClip:
     """(num_answer_tokens,): what follows the action token; empty where the conversation has no answer."""
     answer_start: int = 0
     """Where in `answer_ids` the answer itself begins."""
+
+
+@dataclass(frozen=True)
+class CachedClip(PreparedClip):
+    """A clip with what the vision tower made of its frames in their place; `frames` is empty."""
+
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """The clip's rows of the features, under `FEATURE_PREFIX`, and of what describes their grid."""
 
 
 class ClipProcessor:
@@ -180,11 +189,14 @@ class ClipProcessor:
     def collate(self, clips: Sequence[PreparedClip], *, with_answers: bool = False) -> Batch:
         """A right-padded batch: token tensors are (batch, longest), `labels` is (batch,).
 
+        It has `vision_features` in place of pixels where the clips are `CachedClip`s; a batch holds one kind.
+
         `with_answers` puts the answers behind the action tokens, and adds `answer_labels`, (batch, longest): the
         answers' ids, -100 elsewhere.
         """
         batch = self.collate_tokens(clips, with_answers=with_answers)
-        return batch | self.pixel_inputs([clip.frames for clip in clips])
+        kept = [clip.tensors for clip in clips if isinstance(clip, CachedClip)]
+        return batch | (join_features(kept) if kept else self.pixel_inputs([clip.frames for clip in clips]))
 
     def collate_tokens(self, clips: Sequence[PreparedClip], *, with_answers: bool = False) -> Batch:
         """The part of `collate` that needs no frames."""

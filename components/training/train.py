@@ -20,9 +20,12 @@ from components.training.augmentation import AugmentedClips
 from components.training.callbacks import LogLines
 from components.training.classifier import base_model_name, build_classifier
 from components.training.curves import draw_curves
+from components.training.head_sweep import sweep_heads
+from components.training.processes import Processes
 from components.training.run_record import RUN_RECORD_FILE, describe_run
 from components.training.trainable import log_parameter_table
 from components.training.trainer import ActionTrainer
+from components.training.vision_cache import VisionCache
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +70,12 @@ def train_classifier(config: RunConfig, *, index: PreparedIndex, output_dir: Pat
         record = describe_run(index, num_processes=trainer.args.world_size)
         record.write(output_dir / RUN_RECORD_FILE)
         run.set_tags(record.tags)
-        result = run_trainer(trainer, resume_from=config.train.resume_from_checkpoint)
-        for path in (output_dir / RUN_RECORD_FILE, *output_dir.glob("*.png")):
-            run.log_artifact(path, folder="training")
+        if config.method.head_sweep:
+            result = run_head_sweep(trainer, index)
+        else:
+            result = run_trainer(trainer, resume_from=config.train.resume_from_checkpoint)
+        for file in (output_dir / RUN_RECORD_FILE, *output_dir.glob("*.png"), *output_dir.glob("head_sweep.*")):
+            run.log_artifact(file, folder="training")
     return result
 
 
@@ -117,9 +123,12 @@ def build_trainer(
         cache_dir=config.model.cache_dir,
         trust_remote_code=config.model.trust_remote_code,
     )
+    classifier = build_classifier(config, index=index, processor=processor)
+    arguments = training_arguments(config, output_dir=output_dir, has_val="val" in clips)
+    clips = VisionCache(config, index, classifier, processor, Processes.of(arguments)).replace(clips)
     trainer = ActionTrainer(
-        build_classifier(config, index=index, processor=processor),
-        arguments=training_arguments(config, output_dir=output_dir, has_val="val" in clips),
+        classifier,
+        arguments=arguments,
         processor=processor,
         labels=index.labels,
         config=config,
@@ -142,7 +151,27 @@ def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None
     started = time.monotonic()
     output = trainer.train(resume_from_checkpoint=resume_from)
     measured = _measure_kept_model(trainer)
-    directory = Path(trainer.args.output_dir)
+    result = _write_results(trainer, started, train_loss=output.training_loss, measured=measured)
+    if trainer.run_config.train.plot_loss:
+        draw_curves(trainer.state.log_history, Path(trainer.args.output_dir) / CURVES_FILE)
+    return result
+
+
+def run_head_sweep(trainer: ActionTrainer, index: PreparedIndex) -> TrainingResult:
+    """Trains many decoders at once on the frozen backbone's states, and writes the adapter directory of the best.
+
+    Raises:
+        ConfigError: there is no validation split.
+    """
+    started = time.monotonic()
+    best = sweep_heads(trainer, index).best
+    measured = {"eval_top1_accuracy": best.val_top1_accuracy}
+    return _write_results(trainer, started, train_loss=best.train_loss, measured=measured)
+
+
+def _write_results(
+    trainer: ActionTrainer, started: float, *, train_loss: float, measured: Mapping[str, float]
+) -> TrainingResult:
     trainer.save_model()
     trainer.save_state()
     result = TrainingResult(
@@ -150,13 +179,11 @@ def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None
         epochs=trainer.state.epoch or 0.0,
         train_clips=len(trainer.train_dataset),
         val_clips=len(trainer.eval_dataset) if trainer.eval_dataset is not None else 0,
-        train_loss=output.training_loss,
+        train_loss=train_loss,
         val_top1_accuracy=measured.get("eval_top1_accuracy"),
         seconds=time.monotonic() - started,
     )
-    result.write(directory / TRAINING_RESULT_FILE)
-    if trainer.run_config.train.plot_loss:
-        draw_curves(trainer.state.log_history, directory / CURVES_FILE)
+    result.write(Path(trainer.args.output_dir) / TRAINING_RESULT_FILE)
     return result
 
 

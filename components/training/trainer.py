@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate.data_loader import DataLoaderShard
 from torch import nn
+from torch.utils.data import DataLoader
 
 from components.action_model import ActionClassifier
 from components.artifacts import Labels
@@ -23,12 +26,15 @@ from components.model_files import (
     save_backbone,
     save_classifier_files,
 )
+from components.training.batch_sampler import planned_batches
 from components.training.collator import TrainingCollator
 from components.training.metered_trainer import MeteredTrainer
 from components.training.parameter_groups import parameter_groups
+from components.training.processes import Processes
 
 # Behind the imports above, which make torchvision importable where it is not.
 from transformers import TrainingArguments  # isort: skip
+from transformers.trainer_utils import seed_worker  # isort: skip
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +69,7 @@ class ActionTrainer(MeteredTrainer):
             mixup_alpha=config.loss.mixup_alpha,
             seed=config.train.seed,
         )
+        self.batches = planned_batches(config, train_clips, Processes.of(arguments))
         super().__init__(
             model=classifier,
             args=arguments,
@@ -81,6 +88,23 @@ class ActionTrainer(MeteredTrainer):
         optimizer: torch.optim.Optimizer = optimizer_class(groups, **settings)
         self.optimizer = optimizer
         return optimizer
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches as `planned_batches` has them, or as transformers makes them."""
+        if self.batches is None:
+            return cast(DataLoader[Any], super().get_train_dataloader())
+        # Not through accelerate's `prepare`, which would divide the batches among the processes once more.
+        return DataLoaderShard(  # type: ignore[no-any-return]
+            self.train_dataset,
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            worker_init_fn=partial(
+                seed_worker, num_workers=self.args.dataloader_num_workers, rank=self.args.process_index
+            ),
+        )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Batches as they are predicted: without answers, never mixed."""
