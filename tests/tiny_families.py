@@ -76,6 +76,28 @@ def _llava_next_video() -> Built:
     return config, processor
 
 
+def _llava_onevision() -> Built:
+    tokenizer = qwen_tokenizer(image_token="<image>", video_token="<video>")
+    size = {"height": SIDE, "width": SIDE}
+    processor = hf.LlavaOnevisionProcessor(
+        hf.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=[[SIDE, SIDE]]),
+        tokenizer,
+        hf.LlavaOnevisionVideoProcessor(size=size),
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", "<video>"),
+    )
+    tower = {"model_type": "siglip_vision_model", "vision_use_head": False}
+    config = hf.LlavaOnevisionConfig(
+        vision_config=vision(image_size=SIDE, patch_size=8) | tower,
+        text_config=text("qwen2", tokenizer),
+        image_token_index=tokenizer.image_token_id,
+        video_token_index=tokenizer.video_token_id,
+        image_grid_pinpoints=[[SIDE, SIDE]],
+    )
+    return config, processor
+
+
 def _qwen3_5() -> Built:
     tokenizer, processor = _qwen3_vl_processor()
     return hf.Qwen3_5Config(text_config=qwen3_5_text(tokenizer), **_qwen3_vl_top(tokenizer)), processor
@@ -292,6 +314,7 @@ def _minicpm(config_class: Any, processor_class: Any, markers: dict[str, str]) -
 
 _BUILDERS: dict[str, Callable[[], Built]] = {
     "llava_next_video": _llava_next_video,
+    "llava_onevision": _llava_onevision,
     "qwen3_vl_moe": _qwen3_vl_moe,
     "qwen3_5": _qwen3_5,
     "qwen3_5_moe": _qwen3_5_moe,
