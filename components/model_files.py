@@ -8,7 +8,7 @@ Nothing falls back to random weights: an incomplete or untrained directory is an
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,15 @@ from safetensors.torch import save_file
 
 from components.action_decoder import ActionDecoder, DecoderShape
 from components.action_model import ActionClassifier
-from components.artifacts import LABELS_FILE, RUN_CONFIG_FILE, Labels, Message, Record
+from components.artifacts import (
+    CHECKPOINT_FILE,
+    CHECKPOINT_FOLDER,
+    LABELS_FILE,
+    RUN_CONFIG_FILE,
+    Labels,
+    Message,
+    Record,
+)
 from components.base_model import load_base_model, training_dtype
 from components.clip_processor import ClipProcessor, PreparedClip
 from components.config import RunConfig
@@ -84,11 +92,16 @@ def save_classifier_files(
     labels: Labels,
     config: RunConfig,
     info: ClassifierInfo,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Writes everything of a classifier but the backbone's weights."""
+    """Writes everything of a classifier but the backbone's weights.
+
+    `weights` are the classifier's by the names of its `state_dict`, where its own are spread over processes.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    save_decoder(classifier.decoder, directory / DECODER_FILE, labels=labels)
-    save_file({"row": classifier.action_token_row.detach().cpu()}, directory / TOKEN_ROW_FILE)
+    weights = classifier.state_dict() if weights is None else weights
+    save_decoder(classifier.decoder, directory / DECODER_FILE, labels=labels, weights=weights_below("decoder", weights))
+    save_file({"row": weights["action_token_row"].detach().cpu().contiguous()}, directory / TOKEN_ROW_FILE)
     processor.processor.save_pretrained(directory)
     labels.write(directory / LABELS_FILE)
     save_config(config, directory / RUN_CONFIG_FILE)
@@ -141,6 +154,8 @@ def check_complete(directory: Path) -> None:
     missing = [name for name in _REQUIRED if not (directory / name).is_file()]
     if not any((directory / name).is_file() for name in (ADAPTER_CONFIG, MODEL_CONFIG)):
         missing.append(f"{ADAPTER_CONFIG} or {MODEL_CONFIG}")
+    if CHECKPOINT_FOLDER.fullmatch(directory.name) and not (directory / CHECKPOINT_FILE).is_file():
+        missing.append(CHECKPOINT_FILE)  # the run died while it wrote this
     if missing:
         raise ModelFilesError(
             f"{directory} is no complete adapter or model directory: {', '.join(missing)} missing; "
@@ -148,13 +163,22 @@ def check_complete(directory: Path) -> None:
         )
 
 
-def save_decoder(decoder: ActionDecoder, path: Path, *, labels: Labels) -> None:
-    """Writes the decoder's weights, with its shape and its labels as metadata."""
+def weights_below(module: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The entries of a `state_dict` that belong to a child module, by its own names."""
+    prefix = f"{module}."
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def save_decoder(
+    decoder: ActionDecoder, path: Path, *, labels: Labels, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Writes the decoder's weights, its own or those given, with its shape and its labels as metadata."""
+    weights = decoder.state_dict() if weights is None else weights
     metadata = {
         "shape": decoder.shape.model_dump_json(),
         "label_names": json.dumps(labels.label_names, ensure_ascii=False),
     }
-    save_file({name: value.detach().cpu() for name, value in decoder.state_dict().items()}, path, metadata=metadata)
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path, metadata=metadata)
 
 
 def load_decoder(path: Path, *, labels: Labels, dropout: float = 0.0) -> ActionDecoder:
@@ -182,10 +206,16 @@ def load_decoder(path: Path, *, labels: Labels, dropout: float = 0.0) -> ActionD
     return decoder
 
 
+def read_token_row(directory: Path) -> torch.Tensor:
+    """The saved row of the action token, (hidden_size,)."""
+    with safe_open(directory / TOKEN_ROW_FILE, framework="pt") as opened:
+        row: torch.Tensor = opened.get_tensor("row")
+    return row
+
+
 def load_token_row(classifier: ActionClassifier, directory: Path) -> None:
     """Puts the saved row of the action token into `classifier`."""
-    with safe_open(directory / TOKEN_ROW_FILE, framework="pt") as opened:
-        row = opened.get_tensor("row")
+    row = read_token_row(directory)
     if row.shape != classifier.action_token_row.shape:
         raise ModelFilesError(
             f"{directory / TOKEN_ROW_FILE} has {row.numel()} values, the model's embedding has "

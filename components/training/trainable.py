@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from components.action_model import ActionClassifier, language_model_of
+from components.sharded_weights import full_shape
 from components.training_config import MethodConfig
 
 log = logging.getLogger(__name__)
@@ -130,5 +131,6 @@ def _prefix_of(model: Any, module: nn.Module) -> str:
 
 def _count(counts: dict[str, list[int]], part: str, parameter: nn.Parameter) -> None:
     entry = counts.setdefault(part, [0, 0])
-    entry[0] += parameter.numel() if parameter.requires_grad else 0
-    entry[1] += parameter.numel()
+    numel = full_shape(parameter).numel()
+    entry[0] += numel if parameter.requires_grad else 0
+    entry[1] += numel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,21 @@ from components.model_files import (
     ADAPTER_CONFIG,
     DECODER_FILE,
     ClassifierInfo,
+    ModelFilesError,
     check_complete,
     load_decoder,
-    load_token_row,
+    read_token_row,
     save_classifier_files,
+    weights_below,
 )
+from components.sharded_weights import loading_whole, write_weights
+from components.training.resumable_trainer import ResumableTrainer
 
 # Behind the imports above, which make torchvision importable where it is not.
-from transformers import Trainer, TrainingArguments  # isort: skip
-
-log = logging.getLogger(__name__)
+from transformers import TrainingArguments  # isort: skip
 
 
-class ActionTrainer(Trainer):  # type: ignore[misc]
+class ActionTrainer(ResumableTrainer):
     """Trains an `ActionClassifier` on prepared clips.
 
     Every directory it writes, checkpoints included, is a complete adapter directory.
@@ -50,9 +51,9 @@ class ActionTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self.clip_processor = processor
         self.labels = labels
-        self.run_config = config
         self.info = info
         super().__init__(
+            config=config,
             model=classifier,
             args=arguments,
             data_collator=processor.collate,
@@ -80,9 +81,15 @@ class ActionTrainer(Trainer):  # type: ignore[misc]
             metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         return metrics
 
+    def is_saved(self, name: str, value: torch.Tensor) -> bool:
+        """Whether an entry of the classifier's `state_dict` is written: an adapter's base model is not."""
+        return not _is_peft(self.model) or value.requires_grad or not name.startswith("backbone.")
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        assert state_dict is not None
         directory = Path(output_dir or self.args.output_dir)
-        self.model.backbone.save_pretrained(directory, **_peft_options(self.model))
+        options = {"save_embedding_layers": False} if _is_peft(self.model) else {}
+        self.model.backbone.save_pretrained(directory, state_dict=weights_below("backbone", state_dict), **options)
         save_classifier_files(
             directory,
             classifier=self.model,
@@ -90,15 +97,11 @@ class ActionTrainer(Trainer):  # type: ignore[misc]
             labels=self.labels,
             config=self.run_config,
             info=self.info.model_copy(update={"trained_steps": self.state.global_step}),
+            weights=state_dict,
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.model, Path(resume_from_checkpoint), labels=self.labels)
-
-    def _load_best_model(self) -> None:
-        best = self.state.best_model_checkpoint
-        log.info("loading the best checkpoint %s (%s)", best, self.state.best_metric)
-        load_weights(self.model, Path(best), labels=self.labels)
 
 
 def parameter_groups(classifier: ActionClassifier, config: RunConfig, decayed: set[str]) -> list[dict[str, Any]]:
@@ -129,23 +132,25 @@ def parameter_groups(classifier: ActionClassifier, config: RunConfig, decayed: s
 def load_weights(classifier: ActionClassifier, directory: Path, *, labels: Labels) -> None:
     """Puts an adapter directory's weights into a classifier of the same shape.
 
+    The classifier's own weights may be spread over processes, which then all do this.
+
     Raises:
-        ModelFilesError: the directory is incomplete, or for other labels.
+        ModelFilesError: the directory is incomplete, for other labels, or for a model of another shape.
     """
     check_complete(directory)
     decoder = load_decoder(directory / DECODER_FILE, labels=labels)
-    classifier.decoder.load_state_dict(decoder.state_dict())
-    load_token_row(classifier, directory)
-    if (directory / ADAPTER_CONFIG).is_file():
-        from peft import load_peft_weights, set_peft_model_state_dict
-
-        weights = load_peft_weights(str(directory), device="cpu")
-        result = set_peft_model_state_dict(classifier.backbone, weights)
-        assert not result.unexpected_keys, result.unexpected_keys
-    else:
-        model = language_model_of(classifier.backbone)
-        saved = type(model).from_pretrained(directory, dtype=model.dtype)
-        model.load_state_dict(saved.state_dict())
+    weights = {f"decoder.{name}": value for name, value in decoder.state_dict().items()}
+    weights["action_token_row"] = read_token_row(directory)
+    is_adapter = (directory / ADAPTER_CONFIG).is_file()
+    if is_adapter != _is_peft(classifier):
+        kind = "a LoRA adapter" if is_adapter else "full weights"
+        raise ModelFilesError(f"{directory} holds {kind}, which do not fit this run's finetuning_type")
+    saved = _adapter_weights(classifier, directory) if is_adapter else _full_weights(classifier, directory)
+    weights |= {f"backbone.{name}": value for name, value in saved.items()}
+    try:
+        write_weights(classifier, weights)
+    except ValueError as error:
+        raise ModelFilesError(f"{directory} does not fit this run's settings: {error}") from error
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
@@ -154,6 +159,29 @@ def accuracy(prediction: Any) -> dict[str, float]:
     return {"top1_accuracy": float(hits.mean())}
 
 
-def _peft_options(classifier: ActionClassifier) -> dict[str, bool]:
-    is_peft = language_model_of(classifier.backbone) is not classifier.backbone
-    return {"save_embedding_layers": False} if is_peft else {}
+def _is_peft(classifier: ActionClassifier) -> bool:
+    return language_model_of(classifier.backbone) is not classifier.backbone
+
+
+def _adapter_weights(classifier: ActionClassifier, directory: Path) -> dict[str, torch.Tensor]:
+    """peft's weights of a directory by the names that they have in the peft model."""
+    from peft import get_peft_model_state_dict, load_peft_weights
+
+    names = [name for name, parameter in classifier.backbone.named_parameters() if parameter.requires_grad]
+    # peft renames what it saves: let it rename numbers, and look where they went.
+    numbers = {name: torch.tensor(number) for number, name in enumerate(names)}
+    renamed = get_peft_model_state_dict(classifier.backbone, state_dict=numbers, save_embedding_layers=False)
+    name_of = {saved: names[int(number)] for saved, number in renamed.items()}
+    weights = load_peft_weights(str(directory), device="cpu")
+    if weights.keys() != name_of.keys():
+        odd = sorted(weights.keys() ^ name_of.keys())
+        raise ModelFilesError(f"{directory} does not fit this run's LoRA settings: {len(odd)} others, as {odd[0]}")
+    return {name_of[name]: value for name, value in weights.items()}
+
+
+def _full_weights(classifier: ActionClassifier, directory: Path) -> dict[str, torch.Tensor]:
+    """The weights of a transformers model, read without DeepSpeed, which would spread them."""
+    model = language_model_of(classifier.backbone)
+    with loading_whole():
+        saved: dict[str, torch.Tensor] = type(model).from_pretrained(directory, dtype=model.dtype).state_dict()
+    return saved
