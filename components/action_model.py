@@ -80,9 +80,9 @@ class ActionClassifier(nn.Module):
         """The backbone's configuration (transformers' Trainer asks the model for it)."""
         return self.backbone.config
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """Computes activations again in the backward pass instead of keeping them."""
-        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """Computes activations again in the backward pass instead of keeping them; `options` are transformers'."""
+        language_model_of(self.backbone).activation_checkpointing_enable(**options)
 
     def forward(
         self,

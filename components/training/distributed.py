@@ -56,6 +56,8 @@ def joined_processes(train: TrainConfig) -> Iterator[None]:
         ConfigError: `deepspeed` or `fsdp` cannot be used.
     """
     check_distribution(train)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate imports DeepSpeed in every run, which would warn
     if distributed.is_initialized() or (num_processes() == 1 and not train.deepspeed):
         yield
         return
@@ -176,7 +178,7 @@ def fsdp_settings(train: TrainConfig) -> dict[str, Any]:
         "version": 2,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
         "reshard_after_forward": "full_shard" in words,
-        "cpu_offload": "offload" in words,
+        "cpu_offload": "offload" in words and torch.cuda.is_available(),  # without GPUs they are there
         # Each process writes its part of the optimizer's state, readable by any number of processes.
         "state_dict_type": "FULL_STATE_DICT" if train.save_only_model else "SHARDED_STATE_DICT",
         "cpu_ram_efficient_loading": False,
@@ -201,6 +203,17 @@ def sharded_layers(model: nn.Module) -> list[str]:
     if not present:
         raise ConfigError("fsdp: this model does not say which of its blocks can be sharded; use deepspeed: z3 instead")
     return present
+
+
+def shard_on_cpu(accelerator: Any, arguments: Any) -> None:
+    """Makes an Accelerator shard with FSDP2 although there are no GPUs, where accelerate 1.15 falls back to DDP.
+
+    So the same code runs in tests on CPUs.
+    """
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
 
 
 def launcher_settings(environment: MutableMapping[str, str]) -> dict[str, str]:
@@ -241,8 +254,6 @@ def _prepare_deepspeed() -> None:
     Its shared-memory operator for CPUs is built at the first start, and a start that is killed in that minute leaves
     a lock on which every later one waits for ever.
     """
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -18,7 +18,7 @@ from components.training.checkpoints import (
     delete_old_checkpoints,
     writing_checkpoint,
 )
-from components.training.distributed import num_processes, sharded_layers, sharding_of, wait_for_all
+from components.training.distributed import num_processes, shard_on_cpu, sharded_layers, sharding_of, wait_for_all
 from components.training.interruption import StopOnTermination, TrainingInterrupted
 
 from transformers import Trainer, TrainingArguments  # isort: skip
@@ -43,6 +43,13 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
             args.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(sharded_layers(model))
         super().__init__(model=model, args=args, **others)
         self.add_callback(self._termination)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Called by transformers when the trainer is made."""
+        super().create_accelerator_and_postprocess()
+        if self.sharding == "fsdp2" and not self.is_fsdp_enabled:
+            shard_on_cpu(self.accelerator, self.args)
+            self.is_fsdp_enabled = True
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **others: Any) -> Any:
         """Trains, from the checkpoint where one is given.
