@@ -59,6 +59,7 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo) -> Iterator[None]:
     if is_main_process():
         remove_checkpoint(directory)
     wait_for_all()
+    is_whole = False
     try:
         yield
         wait_for_all()
@@ -67,10 +68,17 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo) -> Iterator[None]:
             info.write(directory / CHECKPOINT_FILE)
             _flush(directory / CHECKPOINT_FILE)
             _flush(directory)
-    # What safetensors, torch.save, torch.distributed.checkpoint and plain files raise on a full disk.
-    except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
-        remove_checkpoint(directory)
+        is_whole = True
+    # What plain files, safetensors, torch.distributed.checkpoint and torch.save raise on a full disk.
+    except (OSError, SafetensorError, CheckpointException) as error:
         raise CheckpointError(_explain_failure(directory, error)) from error
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # another process's end, say
+            raise
+        raise CheckpointError(_explain_failure(directory, error)) from error
+    finally:
+        if not is_whole:
+            remove_checkpoint(directory)
     wait_for_all()
 
 

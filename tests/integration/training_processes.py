@@ -1,8 +1,8 @@
-"""Runs several trainings one after the other in the processes that torchrun starts: each start takes seconds.
+"""Trains several times, one after the other, in the processes that torchrun starts: each start takes seconds.
 
     torchrun --nproc-per-node 2 -m tests.integration.training_processes RUNS.json
 
-RUNS.json holds the index of the prepared clips and the settings of each run; what each process saw goes beside it.
+RUNS.json holds the index of the prepared clips and the settings of each run; what was seen goes to RUNS.seen.json.
 """
 
 import gc
@@ -15,13 +15,13 @@ import torch
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from components.artifacts import PreparedIndex
-from components.config import TrainConfig
 from components.config_files import config_from_settings
 from components.prepared_clips import PreparedClips
 from components.training.checkpoints import CheckpointError
-from components.training.distributed import is_main_process, joined_processes, num_processes
+from components.training.distributed import is_main_process, joined_processes
 from components.training.train import build_trainer, run_trainer
 from components.training.trainable import parameter_table
+from components.training_config import TrainConfig
 
 
 def main() -> None:
@@ -29,10 +29,10 @@ def main() -> None:
     todo = json.loads(path.read_text())
     index = PreparedIndex.read(Path(todo["index"]))
     torch.set_num_threads(1)
-    with joined_processes(TrainConfig(deepspeed="z2" if num_processes() > 1 else None)):
+    with joined_processes(TrainConfig(deepspeed="z2")):
         seen = [train_once(run, index) for run in todo["runs"]]
     if is_main_process():
-        path.with_suffix(f".seen{num_processes()}.json").write_text(json.dumps(seen))
+        path.with_suffix(".seen.json").write_text(json.dumps(seen))
 
 
 def train_once(settings, index):
@@ -43,17 +43,17 @@ def train_once(settings, index):
     table = {row.name: row.total for row in parameter_table(trainer.model)}
     try:
         run_trainer(trainer, resume_from=resume)
+        held, whole = held_parameters(trainer.model)
+        logits = trainer.predict(clips["val"]).predictions.tolist()
+        return {"rows": trainer.state.log_history, "logits": logits, "held": held, "whole": whole, "table": table}
     except CheckpointError as error:
         return {"error": str(error)}
-    held, whole = held_parameters(trainer.model)
-    logits = trainer.predict(clips["val"]).predictions.tolist()
-    rows = trainer.state.log_history
-    del trainer
-    gc.collect()
-    unset_hf_deepspeed_config()
-    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
-        os.environ.pop(name, None)  # accelerate leaves them for the next run
-    return {"rows": rows, "logits": logits, "held": held, "whole": whole, "table": table}
+    finally:
+        del trainer
+        gc.collect()
+        unset_hf_deepspeed_config()
+        for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
+            os.environ.pop(name, None)  # accelerate leaves them for the next run
 
 
 def held_parameters(model):
