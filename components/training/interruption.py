@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from transformers import TrainerCallback
-
+from components.torchvision_compat import register_missing_operators
 from components.training.distributed import any_process
+
+register_missing_operators()
+
+from transformers import TrainerCallback  # noqa: E402
 
 log = logging.getLogger(__name__)
 
