@@ -61,9 +61,9 @@ def joined_processes(train: TrainConfig) -> Iterator[None]:
     if distributed.is_initialized() or (num_processes() == 1 and not train.deepspeed):
         yield
         return
+    _connect(timedelta(seconds=train.ddp_timeout))
     if train.deepspeed:
         _prepare_deepspeed()
-    _connect(timedelta(seconds=train.ddp_timeout))
     yield
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -249,11 +249,13 @@ def _connect(timeout: timedelta) -> None:
 
 
 def _prepare_deepspeed() -> None:
-    """Imports DeepSpeed so that it compiles nothing.
+    """Shows DeepSpeed the processes, without which ZeRO-3 loads the model as if there were one, and compiles nothing.
 
-    Its shared-memory operator for CPUs is built at the first start, and a start that is killed in that minute leaves
+    The shared-memory operator for CPUs is built at the first start, and a start that is killed in that minute leaves
     a lock on which every later one waits for ever.
     """
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
