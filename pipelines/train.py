@@ -15,8 +15,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from torch.distributed.elastic.multiprocessing.errors import record
-
 from components.config_files import load_config, parse_overrides
 from components.training.distributed import is_main_process, launcher_settings
 from pipelines import single_steps
@@ -34,14 +32,15 @@ def main() -> None:
         format=f"%(asctime)s process {rank} %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
     )
+    from torch.distributed.elastic.multiprocessing.errors import record
+
     try:
-        train(sys.argv[1:])
+        record(train)(sys.argv[1:])  # writes an error, with its time, where torchrun looks for the first one
     except (ValueError, OSError) as error:
         log.error("%s", error)
         sys.exit(WRONG_CALL)
 
 
-@record  # writes the error, with its time, where torchrun looks for the first one
 def train(words: Sequence[str]) -> None:
     """Trains with settings from command-line words: at most one YAML file, and overrides."""
     file, overrides = read_words(words)

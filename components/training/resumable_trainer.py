@@ -35,6 +35,8 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
     else in DeepSpeed's or torch.distributed.checkpoint's files), the scheduler, and each process's random state.
     """
 
+    is_fsdp_enabled: bool
+
     def __init__(self, *, config: RunConfig, model: nn.Module, args: TrainingArguments, **others: Any) -> None:
         self.run_config = config
         self.sharding = sharding_of(config.train)

@@ -17,8 +17,8 @@ from components.prepared_clips import PreparedClips
 from components.tracking import tracked_run
 from components.training.arguments import training_arguments
 from components.training.callbacks import LogLines
-from components.training.classifier import base_model_name, build_classifier
 from components.training.checkpoints import begin_run, end_run, is_earlier_run, is_unfinished
+from components.training.classifier import base_model_name, build_classifier
 from components.training.curves import draw_curves
 from components.training.distributed import is_main_process, joined_processes, on_main_process
 from components.training.trainable import log_parameter_table

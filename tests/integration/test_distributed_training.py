@@ -1,4 +1,4 @@
-"""Training in two processes on CPUs, under the real torchrun: it equals a single process, however weights are spread."""
+"""Training in two processes on CPUs, under the real torchrun, equals a single process, however weights are spread."""
 
 import json
 import os
@@ -23,7 +23,11 @@ SHARDINGS = {
     "z3": {"deepspeed": "z3"},
     "fsdp": {"fsdp": "full_shard"},
 }
-OTHERS = {"z1": {"deepspeed": "z1"}, "z2_offload": {"deepspeed": "z2_offload"}, "z3_offload": {"deepspeed": "z3_offload"}}
+OTHERS = {
+    "z1": {"deepspeed": "z1"},
+    "z2_offload": {"deepspeed": "z2_offload"},
+    "z3_offload": {"deepspeed": "z3_offload"},
+}
 FULL = {"finetuning_type": "full", "learning_rate": 1e-3, "load_best_model_at_end": True}
 KINDS = [*SHARDINGS, *OTHERS, "full_z3", "full_fsdp"]
 
@@ -153,7 +157,11 @@ def test_going_on_with_another_number_of_processes(data, together):
     """DDP and FSDP2 can; DeepSpeed says why it cannot."""
     runs = {
         name: training_settings(
-            data, data / f"{name}-three", resume=str(data / name / "checkpoint-2"), per_device_train_batch_size=2, **kind
+            data,
+            data / f"{name}-three",
+            resume=str(data / name / "checkpoint-2"),
+            per_device_train_batch_size=2,
+            **kind,
         )
         for name, kind in SHARDINGS.items()
         if name != "z3"

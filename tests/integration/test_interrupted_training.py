@@ -1,7 +1,6 @@
 """What is left of a training that was evicted, killed, or ran out of disk, and how the same command goes on."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -162,7 +161,9 @@ def test_a_process_that_fails_ends_the_others_and_is_heard_first(data):
     output_dir = data / "failed"
     began = time.monotonic()
     done = run(
-        command(data, output_dir, "fail", "2", launcher=torchrun_command(), per_device_train_batch_size=2, ddp_timeout=600)
+        command(
+            data, output_dir, "fail", "2", launcher=torchrun_command(), per_device_train_batch_size=2, ddp_timeout=600
+        )
     )
 
     assert done.returncode != 0
@@ -173,4 +174,4 @@ def test_a_process_that_fails_ends_the_others_and_is_heard_first(data):
     root_cause = done.stderr.partition("Root Cause")[2]
     assert "rank      : 1" in root_cause
     assert "the second process cannot go on" in root_cause
-    assert os.listdir(output_dir) == [UNFINISHED_FILE]
+    assert [path.name for path in output_dir.iterdir()] == [UNFINISHED_FILE]

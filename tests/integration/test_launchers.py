@@ -32,6 +32,7 @@ def settings(action_data, tmp_path) -> dict:
         "video_min_pixels": 1024,
         "video_max_pixels": 1024,
         "report_to": "none",
+        "preprocessing_num_workers": 1,
     }
 
 
@@ -65,7 +66,8 @@ def test_accelerate_with_a_file_for_fsdp(action_data, tmp_path):
                 "compute_environment": "LOCAL_MACHINE",
                 "distributed_type": "FSDP",
                 "use_cpu": True,
-                "fsdp_config": fsdp | {"fsdp_cpu_ram_efficient_loading": True, "fsdp_state_dict_type": "FULL_STATE_DICT"},
+                "fsdp_config": fsdp
+                | {"fsdp_cpu_ram_efficient_loading": True, "fsdp_state_dict_type": "FULL_STATE_DICT"},
                 "mixed_precision": "no",
                 "num_machines": 1,
                 "num_processes": 2,

@@ -41,19 +41,19 @@ def test_only_whole_checkpoints_count_and_the_last_is_the_highest(tmp_path, make
 
 
 def test_a_checkpoint_that_cannot_be_written_is_gone(tmp_path):
-    with pytest.raises(ZeroDivisionError), writing_checkpoint(tmp_path / "checkpoint-1", info()):
-        (tmp_path / "checkpoint-1").mkdir()
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fail_to_write(tmp_path / "checkpoint-1", ZeroDivisionError())
     write(tmp_path, 1)
     with pytest.raises(CheckpointError, match=r"No space left.*last good one is: checkpoint-1\. Make room"):
-        with writing_checkpoint(tmp_path / "checkpoint-2", info()):
-            (tmp_path / "checkpoint-2").mkdir()
-            raise OSError(28, "No space left on device")
+        fail_to_write(tmp_path / "checkpoint-2", OSError(28, "No space left on device"))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
-def info(**changes):
-    return CheckpointInfo(**{"step": 1, "sharding": "none", "num_processes": 1, "resumable": True} | changes)
+def fail_to_write(directory, error):
+    info = CheckpointInfo(step=1, sharding="none", num_processes=1, resumable=True)
+    with writing_checkpoint(directory, info):
+        directory.mkdir()
+        raise error
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,9 @@ def test_a_chosen_checkpoint_and_what_came_behind_it(tmp_path, make_config):
     write(tmp_path, 5)
     assert begin_run(chosen, tmp_path) == tmp_path / "checkpoint-5"
     missing = make_config(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
-    with pytest.raises(CheckpointError, match="checkpoint-8 is not there; whole ones in .*: checkpoint-2, checkpoint-4"):
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint-8 is not there; whole ones in .*: checkpoint-2, checkpoint-4"
+    ):
         begin_run(missing, tmp_path)
 
 
