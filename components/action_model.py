@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.action_decoder import ActionDecoder
+from components.clip_processor import NO_LABEL
+from components.model_families import accepted_inputs
 from components.sharded_weights import whole
 from components.torchvision_compat import register_missing_operators
+from components.vision_features import encoder_outputs
 
 register_missing_operators()
 
 from transformers.utils import ModelOutput  # noqa: E402
-
-_NO_ANSWER = -100
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of logits, (batch, num_classes), and labels: ids, (batch,), or probabilities, (batch, num_classes)."""
@@ -80,9 +81,9 @@ class ActionClassifier(nn.Module):
         """The backbone's configuration (transformers' Trainer asks the model for it)."""
         return self.backbone.config
 
-    def activation_checkpointing_enable(self, **options: Any) -> None:
-        """Computes activations again in the backward pass instead of keeping them; `options` are transformers'."""
-        language_model_of(self.backbone).activation_checkpointing_enable(**options)
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """Computes activations again in the backward pass instead of keeping them (transformers' Trainer calls it)."""
+        language_model_of(self.backbone).activation_checkpointing_enable(**settings)
 
     def forward(
         self,
@@ -90,13 +91,13 @@ class ActionClassifier(nn.Module):
         attention_mask: Tensor,
         labels: Tensor | None = None,
         answer_labels: Tensor | None = None,
-        **vision: Tensor,
+        **vision: Any,
     ) -> ActionOutput:
         """Class logits of a batch, and the mean loss where `labels`, (batch,), are given.
 
         `input_ids` and `attention_mask` are (batch, tokens), right-padded; `vision` holds what else the model's
-        processor made. `answer_labels`, (batch, tokens), repeats the answer's ids behind the action token and is
-        -100 elsewhere; only training reads it.
+        processor made, or, in place of pixels, `vision_features` that the tower made of them before. `answer_labels`,
+        (batch, tokens), repeats the answer's ids behind the action token and is -100 elsewhere; only training reads it.
         """
         states = self.token_states(input_ids, attention_mask, **vision)
         at_action = self._at_action(states, input_ids)
@@ -111,16 +112,17 @@ class ActionClassifier(nn.Module):
             loss = loss + self.token_loss_weight * self._token_loss(states, answer_labels)
         return ActionOutput(loss=loss, logits=logits)
 
-    def token_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Tensor) -> Tensor:
+    def token_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
         """The last hidden states of all tokens, (batch, tokens, hidden_size): no vocabulary logits are computed."""
-        states: Tensor = (
-            language_model_of(self.backbone)
-            .base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **vision)
-            .last_hidden_state
-        )
+        if "vision_features" in vision:
+            vision["mm_encoder_outputs"] = encoder_outputs(vision.pop("vision_features"))
+        base = language_model_of(self.backbone).base_model
+        states: Tensor = base(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **accepted_inputs(base, vision)
+        ).last_hidden_state
         return states
 
-    def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Tensor) -> Tensor:
+    def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
         """The last hidden state at the action token, (batch, hidden_size)."""
         return self._at_action(self.token_states(input_ids, attention_mask, **vision), input_ids)
 
@@ -131,7 +133,7 @@ class ActionClassifier(nn.Module):
     def _token_loss(self, states: Tensor, answer_labels: Tensor) -> Tensor:
         """Mean cross-entropy of the answer's tokens; vocabulary logits exist only where one is predicted."""
         wanted = answer_labels[:, 1:]
-        here = wanted != _NO_ANSWER
+        here = wanted != NO_LABEL
         logits = language_model_of(self.backbone).get_output_embeddings()(states[:, :-1][here])
         return functional.cross_entropy(logits.float(), wanted[here])
 

@@ -208,8 +208,12 @@ class PreparedIndex(Record):
     failed: tuple[QuarantinedClip, ...] = ()
     """Clips that could not be decoded: an error in the metrics of their split."""
     max_tokens: int
-    """Length of the longest sample."""
+    """Length of the longest sample, up to the action token."""
     mean_tokens: float
+    max_tokens_with_answer: int = 0
+    """Length of the longest sample with its answer behind the action token."""
+    num_answers: int = 0
+    """Samples with an answer behind the action token."""
     data_fingerprint: str
     """Hash of the validated annotations."""
 

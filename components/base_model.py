@@ -2,41 +2,94 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from components.config import RunConfig
+from components.model_families import check_architecture
 from components.model_path import check_model_path
-from components.training_config import ModelConfig
+from components.training_config import MethodConfig, ModelConfig
+from components.vision_attention import batch_vision_attention
 
 _ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 
 
+class QuantizationError(RuntimeError):
+    """Quantized weights that this machine cannot hold; the message says what to do."""
+
+
 def load_base_model(
-    model_name_or_path: str | Path, *, settings: ModelConfig, dtype: torch.dtype = torch.float32
+    model_name_or_path: str | Path,
+    *,
+    settings: ModelConfig,
+    dtype: torch.dtype = torch.float32,
+    quantization: MethodConfig | None = None,
 ) -> Any:
     """A transformers image-text-to-text model in evaluation mode.
 
+    `quantization` quantizes the language model's linear layers, where its `quantization_bit` is set.
+
     Raises:
         FileNotFoundError: `model_name_or_path` is a path without a model.
+        UnsupportedModelError: the model reads no videos together with text.
+        QuantizationError: the weights cannot be quantized here.
     """
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     check_model_path(model_name_or_path)
-    model = AutoModelForImageTextToText.from_pretrained(
-        str(model_name_or_path),
-        revision=settings.model_revision,
-        cache_dir=settings.cache_dir,
-        trust_remote_code=settings.trust_remote_code,
-        attn_implementation=_ATTENTION[settings.flash_attn],
-        dtype=dtype,
+    name = str(model_name_or_path)
+    place: dict[str, Any] = {
+        "revision": settings.model_revision,
+        "cache_dir": settings.cache_dir,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    config = AutoConfig.from_pretrained(name, **place)
+    check_architecture(config, name)
+    quantized = (
+        {"quantization_config": _bitsandbytes_config(config, quantization, dtype)}
+        if quantization and quantization.quantization_bit
+        else {}
     )
+    model = AutoModelForImageTextToText.from_pretrained(
+        name, attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **place, **quantized
+    )
+    batch_vision_attention(model)
     return model.eval()
 
 
+def _bitsandbytes_config(config: Any, method: MethodConfig, dtype: torch.dtype) -> Any:
+    """How bitsandbytes quantizes the linear layers of the language model; vision tower and projector stay exact."""
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise QuantizationError(
+            f"quantization_bit = {method.quantization_bit} needs the package bitsandbytes: pip install bitsandbytes, "
+            "or remove quantization_bit"
+        )
+    with torch.device("meta"):  # only the names of its modules are of interest
+        model = AutoModelForImageTextToText.from_config(config)
+    language_model = set(model.get_decoder().modules())
+    exact = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module not in language_model
+    ]
+    return BitsAndBytesConfig(
+        load_in_4bit=method.quantization_bit == 4,
+        load_in_8bit=method.quantization_bit == 8,
+        bnb_4bit_quant_type=method.quantization_type,
+        bnb_4bit_use_double_quant=method.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=exact,
+    )
+
+
 def training_dtype(config: RunConfig) -> torch.dtype:
-    """Precision of the weights: bfloat16 for LoRA with `bf16`, else float32 (mixed precision casts as it goes)."""
-    is_lora = config.method.finetuning_type == "lora"
-    return torch.bfloat16 if config.train.bf16 and is_lora else torch.float32
+    """Precision of the weights: bfloat16 with `bf16` where none of them trains, else float32."""
+    method = config.method
+    is_decoder_only = method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0
+    is_frozen = method.freeze_vision_tower and method.freeze_multi_modal_projector
+    keeps_weights = method.finetuning_type == "lora" or (is_decoder_only and is_frozen)
+    return torch.bfloat16 if config.train.bf16 and keeps_weights else torch.float32

@@ -169,11 +169,47 @@ class RunConfig(Section):
                 "action_decoder_hidden_size has no meaning for action_decoder_type: linear; "
                 "remove it or choose action_decoder_type: mlp or transformer"
             )
+        bits, finetuning_type = self.method.quantization_bit, self.method.finetuning_type
+        if bits and finetuning_type != "lora":
+            raise ValueError(
+                f"quantization_bit = {bits} with finetuning_type: {finetuning_type}: quantized weights cannot be "
+                "trained; choose finetuning_type: lora, or remove quantization_bit"
+            )
+        if self.method.head_sweep and (finetuning_type, self.method.freeze_trainable_layers) != ("freeze", 0):
+            raise ValueError(
+                "head_sweep needs a frozen backbone: set finetuning_type: freeze, freeze_trainable_layers: 0"
+            )
+        if self.method.head_sweep:
+            self._check_head_sweep()
+        if self.train.deepspeed and self.train.fsdp:
+            raise ValueError("deepspeed and fsdp exclude each other: keep one")
+        if self.augmentation.augment_temporal_jitter and self.video.video_frame_candidates == 1:
+            raise ValueError(
+                "augment_temporal_jitter needs stored frames to choose from: set video_frame_candidates: 3"
+            )
         if self.train.load_best_model_at_end and not (self.data.val_size or self.data.eval_dataset):
             raise ValueError("load_best_model_at_end needs a validation split: set val_size or eval_dataset")
         if self.train.early_stopping_steps and not (self.data.val_size or self.data.eval_dataset):
             raise ValueError("early_stopping_steps needs a validation split: set val_size or eval_dataset")
         return self
+
+    def _check_head_sweep(self) -> None:
+        """A sweep trains decoders on states computed once: what would change the states, or the start, has no place."""
+        if not (self.data.val_size or self.data.eval_dataset):
+            raise ValueError("head_sweep chooses a decoder by its validation accuracy: set val_size or eval_dataset")
+        in_the_way = {
+            "action_decoder_path": self.method.action_decoder_path is not None,
+            "action_cls_token_loss_weight": self.method.action_cls_token_loss_weight > 0,
+            "mixup_alpha": self.loss.mixup_alpha > 0,
+            "augment_crop, augment_flip, augment_color_jitter or augment_temporal_jitter": (
+                self.augmentation.changes_frames
+            ),
+            "resume_from_checkpoint": bool(self.train.resume_from_checkpoint),
+        }
+        if set_keys := [key for key, is_set in in_the_way.items() if is_set]:
+            raise ValueError(
+                f"head_sweep trains new decoders on states that are computed once: remove {', '.join(set_keys)}"
+            )
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its key, as JSON types."""

@@ -65,10 +65,6 @@ def check_trainable(config: RunConfig) -> None:
     method = config.method
     if method.stage != "action_cls":
         raise ConfigError(f"stage = {method.stage}: only stage: action_cls can be trained")
-    if method.quantization_bit is not None:
-        raise ConfigError(
-            f"quantization_bit = {method.quantization_bit}: quantized training is not available; remove it"
-        )
 
 
 def save_config(config: RunConfig, path: Path) -> None:

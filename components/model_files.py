@@ -1,7 +1,8 @@
 """The adapter directory and the model directory: what is in them, and how they are written and read.
 
 Both hold the decoder, the action token's row, the labels, the run configuration, the tokenizer and the
-processor. An adapter directory adds peft's files (or full weights); a model directory holds merged weights.
+processor. An adapter directory adds peft's files, the weights that `freeze` trained, or full weights; a model
+directory holds merged weights.
 Nothing falls back to random weights: an incomplete or untrained directory is an error.
 """
 
@@ -15,10 +16,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from components.action_decoder import ActionDecoder, DecoderShape
-from components.action_model import ActionClassifier
+from components.action_model import ActionClassifier, language_model_of
 from components.artifacts import (
     CHECKPOINT_FILE,
     CHECKPOINT_FOLDER,
@@ -32,12 +33,18 @@ from components.base_model import load_base_model, training_dtype
 from components.clip_processor import ClipProcessor, PreparedClip
 from components.config import RunConfig
 from components.config_files import read_saved_config, save_config
+from components.sharded_weights import loading_whole, write_weights
+from components.training_config import MethodConfig
 
 DECODER_FILE = "action_decoder.safetensors"
 TOKEN_ROW_FILE = "action_token.safetensors"
 CLASSIFIER_FILE = "action_classifier.json"
 ADAPTER_CONFIG = "adapter_config.json"
+TRAINED_WEIGHTS = "trained_weights.safetensors"
+"""The backbone's weights that training changed, by name; the others are the base model's."""
 MODEL_CONFIG = "config.json"
+_BACKBONE_FILES = (ADAPTER_CONFIG, TRAINED_WEIGHTS, MODEL_CONFIG)
+"""One of these says how the backbone's weights are stored."""
 _REQUIRED = (DECODER_FILE, TOKEN_ROW_FILE, CLASSIFIER_FILE, LABELS_FILE, RUN_CONFIG_FILE)
 
 
@@ -109,12 +116,18 @@ def save_classifier_files(
 
 
 def load_classifier(
-    directory: Path, *, device: str = "cpu", base_model: str | None = None, dtype: torch.dtype | None = None
+    directory: Path,
+    *,
+    device: str = "cpu",
+    base_model: str | None = None,
+    dtype: torch.dtype | None = None,
+    quantize: bool = True,
 ) -> LoadedClassifier:
     """Reads an adapter directory or a model directory.
 
     `base_model` replaces the base model that an adapter was trained on, where that lies elsewhere now; `dtype` is
-    the precision of the backbone, by default that of training.
+    the precision of the backbone, by default that of training. A base model that was quantized for training is
+    quantized again, unless `quantize` is false.
 
     Raises:
         ModelFilesError: files are missing, do not fit each other, or were never trained.
@@ -132,7 +145,8 @@ def load_classifier(
         trust_remote_code=config.model.trust_remote_code,
     )
     decoder = load_decoder(directory / DECODER_FILE, labels=labels)
-    backbone = _load_backbone(directory, config, base_model, dtype or training_dtype(config))
+    quantization = config.method if quantize else None
+    backbone = _load_backbone(directory, config, base_model, dtype or training_dtype(config), quantization)
     classifier = ActionClassifier(backbone, decoder, action_token_id=processor.action_token_id)
     load_token_row(classifier, directory)
     return LoadedClassifier(
@@ -152,8 +166,8 @@ def check_complete(directory: Path) -> None:
         ModelFilesError: some are not; names them.
     """
     missing = [name for name in _REQUIRED if not (directory / name).is_file()]
-    if not any((directory / name).is_file() for name in (ADAPTER_CONFIG, MODEL_CONFIG)):
-        missing.append(f"{ADAPTER_CONFIG} or {MODEL_CONFIG}")
+    if not any((directory / name).is_file() for name in _BACKBONE_FILES):
+        missing.append(" or ".join(_BACKBONE_FILES))
     if CHECKPOINT_FOLDER.fullmatch(directory.name) and not (directory / CHECKPOINT_FILE).is_file():
         missing.append(CHECKPOINT_FILE)  # the run died while it wrote this
     if missing:
@@ -225,13 +239,86 @@ def load_token_row(classifier: ActionClassifier, directory: Path) -> None:
         classifier.action_token_row.copy_(row)
 
 
-def _load_backbone(directory: Path, config: RunConfig, base_model: str | None, dtype: torch.dtype) -> Any:
+def save_backbone(
+    classifier: ActionClassifier,
+    directory: Path,
+    *,
+    only_trained: bool = False,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Writes the backbone's weights: the adapter's, or all; `only_trained` writes what training changes.
+
+    `weights` are the backbone's by the names of its `state_dict`, where its own are spread over processes.
+    """
+    model = language_model_of(classifier.backbone)
+    weights = classifier.backbone.state_dict() if weights is None else weights
+    if model is not classifier.backbone:
+        classifier.backbone.save_pretrained(directory, state_dict=dict(weights), save_embedding_layers=False)
+    elif only_trained:
+        trained = [name for name, value in model.named_parameters() if value.requires_grad]
+        save_file({name: weights[name].detach().cpu().contiguous() for name in trained}, directory / TRAINED_WEIGHTS)
+    else:
+        model.save_pretrained(directory, state_dict=dict(weights))
+
+
+def load_backbone(backbone: Any, directory: Path) -> None:
+    """Puts the weights that `save_backbone` wrote into a backbone of the same kind, also one spread over processes.
+
+    Raises:
+        ModelFilesError: they belong to another model, or to another `finetuning_type`.
+    """
+    model = language_model_of(backbone)
+    is_adapter = (directory / ADAPTER_CONFIG).is_file()
+    if is_adapter != (model is not backbone):
+        kind = "a LoRA adapter" if is_adapter else "full weights"
+        raise ModelFilesError(f"{directory} holds {kind}, which do not fit the finetuning_type of this run")
+    if is_adapter:
+        weights = _adapter_weights(backbone, directory)
+    elif (directory / TRAINED_WEIGHTS).is_file():
+        weights = load_file(directory / TRAINED_WEIGHTS)
+    else:
+        with loading_whole():
+            weights = type(model).from_pretrained(directory, dtype=model.dtype).state_dict()
+    try:
+        write_weights(backbone, weights)
+    except ValueError as error:
+        raise ModelFilesError(f"{directory}: adapter and base model do not belong together: {error}") from error
+
+
+def _adapter_weights(backbone: Any, directory: Path) -> dict[str, torch.Tensor]:
+    """peft's weights of a directory by the names that they have in the peft model."""
+    from peft import get_peft_model_state_dict, load_peft_weights
+
+    names = [name for name, _ in backbone.named_parameters()]
+    # peft renames what it saves: let it rename numbers, and look where they went.
+    numbers = {name: torch.tensor(number) for number, name in enumerate(names)}
+    renamed = get_peft_model_state_dict(backbone, state_dict=numbers, save_embedding_layers=False)
+    name_of = {saved: names[int(number)] for saved, number in renamed.items()}
+    weights = load_peft_weights(str(directory), device="cpu")
+    if weights.keys() != name_of.keys():
+        odd = sorted(weights.keys() ^ name_of.keys())
+        raise ModelFilesError(
+            f"{directory} does not fit this run's LoRA settings: {len(odd)} weights are in one only, as {odd[0]}"
+        )
+    return {name_of[name]: value for name, value in weights.items()}
+
+
+def _load_backbone(
+    directory: Path,
+    config: RunConfig,
+    base_model: str | None,
+    dtype: torch.dtype,
+    quantization: MethodConfig | None,
+) -> Any:
     if (directory / MODEL_CONFIG).is_file():
         return load_base_model(directory, settings=config.model, dtype=dtype)
-    from peft import PeftModel
-
     base_name = base_model or config.model.model_name_or_path
     if base_name is None:
         raise ModelFilesError(f"{directory / RUN_CONFIG_FILE} names no model_name_or_path: give the base model")
-    base = load_base_model(base_name, settings=config.model, dtype=dtype)
+    base = load_base_model(base_name, settings=config.model, dtype=dtype, quantization=quantization)
+    if (directory / TRAINED_WEIGHTS).is_file():
+        load_backbone(base, directory)
+        return base
+    from peft import PeftModel
+
     return PeftModel.from_pretrained(base, str(directory)).eval()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from components.artifacts import PreparedIndex, Split
 from components.clip_processor import PreparedClip
-from components.shards import find_shard, open_shard
+from components.shards import find_shard, open_shard, sampled_candidate
+
+_NO_FRAMES = np.zeros((0, 0, 0, 3), dtype=np.uint8)
 
 
 class PreparedClips(Dataset[PreparedClip]):
@@ -20,8 +25,17 @@ class PreparedClips(Dataset[PreparedClip]):
     Shards are opened at the first read of each process, so that a copy for a DataLoader worker is a few paths.
     """
 
-    def __init__(self, index: PreparedIndex, split: Split, *, verify_checksums: bool = False) -> None:
+    def __init__(
+        self,
+        index: PreparedIndex,
+        split: Split,
+        *,
+        verify_checksums: bool = False,
+        keep_candidates: bool = False,
+    ) -> None:
         """Finds the shards, downloads those of an s3:// index, and checks their sizes.
+
+        With `keep_candidates`, clips keep all frames that are stored around each sampled moment.
 
         Raises:
             ShardError: a shard is missing, has another size, or, with `verify_checksums`, another content.
@@ -30,6 +44,8 @@ class PreparedClips(Dataset[PreparedClip]):
         shards = [shard for shard in index.shards if shard.split == split]
         self._paths = [find_shard(index.root_uri, shard, verify_checksum=verify_checksums) for shard in shards]
         self._starts = np.cumsum([0, *(shard.num_clips for shard in shards)])
+        self._keep_candidates = keep_candidates
+        self._with_frames = True
         self._tables: dict[int, pa.Table] = {}
 
     def __len__(self) -> int:
@@ -40,7 +56,28 @@ class PreparedClips(Dataset[PreparedClip]):
             raise IndexError(f"clip {index} of {len(self)} in split {self.split}")
         index %= len(self)
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return _read_clip(self._table(shard), index - int(self._starts[shard]))
+        table, row = self._table(shard), index - int(self._starts[shard])
+        frames, candidates = _read_frames(table, row, self._keep_candidates) if self._with_frames else (_NO_FRAMES, 1)
+        return _read_clip(table, row, frames, candidates)
+
+    def without_frames(self) -> PreparedClips:
+        """The same clips with no frames, (0, 0, 0, 3), whose bytes are then never read."""
+        light = copy(self)
+        light._with_frames = False
+        return light
+
+    def token_lengths(self, *, with_answers: bool = False) -> NDArray[np.int64]:
+        """Tokens of each clip, (len(self),), up to the action token or up to the answer's end, read from columns."""
+        lengths = self._column("input_ids", pc.list_value_length)
+        return lengths + self._column("answer_ids", pc.list_value_length) if with_answers else lengths
+
+    def labels(self) -> NDArray[np.int64]:
+        """The label of each clip, (len(self),), read from one column."""
+        return self._column("label", lambda column: column)
+
+    def _column(self, name: str, measure: Callable[[Any], Any]) -> NDArray[np.int64]:
+        columns = [measure(open_shard(path)[name]).to_numpy() for path in self._paths]  # not kept open
+        return np.concatenate(columns).astype(np.int64) if columns else np.zeros(0, dtype=np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_tables": {}}
@@ -51,15 +88,27 @@ class PreparedClips(Dataset[PreparedClip]):
         return self._tables[shard]
 
 
-def _read_clip(table: pa.Table, row: int) -> PreparedClip:
+def _read_frames(table: pa.Table, row: int, keep_candidates: bool) -> tuple[NDArray[np.uint8], int]:
+    """The frames of a clip, (num_frames, height, width, 3), and how many of them stand around each sampled moment."""
     frames = np.frombuffer(table["frames"][row].as_buffer(), dtype=np.uint8).reshape(table["shape"][row].as_py())
+    candidates = table["frame_candidates"][row].as_py()
+    if candidates > 1 and not keep_candidates:
+        frames, candidates = frames[sampled_candidate(candidates) :: candidates], 1
+    return frames.copy(), candidates  # torch refuses read-only memory
+
+
+def _read_clip(table: pa.Table, row: int, frames: NDArray[np.uint8], candidates: int) -> PreparedClip:
     return PreparedClip(
         clip_id=table["clip_id"][row].as_py(),
         video=table["video"][row].as_py(),
         label=table["label"][row].as_py(),
-        frames=frames.copy(),  # torch refuses read-only memory
+        frames=frames,
         input_ids=_integers(table["input_ids"][row]),
         mm_token_type_ids=_integers(table["mm_token_type_ids"][row]),
+        seconds_per_frame=table["seconds_per_frame"][row].as_py(),
+        frame_candidates=candidates,
+        answer_ids=_integers(table["answer_ids"][row]),
+        answer_start=table["answer_start"][row].as_py(),
     )
 
 

@@ -56,6 +56,28 @@ def render_prompt(processor: Any, messages: Sequence[Message], *, action_token: 
     return text[: text.rindex(action_token) + len(action_token)]
 
 
+def render_answer(processor: Any, messages: Sequence[Message], *, action_token: str) -> tuple[str, str]:
+    """The text behind the action token: what leads to the answer, and the answer with its end of turn.
+
+    Both are empty where the conversation holds no answer.
+    """
+    kept = cut_behind_action(messages, action_token=action_token)
+    is_assistants = kept[-1].role == "assistant"
+    if not is_assistants and len(messages) == len(kept):
+        return "", ""
+    tail = _tail(processor, messages, action_token)
+    if is_assistants:
+        return "", tail
+    header = _tail(processor, messages[: len(kept)], action_token, add_generation_prompt=True)
+    return (header, tail[len(header) :]) if tail.startswith(header) else ("", tail)
+
+
+def _tail(processor: Any, messages: Sequence[Message], action_token: str, **options: bool) -> str:
+    turns = [{"role": message.role, "content": _content(message.content)} for message in messages]
+    text: str = processor.apply_chat_template(turns, tokenize=False, **options)
+    return text[text.rindex(action_token) + len(action_token) :]
+
+
 def _content(text: str) -> list[dict[str, str]]:
     parts: list[dict[str, str]] = []
     for number, piece in enumerate(text.split(VIDEO_TAG)):

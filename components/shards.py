@@ -19,6 +19,7 @@ from components import storage
 from components.artifacts import SPLITS, ShardInfo, Split
 
 CLIPS_PER_SHARD = 256
+NO_ANSWER: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
@@ -28,6 +29,10 @@ SCHEMA = pa.schema(
         ("shape", pa.list_(pa.int32(), 4)),
         ("input_ids", pa.list_(pa.int64())),
         ("mm_token_type_ids", pa.list_(pa.int64())),
+        ("seconds_per_frame", pa.float64()),
+        ("frame_candidates", pa.int64()),
+        ("answer_ids", pa.list_(pa.int64())),
+        ("answer_start", pa.int64()),
     ]
 )
 
@@ -44,8 +49,14 @@ def encode_clip(
     frames: NDArray[np.uint8],
     input_ids: NDArray[np.int64],
     mm_token_type_ids: NDArray[np.int64],
+    seconds_per_frame: float | None = None,
+    frame_candidates: int = 1,
+    answer_ids: NDArray[np.int64] = NO_ANSWER,
+    answer_start: int = 0,
 ) -> pa.RecordBatch:
-    """One clip as it stands in a shard: `frames` is (num_frames, height, width, 3), the ids are (num_tokens,)."""
+    """One clip as it stands in a shard: `frames` is (num_frames * frame_candidates, height, width, 3), the candidates
+    of a moment together; the ids are (num_tokens,), the answer's from `answer_start` on to be learned.
+    """
     columns: Sequence[Any] = (
         [clip_id],
         [video],
@@ -54,9 +65,18 @@ def encode_clip(
         [list(frames.shape)],
         [input_ids],
         [mm_token_type_ids],
+        [seconds_per_frame],
+        [frame_candidates],
+        [answer_ids],
+        [answer_start],
     )
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     return pa.record_batch(arrays, schema=SCHEMA)
+
+
+def sampled_candidate(count: int) -> int:
+    """Which of the `count` stored frames around a moment is the sampled one."""
+    return (count - 1) // 2
 
 
 def open_shard(path: Path) -> pa.Table:

@@ -34,6 +34,7 @@ class ModelConfig(Section):
 
 
 DecoderType = Literal["linear", "mlp", "transformer", "transformer_no_vision"]
+SweepDecoderType = Literal["linear", "mlp"]
 
 
 class MethodConfig(Section):
@@ -47,6 +48,16 @@ class MethodConfig(Section):
     """Layers that `freeze` trains: the last n, the first n where negative, none but decoder and token row for 0."""
     head_sweep: bool = False
     """With `freeze` and `freeze_trainable_layers: 0`: train many decoders at once on states computed once."""
+    head_sweep_decoder_types: tuple[SweepDecoderType, ...] = Field(("linear", "mlp"), min_length=1)
+    """Decoder types that a head sweep tries, in place of `action_decoder_type`."""
+    head_sweep_learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3, 1e-2), min_length=1)
+    """Peak learning rates that a head sweep tries."""
+    head_sweep_weight_decays: tuple[float, ...] = Field((0.0, 0.1), min_length=1)
+    """Weight decays that a head sweep tries."""
+    head_sweep_seeds: int = Field(2, ge=1)
+    """Initialisations that a head sweep tries of each combination."""
+    head_sweep_epochs: int = Field(50, ge=1)
+    """Passes over the training states of a head sweep."""
     adapter_name_or_path: str | None = None
     """Adapter directory to evaluate, export or serve."""
     lora_rank: int = Field(8, ge=1)
@@ -56,8 +67,8 @@ class MethodConfig(Section):
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout in front of the LoRA matrices."""
     lora_target: str = "all"
-    """`all` linear layers of the language model, comma-separated names of its layers, or a regular expression
-    over full module names (anything that is not a plain list of names)."""
+    """`all` linear layers of what is not frozen, comma-separated names of such layers, or a regular expression over
+    full module names (anything that is not a plain list of names)."""
     quantization_bit: Literal[4, 8] | None = None
     """Quantize the frozen weights with bitsandbytes (QLoRA, arXiv:2305.14314). Needs `finetuning_type: lora`."""
     quantization_type: Literal["nf4", "fp4"] = "nf4"
@@ -69,9 +80,9 @@ class MethodConfig(Section):
     use_dora: bool = False
     """Weight-decomposed LoRA (arXiv:2402.09353)."""
     freeze_vision_tower: bool = True
-    """Leave the vision tower untouched (full fine-tuning)."""
+    """Leave the vision tower untouched."""
     freeze_multi_modal_projector: bool = True
-    """Leave the projector between vision tower and language model untouched (full fine-tuning)."""
+    """Leave the projector between vision tower and language model untouched."""
     num_action_classes: int | None = Field(None, ge=2)
     """Number of classes. Null counts the labels; a number that disagrees with the labels is an error."""
     action_decoder_type: DecoderType = "linear"
@@ -93,6 +104,13 @@ class MethodConfig(Section):
     """Learning rate of the action token's embedding row, as a share of `learning_rate`."""
     action_cls_token_loss_weight: float = Field(0.0, ge=0)
     """Weight of the language-model loss on the answer behind the action token. 0 computes nothing behind it."""
+
+    @field_validator("head_sweep_decoder_types", "head_sweep_learning_rates", "head_sweep_weight_decays", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(v.strip() for v in value.split(",") if v.strip())
+        return (value,) if isinstance(value, float | int) else value
 
     @field_validator("lora_target", mode="before")
     @classmethod

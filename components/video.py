@@ -13,6 +13,7 @@ import numpy as np
 from components import storage
 from components.config import VideoConfig
 from components.frame_images import count_images, decode_images, probe_images
+from components.shards import sampled_candidate
 from components.video_decoders import Decoded, Frames, Resize, VideoError, VideoInfo, decode_video, probe_video
 from components.video_decoders import count_frames as count_video
 
@@ -30,6 +31,7 @@ class ClipFrames:
     """The sampled frames of one clip."""
 
     frames: Frames
+    """(num_frames, height, width, 3)"""
     frame_indices: tuple[int, ...]
     """Where they stood in the video."""
     source_fps: float
@@ -37,6 +39,14 @@ class ClipFrames:
     """Frames of the whole video."""
     backend: str
     """What decoded them: decord, pyav or images."""
+    candidates: Frames
+    """(num_frames * k, height, width, 3): k frames around each sampled moment, the sampled one among them."""
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Seconds between two sampled frames, on average; 0 for a single frame."""
+        span = self.frame_indices[-1] - self.frame_indices[0]
+        return span / max(1, len(self.frame_indices) - 1) / self.source_fps
 
 
 def load_clip(
@@ -45,8 +55,11 @@ def load_clip(
     processor: ClipProcessor,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
+    with_candidates: bool = False,
 ) -> ClipFrames:
     """Samples, decodes and resizes one clip by the processor's video settings.
+
+    `with_candidates` decodes `video_frame_candidates` frames around each sampled moment.
 
     Raises:
         VideoError: the video cannot be used; `reason` says why.
@@ -54,10 +67,13 @@ def load_clip(
     info = probe(source, images_fps=processor.video.video_fps)
     size = processor.frame_size(info.height, info.width)
 
+    count = processor.video.video_frame_candidates if with_candidates else 1
+
     def choose(num_frames: int) -> tuple[int, ...]:
-        return sample_indices(
+        sampled = sample_indices(
             num_frames, info.fps, processor.video, start_seconds=start_seconds, end_seconds=end_seconds
         )
+        return candidate_indices(sampled, num_frames, count)
 
     indices = choose(info.num_frames)
     decoded = decode(source, indices, info=info, size=size)
@@ -66,7 +82,15 @@ def load_clip(
         decoded = decode(source, indices, info=info, size=size)
     if len(decoded.frames) != len(indices):
         raise VideoError("wrong_count", f"{len(decoded.frames)} frames decoded, {len(indices)} sampled")
-    return ClipFrames(decoded.frames, indices, info.fps, decoded.total_frames, decoded.backend)
+    sampled = slice(sampled_candidate(count), None, count)
+    return ClipFrames(
+        frames=decoded.frames[sampled],
+        frame_indices=indices[sampled],
+        source_fps=info.fps,
+        total_frames=decoded.total_frames,
+        backend=decoded.backend,
+        candidates=decoded.frames,
+    )
 
 
 def sample_indices(
@@ -95,6 +119,16 @@ def sample_indices(
             f"the video has {num_frames} frames at {source_fps:.2f} per second",
         )
     return tuple(first + offset for offset in _spread(last - first, _sample_size(last - first, source_fps, video)))
+
+
+def candidate_indices(sampled: Sequence[int], num_frames: int, count: int) -> tuple[int, ...]:
+    """`count` frames around each of the `sampled` ones, ascending, in a video of `num_frames`.
+
+    They divide the way to the next sampled frame evenly; the one at `sampled_candidate(count)` is the sampled one.
+    """
+    way = (sampled[-1] - sampled[0]) / max(1, len(sampled) - 1)
+    offsets = [round((place - sampled_candidate(count)) * way / count) for place in range(count)]
+    return tuple(min(max(0, index + offset), num_frames - 1) for index in sampled for offset in offsets)
 
 
 def _sample_size(num_frames: int, source_fps: float, video: VideoConfig) -> int:

@@ -218,7 +218,9 @@ def sample_data(
 @app.command("tiny-model")
 def tiny_model(
     output_dir: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("models/tiny-qwen2-vl"),
-    architecture: Annotated[Literal["qwen2_vl", "qwen3_vl"], typer.Option(help="Model family.")] = "qwen2_vl",
+    architecture: Annotated[
+        Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"], typer.Option(help="Model family.")
+    ] = "qwen2_vl",
     warm_up: Annotated[bool, typer.Option(help="Train it on poses of randomly moving figures.")] = True,
     seed: Annotated[int, typer.Option(help="Another seed makes other weights.")] = 0,
 ) -> None:

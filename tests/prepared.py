@@ -21,7 +21,7 @@ def prepare_video(video: Path, label: int, *, processor: ClipProcessor) -> Prepa
         source_fps=clip.source_fps,
         total_frames=clip.total_frames,
     )
-    return PreparedClip(f"d:{video.stem}", str(video), label, clip.frames.copy(), ids, types)
+    return PreparedClip(f"d:{video.stem}", str(video), label, clip.frames.copy(), ids, types, clip.seconds_per_frame)
 
 
 def write_index(

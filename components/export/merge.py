@@ -44,7 +44,12 @@ def merge_adapter(
         MergeError: the logits differ by more than `MAX_LOGIT_DIFFERENCE`.
         ModelFilesError: `adapter_dir` is incomplete.
     """
-    loaded = load_classifier(adapter_dir, dtype=torch.float32)
+    loaded = load_classifier(adapter_dir, dtype=torch.float32, quantize=False)
+    if loaded.config.method.quantization_bit:
+        log.warning(
+            "the adapter was trained on %d-bit weights and is merged into the exact ones: evaluate the merged model",
+            loaded.config.method.quantization_bit,
+        )
     before = loaded.logits(clips)
     merged = merge_backbone(loaded)
     dtype = training_dtype(loaded.config)

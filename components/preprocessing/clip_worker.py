@@ -50,6 +50,9 @@ class Prepared:
     """One clip as `components.shards` writes it."""
 
     num_tokens: int
+    """Up to the action token."""
+    num_answer_tokens: int
+    """Behind it; 0 where there is no answer."""
     encoded: pa.RecordBatch
 
 
@@ -71,7 +74,13 @@ def prepare_clip(job: Job) -> Prepared:
         OSError, ValueError: there is no such base model, or its tokenizer splits the action token.
     """
     clip, processor = job.clip, _load_processor(job.settings)
-    loaded = load_clip(clip.video, processor=processor, start_seconds=clip.start_seconds, end_seconds=clip.end_seconds)
+    loaded = load_clip(
+        clip.video,
+        processor=processor,
+        start_seconds=clip.start_seconds,
+        end_seconds=clip.end_seconds,
+        with_candidates=clip.split == "train",
+    )
     if loaded.total_frames != clip.num_frames:
         raise VideoError("wrong_count", f"{loaded.total_frames} frames, but {clip.num_frames} when it was validated")
     input_ids, mm_token_type_ids = processor.tokenize(
@@ -81,15 +90,20 @@ def prepare_clip(job: Job) -> Prepared:
         source_fps=loaded.source_fps,
         total_frames=loaded.total_frames,
     )
+    answer_ids, answer_start = processor.tokenize_answer(clip.messages)
     encoded = encode_clip(
         clip_id=clip.clip_id,
         video=first_path(clip.video),
         label=clip.label,
-        frames=loaded.frames,
+        frames=loaded.candidates,
         input_ids=input_ids,
         mm_token_type_ids=mm_token_type_ids,
+        seconds_per_frame=loaded.seconds_per_frame,
+        frame_candidates=len(loaded.candidates) // len(loaded.frames),
+        answer_ids=answer_ids,
+        answer_start=answer_start,
     )
-    return Prepared(len(input_ids), encoded)
+    return Prepared(len(input_ids), len(answer_ids), encoded)
 
 
 @functools.cache

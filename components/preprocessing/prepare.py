@@ -64,7 +64,9 @@ class _Outcome:
     """What became of the clips while they were prepared."""
 
     num_tokens: dict[str, int] = field(default_factory=dict)
-    """By clip id, of the clips whose video could be used."""
+    """Up to the action token, by clip id, of the clips whose video could be used."""
+    num_answer_tokens: dict[str, int] = field(default_factory=dict)
+    """Behind it."""
     failed: list[QuarantinedClip] = field(default_factory=list)
 
 
@@ -85,11 +87,11 @@ def prepare_clips(config: RunConfig, *, validated_dir: Path, shards_uri: str, in
     fingerprint = fingerprint_clips(settings, validated.report.fingerprint)
     root_uri = storage.join(_absolute(shards_uri), fingerprint[:16])
     index = find_prepared(root_uri, fingerprint)
-    if index is None or not _is_complete(index, validated, config.data.cutoff_len):
+    if index is None or not _is_complete(index, validated, config):
         with published_folder(root_uri) as folder:
             with ShardWriter(folder) as writer:
                 outcome = _write_clips(config, settings, validated.clips, writer)
-            _check_lengths(validated.clips, outcome.num_tokens, config.data.cutoff_len)
+            _check_lengths(validated.clips, _counted_tokens(outcome, config), config.data.cutoff_len)
             index = _describe(config, validated, outcome, writer.shards, fingerprint, root_uri)
             index.write(folder / INDEX_FILE)
     index.write(index_path)
@@ -97,9 +99,17 @@ def prepare_clips(config: RunConfig, *, validated_dir: Path, shards_uri: str, in
     return index
 
 
-def _is_complete(index: PreparedIndex, validated: _Validated, cutoff_len: int) -> bool:
+def _is_complete(index: PreparedIndex, validated: _Validated, config: RunConfig) -> bool:
     """Whether clips that were prepared earlier can be used: none failed then that may not fail now."""
-    return len(index.failed) == len(validated.quarantined) and index.max_tokens <= cutoff_len
+    longest = index.max_tokens_with_answer if config.method.action_cls_token_loss_weight else index.max_tokens
+    return len(index.failed) == len(validated.quarantined) and longest <= config.data.cutoff_len
+
+
+def _counted_tokens(outcome: _Outcome, config: RunConfig) -> dict[str, int]:
+    """The tokens of each clip that the model will read: with the answer where its loss counts."""
+    if not config.method.action_cls_token_loss_weight:
+        return outcome.num_tokens
+    return {clip_id: count + outcome.num_answer_tokens[clip_id] for clip_id, count in outcome.num_tokens.items()}
 
 
 def _processor_settings(config: RunConfig) -> ProcessorSettings:
@@ -135,6 +145,7 @@ def _write_clips(
             log.warning("%s cannot be used: %s", job.clip.clip_id, result)
             continue
         outcome.num_tokens[job.clip.clip_id] = result.num_tokens
+        outcome.num_answer_tokens[job.clip.clip_id] = result.num_answer_tokens
         if result.num_tokens <= config.data.cutoff_len:
             writer.add(job.clip.split, result.encoded)
     return outcome
@@ -192,6 +203,10 @@ def _describe(
         label_counts={split: tuple(counts[split, label] for label in range(labels.num_classes)) for split in SPLITS},
         failed=failed,
         max_tokens=max(outcome.num_tokens.values()),
+        max_tokens_with_answer=max(
+            count + outcome.num_answer_tokens[clip_id] for clip_id, count in outcome.num_tokens.items()
+        ),
+        num_answers=sum(count > 0 for count in outcome.num_answer_tokens.values()),
         mean_tokens=sum(outcome.num_tokens.values()) / len(outcome.num_tokens),
         data_fingerprint=validated.report.fingerprint,
     )

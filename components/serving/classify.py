@@ -177,6 +177,7 @@ def prepare(clip: ClipFrames, messages: Sequence[Message], *, model: LoadedClass
         frames=clip.frames,
         input_ids=np.asarray(input_ids),
         mm_token_type_ids=np.asarray(mm_token_type_ids),
+        seconds_per_frame=clip.seconds_per_frame,
     )
 
 

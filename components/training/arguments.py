@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from components.config import RunConfig
+from components.config_files import ConfigError
 from components.training.distributed import deepspeed_settings, fsdp_settings
 from components.training_config import TrainConfig
 
@@ -30,8 +32,14 @@ _OURS = {
 """Settings that transformers' arguments do not have, or that this project acts on itself."""
 
 
+_TRACKERS = ("mlflow", "tensorboard", "wandb")
+
+
 def training_arguments(config: RunConfig, *, output_dir: Path, has_val: bool) -> Any:
     """transformers' TrainingArguments for a run that writes into `output_dir`.
+
+    Raises:
+        ConfigError: `report_to` names a tracker that is unknown or not installed.
 
     mlflow is left out of `report_to`: the run's own tracking logs there, since transformers' callback may end a
     run that somebody else opened.
@@ -39,6 +47,7 @@ def training_arguments(config: RunConfig, *, output_dir: Path, has_val: bool) ->
     from transformers import TrainingArguments
 
     train = config.train
+    _check_trackers(train)
     return TrainingArguments(
         **train.model_dump(exclude=_OURS)
         | {
@@ -77,3 +86,11 @@ def eval_strategy(train: TrainConfig, *, has_val: bool) -> str:
     if not has_val:
         return "no"
     return train.eval_strategy or (train.save_strategy if train.load_best_model_at_end else "epoch")
+
+
+def _check_trackers(train: TrainConfig) -> None:
+    for name in train.report_to:
+        if name not in _TRACKERS:
+            raise ConfigError(f"report_to names {name}: choose from {', '.join(_TRACKERS)}, or none")
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"report_to names {name}, which is not installed: pip install {name}, or leave it out")

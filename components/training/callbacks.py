@@ -23,6 +23,11 @@ class LogLines(TrainerCallback):  # type: ignore[misc]
             return
         numbers = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
         if args.disable_tqdm:
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if name != "epoch")
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if _is_shown(name))
             log.info("step %d of %d (epoch %.2f): %s", state.global_step, state.max_steps, state.epoch or 0.0, shown)
         self.track({f"train/{name}": value for name, value in numbers.items()}, state.global_step)
+
+
+def _is_shown(name: str) -> bool:
+    """The epoch stands in front of the line; the rate of each part is tracked only."""
+    return name != "epoch" and not name.startswith("learning_rate/")

@@ -26,7 +26,9 @@ def build_classifier(config: RunConfig, *, index: PreparedIndex, processor: Clip
         UnsupportedMethodError: the model cannot be trained as asked.
     """
     method = config.method
-    model = load_base_model(base_model_name(config), settings=config.model, dtype=training_dtype(config))
+    model = load_base_model(
+        base_model_name(config), settings=config.model, dtype=training_dtype(config), quantization=method
+    )
     classifier = ActionClassifier(
         prepare_backbone(model, method),
         build_decoder(method, hidden_size=model.config.get_text_config().hidden_size, labels=index.labels),

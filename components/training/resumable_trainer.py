@@ -1,4 +1,4 @@
-"""transformers' Trainer with checkpoints that survive interruptions, in one process and in many."""
+"""A Trainer with checkpoints that survive interruptions, in one process and in many."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from components.training.checkpoints import (
 )
 from components.training.distributed import num_processes, shard_on_cpu, sharded_layers, sharding_of, wait_for_all
 from components.training.interruption import StopOnTermination, TrainingInterrupted
+from components.training.metered_trainer import MeteredTrainer
 
-from transformers import Trainer, TrainingArguments  # isort: skip
+from transformers import TrainingArguments  # isort: skip
 
 log = logging.getLogger(__name__)
 
 _SCHEDULER_FILE = "scheduler.pt"
 
 
-class ResumableTrainer(Trainer):  # type: ignore[misc]
+class ResumableTrainer(MeteredTrainer):
     """Writes checkpoints that are whole or do not count, and goes on from them, however weights are spread.
 
     What a checkpoint holds beside the files of `_save`: the optimizer's state (as a whole where every process has it,

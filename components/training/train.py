@@ -11,18 +11,23 @@ from typing import Any
 from components.artifacts import PreparedIndex, Record, Split
 from components.clip_processor import ClipProcessor
 from components.config import RunConfig
-from components.config_files import check_trainable
+from components.config_files import ConfigError, check_trainable
 from components.model_files import ClassifierInfo
 from components.prepared_clips import PreparedClips
 from components.tracking import tracked_run
 from components.training.arguments import training_arguments
+from components.training.augmentation import AugmentedClips
 from components.training.callbacks import LogLines
 from components.training.checkpoints import begin_run, end_run, is_earlier_run, is_unfinished
 from components.training.classifier import base_model_name, build_classifier
 from components.training.curves import draw_curves
 from components.training.distributed import is_main_process, joined_processes, on_main_process
+from components.training.head_sweep import sweep_heads
+from components.training.processes import Processes
+from components.training.run_record import RUN_RECORD_FILE, describe_run
 from components.training.trainable import log_parameter_table
 from components.training.trainer import ActionTrainer
+from components.training.vision_cache import VisionCache
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +80,45 @@ def _begin(config: RunConfig, output_dir: Path) -> Path | None:
 
 
 def _train(config: RunConfig, *, index: PreparedIndex, output_dir: Path, start: Path | None) -> TrainingResult:
-    clips = {split: PreparedClips(index, split) for split, count in index.num_clips.items() if count}
+    clips = training_clips(config, index)
     with tracked_run(config, step="training") as run:
         trainer = build_trainer(config, index=index, clips=clips, output_dir=output_dir, track=run.log_metrics)
         log_parameter_table(trainer.model)
-        result = run_trainer(trainer, resume_from=str(start) if start else None)
-        for picture in output_dir.glob("*.png"):
-            run.log_artifact(picture)
+        record = describe_run(index, num_processes=trainer.args.world_size)
+        if is_main_process():
+            record.write(output_dir / RUN_RECORD_FILE)
+        run.set_tags(record.tags)
+        if config.method.head_sweep:
+            result = run_head_sweep(trainer, index)
+        else:
+            result = run_trainer(trainer, resume_from=str(start) if start else None)
+        for file in (output_dir / RUN_RECORD_FILE, *output_dir.glob("*.png"), *output_dir.glob("head_sweep.*")):
+            run.log_artifact(file, folder="training")
     return result
+
+
+def training_clips(config: RunConfig, index: PreparedIndex) -> dict[Split, Any]:
+    """The prepared clips of each split that has some; those of training change where augmentation is set.
+
+    Raises:
+        ShardError: shards are missing or damaged.
+        AugmentationError: augmentation names a class that the data do not have.
+        ConfigError: the loss on answers is asked for, and there are none.
+    """
+    if config.method.action_cls_token_loss_weight and not index.num_answers:
+        raise ConfigError(
+            f"action_cls_token_loss_weight = {config.method.action_cls_token_loss_weight}: no conversation has an "
+            f"answer behind {index.action_token}; set it to 0, or add the assistant's turns"
+        )
+    jitter = config.augmentation.augment_temporal_jitter
+    clips: dict[Split, Any] = {
+        split: PreparedClips(index, split, keep_candidates=jitter) for split, count in index.num_clips.items() if count
+    }
+    if config.augmentation.changes_frames:
+        clips["train"] = AugmentedClips(
+            clips["train"], config.augmentation, labels=index.labels, seed=config.train.seed
+        )
+    return clips
 
 
 def build_trainer(
@@ -107,8 +143,10 @@ def build_trainer(
         cache_dir=config.model.cache_dir,
         trust_remote_code=config.model.trust_remote_code,
     )
+    classifier = build_classifier(config, index=index, processor=processor)
+    clips = VisionCache(config, index, classifier, processor, Processes.of(arguments)).replace(clips)
     trainer = ActionTrainer(
-        build_classifier(config, index=index, processor=processor),
+        classifier,
         arguments=arguments,
         processor=processor,
         labels=index.labels,
@@ -139,7 +177,27 @@ def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None
     started = time.monotonic()
     output = trainer.train(resume_from_checkpoint=resume_from)
     measured = _measure_kept_model(trainer)
-    directory = Path(trainer.args.output_dir)
+    result = _write_results(trainer, started, train_loss=output.training_loss, measured=measured)
+    if trainer.run_config.train.plot_loss and is_main_process():
+        draw_curves(trainer.state.log_history, Path(trainer.args.output_dir) / CURVES_FILE)
+    return result
+
+
+def run_head_sweep(trainer: ActionTrainer, index: PreparedIndex) -> TrainingResult:
+    """Trains many decoders at once on the frozen backbone's states, and writes the adapter directory of the best.
+
+    Raises:
+        ConfigError: there is no validation split.
+    """
+    started = time.monotonic()
+    best = sweep_heads(trainer, index).best
+    measured = {"eval_top1_accuracy": best.val_top1_accuracy}
+    return _write_results(trainer, started, train_loss=best.train_loss, measured=measured)
+
+
+def _write_results(
+    trainer: ActionTrainer, started: float, *, train_loss: float, measured: Mapping[str, float]
+) -> TrainingResult:
     trainer.save_model()
     trainer.save_state()
     result = TrainingResult(
@@ -147,15 +205,13 @@ def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None
         epochs=trainer.state.epoch or 0.0,
         train_clips=len(trainer.train_dataset),
         val_clips=len(trainer.eval_dataset) if trainer.eval_dataset is not None else 0,
-        train_loss=output.training_loss,
+        train_loss=train_loss,
         val_top1_accuracy=measured.get("eval_top1_accuracy"),
         seconds=time.monotonic() - started,
     )
     if not is_main_process():
         return result
-    result.write(directory / TRAINING_RESULT_FILE)
-    if trainer.run_config.train.plot_loss:
-        draw_curves(trainer.state.log_history, directory / CURVES_FILE)
+    result.write(Path(trainer.args.output_dir) / TRAINING_RESULT_FILE)
     return result
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from components.action_model import ActionClassifier, language_model_of
+from components.model_families import part_of, prefix_of
 from components.sharded_weights import full_shape
 from components.training_config import MethodConfig
 
 log = logging.getLogger(__name__)
 
-_PROJECTOR = re.compile(r"(^|\.)(merger|deepstack_merger_list|multi_modal_projector|connector|mlp1|resampler)\.")
 _PLAIN_NAMES = re.compile(r"[\w.]+(\s*,\s*[\w.]+)*")
 
 
@@ -33,30 +33,20 @@ class ParameterGroup:
 
 
 def prepare_backbone(model: Any, method: MethodConfig) -> Any:
-    """Freezes `model` and opens what `finetuning_type` trains; for LoRA, returns the peft model around it."""
+    """Freezes `model` and opens what `finetuning_type` trains; for LoRA, returns the peft model around it.
+
+    Raises:
+        UnsupportedMethodError: the model has no such layers.
+    """
     model.requires_grad_(False)
     if method.finetuning_type == "lora":
         return _add_lora(model, method)
+    layers = _trained_layers(model, method.freeze_trainable_layers) if method.finetuning_type == "freeze" else None
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(_trains_in_full(part_of(name, model), method))
+        part = part_of(name, model)
+        is_open = part in _open_parts(method) and (part != "language_model" or layers is None)
+        parameter.requires_grad_(is_open or (layers is not None and name.startswith(layers)))
     return model
-
-
-def part_of(name: str, model: Any) -> str:
-    """The part of a transformers model that a parameter belongs to.
-
-    One of `language_model`, `vision_tower`, `projector`, `lm_head`.
-    """
-    if _PROJECTOR.search(name):
-        return "projector"
-    parts = {
-        "vision_tower": _prefix_of(model, model.get_encoder(modality="video")),
-        "language_model": _prefix_of(model, model.get_decoder()),
-    }
-    for part, prefix in parts.items():
-        if name.startswith(prefix):
-            return part
-    return "lm_head"
 
 
 def parameter_table(classifier: ActionClassifier) -> list[ParameterGroup]:
@@ -81,25 +71,37 @@ def log_parameter_table(classifier: ActionClassifier) -> None:
     log.info("trainable parameters: %s of %s\n%s", f"{trainable:,}", f"{total:,}", "\n".join(lines))
 
 
-def lora_target(model: Any, target: str) -> str:
-    """A regular expression over module names: `all` linear layers of the language model, or the named ones of it.
+def lora_target(model: Any, method: MethodConfig) -> str:
+    """A regular expression over module names: `all` linear layers of the parts that train, or the named ones of them.
 
     Names alone would also match the vision tower, which then could not stay frozen. Anything that is not a plain
     list of names is taken as a regular expression already.
+
+    Raises:
+        UnsupportedMethodError: the parts that train have no layer of a given name.
     """
-    if not _PLAIN_NAMES.fullmatch(target):
-        return target
-    decoder = model.get_decoder()
-    linear = {name.rsplit(".", 1)[-1] for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
-    names = linear if target == "all" else {name.strip() for name in target.split(",")}
-    unknown = sorted(name for name in names if name.rsplit(".", 1)[-1] not in linear)
+    if not _PLAIN_NAMES.fullmatch(method.lora_target):
+        return method.lora_target
+    parts = _open_parts(method)
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and part_of(f"{name}.", model) in parts
+    ]
+    last_names = {name.rsplit(".", 1)[-1] for name in linear}
+    names = last_names if method.lora_target == "all" else {name.strip() for name in method.lora_target.split(",")}
+    unknown = sorted(name for name in names if not any(_ends_with(candidate, name) for candidate in linear))
     if unknown:
         raise UnsupportedMethodError(
-            f"lora_target names {', '.join(unknown)}, the language model has the linear layers "
-            f"{', '.join(sorted(linear))}"
+            f"lora_target names {', '.join(unknown)}, the {' and '.join(parts)} has the linear layers "
+            f"{', '.join(sorted(last_names))}"
         )
-    alternatives = "|".join(re.escape(name) for name in sorted(names))
-    return rf"{re.escape(_prefix_of(model, decoder))}(.*\.)?({alternatives})"
+    chosen = [candidate for candidate in linear if any(_ends_with(candidate, name) for name in names)]
+    return "|".join(re.escape(name) for name in chosen)
+
+
+def _ends_with(module_name: str, name: str) -> bool:
+    return module_name == name or module_name.endswith(f".{name}")
 
 
 def _add_lora(model: Any, method: MethodConfig) -> Any:
@@ -109,28 +111,39 @@ def _add_lora(model: Any, method: MethodConfig) -> Any:
         r=method.lora_rank,
         lora_alpha=method.resolved_lora_alpha,
         lora_dropout=method.lora_dropout,
-        target_modules=lora_target(model, method.lora_target),
+        target_modules=lora_target(model, method),
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
     )
     return get_peft_model(model, settings)
 
 
-def _trains_in_full(part: str, method: MethodConfig) -> bool:
-    if part == "vision_tower":
-        return not method.freeze_vision_tower
-    if part == "projector":
-        return not method.freeze_multi_modal_projector
-    return part == "language_model"
+def _open_parts(method: MethodConfig) -> tuple[str, ...]:
+    """The parts that are not frozen as a whole."""
+    tower = () if method.freeze_vision_tower else ("vision_tower",)
+    projector = () if method.freeze_multi_modal_projector else ("projector",)
+    return ("language_model", *tower, *projector)
 
 
-def _prefix_of(model: Any, module: nn.Module) -> str:
-    name = next(name for name, candidate in model.named_modules() if candidate is module)
-    return f"{name}." if name else ""
+def _trained_layers(model: Any, count: int) -> tuple[str, ...]:
+    """Prefixes of the parameters of the language model's last `count` layers, of the first ones where negative.
+
+    Raises:
+        UnsupportedMethodError: there are fewer.
+    """
+    decoder = model.get_decoder()
+    layers = decoder.layers
+    if abs(count) > len(layers):
+        raise UnsupportedMethodError(
+            f"freeze_trainable_layers = {count}: the language model has {len(layers)} layers; choose at most as many"
+        )
+    chosen = range(len(layers))[-count:] if count > 0 else range(-count)
+    return tuple(f"{prefix_of(model, decoder)}layers.{number}." for number in chosen)
 
 
 def _count(counts: dict[str, list[int]], part: str, parameter: nn.Parameter) -> None:
+    packed = getattr(parameter, "quant_state", None)  # bitsandbytes packs two 4-bit weights into one element
+    size = full_shape(parameter).numel() if packed is None else packed.shape.numel()
     entry = counts.setdefault(part, [0, 0])
-    numel = full_shape(parameter).numel()
-    entry[0] += numel if parameter.requires_grad else 0
-    entry[1] += numel
+    entry[0] += size if parameter.requires_grad else 0
+    entry[1] += size

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate.data_loader import DataLoaderShard
 from torch import nn
+from torch.utils.data import DataLoader
 
-from components.action_model import ActionClassifier, language_model_of
+from components.action_model import ActionClassifier
 from components.artifacts import Labels
 from components.clip_processor import ClipProcessor
 from components.config import RunConfig
 from components.model_files import (
-    ADAPTER_CONFIG,
     DECODER_FILE,
     ClassifierInfo,
     ModelFilesError,
     check_complete,
+    load_backbone,
     load_decoder,
     read_token_row,
+    save_backbone,
     save_classifier_files,
     weights_below,
 )
-from components.sharded_weights import loading_whole, write_weights
+from components.sharded_weights import write_weights
+from components.training.batch_sampler import planned_batches
+from components.training.collator import TrainingCollator
+from components.training.parameter_groups import parameter_groups
+from components.training.processes import Processes
 from components.training.resumable_trainer import ResumableTrainer
 
 # Behind the imports above, which make torchvision importable where it is not.
 from transformers import TrainingArguments  # isort: skip
+from transformers.trainer_utils import seed_worker  # isort: skip
 
 
 class ActionTrainer(ResumableTrainer):
@@ -52,11 +61,19 @@ class ActionTrainer(ResumableTrainer):
         self.clip_processor = processor
         self.labels = labels
         self.info = info
+        self.training_collator = TrainingCollator(
+            processor,
+            num_classes=labels.num_classes,
+            with_answers=config.method.action_cls_token_loss_weight > 0,
+            mixup_alpha=config.loss.mixup_alpha,
+            seed=config.train.seed,
+        )
+        self.batches = planned_batches(config, train_clips, Processes.of(arguments))
         super().__init__(
             config=config,
             model=classifier,
             args=arguments,
-            data_collator=processor.collate,
+            data_collator=self.training_collator,
             train_dataset=train_clips,
             eval_dataset=val_clips,
             compute_metrics=accuracy,
@@ -72,6 +89,35 @@ class ActionTrainer(ResumableTrainer):
         self.optimizer = optimizer
         return optimizer
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches as `planned_batches` has them, or as transformers makes them."""
+        if self.batches is None:
+            return cast(DataLoader[Any], super().get_train_dataloader())
+        # Not through accelerate's `prepare`, which would divide the batches among the processes once more.
+        return DataLoaderShard(  # type: ignore[no-any-return]
+            self.train_dataset,
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            worker_init_fn=partial(
+                seed_worker, num_workers=self.args.dataloader_num_workers, rank=self.args.process_index
+            ),
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Batches as they are predicted: without answers, never mixed."""
+        self.data_collator: Any = self.clip_processor.collate
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = self.training_collator
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """As `get_eval_dataloader`."""
+        return self.get_eval_dataloader(test_dataset)
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Metrics of the validation split; leaves the random state as it was.
 
@@ -82,14 +128,20 @@ class ActionTrainer(ResumableTrainer):
         return metrics
 
     def is_saved(self, name: str, value: torch.Tensor) -> bool:
-        """Whether an entry of the classifier's `state_dict` is written: an adapter's base model is not."""
-        return not _is_peft(self.model) or value.requires_grad or not name.startswith("backbone.")
+        """Whether an entry of the classifier's `state_dict` is written: what only the base model knows is not."""
+        is_full = self.run_config.method.finetuning_type == "full"
+        return is_full or value.requires_grad or not name.startswith("backbone.")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         assert state_dict is not None
         directory = Path(output_dir or self.args.output_dir)
-        options = {"save_embedding_layers": False} if _is_peft(self.model) else {}
-        self.model.backbone.save_pretrained(directory, state_dict=weights_below("backbone", state_dict), **options)
+        directory.mkdir(parents=True, exist_ok=True)
+        save_backbone(
+            self.model,
+            directory,
+            only_trained=self.run_config.method.finetuning_type == "freeze",
+            weights=weights_below("backbone", state_dict),
+        )
         save_classifier_files(
             directory,
             classifier=self.model,
@@ -104,31 +156,6 @@ class ActionTrainer(ResumableTrainer):
         load_weights(self.model, Path(resume_from_checkpoint), labels=self.labels)
 
 
-def parameter_groups(classifier: ActionClassifier, config: RunConfig, decayed: set[str]) -> list[dict[str, Any]]:
-    """Optimizer groups: backbone and decoder, each with and without weight decay, and the token's row.
-
-    The row's learning rate is `action_token_lr_scale` times the others'; scaling its gradient instead would have
-    no effect under Adam. The row's group is the last, so that logs show the backbone's rate. `decayed` holds the
-    names of the parameters that weight decay applies to.
-    """
-    rate, decay = config.train.learning_rate, config.train.weight_decay
-    groups: dict[str, dict[str, Any]] = {}
-    by_module = sorted(classifier.named_parameters(), key=lambda item: item[0] == "action_token_row")
-    for name, parameter in by_module:
-        if not parameter.requires_grad:
-            continue
-        key = name.partition(".")[0]
-        is_row = key == "action_token_row"
-        scale = config.method.action_token_lr_scale if is_row else 1.0
-        has_decay = name in decayed and not is_row
-        group = groups.setdefault(
-            f"{key}_decay" if has_decay else key,
-            {"name": key, "params": [], "lr": rate * scale, "weight_decay": decay if has_decay else 0.0},
-        )
-        group["params"].append(parameter)
-    return list(groups.values())
-
-
 def load_weights(classifier: ActionClassifier, directory: Path, *, labels: Labels) -> None:
     """Puts an adapter directory's weights into a classifier of the same shape.
 
@@ -140,48 +167,14 @@ def load_weights(classifier: ActionClassifier, directory: Path, *, labels: Label
     check_complete(directory)
     decoder = load_decoder(directory / DECODER_FILE, labels=labels)
     weights = {f"decoder.{name}": value for name, value in decoder.state_dict().items()}
-    weights["action_token_row"] = read_token_row(directory)
-    is_adapter = (directory / ADAPTER_CONFIG).is_file()
-    if is_adapter != _is_peft(classifier):
-        kind = "a LoRA adapter" if is_adapter else "full weights"
-        raise ModelFilesError(f"{directory} holds {kind}, which do not fit this run's finetuning_type")
-    saved = _adapter_weights(classifier, directory) if is_adapter else _full_weights(classifier, directory)
-    weights |= {f"backbone.{name}": value for name, value in saved.items()}
     try:
-        write_weights(classifier, weights)
+        write_weights(classifier, weights | {"action_token_row": read_token_row(directory)})
     except ValueError as error:
         raise ModelFilesError(f"{directory} does not fit this run's settings: {error}") from error
+    load_backbone(classifier.backbone, directory)
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
     """Top-1 accuracy of a Trainer's predictions: logits (clips, classes), labels (clips,)."""
     hits = prediction.predictions.argmax(axis=-1) == prediction.label_ids
     return {"top1_accuracy": float(hits.mean())}
-
-
-def _is_peft(classifier: ActionClassifier) -> bool:
-    return language_model_of(classifier.backbone) is not classifier.backbone
-
-
-def _adapter_weights(classifier: ActionClassifier, directory: Path) -> dict[str, torch.Tensor]:
-    """peft's weights of a directory by the names that they have in the peft model."""
-    from peft import get_peft_model_state_dict, load_peft_weights
-
-    names = [name for name, parameter in classifier.backbone.named_parameters() if parameter.requires_grad]
-    # peft renames what it saves: let it rename numbers, and look where they went.
-    numbers = {name: torch.tensor(number) for number, name in enumerate(names)}
-    renamed = get_peft_model_state_dict(classifier.backbone, state_dict=numbers, save_embedding_layers=False)
-    name_of = {saved: names[int(number)] for saved, number in renamed.items()}
-    weights = load_peft_weights(str(directory), device="cpu")
-    if weights.keys() != name_of.keys():
-        odd = sorted(weights.keys() ^ name_of.keys())
-        raise ModelFilesError(f"{directory} does not fit this run's LoRA settings: {len(odd)} others, as {odd[0]}")
-    return {name_of[name]: value for name, value in weights.items()}
-
-
-def _full_weights(classifier: ActionClassifier, directory: Path) -> dict[str, torch.Tensor]:
-    """The weights of a transformers model, read without DeepSpeed, which would spread them."""
-    model = language_model_of(classifier.backbone)
-    with loading_whole():
-        saved: dict[str, torch.Tensor] = type(model).from_pretrained(directory, dtype=model.dtype).state_dict()
-    return saved

@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen3-VL small enough to learn on two cores: their configurations and processors."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL small enough to learn on two cores: their configurations and processors."""
 
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
@@ -8,7 +8,7 @@ from pipelines.demo.tiny_tokenizer import SPECIAL_TOKENS
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, Qwen2Tokenizer
 
-Architecture = Literal["qwen2_vl", "qwen3_vl"]
+Architecture = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 
 PATCH_SIZE, MERGE_SIZE, TEMPORAL_PATCH_SIZE = 8, 2, 2
 IMAGE_SIZE = 48
@@ -48,6 +48,9 @@ def build_processor(architecture: Architecture, tokenizer: "Qwen2Tokenizer") -> 
         case "qwen2_vl":
             video_processor = hf.Qwen2VLVideoProcessor(**videos)
             return hf.Qwen2VLProcessor(images, tokenizer, video_processor, chat_template=tokenizer.chat_template)
+        case "qwen2_5_vl":
+            video_processor = hf.Qwen2VLVideoProcessor(**videos)
+            return hf.Qwen2_5_VLProcessor(images, tokenizer, video_processor, chat_template=tokenizer.chat_template)
         case "qwen3_vl":
             video_processor = hf.Qwen3VLVideoProcessor(**{**videos, "size": _clip_budget()})
             return hf.Qwen3VLProcessor(images, tokenizer, video_processor, chat_template=tokenizer.chat_template)
@@ -68,6 +71,18 @@ def _config(architecture: Architecture, tokenizer: "Qwen2Tokenizer") -> "PreTrai
             return hf.Qwen2VLConfig(
                 text_config=_text_config(tokenizer, mrope_section=[4, 6, 6]),
                 vision_config=_vision_config(embed_dim=_VISION_HIDDEN_SIZE, hidden_size=_TEXT_HIDDEN_SIZE, mlp_ratio=4),
+                **_top_level(tokenizer),
+            )
+        case "qwen2_5_vl":
+            return hf.Qwen2_5_VLConfig(
+                text_config=_text_config(tokenizer, mrope_section=[4, 6, 6]),
+                vision_config=_vision_config(
+                    hidden_size=_VISION_HIDDEN_SIZE,
+                    intermediate_size=3 * _VISION_HIDDEN_SIZE,
+                    out_hidden_size=_TEXT_HIDDEN_SIZE,
+                    window_size=2 * MERGE_SIZE * PATCH_SIZE,
+                    fullatt_block_indexes=[1],
+                ),
                 **_top_level(tokenizer),
             )
         case "qwen3_vl":

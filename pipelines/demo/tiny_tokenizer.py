@@ -64,10 +64,10 @@ def train_tokenizer() -> "Qwen2Tokenizer":
     """Train the tokenizer on a few built-in sentences. Its alphabet is bytes, so it encodes any text."""
     from transformers import Qwen2Tokenizer
 
-    model = json.loads(_train_bpe().to_str())["model"]
+    vocab, merges = train_vocabulary()
     return Qwen2Tokenizer(
-        vocab=model["vocab"],
-        merges=[tuple(pair) for pair in model["merges"]],
+        vocab=vocab,
+        merges=merges,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=list(SPECIAL_TOKENS),
@@ -75,6 +75,12 @@ def train_tokenizer() -> "Qwen2Tokenizer":
         model_max_length=32768,
         padding_side="left",
     )
+
+
+def train_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a byte-level BPE, without special tokens."""
+    model = json.loads(_train_bpe().to_str())["model"]
+    return model["vocab"], [(first, second) for first, second in model["merges"]]
 
 
 def _train_bpe() -> Tokenizer:

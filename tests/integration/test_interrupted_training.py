@@ -17,6 +17,7 @@ from components.model_files import ModelFilesError, load_classifier
 from components.prepared_clips import PreparedClips
 from components.training.checkpoints import UNFINISHED_FILE, CheckpointError, whole_checkpoints
 from components.training.interruption import INTERRUPTED
+from components.training.run_record import RUN_RECORD_FILE
 from components.training.train import build_trainer, check_output_dir, run_trainer, train_classifier
 from tests.integration.test_distributed_training import processes_environment, torchrun_command
 from tests.integration.training_data import training_settings, write_training_data
@@ -174,4 +175,4 @@ def test_a_process_that_fails_ends_the_others_and_is_heard_first(data):
     root_cause = done.stderr.partition("Root Cause")[2]
     assert "rank      : 1" in root_cause
     assert "the second process cannot go on" in root_cause
-    assert [path.name for path in output_dir.iterdir()] == [UNFINISHED_FILE]
+    assert {path.name for path in output_dir.iterdir()} == {UNFINISHED_FILE, RUN_RECORD_FILE}

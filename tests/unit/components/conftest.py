@@ -10,7 +10,7 @@ from components.artifacts import Labels, Message, PreparedIndex
 from components.clip_processor import ClipProcessor, PreparedClip
 from components.config import RunConfig
 from components.config_files import config_from_settings
-from pipelines.demo.tiny_model import build_tiny_model
+from tests.tiny_families import build_tiny_family
 
 LABELS = Labels(label_names=("dark", "light", "half"))
 PROMPT = (Message(role="user", content="<video>What is the person doing?<ACTION>"),)
@@ -23,8 +23,8 @@ def _one_thread():
 
 @pytest.fixture(scope="session", params=["qwen2_vl"])
 def base_model_dir(request, tmp_path_factory) -> Path:
-    """Random weights; a test asks for other architectures by parametrizing this fixture indirectly."""
-    return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny", architecture=request.param, warm_up=False)
+    """Random weights; a test asks for other families by parametrizing this fixture indirectly."""
+    return build_tiny_family(tmp_path_factory.mktemp("models") / "tiny", request.param)
 
 
 @pytest.fixture
@@ -60,12 +60,16 @@ def prepared_clips(base_model_dir) -> list[PreparedClip]:
     return [prepared_clip(processor, number) for number in range(18)]
 
 
-def prepared_clip(processor: ClipProcessor, number: int) -> PreparedClip:
+def prepared_clip(
+    processor: ClipProcessor, number: int, *, num_frames: int = 4, size: tuple[int, int] = (32, 32)
+) -> PreparedClip:
     rng, label = np.random.default_rng(number), number % 3
-    frames = rng.integers(0, 60, (4, 32, 32, 3), dtype=np.uint8)
+    frames = rng.integers(0, 60, (num_frames, *size, 3), dtype=np.uint8)
     if label:
-        frames[:, :, : 32 // label] += np.uint8(180)
-    input_ids, types = processor.tokenize(PROMPT, frames=frames, frame_indices=range(4), source_fps=4.0, total_frames=4)
+        frames[:, :, : size[1] // label] += np.uint8(180)
+    input_ids, types = processor.tokenize(
+        PROMPT, frames=frames, frame_indices=range(num_frames), source_fps=4.0, total_frames=num_frames
+    )
     return PreparedClip(
         clip_id=f"clips:{number}",
         video=f"{number}.mp4",
@@ -73,6 +77,7 @@ def prepared_clip(processor: ClipProcessor, number: int) -> PreparedClip:
         frames=frames,
         input_ids=input_ids,
         mm_token_type_ids=types,
+        seconds_per_frame=0.25,
     )
 
 

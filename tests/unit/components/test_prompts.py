@@ -2,7 +2,7 @@ import pytest
 
 from components.artifacts import Message
 from components.clip_processor import ClipProcessor
-from components.prompts import PromptError, check_prompt, cut_behind_action, render_prompt
+from components.prompts import PromptError, check_prompt, cut_behind_action, render_answer, render_prompt
 
 
 def user(text):
@@ -56,3 +56,24 @@ def test_the_models_text_ends_in_the_token(base_model_dir, make_config, messages
 
     assert text.endswith(end)
     assert text.count("<|video_pad|>") == 1
+
+
+@pytest.mark.parametrize(
+    ("messages", "token", "header", "answer"),
+    [
+        (
+            [user("<video>What?<ACTION>"), assistant("Running.")],
+            "<ACTION>",
+            "<|im_end|>\n<|im_start|>assistant\n",
+            "Running.<|im_end|>\n",
+        ),
+        ([user("<video>What?"), assistant("<ACT>Running.")], "<ACT>", "", "Running.<|im_end|>\n"),
+        ([user("<video>What?<ACTION>")], "<ACTION>", "", ""),
+    ],
+)
+def test_what_follows_the_token_is_split_into_header_and_answer(
+    base_model_dir, make_config, messages, token, header, answer
+):
+    processor = ClipProcessor.from_pretrained(base_model_dir, video=make_config().video, action_token=token)
+
+    assert render_answer(processor.processor, messages, action_token=token) == (header, answer)

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from components.config import VideoConfig
-from components.video import VideoError, count_frames, decode, probe, resize_frames, sample_indices
+from components.shards import sampled_candidate
+from components.video import VideoError, candidate_indices, count_frames, decode, probe, resize_frames, sample_indices
 from components.video_decoders import decord_reads
 from tests.data_sets import grey_of, make_clip
 
@@ -134,3 +135,12 @@ def test_a_file_with_sound_only(tmp_path: Path) -> None:
             container.mux(packet)
     with pytest.raises(VideoError, match="no_video_stream: streams in the file: audio"):
         probe(tmp_path / "sound.mp4")
+
+
+def test_candidates_lie_around_their_moment_and_within_the_video() -> None:
+    sampled = (5, 15, 25, 35)
+
+    assert candidate_indices(sampled, 40, 1) == sampled
+    assert candidate_indices(sampled, 40, 3) == (2, 5, 8, 12, 15, 18, 22, 25, 28, 32, 35, 38)
+    assert candidate_indices((0, 1), 2, 4)[sampled_candidate(4) :: 4] == (0, 1)
+    assert set(candidate_indices((0, 1), 2, 9)) == {0, 1}

@@ -21,11 +21,19 @@ def make_adapter(make_config, make_index, prepared_clips, tmp_path):
 
 @pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
 @pytest.mark.parametrize(
-    "settings", [{}, {"use_dora": True}, {"use_rslora": True, "lora_dropout": 0.1}, {"finetuning_type": "full"}]
+    "settings",
+    [
+        {},
+        {"use_dora": True},
+        {"use_rslora": True, "lora_dropout": 0.1},
+        {"finetuning_type": "full", "freeze_vision_tower": False},
+        {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
+        {"action_decoder_type": "transformer", "quantization_bit": 4},
+    ],
 )
 def test_merged_equals_base_and_adapter(make_adapter, prepared_clips, tmp_path, settings):
     adapter = make_adapter(**settings)
-    before = load_classifier(adapter).logits(prepared_clips)
+    before = load_classifier(adapter, quantize=False).logits(prepared_clips)
     check = merge_adapter(adapter, tmp_path / "model", clips=prepared_clips, max_shard_gigabytes=1)
 
     assert check.max_logit_difference <= 1e-4

@@ -156,3 +156,46 @@ def test_videos_of_several_sizes_lengths_and_spans(data_set: DataSet, tmp_path: 
     clips = PreparedClips(prepare(data_set.add("actions", rows), tmp_path, **settings), "train")
     assert [clips[row].frames.shape for row in range(3)] == [(4, 48, 96, 3), (2, 96, 48, 3), (16, 48, 96, 3)]
     assert abs(clips[0].frames[0, 20:, 20:].mean() - grey_of(11)) < 4
+
+
+def test_answers_are_kept_and_learned_where_they_count(
+    action_data: DataSet, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    index = prepare(action_data, tmp_path, **settings)
+    processor = ClipProcessor.from_pretrained(
+        settings["model_name_or_path"], video=index.video, action_token="<ACTION>"
+    )
+    clips = PreparedClips(index, "train")
+    batch = processor.collate([clips[0], clips[1]], with_answers=True)
+    decode = processor.processor.tokenizer.decode
+
+    assert (index.num_answers, index.max_tokens_with_answer) == (12, batch["input_ids"].shape[1])
+    learned = batch["answer_labels"][0]
+    assert decode(learned[learned != -100]).split("<|im_end|>")[0] == "Something."
+    assert decode(batch["input_ids"][0]).endswith("<|im_start|>assistant\nSomething.<|im_end|>\n")
+    assert "answer_labels" not in processor.collate([clips[0]])
+    with pytest.raises(TooLongError, match=r"longer than cutoff_len"):
+        prepare(
+            action_data,
+            tmp_path,
+            **settings,
+            action_cls_token_loss_weight=0.1,
+            cutoff_len=index.max_tokens_with_answer - 1,
+        )
+    prepare(action_data, tmp_path, **settings, cutoff_len=index.max_tokens)
+
+
+def test_frames_around_each_moment_are_stored_for_training_alone(
+    action_data: DataSet, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    plain = prepare(action_data, tmp_path, **settings)
+    index = prepare(action_data, tmp_path, **settings, video_frame_candidates=3)
+    frames = PreparedClips(plain, "train")[0].frames
+    clip = PreparedClips(index, "train", keep_candidates=True)[0]
+
+    assert (clip.frame_candidates, len(clip.frames)) == (3, 3 * len(frames))
+    assert np.array_equal(clip.frames[1::3], frames)
+    assert np.array_equal(PreparedClips(index, "train")[0].frames, frames)
+    greys = clip.frames[:, -4:, -4:].mean(axis=(1, 2, 3))
+    assert (np.diff(greys.reshape(-1, 3), axis=1) > 0).all()
+    assert PreparedClips(index, "test", keep_candidates=True)[0].frame_candidates == 1

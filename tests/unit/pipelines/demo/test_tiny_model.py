@@ -30,7 +30,7 @@ def inputs_for_one_clip(processor):
     )
 
 
-@pytest.mark.parametrize("architecture", ["qwen2_vl", "qwen3_vl"])
+@pytest.mark.parametrize("architecture", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_transformers_reads_the_directory(tmp_path, architecture):
     register_missing_operators()
     from transformers import AutoModelForImageTextToText, AutoProcessor

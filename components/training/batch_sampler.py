@@ -1,0 +1,204 @@
+"""Which clips make up a batch: by a budget of tokens, and with every class equally often, where that was asked for."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import BatchSampler
+
+from components.config import RunConfig
+from components.prepared_clips import PreparedClips
+from components.training.augmentation import AugmentedClips
+from components.training.cached_clips import CachedClips
+from components.training.processes import Processes
+
+log = logging.getLogger(__name__)
+
+_BUCKET_GROWTH = 1.03
+"""Clips whose lengths differ by less than this factor count as equally long, so that they meet others in each epoch."""
+
+
+class BudgetError(ValueError):
+    """Clips that are longer than a whole batch may be; the message has both numbers."""
+
+
+class PlannedBatches(BatchSampler):
+    """Batches of one process, planned for all processes alike from a seed and the epoch.
+
+    The number of batches is the same for every process and epoch. Each clip comes once per epoch, or, where
+    `labels` are given, as many clips as there are, drawn with replacement so that every class is equally likely.
+
+    Args:
+        lengths: tokens of each clip, (clips,).
+        tokens_per_batch: most tokens of a batch, padding included; null makes batches of `clips_per_batch`.
+        labels: (clips,), for balanced classes.
+        numbers_draws: give the clip at `position` that comes for the `draw`-th time in an epoch as item
+            `draw * clips + position`, as `AugmentedClips` has it.
+        rank: this process among `num_processes`.
+
+    Raises:
+        BudgetError: a clip is longer than `tokens_per_batch`.
+    """
+
+    def __init__(
+        self,
+        lengths: NDArray[np.int64],
+        *,
+        clips_per_batch: int,
+        tokens_per_batch: int | None = None,
+        labels: NDArray[np.int64] | None = None,
+        numbers_draws: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        if tokens_per_batch is not None and lengths.max() > tokens_per_batch:
+            raise BudgetError(
+                f"tokens_per_batch = {tokens_per_batch}, but the longest clip has {lengths.max()} tokens "
+                f"({np.count_nonzero(lengths > tokens_per_batch)} of {len(lengths)} clips do not fit): set "
+                f"tokens_per_batch: {lengths.max()} or more, or sample fewer or smaller frames"
+            )
+        self.lengths = lengths
+        self.batch_size = clips_per_batch
+        self.drop_last = False
+        self.epoch = 0
+        self._budget, self._labels, self._numbers_draws = tokens_per_batch, labels, numbers_draws
+        self._seed, self._rank, self._num_processes = seed, rank, num_processes
+        self._bounds = _upper_bounds(lengths)
+        self._num_batches = math.ceil(len(self._unfitted(epoch=0)) / num_processes) * num_processes
+
+    def __len__(self) -> int:
+        return self._num_batches // self._num_processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = self.plan(self.epoch)
+        if self._numbers_draws:
+            batches = _number_draws(batches, len(self.lengths))
+        yield from batches[self._rank :: self._num_processes]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Plans the batches of this epoch from now on."""
+        self.epoch = epoch
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        """The batches of all processes in an epoch: process r takes every `num_processes`-th from the r-th on."""
+        rng = np.random.default_rng([self._seed, epoch, 1])
+        batches = _fit(self._unfitted(epoch), self._num_batches, rng)
+        return [batches[position] for position in rng.permutation(len(batches))]
+
+    def padding_share(self, epoch: int) -> float:
+        """Share of an epoch's tokens that are padding."""
+        batches = self.plan(epoch)
+        padded = sum(len(batch) * int(self.lengths[batch].max()) for batch in batches)
+        return 1 - sum(int(self.lengths[batch].sum()) for batch in batches) / padded
+
+    def _unfitted(self, epoch: int) -> list[list[int]]:
+        rng = np.random.default_rng([self._seed, epoch, 0])
+        clips = np.arange(len(self.lengths)) if self._labels is None else _draw_balanced(self._labels, rng)
+        clips = rng.permutation(clips)
+        if self._budget is None:
+            return [clips[start : start + self.batch_size].tolist() for start in range(0, len(clips), self.batch_size)]
+        clips = clips[np.argsort(self._bounds[clips], kind="stable")]
+        return _pack(clips.tolist(), self._bounds[clips].tolist(), self._budget)
+
+
+def planned_batches(config: RunConfig, clips: Any, processes: Processes) -> PlannedBatches | None:
+    """The batches of a run that asks for a token budget or balanced classes; null leaves them to transformers."""
+    if config.speed.tokens_per_batch is None and not config.loss.balanced_sampling:
+        return None
+    batches = PlannedBatches(
+        token_lengths(clips, with_answers=config.method.action_cls_token_loss_weight > 0),
+        clips_per_batch=config.train.per_device_train_batch_size,
+        tokens_per_batch=config.speed.tokens_per_batch,
+        labels=_labels(clips) if config.loss.balanced_sampling else None,
+        numbers_draws=isinstance(clips, AugmentedClips),
+        seed=config.train.seed,
+        rank=processes.rank,
+        num_processes=processes.count,
+    )
+    sizes = [len(batch) for batch in batches.plan(0)]
+    log.info(
+        "%d batches per process and epoch, of %d to %d clips, %.1f %% of their tokens are padding",
+        *(len(batches), min(sizes), max(sizes), 100 * batches.padding_share(0)),
+    )
+    return batches
+
+
+def token_lengths(clips: Any, *, with_answers: bool = False) -> NDArray[np.int64]:
+    """Tokens of each clip of a data set, (clips,); no frames are read of prepared ones."""
+    if isinstance(clips, AugmentedClips):
+        return token_lengths(clips.clips, with_answers=with_answers)
+    if isinstance(clips, PreparedClips | CachedClips):
+        return clips.token_lengths(with_answers=with_answers)
+    answers = [len(clip.answer_ids) if with_answers else 0 for clip in clips]
+    return np.array([len(clip.input_ids) for clip in clips], dtype=np.int64) + answers
+
+
+def _labels(clips: Any) -> NDArray[np.int64]:
+    if isinstance(clips, AugmentedClips):
+        return _labels(clips.clips)
+    if isinstance(clips, PreparedClips | CachedClips):
+        return clips.labels()
+    return np.array([clip.label for clip in clips], dtype=np.int64)
+
+
+def _upper_bounds(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each length replaced by the largest one in its bucket."""
+    buckets = np.floor(np.log(np.maximum(lengths, 1)) / math.log(_BUCKET_GROWTH)).astype(np.int64)
+    _, position = np.unique(buckets, return_inverse=True)
+    largest = np.zeros(position.max() + 1, dtype=np.int64)
+    np.maximum.at(largest, position, lengths)
+    bounds: NDArray[np.int64] = largest[position]
+    return bounds
+
+
+def _draw_balanced(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """As many clips as there are labels: each class that occurs equally likely, then each of its clips."""
+    _, position, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    shares = 1 / (len(counts) * counts[position])
+    return rng.choice(len(labels), size=len(labels), p=shares / shares.sum())
+
+
+def _pack(clips: Sequence[int], bounds: Sequence[int], budget: int) -> list[list[int]]:
+    """Batches of consecutive clips, of which `bounds` rises: as many as fit when padded to the last one's bound."""
+    batches: list[list[int]] = []
+    batch: list[int] = []
+    for clip, bound in zip(clips, bounds, strict=True):
+        if batch and (len(batch) + 1) * bound > budget:
+            batches.append(batch)
+            batch = []
+        batch.append(clip)
+    return [*batches, batch]
+
+
+def _number_draws(batches: list[list[int]], num_clips: int) -> list[list[int]]:
+    draws: Counter[int] = Counter()
+    numbered = []
+    for batch in batches:
+        numbered.append([draws[clip] * num_clips + clip for clip in batch])
+        draws.update(batch)
+    return numbered
+
+
+def _fit(batches: list[list[int]], target: int, rng: np.random.Generator) -> list[list[int]]:
+    """Exactly `target` batches: the largest are halved, then some repeated; surplus (drawn) ones are dropped."""
+    if len(batches) > target:
+        return [batches[position] for position in rng.permutation(len(batches))[:target]]
+    heap = [(-len(batch), number, batch) for number, batch in enumerate(batches)]
+    heapq.heapify(heap)
+    while len(heap) < target:
+        size, number, batch = heap[0]
+        if size == -1:
+            heapq.heappush(heap, (size, len(heap), batch))
+            continue
+        half = len(batch) // 2
+        heapq.heapreplace(heap, (-half, number, batch[:half]))
+        heapq.heappush(heap, (half - len(batch), len(heap), batch[half:]))
+    return [batch for _, _, batch in sorted(heap, key=lambda entry: entry[1])]

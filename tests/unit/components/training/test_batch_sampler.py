@@ -1,0 +1,158 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from components.prepared_clips import PreparedClips
+from components.shards import ShardWriter, encode_clip
+from components.training.batch_sampler import BudgetError, PlannedBatches
+from components.training.train import run_trainer
+
+
+def lengths_of(num_clips=500, seed=0):
+    return np.random.default_rng(seed).integers(20, 400, num_clips)
+
+
+def by_tokens(lengths=None, **settings):
+    return PlannedBatches(lengths_of() if lengths is None else lengths, clips_per_batch=8, **settings)
+
+
+def test_every_clip_comes_once_and_no_batch_exceeds_the_budget():
+    batches = by_tokens(tokens_per_batch=2000)
+
+    for epoch in range(3):
+        plan = batches.plan(epoch)
+        assert sorted(itertools.chain(*plan)) == list(range(500))
+        assert len(plan) == len(batches)
+        assert max(len(batch) * batches.lengths[batch].max() for batch in plan) <= 2000
+
+
+def test_clips_of_like_length_share_a_batch():
+    """Batches of eight at random pad 30 % or more of their tokens here."""
+    grouped, random = by_tokens(tokens_per_batch=2000), by_tokens()
+
+    assert grouped.padding_share(0) < 0.05
+    assert random.padding_share(0) > 0.3
+    sizes = [len(batch) for batch in grouped.plan(0)]
+    assert min(sizes) <= 5
+    assert max(sizes) > 40
+
+
+def test_a_plan_depends_on_seed_and_epoch_alone():
+    batches = by_tokens(tokens_per_batch=2000, seed=1)
+
+    assert batches.plan(2) == by_tokens(tokens_per_batch=2000, seed=1).plan(2)
+    assert batches.plan(0) != batches.plan(1)
+    assert batches.plan(0) != by_tokens(tokens_per_batch=2000, seed=2).plan(0)
+    assert list(batches) == batches.plan(0)
+    batches.set_epoch(1)
+    assert list(batches) == batches.plan(1)
+
+
+def test_clips_meet_others_in_each_epoch():
+    batches = by_tokens(tokens_per_batch=2000)
+    pairs = [
+        {frozenset(pair) for batch in batches.plan(epoch) for pair in itertools.combinations(batch, 2)}
+        for epoch in range(2)
+    ]
+    assert len(pairs[0] & pairs[1]) < 0.8 * len(pairs[0])
+
+
+@pytest.mark.parametrize("num_processes", [2, 3, 7])
+@pytest.mark.parametrize("settings", [{"tokens_per_batch": 2000}, {}])
+def test_processes_share_the_clips_in_as_many_steps(num_processes, settings):
+    ranks = [by_tokens(**settings, rank=rank, num_processes=num_processes) for rank in range(num_processes)]
+
+    assert len({len(rank) for rank in ranks}) == 1
+    assert {len(list(rank)) for rank in ranks} == {len(ranks[0])}
+    assert sorted(clip for rank in ranks for batch in rank for clip in batch) == list(range(500))
+
+
+def test_more_processes_than_clips_repeat_some():
+    ranks = [by_tokens(lengths_of(3), tokens_per_batch=400, rank=rank, num_processes=5) for rank in range(5)]
+
+    assert [len(list(rank)) for rank in ranks] == [1] * 5
+    assert {clip for rank in ranks for batch in rank for clip in batch} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("settings", [{"tokens_per_batch": 2000}, {}])
+def test_balanced_classes_are_equally_frequent(settings):
+    labels = np.array([0] * 450 + [1] * 40 + [3] * 10)
+    batches = by_tokens(labels=labels, num_processes=2, **settings)
+
+    drawn = [clip for epoch in range(20) for batch in batches.plan(epoch) for clip in batch]
+    shares = np.bincount(labels[drawn], minlength=4) / len(drawn)
+    assert shares == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3], abs=0.02)
+    assert {len(batches.plan(epoch)) for epoch in range(20)} == {2 * len(batches)}
+    assert len(drawn) == pytest.approx(20 * 500, rel=0.05)
+
+
+def test_a_clip_above_the_budget_is_refused_with_both_numbers():
+    with pytest.raises(BudgetError, match=r"tokens_per_batch = 100, but the longest clip has 398 tokens \(399 of 500"):
+        by_tokens(tokens_per_batch=100)
+
+
+@pytest.fixture
+def mixed_index(sharded_index, prepared_clips, tmp_path):
+    """Training clips of four and of two frames: 40 and fewer tokens."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    with ShardWriter(folder) as writer:
+        for number, clip in enumerate(prepared_clips):
+            record = vars(clip)
+            if number % 3 == 0:
+                is_first = np.cumsum(clip.mm_token_type_ids != 0) > np.count_nonzero(clip.mm_token_type_ids) // 2
+                keep = is_first | (clip.mm_token_type_ids == 0)
+                record = record | {
+                    "frames": clip.frames[:2],
+                    "input_ids": clip.input_ids[keep],
+                    "mm_token_type_ids": clip.mm_token_type_ids[keep],
+                }
+            writer.add("train" if number < 12 else "val", encode_clip(**record))
+    return sharded_index.model_copy(update={"root_uri": str(folder), "shards": writer.shards, "fingerprint": "mixed"})
+
+
+def test_lengths_and_labels_are_read_without_frames(mixed_index, monkeypatch):
+    clips = PreparedClips(mixed_index, "train")
+    expected = [(len(clip.input_ids), clip.label) for clip in clips]
+
+    monkeypatch.delattr("components.prepared_clips._read_frames")
+    assert list(zip(clips.token_lengths(), clips.labels(), strict=True)) == expected
+    assert len({length for length, _ in expected}) == 2
+
+
+def batches_of(trainer):
+    """Clip ids of each batch as training takes them."""
+    taken = []
+    collate = trainer.data_collator
+
+    def noting(clips):
+        taken.append([clip.clip_id for clip in clips])
+        return collate(clips)
+
+    trainer.data_collator = trainer.training_collator = noting
+    return taken
+
+
+@pytest.mark.parametrize("settings", [{}, {"balanced_sampling": True}, {"cache_vision_features": False}])
+def test_resuming_inside_an_epoch_goes_on_with_the_same_batches(train_on_shards, mixed_index, tmp_path, settings):
+    settings = {"tokens_per_batch": 80, "eval_strategy": "no", "save_steps": 1, "num_train_epochs": 3} | settings
+    whole = train_on_shards(index=mixed_index, **settings)
+    expected = batches_of(whole)
+    run_trainer(whole)
+    steps = len(whole.batches)
+    start = steps + 2  # in the middle of the second epoch
+    resumed = train_on_shards(output_dir=tmp_path / "resumed", index=mixed_index, **settings)
+    taken = batches_of(resumed)
+    run_trainer(resumed, resume_from=str(tmp_path / "adapter" / f"checkpoint-{start}"))
+
+    train_batches = [batch for batch in expected if batch[0] in {f"clips:{number}" for number in range(12)}]
+    assert len(train_batches) == 3 * steps
+    followed = [batch for batch in taken if batch[0] in {f"clips:{number}" for number in range(12)}]
+    assert followed == train_batches[start:]
+    assert steps >= 4
+
+
+def test_a_budget_below_the_longest_clip_fails_before_training(train_on_shards):
+    with pytest.raises(BudgetError, match="tokens_per_batch = 10, but the longest clip has"):
+        train_on_shards(tokens_per_batch=10)
