@@ -13,6 +13,7 @@ from torch.nn import functional
 from components.action_decoder import ActionDecoder
 from components.clip_processor import NO_LABEL
 from components.model_families import accepted_inputs
+from components.sharded_weights import whole
 from components.torchvision_compat import register_missing_operators
 from components.vision_features import encoder_outputs
 
@@ -68,9 +69,9 @@ class ActionClassifier(nn.Module):
         self.training_loss = training_loss or functional.cross_entropy
         self.token_loss_weight = token_loss_weight
         embedding = self.backbone.get_input_embeddings()
-        self.action_token_row = nn.Parameter(
-            initial_row(embedding.weight, None if action_token_is_new else action_token_id)
-        )
+        with whole([embedding.weight]):
+            row = initial_row(embedding.weight, None if action_token_is_new else action_token_id)
+        self.action_token_row = nn.Parameter(row)
         self._ids: Tensor | None = None
         embedding.register_forward_pre_hook(self._hide_action_token)
         embedding.register_forward_hook(self._insert_row)

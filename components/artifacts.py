@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -27,6 +28,10 @@ CONFUSION_MATRIX_FILE = "confusion_matrix.png"
 MODEL_CARD_FILE = "README.md"
 CLIPS_DIR = "clips"
 """Folder in an output folder that holds its validated annotations and prepared clips."""
+CHECKPOINT_FOLDER = re.compile(r"checkpoint-(\d+)")
+"""Name of a checkpoint's folder, with its step."""
+CHECKPOINT_FILE = "checkpoint.json"
+"""Last file of a checkpoint: without it the checkpoint was left half-written."""
 
 
 class Record(BaseModel):

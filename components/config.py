@@ -189,6 +189,8 @@ class RunConfig(Section):
             )
         if self.train.load_best_model_at_end and not (self.data.val_size or self.data.eval_dataset):
             raise ValueError("load_best_model_at_end needs a validation split: set val_size or eval_dataset")
+        if self.train.early_stopping_steps and not (self.data.val_size or self.data.eval_dataset):
+            raise ValueError("early_stopping_steps needs a validation split: set val_size or eval_dataset")
         return self
 
     def _check_head_sweep(self) -> None:

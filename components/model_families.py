@@ -61,7 +61,7 @@ def check_architecture(config: Any, source: str) -> None:
     kind = config.model_type
     offered: Mapping[str, str] = config.to_dict().get("auto_map") or {}
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and "AutoModelForImageTextToText" not in offered:
-        raise UnsupportedModelError(f"{source} is a {kind} model, which reads no images or videos; {_EXPECTED}")
+        raise UnsupportedModelError(f"{source} is a {kind} model, which reads no video with its text; {_EXPECTED}")
     if kind not in VIDEO_PROCESSOR_MAPPING_NAMES and not offered:
         raise UnsupportedModelError(f"{source} is a {kind} model, which reads images but no videos; {_EXPECTED}")
     if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:

@@ -9,7 +9,7 @@ Nothing falls back to random weights: an incomplete or untrained directory is an
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,20 @@ from safetensors.torch import load_file, save_file
 
 from components.action_decoder import ActionDecoder, DecoderShape
 from components.action_model import ActionClassifier, language_model_of
-from components.artifacts import LABELS_FILE, RUN_CONFIG_FILE, Labels, Message, Record
+from components.artifacts import (
+    CHECKPOINT_FILE,
+    CHECKPOINT_FOLDER,
+    LABELS_FILE,
+    RUN_CONFIG_FILE,
+    Labels,
+    Message,
+    Record,
+)
 from components.base_model import load_base_model, training_dtype
 from components.clip_processor import ClipProcessor, PreparedClip
 from components.config import RunConfig
 from components.config_files import read_saved_config, save_config
+from components.sharded_weights import loading_whole, write_weights
 from components.training_config import MethodConfig
 
 DECODER_FILE = "action_decoder.safetensors"
@@ -90,11 +99,16 @@ def save_classifier_files(
     labels: Labels,
     config: RunConfig,
     info: ClassifierInfo,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Writes everything of a classifier but the backbone's weights."""
+    """Writes everything of a classifier but the backbone's weights.
+
+    `weights` are the classifier's by the names of its `state_dict`, where its own are spread over processes.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    save_decoder(classifier.decoder, directory / DECODER_FILE, labels=labels)
-    save_file({"row": classifier.action_token_row.detach().cpu()}, directory / TOKEN_ROW_FILE)
+    weights = classifier.state_dict() if weights is None else weights
+    save_decoder(classifier.decoder, directory / DECODER_FILE, labels=labels, weights=weights_below("decoder", weights))
+    save_file({"row": weights["action_token_row"].detach().cpu().contiguous()}, directory / TOKEN_ROW_FILE)
     processor.processor.save_pretrained(directory)
     labels.write(directory / LABELS_FILE)
     save_config(config, directory / RUN_CONFIG_FILE)
@@ -154,6 +168,8 @@ def check_complete(directory: Path) -> None:
     missing = [name for name in _REQUIRED if not (directory / name).is_file()]
     if not any((directory / name).is_file() for name in _BACKBONE_FILES):
         missing.append(" or ".join(_BACKBONE_FILES))
+    if CHECKPOINT_FOLDER.fullmatch(directory.name) and not (directory / CHECKPOINT_FILE).is_file():
+        missing.append(CHECKPOINT_FILE)  # the run died while it wrote this
     if missing:
         raise ModelFilesError(
             f"{directory} is no complete adapter or model directory: {', '.join(missing)} missing; "
@@ -161,13 +177,22 @@ def check_complete(directory: Path) -> None:
         )
 
 
-def save_decoder(decoder: ActionDecoder, path: Path, *, labels: Labels) -> None:
-    """Writes the decoder's weights, with its shape and its labels as metadata."""
+def weights_below(module: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The entries of a `state_dict` that belong to a child module, by its own names."""
+    prefix = f"{module}."
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def save_decoder(
+    decoder: ActionDecoder, path: Path, *, labels: Labels, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Writes the decoder's weights, its own or those given, with its shape and its labels as metadata."""
+    weights = decoder.state_dict() if weights is None else weights
     metadata = {
         "shape": decoder.shape.model_dump_json(),
         "label_names": json.dumps(labels.label_names, ensure_ascii=False),
     }
-    save_file({name: value.detach().cpu() for name, value in decoder.state_dict().items()}, path, metadata=metadata)
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path, metadata=metadata)
 
 
 def load_decoder(path: Path, *, labels: Labels, dropout: float = 0.0) -> ActionDecoder:
@@ -195,10 +220,16 @@ def load_decoder(path: Path, *, labels: Labels, dropout: float = 0.0) -> ActionD
     return decoder
 
 
+def read_token_row(directory: Path) -> torch.Tensor:
+    """The saved row of the action token, (hidden_size,)."""
+    with safe_open(directory / TOKEN_ROW_FILE, framework="pt") as opened:
+        row: torch.Tensor = opened.get_tensor("row")
+    return row
+
+
 def load_token_row(classifier: ActionClassifier, directory: Path) -> None:
     """Puts the saved row of the action token into `classifier`."""
-    with safe_open(directory / TOKEN_ROW_FILE, framework="pt") as opened:
-        row = opened.get_tensor("row")
+    row = read_token_row(directory)
     if row.shape != classifier.action_token_row.shape:
         raise ModelFilesError(
             f"{directory / TOKEN_ROW_FILE} has {row.numel()} values, the model's embedding has "
@@ -208,40 +239,68 @@ def load_token_row(classifier: ActionClassifier, directory: Path) -> None:
         classifier.action_token_row.copy_(row)
 
 
-def save_backbone(classifier: ActionClassifier, directory: Path, *, only_trained: bool = False) -> None:
-    """Writes the backbone's weights: the adapter's, or all; `only_trained` writes what training changes."""
+def save_backbone(
+    classifier: ActionClassifier,
+    directory: Path,
+    *,
+    only_trained: bool = False,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Writes the backbone's weights: the adapter's, or all; `only_trained` writes what training changes.
+
+    `weights` are the backbone's by the names of its `state_dict`, where its own are spread over processes.
+    """
     model = language_model_of(classifier.backbone)
+    weights = classifier.backbone.state_dict() if weights is None else weights
     if model is not classifier.backbone:
-        classifier.backbone.save_pretrained(directory, save_embedding_layers=False)
+        classifier.backbone.save_pretrained(directory, state_dict=dict(weights), save_embedding_layers=False)
     elif only_trained:
-        trained = {name: value.detach().cpu() for name, value in model.named_parameters() if value.requires_grad}
-        save_file(trained, directory / TRAINED_WEIGHTS)
+        trained = [name for name, value in model.named_parameters() if value.requires_grad]
+        save_file({name: weights[name].detach().cpu().contiguous() for name in trained}, directory / TRAINED_WEIGHTS)
     else:
-        model.save_pretrained(directory)
+        model.save_pretrained(directory, state_dict=dict(weights))
 
 
 def load_backbone(backbone: Any, directory: Path) -> None:
-    """Puts the weights that `save_backbone` wrote into a backbone of the same kind.
+    """Puts the weights that `save_backbone` wrote into a backbone of the same kind, also one spread over processes.
 
     Raises:
-        ModelFilesError: they belong to another model.
+        ModelFilesError: they belong to another model, or to another `finetuning_type`.
     """
     model = language_model_of(backbone)
-    if (directory / ADAPTER_CONFIG).is_file():
-        from peft import load_peft_weights, set_peft_model_state_dict
-
-        result = set_peft_model_state_dict(backbone, load_peft_weights(str(directory), device="cpu"))
-        unexpected = result.unexpected_keys
+    is_adapter = (directory / ADAPTER_CONFIG).is_file()
+    if is_adapter != (model is not backbone):
+        kind = "a LoRA adapter" if is_adapter else "full weights"
+        raise ModelFilesError(f"{directory} holds {kind}, which do not fit the finetuning_type of this run")
+    if is_adapter:
+        weights = _adapter_weights(backbone, directory)
     elif (directory / TRAINED_WEIGHTS).is_file():
-        unexpected = model.load_state_dict(load_file(directory / TRAINED_WEIGHTS), strict=False).unexpected_keys
+        weights = load_file(directory / TRAINED_WEIGHTS)
     else:
-        saved = type(model).from_pretrained(directory, dtype=model.dtype)
-        unexpected = model.load_state_dict(saved.state_dict()).unexpected_keys
-    if unexpected:
+        with loading_whole():
+            weights = type(model).from_pretrained(directory, dtype=model.dtype).state_dict()
+    try:
+        write_weights(backbone, weights)
+    except ValueError as error:
+        raise ModelFilesError(f"{directory}: adapter and base model do not belong together: {error}") from error
+
+
+def _adapter_weights(backbone: Any, directory: Path) -> dict[str, torch.Tensor]:
+    """peft's weights of a directory by the names that they have in the peft model."""
+    from peft import get_peft_model_state_dict, load_peft_weights
+
+    names = [name for name, _ in backbone.named_parameters()]
+    # peft renames what it saves: let it rename numbers, and look where they went.
+    numbers = {name: torch.tensor(number) for number, name in enumerate(names)}
+    renamed = get_peft_model_state_dict(backbone, state_dict=numbers, save_embedding_layers=False)
+    name_of = {saved: names[int(number)] for saved, number in renamed.items()}
+    weights = load_peft_weights(str(directory), device="cpu")
+    if weights.keys() != name_of.keys():
+        odd = sorted(weights.keys() ^ name_of.keys())
         raise ModelFilesError(
-            f"{directory} holds weights that the base model does not have ({', '.join(unexpected[:3])}, …): adapter "
-            "and base model do not belong together"
+            f"{directory} does not fit this run's LoRA settings: {len(odd)} weights are in one only, as {odd[0]}"
         )
+    return {name_of[name]: value for name, value in weights.items()}
 
 
 def _load_backbone(

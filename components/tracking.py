@@ -133,7 +133,7 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
         client.log_text(run_id, json.dumps(config.flat(), indent=2), f"{step}/{RUN_CONFIG_FILE}")
         yield run
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:

@@ -133,9 +133,10 @@ class TrainConfig(Section):
     output_dir: str = "runs/output"
     """Where `ivcp train` writes the adapter directory and its checkpoints."""
     overwrite_output_dir: bool = False
-    """Allow a non-empty `output_dir` and start again in it."""
+    """Allow a non-empty `output_dir` and start again in it, which removes the earlier run's checkpoints."""
     resume_from_checkpoint: str | bool | None = None
-    """Checkpoint to continue from, or true for the last one in `output_dir`."""
+    """Checkpoint to continue from, or true for the last one in `output_dir` if there is any. Null goes on only with a
+    run of the same settings that did not come to its end; false never."""
     num_train_epochs: float = Field(3.0, gt=0)
     """Passes over the training split."""
     max_steps: int = -1
@@ -189,7 +190,7 @@ class TrainConfig(Section):
     save_steps: float = Field(500, gt=0)
     """Steps between two checkpoints (below 1: share of all steps)."""
     save_total_limit: int | None = Field(None, ge=1)
-    """Checkpoints to keep; older ones are deleted."""
+    """Checkpoints to keep; older ones are deleted, but never the best one nor the last."""
     save_only_model: bool = False
     """Write checkpoints without optimizer state: smaller, and not resumable."""
     load_best_model_at_end: bool = False

@@ -1,6 +1,7 @@
 """The `ivcp` command.
 
-Exit codes: 0 done; 1 a step failed; 2 the call, a file or a setting is wrong; 3 the gate refused the model.
+Exit codes: 0 done; 1 a step failed; 2 the call, a file or a setting is wrong; 3 the gate refused the model; 75
+training was interrupted by SIGTERM and left a checkpoint, the same command again goes on.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from components.data_validation.validate import validate_data
 from components.evaluation_metrics import EvaluationMetrics
 from components.export.export import ExportResult, export_model
 from components.preprocessing.prepare import prepare_clips
+from components.training.distributed import is_main_process, joined_processes, on_main_process
 from components.training.train import TrainingResult, check_output_dir, train_classifier
 from components.validation_report import ValidationReport
 
@@ -48,12 +49,16 @@ def prepare(config: RunConfig) -> PreparedIndex:
 
 
 def train(config: RunConfig) -> TrainingResult:
-    """Prepares the data sets and trains into `output_dir`; with `do_eval`, evaluates as well."""
+    """Prepares the data sets and trains into `output_dir`; with `do_eval`, evaluates as well.
+
+    All processes of a distributed run call this; the first one prepares and evaluates.
+    """
     output_dir = Path(config.train.output_dir)
     check_trainable(config)
-    check_output_dir(config, output_dir)
-    result = train_classifier(config, index=prepare(config), output_dir=output_dir)
-    if config.train.do_eval:
+    with joined_processes(config.train):
+        index = on_main_process(lambda: _prepare_for_training(config, output_dir))
+        result = train_classifier(config, index=index, output_dir=output_dir)
+    if config.train.do_eval and is_main_process():
         evaluate(config)
     return result
 
@@ -95,6 +100,11 @@ def validated_dir(config: RunConfig) -> Path:
 def results_dir(config: RunConfig) -> Path:
     """Where evaluation writes."""
     return Path(config.train.output_dir) / "evaluation"
+
+
+def _prepare_for_training(config: RunConfig, output_dir: Path) -> PreparedIndex:
+    check_output_dir(config, output_dir)
+    return prepare(config)
 
 
 def _clips_dir(config: RunConfig) -> Path:

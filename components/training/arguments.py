@@ -11,6 +11,7 @@ import torch
 
 from components.config import RunConfig
 from components.config_files import ConfigError
+from components.training.distributed import deepspeed_settings, fsdp_settings
 from components.training_config import TrainConfig
 
 _OURS = {
@@ -26,6 +27,7 @@ _OURS = {
     "early_stopping_steps",
     "deepspeed",
     "fsdp",
+    "save_total_limit",
 }
 """Settings that transformers' arguments do not have, or that this project acts on itself."""
 
@@ -60,9 +62,23 @@ def training_arguments(config: RunConfig, *, output_dir: Path, has_val: bool) ->
             "dataloader_pin_memory": torch.cuda.is_available(),
             "disable_tqdm": not sys.stderr.isatty(),
             "metric_for_best_model": f"eval_{train.metric_for_best_model}" if has_val else None,
+            "restore_callback_states_from_checkpoint": True,  # how long early stopping has waited
+            **_distribution(config),
             "greater_is_better": train.metric_for_best_model != "loss" if has_val else None,
         }
     )
+
+
+def _distribution(config: RunConfig) -> dict[str, Any]:
+    train, method = config.train, config.method
+    opens_vision = not (method.freeze_vision_tower and method.freeze_multi_modal_projector)
+    return {
+        "deepspeed": deepspeed_settings(train.deepspeed) if train.deepspeed else None,
+        "fsdp": True if train.fsdp else None,
+        "fsdp_config": fsdp_settings(train) if train.fsdp else None,
+        # A vision tower may have weights that videos do not use; a language model has none.
+        "ddp_find_unused_parameters": opens_vision and method.finetuning_type == "full",
+    }
 
 
 def eval_strategy(train: TrainConfig, *, has_val: bool) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import CLIPS_DIR, PreparedIndex, Record, Split
+from components.artifacts import PreparedIndex, Record, Split
 from components.clip_processor import ClipProcessor
 from components.config import RunConfig
 from components.config_files import ConfigError, check_trainable
@@ -18,8 +18,10 @@ from components.tracking import tracked_run
 from components.training.arguments import training_arguments
 from components.training.augmentation import AugmentedClips
 from components.training.callbacks import LogLines
+from components.training.checkpoints import begin_run, end_run, is_earlier_run, is_unfinished
 from components.training.classifier import base_model_name, build_classifier
 from components.training.curves import draw_curves
+from components.training.distributed import is_main_process, joined_processes, on_main_process
 from components.training.head_sweep import sweep_heads
 from components.training.processes import Processes
 from components.training.run_record import RUN_RECORD_FILE, describe_run
@@ -60,20 +62,36 @@ def train_classifier(config: RunConfig, *, index: PreparedIndex, output_dir: Pat
         FileExistsError: `output_dir` holds an earlier run and neither resuming nor overwriting was asked for.
         ConfigError: the configuration asks for something this trainer does not do.
         FileNotFoundError: the base model does not exist.
+        CheckpointError: the run cannot go on from the checkpoint asked for, or one cannot be written.
+        TrainingInterrupted: SIGTERM came; the same call again goes on.
     """
     check_trainable(config)
+    with joined_processes(config.train):
+        start = on_main_process(lambda: _begin(config, output_dir))
+        result = _train(config, index=index, output_dir=output_dir, start=start)
+        if is_main_process():
+            end_run(output_dir)
+    return result
+
+
+def _begin(config: RunConfig, output_dir: Path) -> Path | None:
     check_output_dir(config, output_dir)
+    return begin_run(config, output_dir)
+
+
+def _train(config: RunConfig, *, index: PreparedIndex, output_dir: Path, start: Path | None) -> TrainingResult:
     clips = training_clips(config, index)
     with tracked_run(config, step="training") as run:
         trainer = build_trainer(config, index=index, clips=clips, output_dir=output_dir, track=run.log_metrics)
         log_parameter_table(trainer.model)
         record = describe_run(index, num_processes=trainer.args.world_size)
-        record.write(output_dir / RUN_RECORD_FILE)
+        if is_main_process():
+            record.write(output_dir / RUN_RECORD_FILE)
         run.set_tags(record.tags)
         if config.method.head_sweep:
             result = run_head_sweep(trainer, index)
         else:
-            result = run_trainer(trainer, resume_from=config.train.resume_from_checkpoint)
+            result = run_trainer(trainer, resume_from=str(start) if start else None)
         for file in (output_dir / RUN_RECORD_FILE, *output_dir.glob("*.png"), *output_dir.glob("head_sweep.*")):
             run.log_artifact(file, folder="training")
     return result
@@ -114,6 +132,8 @@ def build_trainer(
     """The trainer of a run: `clips` maps splits to map-style datasets of `PreparedClip`."""
     from transformers import PrinterCallback, set_seed
 
+    # Before the model: DeepSpeed's ZeRO-3 spreads the weights while they are loaded.
+    arguments = training_arguments(config, output_dir=output_dir, has_val="val" in clips)
     set_seed(config.train.seed)
     processor = ClipProcessor.from_pretrained(
         base_model_name(config),
@@ -124,7 +144,6 @@ def build_trainer(
         trust_remote_code=config.model.trust_remote_code,
     )
     classifier = build_classifier(config, index=index, processor=processor)
-    arguments = training_arguments(config, output_dir=output_dir, has_val="val" in clips)
     clips = VisionCache(config, index, classifier, processor, Processes.of(arguments)).replace(clips)
     trainer = ActionTrainer(
         classifier,
@@ -140,10 +159,17 @@ def build_trainer(
         ),
         train_clips=clips["train"],
         val_clips=clips.get("val"),
-        callbacks=[LogLines(track)],
+        callbacks=[LogLines(track), *_early_stopping(config)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _early_stopping(config: RunConfig) -> list[Any]:
+    from transformers import EarlyStoppingCallback
+
+    patience = config.train.early_stopping_steps
+    return [EarlyStoppingCallback(early_stopping_patience=patience)] if patience else []
 
 
 def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None) -> TrainingResult:
@@ -152,7 +178,7 @@ def run_trainer(trainer: ActionTrainer, *, resume_from: str | bool | None = None
     output = trainer.train(resume_from_checkpoint=resume_from)
     measured = _measure_kept_model(trainer)
     result = _write_results(trainer, started, train_loss=output.training_loss, measured=measured)
-    if trainer.run_config.train.plot_loss:
+    if trainer.run_config.train.plot_loss and is_main_process():
         draw_curves(trainer.state.log_history, Path(trainer.args.output_dir) / CURVES_FILE)
     return result
 
@@ -183,6 +209,8 @@ def _write_results(
         val_top1_accuracy=measured.get("eval_top1_accuracy"),
         seconds=time.monotonic() - started,
     )
+    if not is_main_process():
+        return result
     result.write(Path(trainer.args.output_dir) / TRAINING_RESULT_FILE)
     return result
 
@@ -202,6 +230,8 @@ def _measure_kept_model(trainer: ActionTrainer) -> dict[str, float]:
 def check_output_dir(config: RunConfig, output_dir: Path) -> None:
     """Makes `output_dir`, and refuses one that holds an earlier run.
 
+    One whose run, with the same settings, did not come to its end is that run's.
+
     Raises:
         FileExistsError: it is not empty, and neither `overwrite_output_dir` nor `resume_from_checkpoint` is set.
         PermissionError: it cannot be written.
@@ -213,8 +243,9 @@ def check_output_dir(config: RunConfig, output_dir: Path) -> None:
         (output_dir / ".writable").unlink()
     except OSError as error:
         raise PermissionError(f"output_dir: cannot write to {output_dir} ({error.strerror}): choose another") from error
-    earlier = [entry for entry in output_dir.iterdir() if entry.name != CLIPS_DIR]
-    if earlier and not (train.overwrite_output_dir or train.resume_from_checkpoint):
+    earlier = [entry for entry in output_dir.iterdir() if is_earlier_run(entry)]
+    goes_on = train.resume_from_checkpoint or is_unfinished(config, output_dir)
+    if earlier and not (train.overwrite_output_dir or goes_on):
         raise FileExistsError(
             f"output_dir: {output_dir} is not empty; set overwrite_output_dir: true to start again in it, "
             "or resume_from_checkpoint: true to continue"

@@ -11,6 +11,7 @@ from torch import nn
 
 from components.action_model import ActionClassifier, language_model_of
 from components.model_families import part_of, prefix_of
+from components.sharded_weights import full_shape
 from components.training_config import MethodConfig
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def _trained_layers(model: Any, count: int) -> tuple[str, ...]:
 
 def _count(counts: dict[str, list[int]], part: str, parameter: nn.Parameter) -> None:
     packed = getattr(parameter, "quant_state", None)  # bitsandbytes packs two 4-bit weights into one element
-    size = parameter.numel() if packed is None else packed.shape.numel()
+    size = full_shape(parameter).numel() if packed is None else packed.shape.numel()
     entry = counts.setdefault(part, [0, 0])
     entry[0] += size if parameter.requires_grad else 0
     entry[1] += size

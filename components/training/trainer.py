@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,27 +18,28 @@ from components.config import RunConfig
 from components.model_files import (
     DECODER_FILE,
     ClassifierInfo,
+    ModelFilesError,
     check_complete,
     load_backbone,
     load_decoder,
-    load_token_row,
+    read_token_row,
     save_backbone,
     save_classifier_files,
+    weights_below,
 )
+from components.sharded_weights import write_weights
 from components.training.batch_sampler import planned_batches
 from components.training.collator import TrainingCollator
-from components.training.metered_trainer import MeteredTrainer
 from components.training.parameter_groups import parameter_groups
 from components.training.processes import Processes
+from components.training.resumable_trainer import ResumableTrainer
 
 # Behind the imports above, which make torchvision importable where it is not.
 from transformers import TrainingArguments  # isort: skip
 from transformers.trainer_utils import seed_worker  # isort: skip
 
-log = logging.getLogger(__name__)
 
-
-class ActionTrainer(MeteredTrainer):
+class ActionTrainer(ResumableTrainer):
     """Trains an `ActionClassifier` on prepared clips.
 
     Every directory it writes, checkpoints included, is a complete adapter directory.
@@ -60,7 +60,6 @@ class ActionTrainer(MeteredTrainer):
     ) -> None:
         self.clip_processor = processor
         self.labels = labels
-        self.run_config = config
         self.info = info
         self.training_collator = TrainingCollator(
             processor,
@@ -71,6 +70,7 @@ class ActionTrainer(MeteredTrainer):
         )
         self.batches = planned_batches(config, train_clips, Processes.of(arguments))
         super().__init__(
+            config=config,
             model=classifier,
             args=arguments,
             data_collator=self.training_collator,
@@ -127,10 +127,21 @@ class ActionTrainer(MeteredTrainer):
             metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         return metrics
 
+    def is_saved(self, name: str, value: torch.Tensor) -> bool:
+        """Whether an entry of the classifier's `state_dict` is written: what only the base model knows is not."""
+        is_full = self.run_config.method.finetuning_type == "full"
+        return is_full or value.requires_grad or not name.startswith("backbone.")
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        assert state_dict is not None
         directory = Path(output_dir or self.args.output_dir)
         directory.mkdir(parents=True, exist_ok=True)
-        save_backbone(self.model, directory, only_trained=self.run_config.method.finetuning_type == "freeze")
+        save_backbone(
+            self.model,
+            directory,
+            only_trained=self.run_config.method.finetuning_type == "freeze",
+            weights=weights_below("backbone", state_dict),
+        )
         save_classifier_files(
             directory,
             classifier=self.model,
@@ -138,27 +149,28 @@ class ActionTrainer(MeteredTrainer):
             labels=self.labels,
             config=self.run_config,
             info=self.info.model_copy(update={"trained_steps": self.state.global_step}),
+            weights=state_dict,
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.model, Path(resume_from_checkpoint), labels=self.labels)
 
-    def _load_best_model(self) -> None:
-        best = self.state.best_model_checkpoint
-        log.info("loading the best checkpoint %s (%s)", best, self.state.best_metric)
-        load_weights(self.model, Path(best), labels=self.labels)
-
 
 def load_weights(classifier: ActionClassifier, directory: Path, *, labels: Labels) -> None:
     """Puts an adapter directory's weights into a classifier of the same shape.
 
+    The classifier's own weights may be spread over processes, which then all do this.
+
     Raises:
-        ModelFilesError: the directory is incomplete, or for other labels.
+        ModelFilesError: the directory is incomplete, for other labels, or for a model of another shape.
     """
     check_complete(directory)
     decoder = load_decoder(directory / DECODER_FILE, labels=labels)
-    classifier.decoder.load_state_dict(decoder.state_dict())
-    load_token_row(classifier, directory)
+    weights = {f"decoder.{name}": value for name, value in decoder.state_dict().items()}
+    try:
+        write_weights(classifier, weights | {"action_token_row": read_token_row(directory)})
+    except ValueError as error:
+        raise ModelFilesError(f"{directory} does not fit this run's settings: {error}") from error
     load_backbone(classifier.backbone, directory)
 
 

@@ -50,7 +50,7 @@ def load_model(directory):
         (load_processor, r"text has a Qwen2Tokenizer and no processor for videos: a text model; expected a video"),
         (
             load_model,
-            r"text is a qwen2 model, which reads no images or videos; expected .* such as Qwen2-VL",
+            r"text is a qwen2 model, which reads no video with its text; expected .* such as Qwen2-VL",
         ),
     ],
 )

@@ -1,0 +1,75 @@
+"""Real prepared clips on disk, and settings to train a tiny model on them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.artifacts import Labels, Message, PreparedIndex
+from components.clip_processor import ClipProcessor, PreparedClip
+from components.config_files import config_from_settings
+from components.shards import ShardWriter, encode_clip
+from pipelines.demo.tiny_model import build_tiny_model
+
+LABELS = Labels(label_names=("dark", "light", "half"))
+PROMPT = (Message(role="user", content="<video>What is the person doing?<ACTION>"),)
+SIZE = {"video_num_frames": 4, "video_min_pixels": 1024, "video_max_pixels": 1024}
+
+
+def write_training_data(folder: Path) -> Path:
+    """Writes a base model and an index of 16 clips for training and 4 for validation; returns the index's path."""
+    build_tiny_model(folder / "base", warm_up=False)
+    video = config_from_settings(SIZE).video
+    processor = ClipProcessor.from_pretrained(folder / "base", video=video, action_token="<ACTION>")
+    (folder / "shards").mkdir()
+    with ShardWriter(folder / "shards") as writer:
+        for number in range(20):
+            clip = brightness_clip(processor, number)
+            writer.add("train" if number < 16 else "val", encode_clip(**vars(clip)))
+    index = PreparedIndex(
+        fingerprint="prepared",
+        root_uri=str(folder / "shards"),
+        shards=writer.shards,
+        labels=LABELS,
+        video=video,
+        action_token="<ACTION>",
+        prompt=PROMPT,
+        num_clips={"train": 16, "val": 4},
+        label_counts={"train": (6, 5, 5), "val": (1, 1, 2)},
+        max_tokens=40,
+        mean_tokens=40.0,
+        data_fingerprint="data",
+    )
+    index.write(folder / "index.json")
+    return folder / "index.json"
+
+
+def brightness_clip(processor: ClipProcessor, number: int) -> PreparedClip:
+    rng, label = np.random.default_rng(number), number % 3
+    frames = rng.integers(0, 60, (4, 32, 32, 3), dtype=np.uint8)
+    if label:
+        frames[:, :, : 32 // label] += np.uint8(180)
+    ids, types = processor.tokenize(PROMPT, frames=frames, frame_indices=range(4), source_fps=4.0, total_frames=4)
+    return PreparedClip(f"clips:{number}", f"{number}.mp4", label, frames, ids, types)
+
+
+def training_settings(folder: Path, output_dir: Path, **settings: Any) -> dict[str, Any]:
+    """Settings of a short run: every step logged, a checkpoint and a validation every second one."""
+    return {
+        "model_name_or_path": str(folder / "base"),
+        "output_dir": str(output_dir),
+        "lora_rank": 4,
+        "learning_rate": 3e-3,
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 2,
+        "logging_steps": 1,
+        "save_steps": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "val_size": 4,
+        "ddp_timeout": 180000000,  # as the users' files have it
+        "report_to": "none",
+        **SIZE,
+        **settings,
+    }

@@ -1,0 +1,73 @@
+"""Trains several times, one after the other, in the processes that torchrun starts: each start takes seconds.
+
+    torchrun --nproc-per-node 2 -m tests.integration.training_processes RUNS.json
+
+RUNS.json holds the index of the prepared clips and the settings of each run; what was seen goes to RUNS.seen.json.
+"""
+
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from components.artifacts import PreparedIndex
+from components.config_files import config_from_settings
+from components.prepared_clips import PreparedClips
+from components.training.checkpoints import CheckpointError
+from components.training.distributed import is_main_process, joined_processes
+from components.training.train import build_trainer, run_trainer
+from components.training.trainable import parameter_table
+from components.training_config import TrainConfig
+
+
+def main() -> None:
+    path = Path(sys.argv[1])
+    todo = json.loads(path.read_text())
+    index = PreparedIndex.read(Path(todo["index"]))
+    torch.set_num_threads(1)
+    with joined_processes(TrainConfig(deepspeed="z2")):
+        seen = [train_once(run, index) for run in todo["runs"]]
+    if is_main_process():
+        path.with_suffix(".seen.json").write_text(json.dumps(seen))
+
+
+def train_once(settings, index):
+    resume = settings.pop("resume", None)
+    config = config_from_settings(settings)
+    clips = {split: PreparedClips(index, split) for split in ("train", "val")}
+    trainer = build_trainer(config, index=index, clips=clips, output_dir=Path(config.train.output_dir))
+    table = {row.name: row.total for row in parameter_table(trainer.model)}
+    try:
+        run_trainer(trainer, resume_from=resume)
+        held, whole = held_parameters(trainer.model)
+        logits = trainer.predict(clips["val"]).predictions.tolist()
+        return {"rows": trainer.state.log_history, "logits": logits, "held": held, "whole": whole, "table": table}
+    except CheckpointError as error:
+        return {"error": str(error)}
+    finally:
+        del trainer
+        gc.collect()
+        unset_hf_deepspeed_config()
+        for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
+            os.environ.pop(name, None)  # accelerate leaves them for the next run
+
+
+def held_parameters(model):
+    """Values of the model's parameters that lie in this process, and all that there are."""
+    held = whole = 0
+    for parameter in model.parameters():
+        if hasattr(parameter, "ds_tensor"):
+            held, whole = held + parameter.ds_tensor.numel() + parameter.numel(), whole + parameter.ds_numel
+        elif hasattr(parameter, "to_local"):
+            held, whole = held + parameter.to_local().numel(), whole + parameter.numel()
+        else:
+            held, whole = held + parameter.numel(), whole + parameter.numel()
+    return held, whole
+
+
+if __name__ == "__main__":
+    main()
