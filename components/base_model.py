@@ -18,6 +18,10 @@ from components.vision_attention import batch_vision_attention
 _ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 
 
+class AttentionError(RuntimeError):
+    """An attention implementation that this machine does not have; the message says what to do."""
+
+
 class QuantizationError(RuntimeError):
     """Quantized weights that this machine cannot hold; the message says what to do."""
 
@@ -35,12 +39,14 @@ def load_base_model(
 
     Raises:
         FileNotFoundError: `model_name_or_path` is a path without a model.
+        AttentionError: `flash_attn: fa2` without the package or without a GPU.
         UnsupportedModelError: the model reads no videos together with text.
         QuantizationError: the weights cannot be quantized here.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     check_model_path(model_name_or_path)
+    _check_attention(settings)
     name = str(model_name_or_path)
     place: dict[str, Any] = {
         "revision": settings.model_revision,
@@ -59,6 +65,15 @@ def load_base_model(
     )
     batch_vision_attention(model)
     return model.eval()
+
+
+def _check_attention(settings: ModelConfig) -> None:
+    if settings.flash_attn != "fa2":
+        return
+    if importlib.util.find_spec("flash_attn") is None:
+        raise AttentionError("flash_attn = fa2 needs the package flash-attn: pip install flash-attn, or set it to auto")
+    if not torch.cuda.is_available():
+        raise AttentionError("flash_attn = fa2 runs on a GPU only, there is none here: set it to auto")
 
 
 def _bitsandbytes_config(config: Any, method: MethodConfig, dtype: torch.dtype) -> Any:

@@ -14,8 +14,10 @@ from torch.utils.data import Dataset
 
 from components.artifacts import PreparedIndex, Split
 from components.clip_processor import PreparedClip
-from components.shards import find_shard, open_shard, sampled_candidate
+from components.shards import ShardReader, find_shard, open_shard, sampled_candidate
 
+_MOST_OPEN = 512
+"""Shards that are open at once: each takes a file descriptor, of which a process has 1,024 by default."""
 _NO_FRAMES = np.zeros((0, 0, 0, 3), dtype=np.uint8)
 
 
@@ -46,7 +48,7 @@ class PreparedClips(Dataset[PreparedClip]):
         self._starts = np.cumsum([0, *(shard.num_clips for shard in shards)])
         self._keep_candidates = keep_candidates
         self._with_frames = True
-        self._tables: dict[int, pa.Table] = {}
+        self._shards: dict[int, ShardReader] = {}
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -56,9 +58,9 @@ class PreparedClips(Dataset[PreparedClip]):
             raise IndexError(f"clip {index} of {len(self)} in split {self.split}")
         index %= len(self)
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        table, row = self._table(shard), index - int(self._starts[shard])
-        frames, candidates = _read_frames(table, row, self._keep_candidates) if self._with_frames else (_NO_FRAMES, 1)
-        return _read_clip(table, row, frames, candidates)
+        clip = self._shard(shard)[index - int(self._starts[shard])]
+        frames, candidates = _read_frames(clip, self._keep_candidates) if self._with_frames else (_NO_FRAMES, 1)
+        return _read_clip(clip, frames, candidates)
 
     def without_frames(self) -> PreparedClips:
         """The same clips with no frames, (0, 0, 0, 3), whose bytes are then never read."""
@@ -80,35 +82,37 @@ class PreparedClips(Dataset[PreparedClip]):
         return np.concatenate(columns).astype(np.int64) if columns else np.zeros(0, dtype=np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_tables": {}}
+        return self.__dict__ | {"_shards": {}}
 
-    def _table(self, shard: int) -> pa.Table:
-        if shard not in self._tables:
-            self._tables[shard] = open_shard(self._paths[shard])
-        return self._tables[shard]
+    def _shard(self, number: int) -> ShardReader:
+        if number not in self._shards:
+            if len(self._shards) == _MOST_OPEN:
+                self._shards.pop(next(iter(self._shards)))
+            self._shards[number] = ShardReader(self._paths[number])
+        return self._shards[number]
 
 
-def _read_frames(table: pa.Table, row: int, keep_candidates: bool) -> tuple[NDArray[np.uint8], int]:
+def _read_frames(clip: pa.RecordBatch, keep_candidates: bool) -> tuple[NDArray[np.uint8], int]:
     """The frames of a clip, (num_frames, height, width, 3), and how many of them stand around each sampled moment."""
-    frames = np.frombuffer(table["frames"][row].as_buffer(), dtype=np.uint8).reshape(table["shape"][row].as_py())
-    candidates = table["frame_candidates"][row].as_py()
+    frames = np.frombuffer(clip["frames"][0].as_buffer(), dtype=np.uint8).reshape(clip["shape"][0].as_py())
+    candidates = clip["frame_candidates"][0].as_py()
     if candidates > 1 and not keep_candidates:
         frames, candidates = frames[sampled_candidate(candidates) :: candidates], 1
     return frames.copy(), candidates  # torch refuses read-only memory
 
 
-def _read_clip(table: pa.Table, row: int, frames: NDArray[np.uint8], candidates: int) -> PreparedClip:
+def _read_clip(clip: pa.RecordBatch, frames: NDArray[np.uint8], candidates: int) -> PreparedClip:
     return PreparedClip(
-        clip_id=table["clip_id"][row].as_py(),
-        video=table["video"][row].as_py(),
-        label=table["label"][row].as_py(),
+        clip_id=clip["clip_id"][0].as_py(),
+        video=clip["video"][0].as_py(),
+        label=clip["label"][0].as_py(),
         frames=frames,
-        input_ids=_integers(table["input_ids"][row]),
-        mm_token_type_ids=_integers(table["mm_token_type_ids"][row]),
-        seconds_per_frame=table["seconds_per_frame"][row].as_py(),
+        input_ids=_integers(clip["input_ids"][0]),
+        mm_token_type_ids=_integers(clip["mm_token_type_ids"][0]),
+        seconds_per_frame=clip["seconds_per_frame"][0].as_py(),
         frame_candidates=candidates,
-        answer_ids=_integers(table["answer_ids"][row]),
-        answer_start=table["answer_start"][row].as_py(),
+        answer_ids=_integers(clip["answer_ids"][0]),
+        answer_start=clip["answer_start"][0].as_py(),
     )
 
 

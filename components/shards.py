@@ -6,7 +6,8 @@ Frames are raw bytes and a shape: `datasets`' Array4D would bring them back as i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -83,6 +84,37 @@ def open_shard(path: Path) -> pa.Table:
     """The clips of a shard, memory-mapped: nothing is read before it is used."""
     with pa.ipc.open_stream(pa.memory_map(str(path))) as reader:
         return reader.read_all()
+
+
+class ShardReader:
+    """Single clips of a shard, memory-mapped.
+
+    Keeps a few bytes per clip: a whole table keeps kilobytes of objects for each, which adds up over 100,000 clips
+    and every worker process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = pa.memory_map(str(path))
+        self._schema = pa.ipc.read_schema(pa.ipc.read_message(self._file))
+        self._offsets = array("q", self._find_clips())
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, row: int) -> pa.RecordBatch:
+        """One clip: columns of one row, whose bytes lie in the file."""
+        self._file.seek(self._offsets[row])
+        return pa.ipc.read_record_batch(pa.ipc.read_message(self._file), self._schema)
+
+    def _find_clips(self) -> Iterator[int]:
+        """Where each clip's record begins: `ShardWriter` writes one for each."""
+        while True:
+            offset = self._file.tell()
+            try:
+                pa.ipc.read_message(self._file)
+            except EOFError:
+                return
+            yield offset
 
 
 def find_shard(root_uri: str, shard: ShardInfo, *, verify_checksum: bool = False) -> Path:

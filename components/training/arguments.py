@@ -54,7 +54,7 @@ def training_arguments(config: RunConfig, *, output_dir: Path, has_val: bool) ->
             "output_dir": str(output_dir),
             "warmup_steps": train.warmup_steps or train.warmup_ratio,
             "eval_strategy": eval_strategy(train, has_val=has_val),
-            "activation_checkpointing": not config.model.disable_gradient_checkpointing,
+            "activation_checkpointing": not config.model.disable_gradient_checkpointing and trains_backbone(config),
             "report_to": [name for name in train.report_to if name != "mlflow"] or "none",
             "label_names": ["labels"],
             "remove_unused_columns": False,
@@ -79,6 +79,14 @@ def _distribution(config: RunConfig) -> dict[str, Any]:
         # A vision tower may have weights that videos do not use; a language model has none.
         "ddp_find_unused_parameters": opens_vision and method.finetuning_type == "full",
     }
+
+
+def trains_backbone(config: RunConfig) -> bool:
+    """Whether gradients pass through the backbone: a part of it trains, or the token's row in front of it does."""
+    method = config.method
+    is_frozen = method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0
+    has_open_tower = not (method.freeze_vision_tower and method.freeze_multi_modal_projector)
+    return not is_frozen or has_open_tower or method.action_token_lr_scale > 0
 
 
 def eval_strategy(train: TrainConfig, *, has_val: bool) -> str:

@@ -180,10 +180,12 @@ def _pack(clips: Sequence[int], bounds: Sequence[int], budget: int) -> list[list
 
 def _number_draws(batches: list[list[int]], num_clips: int) -> list[list[int]]:
     draws: Counter[int] = Counter()
-    numbered = []
+    numbered: list[list[int]] = []
     for batch in batches:
-        numbered.append([draws[clip] * num_clips + clip for clip in batch])
-        draws.update(batch)
+        numbered.append([])
+        for clip in batch:
+            numbered[-1].append(draws[clip] * num_clips + clip)
+            draws[clip] += 1
     return numbered
 
 

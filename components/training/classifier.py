@@ -37,6 +37,8 @@ def build_classifier(config: RunConfig, *, index: PreparedIndex, processor: Clip
         training_loss=ClassificationLoss.from_settings(config.loss, label_counts=index.label_counts["train"]),
         token_loss_weight=method.action_cls_token_loss_weight,
     )
+    if method.action_token_lr_scale == 0:
+        classifier.action_token_row.requires_grad_(False)  # or gradients would pass through a frozen backbone for it
     if method.adapter_name_or_path:
         load_weights(classifier, Path(method.adapter_name_or_path), labels=index.labels)
     return classifier

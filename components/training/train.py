@@ -15,8 +15,10 @@ from components.config_files import ConfigError, check_trainable
 from components.model_files import ClassifierInfo
 from components.prepared_clips import PreparedClips
 from components.tracking import tracked_run
+from components.training.acceleration import accelerate_language_model
 from components.training.arguments import training_arguments
 from components.training.augmentation import AugmentedClips
+from components.training.batch_sampler import token_lengths
 from components.training.callbacks import LogLines
 from components.training.checkpoints import begin_run, end_run, is_earlier_run, is_unfinished
 from components.training.classifier import base_model_name, build_classifier
@@ -145,6 +147,7 @@ def build_trainer(
     )
     classifier = build_classifier(config, index=index, processor=processor)
     clips = VisionCache(config, index, classifier, processor, Processes.of(arguments)).replace(clips)
+    accelerate_language_model(classifier, config.speed, lengths=token_lengths(clips["train"]))
     trainer = ActionTrainer(
         classifier,
         arguments=arguments,

@@ -1,5 +1,6 @@
 """Trainers on the clips of `prepared_clips`, from a list or from real shards."""
 
+import numpy as np
 import pytest
 
 from components.prepared_clips import PreparedClips
@@ -39,3 +40,23 @@ def train_on_shards(make_config, sharded_index, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def mixed_index(sharded_index, prepared_clips, tmp_path):
+    """Training clips of four and of two frames: 40 and fewer tokens."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    with ShardWriter(folder) as writer:
+        for number, clip in enumerate(prepared_clips):
+            record = vars(clip)
+            if number % 3 == 0:
+                is_first = np.cumsum(clip.mm_token_type_ids != 0) > np.count_nonzero(clip.mm_token_type_ids) // 2
+                keep = is_first | (clip.mm_token_type_ids == 0)
+                record = record | {
+                    "frames": clip.frames[:2],
+                    "input_ids": clip.input_ids[keep],
+                    "mm_token_type_ids": clip.mm_token_type_ids[keep],
+                }
+            writer.add("train" if number < 12 else "val", encode_clip(**record))
+    return sharded_index.model_copy(update={"root_uri": str(folder), "shards": writer.shards, "fingerprint": "mixed"})

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from components.prepared_clips import PreparedClips
-from components.shards import ShardWriter, encode_clip
 from components.training.batch_sampler import BudgetError, PlannedBatches
-from components.training.train import run_trainer
+from components.training.train import run_trainer, train_classifier
 
 
 def lengths_of(num_clips=500, seed=0):
@@ -92,26 +91,6 @@ def test_a_clip_above_the_budget_is_refused_with_both_numbers():
         by_tokens(tokens_per_batch=100)
 
 
-@pytest.fixture
-def mixed_index(sharded_index, prepared_clips, tmp_path):
-    """Training clips of four and of two frames: 40 and fewer tokens."""
-    folder = tmp_path / "mixed"
-    folder.mkdir()
-    with ShardWriter(folder) as writer:
-        for number, clip in enumerate(prepared_clips):
-            record = vars(clip)
-            if number % 3 == 0:
-                is_first = np.cumsum(clip.mm_token_type_ids != 0) > np.count_nonzero(clip.mm_token_type_ids) // 2
-                keep = is_first | (clip.mm_token_type_ids == 0)
-                record = record | {
-                    "frames": clip.frames[:2],
-                    "input_ids": clip.input_ids[keep],
-                    "mm_token_type_ids": clip.mm_token_type_ids[keep],
-                }
-            writer.add("train" if number < 12 else "val", encode_clip(**record))
-    return sharded_index.model_copy(update={"root_uri": str(folder), "shards": writer.shards, "fingerprint": "mixed"})
-
-
 def test_lengths_and_labels_are_read_without_frames(mixed_index, monkeypatch):
     clips = PreparedClips(mixed_index, "train")
     expected = [(len(clip.input_ids), clip.label) for clip in clips]
@@ -151,6 +130,24 @@ def test_resuming_inside_an_epoch_goes_on_with_the_same_batches(train_on_shards,
     followed = [batch for batch in taken if batch[0] in {f"clips:{number}" for number in range(12)}]
     assert followed == train_batches[start:]
     assert steps >= 4
+
+
+def test_clips_drawn_several_times_are_changed_in_several_ways():
+    labels = np.array([0] * 99 + [1])
+    batches = by_tokens(lengths_of(100), labels=labels, numbers_draws=True)
+    items = [item for batch in batches for item in batch]
+
+    draws = sorted(item // 100 for item in items if item % 100 == 99)
+    assert len(draws) > 30
+    assert draws == list(range(len(draws)))
+    assert [[item % 100 for item in batch] for batch in batches] == batches.plan(0)
+
+
+def test_drawn_clips_are_augmented(make_config, mixed_index, tmp_path):
+    settings = {"tokens_per_batch": 80, "balanced_sampling": True, "augment_crop": 0.5, "dataloader_num_workers": 1}
+    result = train_classifier(make_config(**settings), index=mixed_index, output_dir=tmp_path / "adapter")
+
+    assert result.epochs == 2
 
 
 def test_a_budget_below_the_longest_clip_fails_before_training(train_on_shards):

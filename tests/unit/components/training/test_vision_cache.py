@@ -10,6 +10,7 @@ from components.prepared_clips import PreparedClips
 from components.training.cached_clips import CachedClips
 from components.training.train import run_trainer
 from components.training.vision_encoder import VisionEncoder
+from tests.tiny_families import FAMILIES
 
 BOTH = pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
 
@@ -67,6 +68,24 @@ def test_training_with_kept_features_has_the_same_losses(train_on_shards, tmp_pa
 
     assert losses(cached) == pytest.approx(losses(live), abs=1e-5)
     assert len(losses(live)) == 8 + 2
+
+
+@pytest.mark.parametrize("base_model_dir", sorted(set(FAMILIES) - {"qwen2_vl", "qwen3_vl"}), indirect=True)
+def test_every_family_is_kept_with_equal_states_or_says_why_not(train_on_shards, sharded_index, caplog):
+    caplog.set_level(logging.INFO)
+    trainer = train_on_shards()
+    if not isinstance(trainer.eval_dataset, CachedClips):
+        assert "val clips are computed in every epoch" in caplog.text
+        pytest.skip(caplog.messages[-1])
+    live = PreparedClips(sharded_index, "val")
+    batches = [
+        trainer.clip_processor.collate([clips[position] for position in (4, 0, 3)])
+        for clips in (trainer.eval_dataset, live)
+    ]
+    assert not any(name.startswith("pixel_") for name in batches[0])
+    with torch.no_grad():
+        kept, expected = (trainer.model.eval()(**batch).logits for batch in batches)
+    torch.testing.assert_close(kept, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_second_run_never_calls_the_tower(train_on_shards, tmp_path, tower_calls, caplog):

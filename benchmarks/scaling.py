@@ -1,0 +1,184 @@
+"""How cost grows: a step with sequence length, batch size and classes; a clip with the number of prepared clips.
+
+    python benchmarks/scaling.py [--sizes 1000 10000 100000] [--repeats 5] [--dir DIR]
+
+The second part clones small prepared clips (16 frames of 32x32) into shards, and measures per clip what a run pays
+before its first step (opening the index, token lengths, planning batches by tokens) and for reading and collating
+random clips, and the resident memory of the process that reads them. Each size is a process of its own. The last line
+is one JSON object; `cost_per_clip_growth` and `loader_memory_growth` are largest over smallest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from shapes import PROMPT, SHAPES, build_model, write_index
+
+from components.action_decoder import ActionDecoder, DecoderShape
+from components.action_model import ActionClassifier
+from components.artifacts import PreparedIndex
+from components.base_model import load_base_model
+from components.clip_processor import ClipProcessor, PreparedClip
+from components.config import VideoConfig
+from components.prepared_clips import PreparedClips
+from components.training.batch_sampler import PlannedBatches
+from components.training_config import ModelConfig
+from pipelines.demo.actions import LABEL_NAMES
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SMALL = VideoConfig(video_num_frames=16, video_max_pixels=1024, video_min_pixels=1024)
+DISTINCT_CLIPS, READ_CLIPS, BATCH = 100, 2000, 8
+
+
+def step_costs(model_dir: Path, repeats: int) -> dict[str, dict[str, float]]:
+    """Median seconds of a forward and backward pass of the language model, by what varies."""
+    model = load_base_model(model_dir, settings=ModelConfig())
+    processor = ClipProcessor.from_pretrained(model_dir, video=SMALL, action_token="<ACTION>")
+    model.requires_grad_(False)
+
+    def seconds(*, tokens: int = 256, batch: int = 4, classes: int = 10) -> float:
+        shape = DecoderShape(
+            decoder_type="linear", hidden_size=model.config.get_text_config().hidden_size, num_classes=classes
+        )
+        classifier = ActionClassifier(
+            model, ActionDecoder(shape), action_token_id=processor.action_token_id, action_token_is_new=True
+        ).to(DEVICE)
+        ids = torch.randint(300, 400, (batch, tokens), device=DEVICE)
+        ids[:, -1] = processor.action_token_id
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": torch.zeros_like(ids)}
+        labels = torch.zeros(batch, dtype=torch.long, device=DEVICE)
+        return _median(lambda: classifier(**inputs, labels=labels).loss.backward(), repeats)
+
+    return {
+        "tokens": {str(tokens): seconds(tokens=tokens) for tokens in (128, 256, 512, 1024, 2048)},
+        "batch": {str(batch): seconds(batch=batch) for batch in (1, 2, 4, 8, 16)},
+        "classes": {str(classes): seconds(classes=classes) for classes in (10, 100, 1000, 10000)},
+    }
+
+
+def _median(work: Callable[[], Any], repeats: int) -> float:
+    work()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def write_clones(folder: Path, model_dir: Path, num_clips: int) -> PreparedIndex:
+    """`num_clips` prepared clips: some distinct ones, over and over."""
+    processor = ClipProcessor.from_pretrained(model_dir, video=SMALL, action_token="<ACTION>")
+    rng, clips = np.random.default_rng(0), []
+    for number in range(DISTINCT_CLIPS):
+        frames = rng.integers(0, 255, (2 * rng.integers(2, 9), 32, 32, 3), dtype=np.uint8)
+        ids, types = processor.tokenize(
+            PROMPT, frames=frames, frame_indices=range(len(frames)), source_fps=4.0, total_frames=len(frames)
+        )
+        label = number % len(LABEL_NAMES)
+        clips.append(PreparedClip(f"clone:{number}", f"{number}.mp4", label, frames, ids, types, 0.25))
+    return write_index(folder, clips, video=SMALL, repeats=num_clips // DISTINCT_CLIPS)
+
+
+def loader_costs(index_file: Path, model_dir: Path) -> dict[str, float]:
+    """What a run pays for its clips, per clip, and the memory that reading takes; in a process of its own."""
+    processor = ClipProcessor.from_pretrained(model_dir, video=SMALL, action_token="<ACTION>")
+    before, started = _resident_bytes(), time.perf_counter()
+    index = PreparedIndex.read(index_file)
+    clips = PreparedClips(index, "train")
+    batches = PlannedBatches(clips.token_lengths(), clips_per_batch=BATCH, tokens_per_batch=1024)
+    plan = list(batches)
+    before_first_step = (time.perf_counter() - started) / len(clips)
+    positions = [position for batch in plan for position in batch][:READ_CLIPS]
+    rng = np.random.default_rng(0)
+    for position in rng.integers(len(clips), size=200).tolist():  # opens shards
+        clips[position]
+    started = time.perf_counter()
+    for start in range(0, len(positions), BATCH):
+        processor.collate([clips[position] for position in positions[start : start + BATCH]])
+    reading = (time.perf_counter() - started) / len(positions)
+    return {
+        "microseconds_before_first_step": 1e6 * before_first_step,
+        "microseconds_reading": 1e6 * reading,
+        "loader_bytes": float(_resident_bytes() - before),
+    }
+
+
+def _resident_bytes() -> int:
+    """Memory of this process without the pages of mapped files, which the system may drop at any time."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="tiny")
+    parser.add_argument("--dir", default=str(Path(tempfile.gettempdir()) / "ivcp-benchmark"))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if DEVICE == "cpu":
+        torch.set_num_threads(1)
+    model_dir = Path(options.dir) / f"model-{options.shape}"
+    if options.one:
+        print(json.dumps(loader_costs(Path(options.one), model_dir)))
+        return
+    build_model(SHAPES[options.shape], model_dir, dtype="bfloat16" if DEVICE == "cuda" else "float32")
+    steps = step_costs(model_dir, options.repeats)
+    for name, row in steps.items():
+        print(f"step by {name:<8}", "  ".join(f"{key}: {1000 * value:.1f} ms" for key, value in row.items()))
+    loads = {str(size): _measure_loader(size, options, model_dir) for size in sorted(options.sizes)}
+    for size, row in loads.items():
+        print(f"{size:>8} clips", "  ".join(f"{key} {value:,.1f}" for key, value in row.items()))
+    print(json.dumps({"device": DEVICE, "step_seconds": steps, "clips": loads} | growth(loads)))
+
+
+def _measure_loader(size: int, options: argparse.Namespace, model_dir: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(dir=options.dir) as name:
+        index_file = Path(name) / "index.json"
+        write_clones(Path(name) / "shards", model_dir, size).write(index_file)
+        runs = []
+        for _ in range(3):
+            command = [
+                sys.executable,
+                __file__,
+                "--dir",
+                options.dir,
+                "--shape",
+                options.shape,
+                "--one",
+                str(index_file),
+            ]
+            finished = subprocess.run(command, capture_output=True, text=True, check=False)
+            if finished.returncode:
+                sys.exit(finished.stderr)
+            runs.append(json.loads(finished.stdout.splitlines()[-1]))
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def growth(loads: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Largest over smallest number of clips: cost per clip (all that a first epoch pays), and memory."""
+    first, last = (loads[size] for size in (min(loads, key=int), max(loads, key=int)))
+    costs = [row["microseconds_before_first_step"] + row["microseconds_reading"] for row in (first, last)]
+    return {
+        "cost_per_clip_growth": costs[1] / costs[0],
+        "loader_memory_growth": last["loader_bytes"] / first["loader_bytes"],
+    }
+
+
+if __name__ == "__main__":
+    main()

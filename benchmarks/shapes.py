@@ -1,0 +1,194 @@
+"""Models with random weights for benchmarks, and real videos to feed them.
+
+`2b` is Qwen2-VL-2B by its published configuration: per layer of the language model 46.8 M weights (28 layers, 1.31 G),
+a vocabulary of 151,936 x 1,536 = 233 M, and a vision tower of 32 layers with 19.7 M each (630 M). A clip of 16 frames
+of 224x224 is 2,048 patches of the tower and 512 tokens of the language model. So, per token of the language model,
+the vocabulary's matrix costs 0.18 and the tower 4 x 630 / 1310 = 1.92 of what the language model's layers cost
+(Qwen2.5-VL-3B: 0.11 and 0.91). `tiny` has the same shares (0.18 and 1.80) and the same number of patches and tokens
+(patches of 8 pixels, frames of 128x128).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.artifacts import Labels, Message, PreparedIndex
+from components.clip_processor import ClipProcessor, PreparedClip
+from components.config import VideoConfig
+from components.shards import ShardWriter, encode_clip
+from components.torchvision_compat import register_missing_operators
+from components.video import load_clip, resize_frames
+from pipelines.demo.actions import LABEL_NAMES
+from pipelines.demo.clip import draw_clip, sample_performer, write_clip
+from pipelines.demo.tiny_tokenizer import SPECIAL_TOKENS, train_tokenizer
+
+register_missing_operators()
+
+PROMPT = (Message(role="user", content="<video>What is the person doing? <ACTION>"),)
+NUM_FRAMES = 16
+SOURCE_HEIGHT, SOURCE_WIDTH, SOURCE_FPS = 240, 320, 25
+
+
+@dataclass(frozen=True)
+class Shape:
+    text_hidden: int
+    text_intermediate: int
+    text_layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    mrope_section: tuple[int, int, int]
+    vision_hidden: int
+    vision_layers: int
+    vision_heads: int
+    patch: int
+
+    @property
+    def frame_side(self) -> int:
+        """Pixels: 8 x 8 tokens of 2 x 2 patches."""
+        return 16 * self.patch
+
+    @property
+    def text_weights(self) -> int:
+        head_dim = self.text_hidden // self.heads
+        attention = 2 * self.text_hidden**2 + 2 * self.text_hidden * self.kv_heads * head_dim
+        return self.text_layers * (attention + 3 * self.text_hidden * self.text_intermediate)
+
+    @property
+    def head_weights(self) -> int:
+        return self.vocabulary * self.text_hidden
+
+    @property
+    def vision_weights(self) -> int:
+        return self.vision_layers * 12 * self.vision_hidden**2
+
+
+SHAPES = {
+    "tiny": Shape(128, 512, 4, 4, 2, 1344, (4, 6, 6), 96, 4, 4, 8),
+    "2b": Shape(1536, 8960, 28, 12, 2, 151936, (16, 24, 24), 1280, 32, 16, 14),
+}
+
+
+def build_model(shape: Shape, directory: Path, *, dtype: str) -> Path:
+    """Writes a Qwen2-VL of this shape with random weights; a directory that is there is taken as it is."""
+    import torch
+    import transformers as hf
+
+    if (directory / "config.json").is_file():
+        return directory
+    tokenizer = train_tokenizer()
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    common: dict[str, Any] = {"initializer_range": 0.02}
+    config = hf.Qwen2VLConfig(
+        text_config={
+            "vocab_size": shape.vocabulary,
+            "hidden_size": shape.text_hidden,
+            "intermediate_size": shape.text_intermediate,
+            "num_hidden_layers": shape.text_layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.kv_heads,
+            "max_position_embeddings": 32768,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e6,
+                "mrope_section": list(shape.mrope_section),
+            },
+            "tie_word_embeddings": True,
+            "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "bos_token_id": None,
+            **common,
+        },
+        vision_config={
+            "embed_dim": shape.vision_hidden,
+            "hidden_size": shape.text_hidden,
+            "depth": shape.vision_layers,
+            "num_heads": shape.vision_heads,
+            "patch_size": shape.patch,
+            "mlp_ratio": 4,
+            **common,
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    grid: dict[str, Any] = {
+        "patch_size": shape.patch,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+        "size": {"shortest_edge": shape.frame_side**2, "longest_edge": shape.frame_side**2},
+    }
+    torch.manual_seed(0)
+    model = hf.AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
+    videos = hf.Qwen2VLVideoProcessor(**grid, cap_pixels_per_frame=False)
+    processor = hf.Qwen2VLProcessor(
+        hf.Qwen2VLImageProcessor(**grid), tokenizer, videos, chat_template=tokenizer.chat_template
+    )
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
+
+
+def write_videos(folder: Path, num_clips: int, *, seconds: int) -> list[Path]:
+    """Clips of the sample data's generator at 320x240 and 25 frames a second."""
+    num_frames = seconds * SOURCE_FPS
+    folder.mkdir(parents=True, exist_ok=True)
+    videos = [folder / f"{number:04d}.mp4" for number in range(num_clips)]
+    for number, video in enumerate(videos):
+        if video.is_file():
+            continue
+        rng = np.random.default_rng([7, number])
+        frames, _ = draw_clip(LABEL_NAMES[number % len(LABEL_NAMES)], sample_performer(0, number % 60), rng)
+        frames = resize_frames(frames, (SOURCE_HEIGHT, SOURCE_WIDTH))
+        write_clip(video, frames[np.arange(num_frames) * len(frames) // num_frames], SOURCE_FPS)
+    return videos
+
+
+def video_settings(shape: Shape) -> VideoConfig:
+    side = shape.frame_side**2
+    return VideoConfig(video_num_frames=NUM_FRAMES, video_max_pixels=side, video_min_pixels=side // 2)
+
+
+def read_clip(video: Path, number: int, processor: ClipProcessor) -> PreparedClip:
+    """One video decoded, sized and tokenised."""
+    clip = load_clip(str(video), processor=processor)
+    ids, types = processor.tokenize(
+        PROMPT,
+        frames=clip.frames,
+        frame_indices=clip.frame_indices,
+        source_fps=clip.source_fps,
+        total_frames=clip.total_frames,
+    )
+    label = number % len(LABEL_NAMES)
+    return PreparedClip(video.stem, str(video), label, clip.frames, ids, types, clip.seconds_per_frame)
+
+
+def write_index(folder: Path, clips: list[PreparedClip], *, video: VideoConfig, repeats: int = 1) -> PreparedIndex:
+    """Shards of the clips as training split, each `repeats` times, and their index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoded = [encode_clip(**vars(clip)) for clip in clips]
+    with ShardWriter(folder) as writer:
+        for _ in range(repeats):
+            for record in encoded:
+                writer.add("train", record)
+    num_clips, lengths = repeats * len(clips), [len(clip.input_ids) for clip in clips]
+    return PreparedIndex(
+        fingerprint=str(folder),
+        root_uri=str(folder),
+        shards=writer.shards,
+        labels=Labels(label_names=LABEL_NAMES),
+        video=video,
+        action_token="<ACTION>",
+        prompt=PROMPT,
+        num_clips={"train": num_clips},
+        label_counts={"train": tuple(num_clips // len(LABEL_NAMES) for _ in LABEL_NAMES)},
+        max_tokens=max(lengths),
+        mean_tokens=sum(lengths) / len(lengths),
+        data_fingerprint="benchmark",
+    )

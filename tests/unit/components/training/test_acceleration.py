@@ -1,0 +1,97 @@
+import importlib.util
+import logging
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from components.action_model import language_model_of
+from components.base_model import AttentionError, load_base_model
+from components.config_files import ConfigError
+from components.training.acceleration import compile_layers
+from components.training.train import run_trainer
+
+# torch 2.13 defines a module with it as soon as anything is compiled.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning"),
+    # Where warnings are errors, the compiler stops at its own look at a gradient.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
+
+
+def test_compiled_layers_give_the_same_states_and_gradients(base_model_dir, make_config):
+    """With the backend that runs the captured graphs as they are: C++ code takes half a minute to build."""
+    ids = torch.arange(5, 45).reshape(2, 20)
+
+    def run(*, compiled):
+        torch._dynamo.reset()
+        counters.clear()
+        model = load_base_model(base_model_dir, settings=make_config().model)
+        names = list(model.state_dict())
+        if compiled:
+            compile_layers(model, backend="eager")
+        states = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state
+        states.square().mean().backward()
+        assert list(model.state_dict()) == names
+        layer = model.get_decoder().layers[0]
+        return states.detach(), layer.self_attn.q_proj.weight.grad, counters["stats"]["unique_graphs"]
+
+    states, gradient, num_graphs = run(compiled=False)
+    compiled_states, compiled_gradient, num_compiled_graphs = run(compiled=True)
+    torch.testing.assert_close(compiled_states, states, atol=1e-6, rtol=0)
+    torch.testing.assert_close(compiled_gradient, gradient, atol=1e-6, rtol=0)
+    assert (num_graphs, num_compiled_graphs) == (0, 1)  # the layers share one
+
+
+def test_compiling_clips_of_several_lengths_warns(train_on_shards, mixed_index, caplog):
+    train_on_shards(torch_compile=True)
+    assert "torch_compile" not in caplog.text
+
+    trainer = train_on_shards(torch_compile=True, index=mixed_index)
+    assert "it is worth it where all clips have one length" in caplog.text
+    assert all(
+        layer._compiled_call_impl is not None
+        for layer in language_model_of(trainer.model.backbone).get_decoder().layers
+    )
+
+
+def test_liger_without_its_package_is_refused(train_on_shards):
+    if importlib.util.find_spec("liger_kernel"):
+        pytest.skip("liger-kernel is installed")
+    with pytest.raises(ConfigError, match="enable_liger_kernel needs the package liger-kernel: pip install"):
+        train_on_shards(enable_liger_kernel=True)
+
+
+def test_flash_attention_without_its_package_is_refused(train_on_shards):
+    if importlib.util.find_spec("flash_attn"):
+        pytest.skip("flash-attn is installed")
+    with pytest.raises(AttentionError, match="flash_attn = fa2 needs the package flash-attn"):
+        train_on_shards(flash_attn="fa2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "checkpoints"),
+    [
+        ({}, True),
+        ({"disable_gradient_checkpointing": True}, False),
+        ({"finetuning_type": "freeze", "freeze_trainable_layers": 0}, True),
+        ({"finetuning_type": "freeze", "freeze_trainable_layers": 0, "action_token_lr_scale": 0}, False),
+    ],
+)
+def test_activations_are_computed_again_only_where_gradients_pass(train_on_shards, settings, checkpoints):
+    trainer = train_on_shards(**{"disable_gradient_checkpointing": False, "max_steps": 1} | settings)
+
+    assert bool(trainer.args.activation_checkpointing) is checkpoints
+    run_trainer(trainer)
+
+
+def test_a_row_that_does_not_learn_leaves_the_backbone_without_gradients(train_on_shards, caplog):
+    caplog.set_level(logging.INFO)
+    trainer = train_on_shards(finetuning_type="freeze", freeze_trainable_layers=0, action_token_lr_scale=0)
+    before = trainer.model.action_token_row.detach().clone()
+    run_trainer(trainer)
+
+    assert torch.equal(trainer.model.action_token_row, before)
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    batch.pop("labels")
+    assert not trainer.model.action_states(**batch).requires_grad
