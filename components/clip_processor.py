@@ -174,8 +174,13 @@ class ClipProcessor:
         header, answer = render_answer(self.processor, messages, action_token=self.action_token)
         if not answer:
             return NO_ANSWER, 0
-        parts = [self.processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (header, answer)]
+        parts = [self._tokenize_behind_action(text) for text in (header, answer)]
         return np.array([*parts[0], *parts[1]], dtype=np.int64), len(parts[0])
+
+    def _tokenize_behind_action(self, text: str) -> list[int]:
+        """Token ids of `text` as it continues a prompt: at the start of a text some tokenizers put a space (Llama)."""
+        ids: list[int] = self.processor.tokenizer(self.action_token + text, add_special_tokens=False)["input_ids"]
+        return ids[ids.index(self.action_token_id) + 1 :]
 
     def pixel_inputs(self, clips: Sequence[NDArray[np.uint8]]) -> Batch:
         """Normalised pixels of clips, each (num_frames, height, width, 3), in the model's own layout."""
@@ -190,9 +195,8 @@ class ClipProcessor:
         answers' ids, -100 elsewhere.
         """
         batch = self.collate_tokens(clips, with_answers=with_answers)
-        times = time_inputs(self.processor, [clip.seconds_per_frame for clip in clips])
         kept = [clip.tensors for clip in clips if isinstance(clip, CachedClip)]
-        return batch | times | (join_features(kept) if kept else self.pixel_inputs([clip.frames for clip in clips]))
+        return batch | (join_features(kept) if kept else self.pixel_inputs([clip.frames for clip in clips]))
 
     def collate_tokens(self, clips: Sequence[PreparedClip], *, with_answers: bool = False) -> Batch:
         """The part of `collate` that needs no frames."""
@@ -216,7 +220,7 @@ class ClipProcessor:
                 batch["input_ids"][row, length:end] = torch.from_numpy(answer)
                 start = length + clip.answer_start
                 batch["answer_labels"][row, start:end] = batch["input_ids"][row, start:end]
-        return batch
+        return batch | time_inputs(self.processor, [clip.seconds_per_frame for clip in clips])
 
 
 def add_action_token(tokenizer: Any, action_token: str) -> None:

@@ -61,7 +61,7 @@ def check_architecture(config: Any, source: str) -> None:
     kind = config.model_type
     offered: Mapping[str, str] = config.to_dict().get("auto_map") or {}
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and "AutoModelForImageTextToText" not in offered:
-        raise UnsupportedModelError(f"{source} is a {kind} model, which reads no images or videos; {_EXPECTED}")
+        raise UnsupportedModelError(f"{source} is a {kind} model, which reads no video with its text; {_EXPECTED}")
     if kind not in VIDEO_PROCESSOR_MAPPING_NAMES and not offered:
         raise UnsupportedModelError(f"{source} is a {kind} model, which reads images but no videos; {_EXPECTED}")
     if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
@@ -75,7 +75,8 @@ def check_processor(processor: Any, source: str) -> None:
     """Checks that a processor prepares videos and text; `source` names it in the message.
 
     Raises:
-        UnsupportedModelError: it is the tokenizer of a text model, or the processor of an image model.
+        UnsupportedModelError: it is the tokenizer of a text model, the processor of an image model, or one with two
+            tokenizers.
     """
     came = type(processor).__name__
     if not isinstance(processor, ProcessorMixin):
@@ -83,6 +84,12 @@ def check_processor(processor: Any, source: str) -> None:
     if "video_processor" not in processor.get_attributes() or "tokenizer" not in processor.get_attributes():
         parts = ", ".join(processor.get_attributes())
         raise UnsupportedModelError(f"{source} has a {came} of {parts} and no video processor; {_EXPECTED}")
+    second = [name for name in processor.get_attributes() if name.endswith("_tokenizer")]
+    if second:
+        raise UnsupportedModelError(
+            f"{source} has a {came} with a {second[0]}: its vision side reads the question too, which prepared clips "
+            f"do not hold; {_EXPECTED}"
+        )
 
 
 def frame_step(video_processor: Any) -> int | None:

@@ -11,33 +11,23 @@ from typing import Any, get_args
 
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from pipelines.demo.tiny_architectures import Architecture
 from pipelines.demo.tiny_model import build_tiny_model
 from pipelines.demo.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, train_vocabulary
+from tests.tiny_family_parts import (
+    IM_TEMPLATE,
+    VICUNA_TEMPLATE,
+    experts,
+    llama_tokenizer,
+    qwen3_5_text,
+    qwen_tokenizer,
+    text,
+    vision,
+)
 
 SIDE = 32
 """Height and width of a frame in pixels."""
-
-_IM_TEMPLATE = """
-{%- for message in messages -%}
-{{- '<|im_start|>' + message.role + '\\n' -}}
-{%- for item in message.content -%}
-{{- 'PLACEHOLDER' if item.type == 'video' else item.text -}}
-{%- endfor -%}
-{{- '<|im_end|>\\n' -}}
-{%- endfor -%}
-"""
-_VICUNA_TEMPLATE = """
-{%- for message in messages -%}
-{{- '' if message.role == 'system' else message.role.upper() + ': ' -}}
-{%- for item in message.content -%}
-{{- '<video>\\n' if item.type == 'video' else item.text -}}
-{%- endfor -%}
-{{- ' ' -}}
-{%- endfor -%}
-"""
 
 Built = tuple[Any, Any]
 """Configuration and processor."""
@@ -60,7 +50,7 @@ def build_tiny_family(directory: Path, family: str, *, seed: int = 0) -> Path:
 
 
 def _llava_next_video() -> Built:
-    tokenizer = _llama_tokenizer()
+    tokenizer = llama_tokenizer()
     size = {"height": SIDE, "width": SIDE}
     images = hf.LlavaNextImageProcessor(
         size={"shortest_edge": SIDE}, crop_size=size, image_grid_pinpoints=[[SIDE, 2 * SIDE]]
@@ -69,15 +59,14 @@ def _llava_next_video() -> Built:
         hf.LlavaNextVideoVideoProcessor(size={"shortest_edge": SIDE}, crop_size=size),
         images,
         tokenizer,
-        chat_template=_VICUNA_TEMPLATE,
+        chat_template=VICUNA_TEMPLATE,
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     )
-    vision = _vision(image_size=SIDE, patch_size=8, projection_dim=32) | {"model_type": "clip_vision_model"}
     config = hf.LlavaNextVideoConfig(
-        vision_config=vision,
-        text_config=_text("llama", tokenizer),
+        vision_config=vision(image_size=SIDE, patch_size=8, projection_dim=32) | {"model_type": "clip_vision_model"},
+        text_config=text("llama", tokenizer),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=[[SIDE, 2 * SIDE]],
@@ -86,6 +75,26 @@ def _llava_next_video() -> Built:
 
 
 def _qwen3_5() -> Built:
+    tokenizer, processor = _qwen3_vl_processor()
+    return hf.Qwen3_5Config(text_config=qwen3_5_text(tokenizer), **_qwen3_vl_top(tokenizer)), processor
+
+
+def _qwen3_5_moe() -> Built:
+    tokenizer, processor = _qwen3_vl_processor()
+    sizes = qwen3_5_text(tokenizer) | experts("qwen3_5_moe_text") | {"shared_expert_intermediate_size": 32}
+    return hf.Qwen3_5MoeConfig(text_config=sizes, **_qwen3_vl_top(tokenizer)), processor
+
+
+def _qwen3_vl_moe() -> Built:
+    tokenizer, processor = _qwen3_vl_processor()
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+    sizes = text("qwen3_vl_moe_text", tokenizer) | experts("qwen3_vl_moe_text")
+    top = _qwen3_vl_top(tokenizer)
+    top["vision_config"]["deepstack_visual_indexes"] = [0]
+    return hf.Qwen3VLMoeConfig(text_config=sizes | {"head_dim": 16, "rope_parameters": rope}, **top), processor
+
+
+def _qwen3_vl_processor() -> tuple[Any, Any]:
     tokenizer = train_tokenizer()
     grid = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
     processor = hf.Qwen3VLProcessor(
@@ -94,10 +103,13 @@ def _qwen3_5() -> Built:
         hf.Qwen3VLVideoProcessor(**grid, cap_pixels_per_frame=False),
         chat_template=CHAT_TEMPLATE,
     )
+    return tokenizer, processor
+
+
+def _qwen3_vl_top(tokenizer: Any) -> dict[str, Any]:
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
-    config = hf.Qwen3_5Config(
-        text_config=_qwen3_5_text(tokenizer),
-        vision_config={
+    return {
+        "vision_config": {
             "depth": 1,
             "hidden_size": 32,
             "intermediate_size": 64,
@@ -106,16 +118,63 @@ def _qwen3_5() -> Built:
             "out_hidden_size": 64,
             "num_position_embeddings": 64,
         },
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
+        "image_token_id": ids["<|image_pad|>"],
+        "video_token_id": ids["<|video_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+    }
+
+
+def _glm4v() -> Built:
+    return _glm(hf.Glm4vConfig, hf.Glm4vProcessor, hf.Glm4vImageProcessor, hf.Glm4vVideoProcessor)
+
+
+def _glm46v() -> Built:
+    return _glm(hf.Glm46VConfig, hf.Glm46VProcessor, hf.Glm46VImageProcessor, hf.Glm46VVideoProcessor)
+
+
+def _glm(config_class: Any, processor_class: Any, images_class: Any, videos_class: Any) -> Built:
+    tokenizer = qwen_tokenizer(
+        image_token="<|image|>",
+        video_token="<|video|>",
+        image_start_token="<|begin_of_image|>",
+        image_end_token="<|end_of_image|>",
+        video_start_token="<|begin_of_video|>",
+        video_end_token="<|end_of_video|>",
+    )
+    grid = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
+    placeholder = "<|begin_of_video|><|video|><|end_of_video|>"
+    processor = processor_class(
+        images_class(**grid),
+        tokenizer,
+        videos_class(**grid),
+        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", placeholder),
+    )
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    config = config_class(
+        vision_config={
+            "model_type": "glm4v_vision",
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "patch_size": 8,
+            "out_hidden_size": 64,
+            "image_size": SIDE,
+        },
+        text_config=text("glm4v_text", tokenizer) | {"rope_parameters": rope},
+        image_token_id=tokenizer.image_token_id,
+        video_token_id=tokenizer.video_token_id,
+        image_start_token_id=tokenizer.image_start_token_id,
+        image_end_token_id=tokenizer.image_end_token_id,
+        video_start_token_id=tokenizer.video_start_token_id,
+        video_end_token_id=tokenizer.video_end_token_id,
     )
     return config, processor
 
 
 def _internvl() -> Built:
-    tokenizer = _qwen_tokenizer(
+    tokenizer = qwen_tokenizer(
         start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>"
     )
     size = {"height": SIDE, "width": SIDE}
@@ -124,11 +183,11 @@ def _internvl() -> Built:
         tokenizer,
         hf.InternVLVideoProcessor(size=size),
         image_seq_length=4,
-        chat_template=_IM_TEMPLATE.replace("PLACEHOLDER", "<video>\\n"),
+        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", "<video>\\n"),
     )
     config = hf.InternVLConfig(
-        vision_config=_vision(image_size=[SIDE, SIDE], patch_size=[8, 8]),
-        text_config=_text("qwen2", tokenizer),
+        vision_config=vision(image_size=[SIDE, SIDE], patch_size=[8, 8]),
+        text_config=text("qwen2", tokenizer),
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=4,
     )
@@ -155,11 +214,11 @@ def _smolvlm() -> Built:
         tokenizer,
         hf.SmolVLMVideoProcessor(size=edge, max_image_size=edge, num_frames=8, fps=1),
         image_seq_len=4,
-        chat_template=_IM_TEMPLATE.replace("PLACEHOLDER", "<video>"),
+        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", "<video>"),
     )
     config = hf.SmolVLMConfig(
-        vision_config=_vision(image_size=SIDE, patch_size=8),
-        text_config=_text("llama", tokenizer),
+        vision_config=vision(image_size=SIDE, patch_size=8),
+        text_config=text("llama", tokenizer),
         image_token_id=tokenizer.image_token_id,
         scale_factor=2,
     )
@@ -173,11 +232,11 @@ def _video_llama_3() -> Built:
         hf.VideoLlama3ImageProcessor(**grid),
         tokenizer,
         hf.VideoLlama3VideoProcessor(**grid),
-        chat_template=_IM_TEMPLATE.replace("PLACEHOLDER", "<|video_pad|>"),
+        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", "<|video_pad|>"),
     )
     config = hf.VideoLlama3Config(
-        vision_config=_vision(patch_size=8),
-        text_config=_text("qwen2", tokenizer),
+        vision_config=vision(patch_size=8),
+        text_config=text("qwen2", tokenizer),
         image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
         video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
     )
@@ -199,7 +258,7 @@ def _minicpmv4_7() -> Built:
 
 
 def _minicpm(config_class: Any, processor_class: Any, markers: dict[str, str]) -> Built:
-    tokenizer = _qwen_tokenizer(
+    tokenizer = qwen_tokenizer(
         image_token="<|image_pad|>",
         video_token="<|video_pad|>",
         image_start_token="<image>",
@@ -214,11 +273,11 @@ def _minicpm(config_class: Any, processor_class: Any, markers: dict[str, str]) -
         hf.MiniCPMV4_6ImageProcessor(**grid),
         hf.MiniCPMV4_6VideoProcessor(**grid),
         tokenizer,
-        chat_template=_IM_TEMPLATE.replace("PLACEHOLDER", "<|video_pad|>"),
+        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", "<|video_pad|>"),
     )
     config = config_class(
-        vision_config=_vision(image_size=SIDE, patch_size=4),
-        text_config=_qwen3_5_text(tokenizer),
+        vision_config=vision(image_size=SIDE, patch_size=4),
+        text_config=qwen3_5_text(tokenizer),
         insert_layer_id=0,
         image_size=SIDE,
         image_token_id=tokenizer.image_token_id,
@@ -229,93 +288,18 @@ def _minicpm(config_class: Any, processor_class: Any, markers: dict[str, str]) -
     return config, processor
 
 
-def _vision(**sizes: Any) -> dict[str, Any]:
-    return {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        **sizes,
-    }
-
-
-def _text(model_type: str, tokenizer: Any) -> dict[str, Any]:
-    return {
-        "model_type": model_type,
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 1024,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-
-
-def _qwen3_5_text(tokenizer: Any) -> dict[str, Any]:
-    """One layer of linear attention, one of full attention."""
-    return _text("qwen3_5_text", tokenizer) | {
-        "head_dim": 32,
-        "layer_types": ["linear_attention", "full_attention"],
-        "linear_key_head_dim": 16,
-        "linear_value_head_dim": 16,
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "mrope_section": [2, 1, 1],
-            "mrope_interleaved": True,
-            "partial_rotary_factor": 0.25,
-        },
-    }
-
-
-def _qwen_tokenizer(**named: str) -> Any:
-    vocab, merges = train_vocabulary()
-    tokenizer = hf.Qwen2Tokenizer(
-        vocab=vocab, merges=merges, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=named
-    )
-    tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>"]}, replace_extra_special_tokens=False)
-    return tokenizer
-
-
-def _llama_tokenizer() -> Any:
-    """Words with a leading ▁, bytes for the rest, and a token at the start of every text."""
-    first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-    trained.pre_tokenizer = pre_tokenizers.Metaspace(split=True)
-    trained.train_from_iterator(
-        ["USER: ASSISTANT: What is the person doing? Name the action of the person in the video."],
-        trainers.BpeTrainer(vocab_size=400, special_tokens=first, show_progress=False),
-    )
-    vocab = trained.get_vocab()
-    merges = [
-        (word[:cut], word[cut:])
-        for word in sorted(vocab, key=vocab.__getitem__)
-        for cut in range(1, len(word))
-        if word not in first and word[:cut] in vocab and word[cut:] in vocab
-    ]
-    return hf.LlamaTokenizer(
-        vocab=vocab,
-        merges=merges,
-        pad_token="<unk>",
-        add_bos_token=True,
-        extra_special_tokens=["<video>", "<image>"],
-    )
-
-
 _BUILDERS: dict[str, Callable[[], Built]] = {
     "llava_next_video": _llava_next_video,
+    "qwen3_vl_moe": _qwen3_vl_moe,
     "qwen3_5": _qwen3_5,
+    "qwen3_5_moe": _qwen3_5_moe,
     "internvl": _internvl,
     "smolvlm": _smolvlm,
     "video_llama_3": _video_llama_3,
     "minicpmv4_6": _minicpmv4_6,
     "minicpmv4_7": _minicpmv4_7,
+    "glm4v": _glm4v,
+    "glm46v": _glm46v,
 }
 FAMILIES = (*get_args(Architecture), *_BUILDERS)
 """Every tested family, by transformers' model type."""

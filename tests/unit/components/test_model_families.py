@@ -9,6 +9,7 @@ from transformers.video_utils import VideoMetadata
 
 from components.action_decoder import ActionDecoder, DecoderShape
 from components.action_model import ActionClassifier
+from components.artifacts import Message
 from components.base_model import load_base_model
 from components.clip_processor import ClipProcessor
 from components.export.merge import merge_adapter
@@ -59,14 +60,28 @@ def test_tokens_and_pixels_are_those_of_the_familys_own_processor(classifier, pr
         text=[render_prompt(processor.processor, PROMPT, action_token="<ACTION>")],
         videos=[torch.from_numpy(clip.frames).permute(0, 3, 1, 2)],
         video_metadata=[VideoMetadata(total_num_frames=num_frames, fps=4.0, frames_indices=[*range(num_frames)])],
-        videos_kwargs=processor_settings(processor.processor.video_processor),
-        return_tensors="pt",
+        videos_kwargs=processor_settings(processor.processor.video_processor) | {"return_tensors": "pt"},
     )
+    inputs = {name: torch.as_tensor(value) for name, value in whole.items()}
     with torch.no_grad():
-        states = classifier.backbone.base_model(**whole, use_cache=False).last_hidden_state
+        states = classifier.backbone.base_model(**inputs, use_cache=False).last_hidden_state
 
-    assert whole["input_ids"][0].tolist() == clip.input_ids.tolist()
+    assert inputs["input_ids"][0].tolist() == clip.input_ids.tolist()
     torch.testing.assert_close(states[:, -1], states_of(classifier, inputs_of(processor, [clip])), atol=1e-6, rtol=0)
+
+
+@each_family
+def test_the_answers_tokens_are_those_of_the_whole_conversation(processor):
+    conversation = (*PROMPT, Message(role="assistant", content="The person is waving."))
+    answer, start = processor.tokenize_answer(conversation)
+    texts = [{"type": "text", "text": turn.content.removeprefix("<video>")} for turn in conversation]
+    turns = [{"role": "user", "content": [{"type": "video"}, texts[0]]}, {"role": "assistant", "content": [texts[1]]}]
+    text = processor.processor.apply_chat_template(turns, tokenize=False)
+    tokenizer = processor.processor.tokenizer
+    whole = tokenizer(text)["input_ids"]
+
+    assert whole[whole.index(processor.action_token_id) + 1 :] == answer.tolist()
+    assert tokenizer.decode(answer[start:]).lstrip().startswith("The person is waving.")
 
 
 @each_family
@@ -160,7 +175,7 @@ def test_lora_trains_merges_and_loads(make_config, make_index, prepared_clips, t
 def test_one_batch_is_learnt_by_heart_with_vision_frozen(make_config, make_index, prepared_clips, tmp_path):
     config = make_config(
         finetuning_type="full",
-        num_train_epochs=30,
+        num_train_epochs=20,
         per_device_train_batch_size=6,
         learning_rate=3e-3,
         lr_scheduler_type="constant",

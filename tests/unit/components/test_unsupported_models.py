@@ -7,7 +7,7 @@ from components.base_model import load_base_model
 from components.clip_processor import ClipProcessor
 from components.config import VideoConfig
 from components.config_files import config_from_settings
-from components.model_families import UnsupportedModelError, check_architecture, time_inputs
+from components.model_families import UnsupportedModelError, check_architecture, check_processor, time_inputs
 from pipelines.demo.tiny_model import build_tiny_model
 from pipelines.demo.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
 from tests.unit.components.conftest import prepared_clip
@@ -48,7 +48,10 @@ def load_model(directory):
     ("load", "came"),
     [
         (load_processor, r"text has a Qwen2Tokenizer and no processor for videos: a text model; expected a video"),
-        (load_model, r"text is a qwen2 model, which reads no images or videos; expected a video .* such as Qwen2-VL"),
+        (
+            load_model,
+            r"text is a qwen2 model, which reads no video with its text; expected .* such as Qwen2-VL",
+        ),
     ],
 )
 def test_a_text_model_is_refused(text_model, load, came):
@@ -75,14 +78,20 @@ def test_an_encoder_decoder_is_refused():
         check_architecture(config, "Salesforce/instructblip-vicuna-7b")
 
 
+def test_a_processor_with_two_tokenizers_is_refused():
+    tokenizer = train_tokenizer()
+    processor = hf.InstructBlipVideoProcessor(hf.InstructBlipVideoVideoProcessor(), tokenizer, tokenizer)
+
+    with pytest.raises(UnsupportedModelError, match="here has a InstructBlipVideoProcessor with a qformer_tokenizer: "):
+        check_processor(processor, "here")
+
+
 def test_a_chat_template_without_videos_is_refused(tmp_path):
     directory = build_tiny_model(tmp_path / "tiny", warm_up=False)
     processor = load_processor(directory)
     processor.processor.chat_template = "{% for message in messages %}{{ message.content[-1].text }}{% endfor %}"
 
-    with pytest.raises(
-        UnsupportedModelError, match=r"this Qwen2VLProcessor put no video into the prompt: expected one"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"Qwen2VLProcessor put no video into the prompt: expected one"):
         prepared_clip(processor, 0)
 
 

@@ -61,6 +61,7 @@ def test_prepared_clips_are_what_the_predictor_would_see(
         assert np.array_equal(clip.input_ids, tokens)
         assert np.array_equal(clip.mm_token_type_ids, kinds)
         assert clip.input_ids[-1] == processor.action_token_id
+        assert clip.seconds_per_frame == served.seconds_per_frame == pytest.approx(5 / served.source_fps)
         assert index.max_tokens == len(tokens)
     batch = processor.collate([train[0], train[1]])
     assert batch["input_ids"].shape == (2, index.max_tokens)
