@@ -161,17 +161,39 @@ def vision_token_types(
 def vision_inputs(processor: Any, clips: Sequence[Tensor]) -> dict[str, Tensor]:
     """The pixel tensors of clips as the model takes them; clips are (num_frames, 3, height, width), uint8, sized.
 
-    Frames of clips of several lengths follow each other as one long clip where a model has one tensor axis for clips
-    and one for frames (LLaVA-NeXT-Video): such models look at each frame alone.
+    Raises:
+        UnsupportedModelError: the model takes clips of one length only, and these have several.
     """
     video_processor = processor.video_processor
-    # Without return_tensors: clips of several lengths come as a list.
+    # Without return_tensors: clips that the model takes as they are come as a list.
     encoded = video_processor(list(clips), **processor_settings(video_processor))
-    inputs = {name: _as_tensor(encoded[name]) for name in video_processor.model_input_names}
-    if "pixel_values_videos" in inputs and "pixel_values_videos" not in processor.model_input_names:
-        # InternVL's model knows images only.
-        inputs["pixel_values"] = inputs.pop("pixel_values_videos").flatten(0, 1)
-    return inputs
+    inputs = {name: encoded[name] for name in video_processor.model_input_names}
+    if isinstance(inputs.get("pixel_values_videos"), list):
+        frames = inputs.pop("pixel_values_videos")
+        if "pixel_values_videos" not in processor.model_input_names:  # InternVL's model knows images only
+            inputs["pixel_values"] = torch.cat(frames)
+        else:
+            inputs["pixel_values_videos"] = _joined(processor, frames)
+    return {name: value if isinstance(value, Tensor) else torch.stack(list(value)) for name, value in inputs.items()}
+
+
+def _joined(processor: Any, clips: list[Tensor]) -> Tensor:
+    """One tensor of clips, (clips, num_frames, 3, height, width), whatever their lengths.
+
+    A model that gives each frame the same number of tokens looks at each alone (LLaVA-NeXT-Video), so that every frame
+    may be a clip. LLaVA-OneVision's adds a token to each clip.
+    """
+    texts = [processor.replace_video_token({"pixel_values_videos": clips}, number) for number in range(len(clips))]
+    counts = [text.count(processor.video_token) for text in texts]
+    if all(count % len(clip) == 0 for count, clip in zip(counts, clips, strict=True)):
+        return torch.cat(clips).unsqueeze(1)
+    lengths = sorted({len(clip) for clip in clips})
+    if len(lengths) > 1:
+        raise UnsupportedModelError(
+            f"the model of this {type(processor).__name__} takes clips of one length in a batch, these have "
+            f"{', '.join(map(str, lengths))} frames: set video_num_frames, or a batch size of 1"
+        )
+    return torch.stack(clips)
 
 
 def time_inputs(processor: Any, seconds_per_frame: Sequence[float | None]) -> dict[str, Tensor]:
@@ -234,14 +256,6 @@ def prefix_of(model: nn.Module, module: nn.Module) -> str:
 
 def _settings_of(video_processor: Any) -> frozenset[str]:
     return frozenset(video_processor.valid_kwargs.__annotations__)
-
-
-def _as_tensor(values: Any) -> Tensor:
-    if isinstance(values, Tensor):
-        return values
-    if len({value.shape for value in values}) == 1:
-        return torch.stack(list(values))
-    return torch.cat(list(values)).unsqueeze(0)
 
 
 @functools.cache

@@ -74,14 +74,18 @@ def join_features(clips: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
     return {"vision_features": {name.removeprefix(FEATURE_PREFIX): joined.pop(name) for name in features}, **joined}
 
 
-def split_rows(tensor: Tensor, num_tokens: Sequence[int]) -> tuple[Tensor, ...]:
-    """Divides the rows of a batch among its clips: one each, or in proportion to their vision tokens.
+def split_rows(
+    tensor: Tensor, num_tokens: Sequence[int], num_frames: Sequence[int] | None = None
+) -> tuple[Tensor, ...]:
+    """Divides the rows of a batch among its clips: one each, one a frame, or in proportion to their vision tokens.
 
     Raises:
         InseparableFeaturesError: neither is possible.
     """
     if len(tensor) == len(num_tokens):
         return torch.split(tensor, 1)
+    if num_frames is not None and len(tensor) == sum(num_frames):
+        return torch.split(tensor, list(num_frames))
     total = sum(num_tokens)
     if any(len(tensor) * count % total for count in num_tokens):
         raise InseparableFeaturesError(

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import torch
 import transformers as hf
 
+from components.torchvision_compat import register_missing_operators
 from pipelines.demo.tiny_architectures import Architecture
 from pipelines.demo.tiny_model import build_tiny_model
 from pipelines.demo.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, train_vocabulary
@@ -37,6 +38,7 @@ def build_tiny_family(directory: Path, family: str, *, seed: int = 0) -> Path:
     """Writes a tiny model of `family`, a transformers model type, as a `from_pretrained` directory."""
     if family in get_args(Architecture):
         return build_tiny_model(directory, architecture=family, warm_up=False, seed=seed)
+    register_missing_operators()
     config, processor = _BUILDERS[family]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -70,6 +72,28 @@ def _llava_next_video() -> Built:
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=[[SIDE, 2 * SIDE]],
+    )
+    return config, processor
+
+
+def _llava_onevision() -> Built:
+    tokenizer = qwen_tokenizer(image_token="<image>", video_token="<video>")
+    size = {"height": SIDE, "width": SIDE}
+    processor = hf.LlavaOnevisionProcessor(
+        hf.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=[[SIDE, SIDE]]),
+        tokenizer,
+        hf.LlavaOnevisionVideoProcessor(size=size),
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", "<video>"),
+    )
+    tower = {"model_type": "siglip_vision_model", "vision_use_head": False}
+    config = hf.LlavaOnevisionConfig(
+        vision_config=vision(image_size=SIDE, patch_size=8) | tower,
+        text_config=text("qwen2", tokenizer),
+        image_token_index=tokenizer.image_token_id,
+        video_token_index=tokenizer.video_token_id,
+        image_grid_pinpoints=[[SIDE, SIDE]],
     )
     return config, processor
 
@@ -290,6 +314,7 @@ def _minicpm(config_class: Any, processor_class: Any, markers: dict[str, str]) -
 
 _BUILDERS: dict[str, Callable[[], Built]] = {
     "llava_next_video": _llava_next_video,
+    "llava_onevision": _llava_onevision,
     "qwen3_vl_moe": _qwen3_vl_moe,
     "qwen3_5": _qwen3_5,
     "qwen3_5_moe": _qwen3_5_moe,

@@ -63,16 +63,16 @@ class VisionEncoder:
             self._check_against_live([clips[position] for position in batches[0][:2]])
             self._is_checked = True
         passes: Iterable[Any] = with_progress(loader, total=len(batches), what="vision passes")
-        return (stored for inputs, num_tokens in passes for stored in self._encode(inputs, num_tokens))
+        return (stored for made in passes for stored in self._encode(*made))
 
     @torch.no_grad()
-    def _encode(self, inputs: dict[str, Tensor], num_tokens: list[int]) -> list[Stored]:
+    def _encode(self, inputs: dict[str, Tensor], num_tokens: list[int], num_frames: list[int]) -> list[Stored]:
         with self._processes.autocast():
             model = language_model_of(self._classifier.backbone)
             clips = encode_clips(model, self._processes.to_device(inputs), num_tokens)
         stored = [{FEATURE_PREFIX + path: tensor.cpu() for path, tensor in clip.items()} for clip in clips]
         for name in (name for name in inputs if not name.startswith("pixel_")):
-            for clip, rows in zip(stored, split_rows(inputs[name], num_tokens), strict=True):
+            for clip, rows in zip(stored, split_rows(inputs[name], num_tokens, num_frames), strict=True):
                 clip[name] = rows
         return stored
 
@@ -97,15 +97,16 @@ class VisionEncoder:
 
 
 class PixelCollator:
-    """The tower's inputs of clips, and the vision tokens of each."""
+    """The tower's inputs of clips, and the vision tokens and frames of each."""
 
     def __init__(self, processor: ClipProcessor) -> None:
         self.processor = processor
 
-    def __call__(self, clips: Sequence[PreparedClip]) -> tuple[dict[str, Tensor], list[int]]:
-        """The pixel inputs of a batch, and (batch,) counts."""
+    def __call__(self, clips: Sequence[PreparedClip]) -> tuple[dict[str, Tensor], list[int], list[int]]:
+        """The pixel inputs of a batch, and (batch,) counts of tokens and of frames."""
         num_tokens = [int(np.count_nonzero(clip.mm_token_type_ids)) for clip in clips]
-        return self.processor.pixel_inputs([clip.frames for clip in clips]), num_tokens
+        frames = [clip.frames for clip in clips]
+        return self.processor.pixel_inputs(frames), num_tokens, [len(clip) for clip in frames]
 
 
 def _passes(positions: Sequence[int], lengths: NDArray[np.int64]) -> Iterator[list[int]]:

@@ -5,34 +5,51 @@ from itertools import pairwise
 
 import pytest
 import torch
+from transformers import AutoConfig
 from transformers.video_utils import VideoMetadata
 
 from components.action_decoder import ActionDecoder, DecoderShape
 from components.action_model import ActionClassifier
 from components.artifacts import Message
 from components.base_model import load_base_model
-from components.clip_processor import ClipProcessor
+from components.clip_processor import CachedClip, ClipProcessor
+from components.config import VideoConfig
 from components.export.merge import merge_adapter
-from components.model_families import encode_vision, part_of, processor_settings, without_pixels
+from components.model_families import (
+    UnsupportedModelError,
+    encode_vision,
+    part_of,
+    processor_settings,
+    without_pixels,
+)
 from components.model_files import load_classifier
+from components.prepared_clips import PreparedClips
 from components.prompts import render_prompt
+from components.training.processes import Processes
 from components.training.train import build_trainer, run_trainer
+from components.training.vision_encoder import VisionEncoder
+from components.training_config import ModelConfig
 from tests.conftest import REPOSITORY
+from tests.prepared import write_index
 from tests.tiny_families import FAMILIES
 from tests.unit.components.conftest import PROMPT, prepared_clip
+
+OF_ONE_LENGTH = ("llava_onevision",)
+"""Families whose batches hold clips of one length only."""
 
 each_family = pytest.mark.parametrize("base_model_dir", FAMILIES, indirect=True)
 
 
-@pytest.fixture
-def processor(base_model_dir, make_config):
-    return ClipProcessor.from_pretrained(base_model_dir, video=make_config().video, action_token="<ACTION>")
+@pytest.fixture(scope="module")
+def processor(base_model_dir):
+    video = VideoConfig(video_num_frames=4, video_min_pixels=1024, video_max_pixels=1024)
+    return ClipProcessor.from_pretrained(base_model_dir, video=video, action_token="<ACTION>")
 
 
-@pytest.fixture
-def classifier(base_model_dir, make_config, processor):
+@pytest.fixture(scope="module")
+def classifier(base_model_dir, processor):
     torch.manual_seed(0)
-    model = load_base_model(base_model_dir, settings=make_config().model)
+    model = load_base_model(base_model_dir, settings=ModelConfig())
     shape = DecoderShape(decoder_type="linear", hidden_size=model.config.get_text_config().hidden_size, num_classes=3)
     return ActionClassifier(model, ActionDecoder(shape), action_token_id=processor.action_token_id).eval()
 
@@ -40,6 +57,16 @@ def classifier(base_model_dir, make_config, processor):
 @pytest.fixture
 def batch(processor, prepared_clips):
     return inputs_of(processor, prepared_clips[:3])
+
+
+@pytest.fixture
+def clips_of_all_sizes(base_model_dir, processor):
+    is_of_one_length = AutoConfig.from_pretrained(base_model_dir).model_type in OF_ONE_LENGTH
+    shapes = [(2, (32, 32)), (6, (90, 120)), (4, (640, 360))]
+    return [
+        prepared_clip(processor, number, num_frames=4 if is_of_one_length else length, size=processor.frame_size(*size))
+        for number, (length, size) in enumerate(shapes)
+    ]
 
 
 def inputs_of(processor, clips):
@@ -129,23 +156,43 @@ def test_encoded_vision_gives_the_state_of_the_pixels_bit_for_bit(classifier, ba
     assert len(rows) == (batch["mm_token_type_ids"] != 0).sum()
 
     tower = classifier.backbone.get_encoder(modality="video")
-    tower.register_forward_pre_hook(lambda *_: pytest.fail("the vision tower ran all the same"))
+    hook = tower.register_forward_pre_hook(lambda *_: pytest.fail("the vision tower ran all the same"))
     cached = states_of(classifier, without_pixels(batch) | {"mm_encoder_outputs": encoded})
+    hook.remove()
     assert torch.equal(cached, live)
 
 
 @each_family
-def test_clips_of_other_lengths_and_shapes_in_a_batch_change_no_logit(classifier, processor):
-    shapes = [(2, (32, 32)), (6, (90, 120)), (4, (640, 360))]
-    clips = [
-        prepared_clip(processor, number, num_frames=length, size=processor.frame_size(*size))
-        for number, (length, size) in enumerate(shapes)
-    ]
+def test_clips_of_other_lengths_and_shapes_in_a_batch_change_no_logit(classifier, processor, clips_of_all_sizes):
     with torch.no_grad():
-        together = classifier(**inputs_of(processor, clips)).logits
-        alone = torch.cat([classifier(**inputs_of(processor, [clip])).logits for clip in clips])
+        together = classifier(**inputs_of(processor, clips_of_all_sizes)).logits
+        alone = torch.cat([classifier(**inputs_of(processor, [clip])).logits for clip in clips_of_all_sizes])
 
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+@each_family
+def test_features_kept_in_one_batch_serve_in_another(classifier, processor, clips_of_all_sizes, tmp_path, make_config):
+    index = write_index(tmp_path, clips_of_all_sizes, video=make_config().video)
+    alone = Processes(0, 1, torch.device("cpu"), None)
+    stored = [
+        *VisionEncoder(classifier, processor, alone, num_workers=0).encode(PreparedClips(index, "test"), [0, 1, 2])
+    ]
+    kept = [CachedClip(**vars(clip), tensors=tensors) for clip, tensors in zip(clips_of_all_sizes, stored, strict=True)]
+
+    for chosen in ([0, 2], [2, 1, 0], [1]):
+        live = inputs_of(processor, [clips_of_all_sizes[number] for number in chosen])
+        served = inputs_of(processor, [kept[number] for number in chosen])
+        assert "vision_features" in served
+        torch.testing.assert_close(states_of(classifier, served), states_of(classifier, live), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("base_model_dir", ["llava_onevision"], indirect=True)
+def test_a_model_that_takes_clips_of_one_length_says_so(processor):
+    clips = [prepared_clip(processor, 0, num_frames=length) for length in (4, 6)]
+
+    with pytest.raises(UnsupportedModelError, match="these have 4, 6 frames: set video_num_frames"):
+        processor.collate(clips)
 
 
 @each_family
