@@ -19,6 +19,7 @@ from components.vision_features import encoder_outputs
 
 register_missing_operators()
 
+from transformers import PreTrainedModel  # noqa: E402
 from transformers.utils import ModelOutput  # noqa: E402
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -153,9 +154,7 @@ def language_model_of(backbone: Any) -> Any:
 
     peft replaces layers in place, so that the inner model runs with the adapter.
     """
-    from peft import PeftModel
-
-    return backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
+    return backbone if isinstance(backbone, PreTrainedModel) else backbone.get_base_model()
 
 
 def initial_row(embedding: Tensor, known_id: int | None) -> Tensor:

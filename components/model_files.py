@@ -113,6 +113,8 @@ def save_classifier_files(
     labels.write(directory / LABELS_FILE)
     save_config(config, directory / RUN_CONFIG_FILE)
     info.write(directory / CLASSIFIER_FILE)
+    for path in directory.glob("*.safetensors"):
+        path.chmod((directory / CLASSIFIER_FILE).stat().st_mode)  # safetensors 0.8 hides them from all but their owner
 
 
 def load_classifier(

@@ -278,3 +278,7 @@ def _show_keys() -> None:
             typer.echo(f"\n# {section}")
             shown = section
         typer.echo(f"{key}: {default}\n    {meaning}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Top-1 accuracy on the sample set's test split of each way of training, over several seeds, and what it took.
+
+    ivcp sample-data && ivcp tiny-model && python benchmarks/sample_set.py [--seeds 3] [--dir DIR]
+
+All ways read the same prepared clips and start from the same base model; settings are those of
+`pipelines/configs/demo.yaml` but for what is named below. The seed covers initialisation and order of data, not the
+split. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import PreparedIndex
+from components.config_files import load_config
+from components.evaluation.evaluate import evaluate_adapter
+from components.training.train import train_classifier
+from pipelines.single_steps import prepare
+
+DEMO = Path(__file__).parent.parent / "pipelines" / "configs" / "demo.yaml"
+FULL = {"finetuning_type": "full", "learning_rate": 1e-3, "weight_decay": 0.05}
+WAYS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "full": FULL,
+    "full, tower trains": FULL | {"freeze_vision_tower": False, "freeze_multi_modal_projector": False},
+    "freeze, last layer": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
+    "head sweep": {"finetuning_type": "freeze", "freeze_trainable_layers": 0, "head_sweep": True},
+}
+COMMON = {"report_to": "none", "save_strategy": "no", "disturb_frames": "", "compare_with_champion": False}
+
+
+def measure(index: PreparedIndex, folder: Path, settings: dict[str, Any]) -> dict[str, float]:
+    """Trains once; accuracy on the test split and seconds of training."""
+    config = load_config(DEMO, COMMON | settings)
+    trained = train_classifier(config, index=index, output_dir=folder / "adapter")
+    metrics = evaluate_adapter(
+        config, adapter_dir=folder / "adapter", index=index, output_dir=folder / "evaluation", split="test"
+    )
+    order = metrics.reversed_pairs_accuracy
+    return {"top1": metrics.top1_accuracy, "order_top1": order or 0.0, "seconds": trained.seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--dir", default=str(Path(tempfile.gettempdir()) / "ivcp-sample-set"))
+    parser.add_argument("--only", nargs="*", choices=list(WAYS), help="measure these ways alone")
+    options = parser.parse_args()
+    index = prepare(load_config(DEMO, COMMON | {"output_dir": options.dir}))
+    results: dict[str, list[dict[str, float]]] = {}
+    for name in options.only or WAYS:
+        for seed in range(options.seeds):
+            with tempfile.TemporaryDirectory() as folder:
+                results.setdefault(name, []).append(measure(index, Path(folder), WAYS[name] | {"seed": seed}))
+    print(f"{'way':<22}{'top-1: median':>14}{'lowest':>9}{'highest':>9}{'order top-1':>13}{'seconds':>9}")
+    for name, runs in results.items():
+        top1, order, seconds = (sorted(run[key] for run in runs) for key in ("top1", "order_top1", "seconds"))
+        middle = statistics.median(top1)
+        print(
+            f"{name:<22}{middle:>14.3f}{top1[0]:>9.3f}{top1[-1]:>9.3f}"
+            f"{statistics.median(order):>13.3f}{statistics.median(seconds):>9.1f}"
+        )
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
