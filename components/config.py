@@ -181,6 +181,8 @@ class RunConfig(Section):
             )
         if self.method.head_sweep:
             self._check_head_sweep()
+        if self.method.head_sweep and (self.train.deepspeed or self.train.fsdp):
+            raise ValueError("head_sweep trains decoders only, with nothing to spread: remove deepspeed and fsdp")
         if self.train.deepspeed and self.train.fsdp:
             raise ValueError("deepspeed and fsdp exclude each other: keep one")
         if self.augmentation.augment_temporal_jitter and self.video.video_frame_candidates == 1:

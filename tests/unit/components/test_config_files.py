@@ -171,6 +171,16 @@ def test_words_of_the_command_line():
         ({"load_best_model_at_end": True}, "needs a validation split"),
         ({"quantization_bit": 4, "finetuning_type": "full"}, "quantized weights cannot be trained"),
         ({"head_sweep": True}, "head_sweep needs a frozen backbone"),
+        (
+            {
+                "head_sweep": True,
+                "finetuning_type": "freeze",
+                "freeze_trainable_layers": 0,
+                "val_size": 9,
+                "fsdp": "full_shard",
+            },
+            "remove deepspeed and fsdp",
+        ),
         ({"deepspeed": "z3", "fsdp": "full_shard"}, "deepspeed and fsdp exclude each other"),
         ({"augment_temporal_jitter": True}, "set video_frame_candidates: 3"),
         ({"use_galore": True}, "use_galore = True: this adapter or optimizer is not available"),
