@@ -27,7 +27,7 @@ from components.training.distributed import is_main_process, joined_processes, o
 from components.training.head_sweep import sweep_heads
 from components.training.processes import Processes
 from components.training.run_record import RUN_RECORD_FILE, describe_run
-from components.training.trainable import log_parameter_table
+from components.training.trainable import log_parameter_table, parameter_table
 from components.training.trainer import ActionTrainer
 from components.training.vision_cache import VisionCache
 
@@ -85,7 +85,10 @@ def _train(config: RunConfig, *, index: PreparedIndex, output_dir: Path, start: 
     clips = training_clips(config, index)
     with tracked_run(config, step="training") as run:
         trainer = build_trainer(config, index=index, clips=clips, output_dir=output_dir, track=run.log_metrics)
-        log_parameter_table(trainer.model)
+        table = parameter_table(trainer.model)
+        log_parameter_table(table)
+        run.log_metrics({f"parameters/{row.name}": row.total for row in table})
+        run.log_metrics({f"trainable_parameters/{row.name}": row.trainable for row in table})
         record = describe_run(index, num_processes=trainer.args.world_size)
         if is_main_process():
             record.write(output_dir / RUN_RECORD_FILE)

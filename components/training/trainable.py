@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +64,8 @@ def parameter_table(classifier: ActionClassifier) -> list[ParameterGroup]:
     return sorted(rows, key=lambda row: -row.total)
 
 
-def log_parameter_table(classifier: ActionClassifier) -> None:
-    """Logs what trains and what does not, before the first step."""
-    rows = parameter_table(classifier)
+def log_parameter_table(rows: Sequence[ParameterGroup]) -> None:
+    """Logs what trains and what does not."""
     trainable, total = sum(row.trainable for row in rows), sum(row.total for row in rows)
     lines = [f"{row.name:<18}{row.trainable:>16,} of {row.total:>16,}" for row in rows]
     log.info("trainable parameters: %s of %s\n%s", f"{trainable:,}", f"{total:,}", "\n".join(lines))
