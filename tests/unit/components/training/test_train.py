@@ -169,6 +169,15 @@ def test_an_incomplete_directory_is_refused(make_trainer, tmp_path, name):
         load_classifier(tmp_path / "adapter")
 
 
+def test_weights_can_be_read_by_whoever_reads_the_rest(make_trainer, tmp_path):
+    """A predictor's pod may run as another user than training did."""
+    run_trainer(make_trainer(max_steps=1))
+
+    files = [path for path in (tmp_path / "adapter").iterdir() if path.is_file()]
+    assert {path.suffix for path in files} >= {".json", ".safetensors"}
+    assert len({path.stat().st_mode for path in files if path.suffix in (".json", ".safetensors")}) == 1
+
+
 def test_resuming_from_an_incomplete_checkpoint_is_refused(make_trainer, tmp_path):
     run_trainer(make_trainer())
     checkpoint = tmp_path / "adapter" / "checkpoint-4"
