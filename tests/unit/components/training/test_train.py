@@ -155,7 +155,10 @@ def test_the_test_split_is_never_looked_at(make_config, make_index, prepared_cli
 
     clips = {"train": prepared_clips[:12], "val": prepared_clips[12:], "test": NeverRead()}
     config = make_config(load_best_model_at_end=True, val_size=6, save_strategy="epoch", max_steps=4)
-    run_trainer(build_trainer(config, index=make_index(), clips=clips, output_dir=tmp_path / "adapter"))
+    result = run_trainer(build_trainer(config, index=make_index(), clips=clips, output_dir=tmp_path / "adapter"))
+
+    assert (result.train_clips, result.val_clips) == (12, 6)
+    assert result.val_top1_accuracy is not None
 
 
 @pytest.mark.parametrize(
