@@ -156,6 +156,8 @@ class Clip(Record):
     """End of the clip in its video; null is the video's end."""
     num_frames: int
     """Frames of the whole video, counted by decoding."""
+    content_hash: str | None = None
+    """What identifies the bytes of its video: `sha256:…` of a local file, `etag:…` of an S3 object."""
 
 
 def first_path(video: str | tuple[str, ...]) -> str:
