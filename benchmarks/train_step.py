@@ -6,14 +6,14 @@ The users' way is written out in `Users`: the whole model with `output_hidden_st
 the answer kept behind the token, every video decoded by the collator in every epoch. The rows between it and this
 project's way add one measure after the other. Each measurement is a process of its own, the ways alternate, and
 medians are reported; clips per second of CPU time stand beside those of the clock, since other work on the machine
-blurs them less. `tiny` has the compute shares of Qwen2-VL-2B (see `shapes.py`). On a GPU, weights are bfloat16 and
+blurs them less. Gradient checkpointing is on in all of them, as in the users' files, unless `--keep-activations` is given.
+`tiny` has the compute shares of Qwen2-VL-2B (see `shapes.py`). On a GPU, weights are bfloat16 and
 `--peak-tflops` adds the share of the device's peak. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import statistics
 import subprocess
@@ -22,12 +22,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from shapes import SHAPES, build_model, read_clip, video_settings, write_index, write_videos
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 from transformers.activations import QuickGELUActivation
 
@@ -102,7 +104,7 @@ class Users:
 
 
 def take_turns(way: Way, options: argparse.Namespace) -> None:
-    """Prints peak memory above the loaded model and seconds of the first epoch; then those of another for each line
+    """Prints the seconds of the first epoch and peak memory of another; then those of another for each line
     that comes in.
     """
     shape = SHAPES[options.shape]
@@ -122,7 +124,7 @@ def take_turns(way: Way, options: argparse.Namespace) -> None:
                 "cache_vision_features": way.cached,
                 "bf16": DEVICE == "cuda",
                 "flash_attn": options.attention,
-                "disable_gradient_checkpointing": True,
+                "disable_gradient_checkpointing": options.keep_activations,
                 "report_to": "none",
                 **video.model_dump(),
             }
@@ -136,11 +138,9 @@ def take_turns(way: Way, options: argparse.Namespace) -> None:
         users = Users(way, trainer)
         data: Any = list(zip(videos, range(len(videos)), strict=True)) if way.decodes else trainer.train_dataset
         loader: DataLoader[Any] = DataLoader(data, batch_size=options.batch, shuffle=True, collate_fn=users.collate)
-        before, epoch = _memory(), _epoch_of(trainer, loader, users.loss)
+        epoch = _epoch_of(trainer, loader, users.loss)
         first, _ = epoch()
-        _reset_peak()  # the second epoch's: the first one's holds what libraries set up once
-        epoch()
-        _say(first_epoch_seconds=first, peak_bytes=_peak() - before)
+        _say(first_epoch_seconds=first, peak_bytes=_peak_bytes(epoch))
         for _ in sys.stdin:
             seconds, cpu_seconds = epoch()
             _say(clips_per_second=len(videos) / seconds, clips_per_cpu_second=len(videos) / cpu_seconds)
@@ -200,6 +200,8 @@ def _epoch_of(
 ) -> Callable[[], tuple[float, float]]:
     """A function that trains one epoch, and returns its seconds on the clock and of the CPU."""
     model = trainer.model.to(DEVICE).train()
+    if trainer.args.activation_checkpointing:
+        model.activation_checkpointing_enable()  # as transformers' Trainer does in `train`
     optimizer = trainer.create_optimizer()
 
     def epoch() -> tuple[float, float]:
@@ -223,32 +225,20 @@ def _to_device(batch: Any) -> Any:
     return {k: _to_device(v) for k, v in batch.items()} if isinstance(batch, dict) else batch.to(DEVICE)
 
 
-def _memory() -> int:
-    """Memory that this process holds now, in bytes; on a CPU without mapped files, which the system may drop."""
-    if DEVICE == "cuda":
-        return torch.cuda.memory_allocated()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed while loading would hide what is taken from here on
-    return _status("RssAnon")
+def _peak_bytes(epoch: Callable[[], Any]) -> int:
+    """The most memory that tensors take during an epoch, above what lies there at its start, in bytes.
 
-
-def _reset_peak() -> None:
+    As PyTorch's allocators see it: the process itself holds more, and how much more is chance in one this small.
+    """
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    else:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> int:
-    """The highest memory since `_reset_peak`, in bytes, as `_memory` counts it."""
-    if DEVICE == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return _status("VmHWM") - _status("RssFile") - _status("RssShmem")
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+        before = torch.cuda.memory_allocated()
+        epoch()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        epoch()
+    taken = [event.nbytes() for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(taken))
 
 
 def training_flops(options: argparse.Namespace, *, cached: bool) -> float:
@@ -266,6 +256,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="tiny")
     parser.add_argument("--attention", choices=["auto", "sdpa", "fa2"], default="auto")
+    parser.add_argument("--keep-activations", action="store_true", help="no gradient checkpointing, in no way")
     parser.add_argument("--peak-tflops", type=float, help="of the device, to print the share of it that is used")
     parser.add_argument("--dir", default=str(Path(tempfile.gettempdir()) / "ivcp-benchmark"))
     parser.add_argument("--only", nargs="*", choices=list(WAYS), help="measure these ways alone")
