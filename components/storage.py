@@ -66,6 +66,21 @@ def exists(uri: str | Path) -> bool:
         return location.object() is not None or bool(location.below(limit=1))
 
 
+def list_files(uri: str | Path) -> list[str]:
+    """The files below a folder or prefix, as sorted paths relative to it with `/` between folders; links are followed.
+
+    Raises:
+        FileNotFoundError: there is no such folder or bucket; other errors as in `local_path`.
+    """
+    if not is_s3(uri):
+        root = local_path(uri)
+        walked = os.walk(root, followlinks=True)
+        return sorted(Path(folder, name).relative_to(root).as_posix() for folder, _, names in walked for name in names)
+    location = _Location.parse(str(uri))
+    with _translated_errors(str(uri)):
+        return sorted(item.key[len(location.key) :].lstrip("/") for item in location.below())
+
+
 def read_text(uri: str | Path) -> str:
     """The content of a UTF-8 file or object; errors as in `local_path`."""
     if not is_s3(uri):
