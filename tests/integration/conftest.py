@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components import storage
+from components.s3 import client
 from tests.integration.training_data import write_training_data
 
 
@@ -69,9 +69,9 @@ def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("IVCP_CACHE_DIR", str(tmp_path / "cache"))
     (s3_process.folder / "bucket").mkdir(exist_ok=True)
-    storage._client.cache_clear()
+    client.cache_clear()
     yield s3_process
-    storage._client.cache_clear()
+    client.cache_clear()
 
 
 def _wait_for_port(port: int, seconds: float = 20.0) -> None:
