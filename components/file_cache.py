@@ -21,7 +21,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import IO
 
 _ENTRY = re.compile(r"(?:\.partial-)?([0-9a-f]+-(\d+))")
 _STRIPES = 256
@@ -94,7 +93,9 @@ class FileCache:
 
     def _choose_and_hide(self, num_bytes: int, partial: Path) -> list[Path]:
         """Renames the entries that have to go, so that nobody finds them, and returns them."""
-        entries = sorted((entry for entry in self._entries() if entry.path != partial), key=lambda entry: entry.last_used)
+        entries = sorted(
+            (entry for entry in self._entries() if entry.path != partial), key=lambda entry: entry.last_used
+        )
         used = sum(entry.num_bytes for entry in entries) + num_bytes
         limit = self._limit(used - num_bytes)
         gone = [path for path in self.folder.iterdir() if path.name.startswith(".gone-")]
@@ -133,7 +134,7 @@ class _Lease:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._own = folder / f"{os.getpid()}-{uuid.uuid4().hex}"
-        self._lock_file: IO[str] | None = None
+        self._lock_file: int | None = None
         self._uses: Counter[str] = Counter()
         self._mutex = Lock()
 
@@ -141,7 +142,7 @@ class _Lease:
         with self._mutex:
             if self._lock_file is None:
                 self._own.mkdir(parents=True, exist_ok=True)
-                self._lock_file = Path(f"{self._own}.lock").open("w")
+                self._lock_file = os.open(f"{self._own}.lock", os.O_CREAT | os.O_RDWR)  # open until the process ends
                 fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             self._uses[name] += 1
             (self._own / name).touch()

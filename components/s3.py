@@ -217,7 +217,7 @@ def translated_errors(uri: str) -> Iterator[None]:
         raise PermissionError(f"{uri}: {error}") from error
     except boto.SSLError as error:
         raise ConnectionError(
-            f"{uri}: {error}; if the server's certificate is from an authority of your own, set AWS_CA_BUNDLE to its file"
+            f"{uri}: {error}; for a certificate of an authority of your own, set AWS_CA_BUNDLE to the authority's file"
         ) from error
     except (boto.ConnectionError, boto.HTTPClientError) as error:
         raise ConnectionError(f"{uri}: {error}; check AWS_ENDPOINT_URL and the network") from error
@@ -235,7 +235,7 @@ def _explained(error: Any, uri: str) -> OSError:
         return FileNotFoundError(f"{uri}: no such object")
     if code == "NoSuchBucket":
         return FileNotFoundError(f"{uri}: the bucket {Location.parse(uri).bucket!r} does not exist")
-    if code in _REFUSED and _is_unsigned():
+    if code in (*_REFUSED, "400") and _is_unsigned():  # rclone's answer is 400
         return PermissionError(
             f"{uri}: there are no S3 credentials, and the server refuses requests without ({code}): set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"

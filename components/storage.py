@@ -13,7 +13,7 @@ import posixpath
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -161,13 +161,13 @@ def _use(uri: str, cache_dir: Path | None) -> tuple[Path, Callable[[], None]]:
         objects = location.objects()
         if not objects:
             raise FileNotFoundError(f"{uri}: no such object, and no objects below it")
-        cache = _cache(os.getpid(), cache_dir or default_cache_dir(), os.environ.get("IVCP_CACHE_MAX_BYTES"))
+        files = _cache(os.getpid(), cache_dir or default_cache_dir(), os.environ.get("IVCP_CACHE_MAX_BYTES"))
         name = _cache_name(location, objects)
-        folder = cache.use(name, lambda staging: s3.download(location, objects, staging))
-    return folder / location.relative(location.key), lambda: cache.release(name)
+        folder = files.use(name, lambda staging: s3.download(location, objects, staging))
+    return folder / location.relative(location.key), lambda: files.release(name)
 
 
-@lru_cache(maxsize=8)
+@cache
 def _cache(process_id: int, folder: Path, max_bytes: str | None) -> FileCache:
     """One cache per process and folder: a forked process has leases of its own."""
     try:
