@@ -124,7 +124,8 @@ def _explain_without_labels(named: str, info: DatasetInfo, num_rows: int, first:
     return (
         f"{named}: none of its {num_rows} rows has {column} (the first has {', '.join(first)}). This is video question "
         f"answering without labels and cannot be used for stage: action_cls. Give every row {column}, a class id or "
-        "name, and the action token; or name the column that holds it in dataset_info.json: columns.action_label"
+        "name, and the action token; or name the column that holds it in dataset_info.json: columns.action_label; "
+        "or import it anew with a class for each video: ivcp import questions --label-map"
     )
 
 

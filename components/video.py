@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -214,8 +215,8 @@ def probe(source: Source, *, images_fps: float = 2.0) -> VideoInfo:
     Raises:
         VideoError: it is missing, empty, encrypted, no video, or has no frame.
     """
-    paths = _local(source)
-    return probe_images(paths, fps=images_fps) if isinstance(paths, list) else probe_video(paths)
+    with _local(source) as paths:
+        return probe_images(paths, fps=images_fps) if isinstance(paths, list) else probe_video(paths)
 
 
 def count_frames(source: Source, info: VideoInfo, *, look_at: Collection[int] = (), look: Look | None = None) -> int:
@@ -224,10 +225,10 @@ def count_frames(source: Source, info: VideoInfo, *, look_at: Collection[int] = 
     Raises:
         VideoError: decoding fails somewhere, or ends before the header says.
     """
-    paths = _local(source)
-    if isinstance(paths, list):
-        return count_images(paths, look_at=look_at, look=look)
-    return count_video(paths, info, look_at=look_at, look=look)
+    with _local(source) as paths:
+        if isinstance(paths, list):
+            return count_images(paths, look_at=look_at, look=look)
+        return count_video(paths, info, look_at=look_at, look=look)
 
 
 def decode(source: Source, indices: Sequence[int], *, info: VideoInfo, size: tuple[int, int] | None = None) -> Decoded:
@@ -237,10 +238,10 @@ def decode(source: Source, indices: Sequence[int], *, info: VideoInfo, size: tup
         VideoError: decoding fails.
     """
     resize: Resize = (lambda frames: resize_frames(frames, size)) if size else (lambda frames: frames)
-    paths = _local(source)
-    if isinstance(paths, list):
-        return decode_images(paths, indices, resize)
-    return decode_video(paths, indices, info, resize)
+    with _local(source) as paths:
+        if isinstance(paths, list):
+            return decode_images(paths, indices, resize)
+        return decode_video(paths, indices, info, resize)
 
 
 def resize_frames(frames: Frames, size: tuple[int, int]) -> Frames:
@@ -255,10 +256,13 @@ def resize_frames(frames: Frames, size: tuple[int, int]) -> Frames:
     return resized
 
 
-def _local(source: Source) -> Path | list[Path]:
-    try:
-        if isinstance(source, str | Path):
-            return storage.local_path(source)
-        return [storage.local_path(image) for image in source]
-    except FileNotFoundError as error:
-        raise VideoError("missing", str(error)) from error
+@contextmanager
+def _local(source: Source) -> Iterator[Path | list[Path]]:
+    """The local file or files, which the download cache keeps for the time of the block."""
+    with ExitStack() as files:
+        try:
+            parts = [source] if isinstance(source, str | Path) else source
+            paths = [files.enter_context(storage.borrowed(part)) for part in parts]
+        except FileNotFoundError as error:
+            raise VideoError("missing", str(error)) from error
+        yield paths[0] if isinstance(source, str | Path) else paths

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from components.config import RunConfig
 from components.config_files import describe_keys, load_config, parse_overrides
+from pipelines.imports.command import import_command
 
 FAILED, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -42,6 +43,7 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
+app.command("import")(import_command)
 ModelDir = Annotated[Path, typer.Option(help="Model directory that export wrote.")]
 
 

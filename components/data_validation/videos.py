@@ -62,7 +62,7 @@ def _content_hash(video: Video, sha256: str) -> str:
 
 
 def _hash_file(path: str) -> str:
-    with storage.local_path(path).open("rb") as file:
+    with storage.borrowed(path) as local, local.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

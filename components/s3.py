@@ -1,0 +1,254 @@
+"""The S3 client, what stands at an s3:// URI, parallel transfers, and errors in the project's words.
+
+Everything comes the standard way: credentials from boto3's chain, `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`,
+`AWS_REGION`, `AWS_CA_BUNDLE`, `AWS_RETRY_MODE` and `AWS_MAX_ATTEMPTS`. Without credentials requests are not signed,
+which is how public buckets are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+S3 = "s3://"
+_CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
+_ATTEMPTS = 6
+"""Of one request, with a growing pause between them: about half a minute of 503."""
+_PARALLEL_REQUESTS = 16
+_PART_BYTES = 16 * 2**20
+_MISSING = {"404", "NoSuchKey", "NotFound"}
+_REFUSED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+_OVERLOADED = {"500", "502", "503", "504", "InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class S3Object:
+    """An object as a listing shows it."""
+
+    key: str
+    etag: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Location:
+    """What an s3:// URI points at: an object, or a prefix."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, uri: str) -> Location:
+        """Raises:
+        ValueError: the URI names no bucket.
+        """
+        bucket, _, key = uri.removeprefix(S3).partition("/")
+        if not bucket:
+            raise ValueError(f"{uri!r} names no bucket: expected s3://bucket/key")
+        return cls(bucket, key.rstrip("/"))
+
+    def object(self) -> S3Object | None:
+        """The object of exactly this name."""
+        from botocore.exceptions import ClientError
+
+        if not self.key:
+            return None
+        try:
+            head = client(os.getpid()).head_object(Bucket=self.bucket, Key=self.key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _MISSING:
+                return None
+            raise
+        return S3Object(self.key, head["ETag"], head["ContentLength"])
+
+    def below(self, *, limit: int | None = None) -> list[S3Object]:
+        """The objects of which this is the prefix; folder markers do not count."""
+        pages = client(os.getpid()).get_paginator("list_objects_v2")
+        found = pages.paginate(
+            Bucket=self.bucket, Prefix=f"{self.key}/" if self.key else "", PaginationConfig={"MaxItems": limit}
+        )
+        entries = [entry for page in found for entry in page.get("Contents", [])]
+        return [S3Object(e["Key"], e["ETag"], e["Size"]) for e in entries if not e["Key"].endswith("/")]
+
+    def objects(self) -> list[S3Object]:
+        """This object, or those below it."""
+        exact = self.object()
+        return [exact] if exact else self.below()
+
+    def relative(self, key: str) -> str:
+        """A key below this one, as a path that starts with this location's own name."""
+        name = posixpath.basename(self.key) or self.bucket
+        below = key[len(self.key) :].lstrip("/")
+        if ".." in below.split("/"):
+            raise ValueError(f"s3://{self.bucket}/{key}: refusing a key with '..', it would leave the cache")
+        return posixpath.join(name, below) if below else name
+
+
+def download(location: Location, objects: Sequence[S3Object], folder: Path) -> None:
+    """Writes the objects below `folder`, many at a time and large ones in parts.
+
+    A file that is there already is not fetched again: `folder` holds what an interrupted download of the same
+    objects left, in which each file is whole. Other files there are removed.
+    """
+    wanted = {folder / location.relative(item.key): item for item in objects}
+    for file in [path for path in folder.rglob("*") if path.is_file()]:
+        if file not in wanted:
+            file.unlink()  # parts of a file, of a process that was killed
+    with _transfers() as manager:
+        futures = []
+        for file, item in wanted.items():
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                futures.append(manager.download(location.bucket, item.key, str(file)))
+        for future in futures:
+            future.result()
+
+
+def read(location: Location) -> bytes:
+    """The content of an object; a connection that breaks on the way costs only its part."""
+    content = io.BytesIO()
+    with _transfers() as manager:
+        manager.download(location.bucket, location.key, content).result()
+    return content.getvalue()
+
+
+def send(files: Mapping[str, Path], bucket: str, present: Mapping[str, S3Object]) -> None:
+    """Uploads files under their keys, many at a time and large ones in parts.
+
+    Those that the bucket has already, with the same content, are left out: an interrupted upload goes on.
+    """
+    missing = {key: file for key, file in files.items() if not _is_same(file, present.get(key))}
+    if len(missing) < len(files):
+        log.info("%d of %d files are in s3://%s already", len(files) - len(missing), len(files), bucket)
+    with _transfers() as manager:
+        futures = [manager.upload(str(file), bucket, key) for key, file in missing.items()]
+        for future in futures:
+            future.result()
+
+
+def _transfers() -> Any:
+    """As a context manager, it cancels all that is left when its block fails: one refusal is not asked for again."""
+    from s3transfer.manager import TransferConfig, TransferManager
+
+    config = TransferConfig(
+        multipart_threshold=_PART_BYTES,
+        multipart_chunksize=_PART_BYTES,
+        max_request_concurrency=_PARALLEL_REQUESTS,
+        max_request_queue_size=_PARALLEL_REQUESTS,
+    )
+    return TransferManager(client(os.getpid()), config)
+
+
+def _is_same(file: Path, present: S3Object | None) -> bool:
+    """Whether an object has the file's content, by its ETag: the MD5 sum, or that of the MD5 sums of its parts.
+
+    Stores that encrypt have other ETags: there a file counts as another one and is sent again.
+    """
+    if present is None or present.num_bytes != file.stat().st_size:
+        return False
+    whole, parts = hashlib.md5(usedforsecurity=False), []
+    with file.open("rb") as content:
+        while part := content.read(_PART_BYTES):
+            whole.update(part)
+            parts.append(hashlib.md5(part, usedforsecurity=False).digest())
+    of_parts = hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()
+    return present.etag.strip('"') in (whole.hexdigest(), f"{of_parts}-{len(parts)}")
+
+
+@lru_cache(maxsize=4)
+def client(process_id: int) -> Any:
+    """One client per process: threads may share it, forked processes may not."""
+    from boto3.session import Session
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.session import Session as Settings
+
+    settings = Settings()  # not boto3.client: its module-wide session keeps the first credentials it saw
+    session = Session(botocore_session=settings)
+    profile: Mapping[str, Any] = settings.get_scoped_config()
+    retries: dict[str, Any] = {}
+    if "AWS_RETRY_MODE" not in os.environ and "retry_mode" not in profile:
+        retries["mode"] = "standard"
+    if "AWS_MAX_ATTEMPTS" not in os.environ and "max_attempts" not in profile:
+        retries["total_max_attempts"] = _ATTEMPTS
+    return session.client(
+        "s3",
+        config=Config(
+            signature_version="s3v4" if session.get_credentials() else UNSIGNED,
+            retries=retries or None,
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            max_pool_connections=2 * _PARALLEL_REQUESTS,
+            # S3-compatible servers (rclone, older MinIO) fail on the checksums that boto3 adds by default.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+@contextmanager
+def translated_errors(uri: str) -> Iterator[None]:
+    """Turns the errors of boto3 into the built-in ones, which name the URI and what to do.
+
+    Raises:
+        FileNotFoundError: there is no such object or bucket.
+        PermissionError: the server refuses the credentials, or there are none.
+        ConnectionError: the server cannot be reached, or does not answer.
+    """
+    from botocore import exceptions as boto
+    from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
+
+    try:
+        yield
+    except boto.ClientError as error:
+        raise _explained(error, uri) from error
+    except boto.PartialCredentialsError as error:
+        raise PermissionError(f"{uri}: {error}") from error
+    except boto.SSLError as error:
+        raise ConnectionError(
+            f"{uri}: {error}; for a certificate of an authority of your own, set AWS_CA_BUNDLE to the authority's file"
+        ) from error
+    except (boto.ConnectionError, boto.HTTPClientError) as error:
+        raise ConnectionError(f"{uri}: {error}; check AWS_ENDPOINT_URL and the network") from error
+    except RetriesExceededError as error:
+        raise ConnectionError(f"{uri}: the connection broke again and again: {error.last_exception}") from error
+    except S3DownloadFailedError as error:
+        raise OSError(f"{uri}: {error} It changed while it was read: run it again") from error
+    except boto.BotoCoreError as error:
+        raise OSError(f"{uri}: {error}") from error
+
+
+def _explained(error: Any, uri: str) -> OSError:
+    code = str(error.response["Error"]["Code"])
+    if code in _MISSING:
+        return FileNotFoundError(f"{uri}: no such object")
+    if code == "NoSuchBucket":
+        return FileNotFoundError(f"{uri}: the bucket {Location.parse(uri).bucket!r} does not exist")
+    if code in (*_REFUSED, "400") and _is_unsigned():  # rclone's answer is 400
+        return PermissionError(
+            f"{uri}: there are no S3 credentials, and the server refuses requests without ({code}): set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
+        )
+    if code in _REFUSED:
+        return PermissionError(f"{uri}: the server refuses access ({code}): check the S3 credentials and their rights")
+    if code in _OVERLOADED:
+        attempts = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
+        return ConnectionError(f"{uri}: the server answered {code} in {attempts} attempts: try again later")
+    return OSError(f"{uri}: {error}")
+
+
+def _is_unsigned() -> bool:
+    from botocore import UNSIGNED
+
+    return client(os.getpid()).meta.config.signature_version is UNSIGNED
