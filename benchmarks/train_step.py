@@ -1,14 +1,15 @@
 """Training as users know it against training here: clips per second of a warm epoch, and peak memory.
 
-    python benchmarks/train_step.py [--clips 32] [--batch 4] [--repeats 3] [--shape tiny|2b] [--dir DIR]
+    python benchmarks/train_step.py [--clips 32] [--batch 4] [--repeats 7] [--shape tiny|2b] [--dir DIR]
 
 The users' way is written out in `Users`: the whole model with `output_hidden_states=True` and logits of the vocabulary,
 the answer kept behind the token, every video decoded by the collator in every epoch. The rows between it and this
-project's way add one measure after the other. Each measurement is a process of its own, the ways alternate, and
-medians are reported; clips per second of CPU time stand beside those of the clock, since other work on the machine
-blurs them less. Gradient checkpointing is on in all of them, as in the users' files, unless `--keep-activations` is given.
-`tiny` has the compute shares of Qwen2-VL-2B (see `shapes.py`). On a GPU, weights are bfloat16 and
-`--peak-tflops` adds the share of the device's peak. The last line is one JSON object.
+project's way add one measure after the other. Each way is a process of its own; they take turns, one warm epoch each
+and a round for each repeat. A ratio is the median over the rounds, since a machine's speed drifts between them; clips
+per second of CPU time stand beside those of the clock, because other work on the machine blurs them less. Gradient
+checkpointing is on in all of them, as in the users' files, unless `--keep-activations` is given. `tiny` has the compute
+shares of Qwen2-VL-2B (see `shapes.py`). On a GPU, weights are bfloat16 and `--peak-tflops` adds the share of the
+device's peak; all ways lie in its memory at once, `--only` chooses some. The last line is one JSON object.
 """
 
 from __future__ import annotations
