@@ -65,7 +65,7 @@ def _names_by_split(config: RunConfig) -> dict[str, Split]:
 
 
 def _sampled_rows(name: str, info: DatasetInfo, config: RunConfig, problems: Problems) -> list[AnnotatedRow]:
-    rows = read_dataset(
+    found = read_dataset(
         name,
         info,
         dataset_dir=config.data.dataset_dir,
@@ -73,6 +73,7 @@ def _sampled_rows(name: str, info: DatasetInfo, config: RunConfig, problems: Pro
         action_token=config.method.action_token,
         problems=problems,
     )
+    rows = list(found)
     for limit in (info.num_samples, config.data.max_samples):
         if limit is not None and limit < len(rows):
             kept = random.Random(f"{config.train.seed}:{name}").sample(range(len(rows)), limit)
