@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         ("frame_candidates", pa.int64()),
         ("answer_ids", pa.list_(pa.int64())),
         ("answer_start", pa.int64()),
+        ("backend", pa.string()),
     ]
 )
 
@@ -54,9 +55,12 @@ def encode_clip(
     frame_candidates: int = 1,
     answer_ids: NDArray[np.int64] = NO_ANSWER,
     answer_start: int = 0,
+    backend: str | None = None,
 ) -> pa.RecordBatch:
     """One clip as it stands in a shard: `frames` is (num_frames * frame_candidates, height, width, 3), the candidates
     of a moment together; the ids are (num_tokens,), the answer's from `answer_start` on to be learned.
+
+    `backend` is what decoded the frames.
     """
     columns: Sequence[Any] = (
         [clip_id],
@@ -70,6 +74,7 @@ def encode_clip(
         [frame_candidates],
         [answer_ids],
         [answer_start],
+        [backend],
     )
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     return pa.record_batch(arrays, schema=SCHEMA)

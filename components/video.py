@@ -20,10 +20,33 @@ from components.video_decoders import count_frames as count_video
 if TYPE_CHECKING:
     from components.clip_processor import ClipProcessor
 
-__all__ = ["ClipFrames", "VideoError", "VideoInfo", "count_frames", "decode", "load_clip", "probe", "sample_indices"]
+__all__ = [
+    "ClipFrames",
+    "Span",
+    "VideoError",
+    "VideoInfo",
+    "count_frames",
+    "decode",
+    "load_clip",
+    "load_clips",
+    "probe",
+    "sample_indices",
+]
 
 Source = str | Path | Sequence[str]
 """A path or s3:// URI of a video, or of its frame images in order."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The part of a video that is a clip."""
+
+    start_seconds: float | None = None
+    """Null is the video's start."""
+    end_seconds: float | None = None
+    """Null is the video's end."""
+    with_candidates: bool = False
+    """Whether `video_frame_candidates` frames around each sampled moment are wanted."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,31 @@ class ClipFrames:
         return span / max(1, len(self.frame_indices) - 1) / self.source_fps
 
 
+def load_clips(
+    source: Source, spans: Sequence[Span], *, processor: ClipProcessor
+) -> tuple[ClipFrames | VideoError, ...]:
+    """Samples, decodes and resizes clips of one video by the processor's video settings, in the order of `spans`.
+
+    The file is decoded once for all of them. A span that holds no frame is a `VideoError` in its place.
+
+    Raises:
+        VideoError: the video cannot be used for any clip; `reason` says why.
+    """
+    info = probe(source, images_fps=processor.video.video_fps)
+    size = processor.frame_size(info.height, info.width)
+    chosen = [_choose(info.num_frames, info.fps, span, processor.video) for span in spans]
+    decoded, row_of = _decode_union(source, chosen, info, size)
+    if decoded.total_frames != info.num_frames:  # packets and frames differ in number: interlaced or damaged video
+        chosen = [_choose(decoded.total_frames, info.fps, span, processor.video) for span in spans]
+        decoded, row_of = _decode_union(source, chosen, info, size)
+    return tuple(
+        indices
+        if isinstance(indices, VideoError)
+        else _clip_frames(decoded, [row_of[index] for index in indices], indices, info, count)
+        for indices, count in zip(chosen, (_candidates(span, processor.video) for span in spans), strict=True)
+    )
+
+
 def load_clip(
     source: Source,
     *,
@@ -57,39 +105,54 @@ def load_clip(
     end_seconds: float | None = None,
     with_candidates: bool = False,
 ) -> ClipFrames:
-    """Samples, decodes and resizes one clip by the processor's video settings.
-
-    `with_candidates` decodes `video_frame_candidates` frames around each sampled moment.
+    """One clip, as `load_clips` reads it.
 
     Raises:
-        VideoError: the video cannot be used; `reason` says why.
+        VideoError: the video cannot be used, or holds no frame between `start_seconds` and `end_seconds`.
     """
-    info = probe(source, images_fps=processor.video.video_fps)
-    size = processor.frame_size(info.height, info.width)
+    (clip,) = load_clips(source, [Span(start_seconds, end_seconds, with_candidates)], processor=processor)
+    if isinstance(clip, VideoError):
+        raise clip
+    return clip
 
-    count = processor.video.video_frame_candidates if with_candidates else 1
 
-    def choose(num_frames: int) -> tuple[int, ...]:
-        sampled = sample_indices(
-            num_frames, info.fps, processor.video, start_seconds=start_seconds, end_seconds=end_seconds
-        )
-        return candidate_indices(sampled, num_frames, count)
+def _candidates(span: Span, video: VideoConfig) -> int:
+    return video.video_frame_candidates if span.with_candidates else 1
 
-    indices = choose(info.num_frames)
-    decoded = decode(source, indices, info=info, size=size)
-    if decoded.total_frames != info.num_frames:  # packets and frames differ in number: interlaced or damaged video
-        indices = choose(decoded.total_frames)
-        decoded = decode(source, indices, info=info, size=size)
-    if len(decoded.frames) != len(indices):
-        raise VideoError("wrong_count", f"{len(decoded.frames)} frames decoded, {len(indices)} sampled")
+
+def _choose(num_frames: int, fps: float, span: Span, video: VideoConfig) -> tuple[int, ...] | VideoError:
+    try:
+        sampled = sample_indices(num_frames, fps, video, start_seconds=span.start_seconds, end_seconds=span.end_seconds)
+    except VideoError as error:
+        return error
+    return candidate_indices(sampled, num_frames, _candidates(span, video))
+
+
+def _decode_union(
+    source: Source, chosen: Sequence[tuple[int, ...] | VideoError], info: VideoInfo, size: tuple[int, int]
+) -> tuple[Decoded, dict[int, int]]:
+    """All frames that any clip wants, and the row of each."""
+    wanted = sorted({index for indices in chosen if not isinstance(indices, VideoError) for index in indices})
+    if not wanted:  # no span holds a frame
+        raise next(error for error in chosen if isinstance(error, VideoError))
+    decoded = decode(source, wanted, info=info, size=size)
+    if decoded.total_frames == info.num_frames and len(decoded.frames) != len(wanted):
+        raise VideoError("wrong_count", f"{len(decoded.frames)} frames decoded, {len(wanted)} sampled")
+    return decoded, {index: row for row, index in enumerate(wanted)}
+
+
+def _clip_frames(
+    decoded: Decoded, rows: Sequence[int], indices: Sequence[int], info: VideoInfo, count: int
+) -> ClipFrames:
+    candidates = decoded.frames[list(rows)]
     sampled = slice(sampled_candidate(count), None, count)
     return ClipFrames(
-        frames=decoded.frames[sampled],
-        frame_indices=indices[sampled],
+        frames=candidates[sampled],
+        frame_indices=tuple(indices[sampled]),
         source_fps=info.fps,
         total_frames=decoded.total_frames,
         backend=decoded.backend,
-        candidates=decoded.frames,
+        candidates=candidates,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a worker process of the preparation step does: one row → one prepared clip.
+"""What a worker process of the preparation step does: the rows of one video → prepared clips.
 
 The module itself is light: worker processes share one import of torch and transformers, the step's own process does
 without.
@@ -17,7 +17,7 @@ import pyarrow as pa
 from components.artifacts import Clip, first_path
 from components.config import VideoConfig
 from components.shards import encode_clip
-from components.video import VideoError, load_clip
+from components.video import ClipFrames, Span, VideoError, load_clips
 
 if TYPE_CHECKING:
     from components.clip_processor import ClipProcessor
@@ -39,9 +39,10 @@ class ProcessorSettings:
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to prepare."""
+    """Clips of one video to prepare."""
 
-    clip: Clip
+    clips: tuple[Clip, ...]
+    """At least one; all have the same `video`."""
     settings: ProcessorSettings
 
 
@@ -53,6 +54,8 @@ class Prepared:
     """Up to the action token."""
     num_answer_tokens: int
     """Behind it; 0 where there is no answer."""
+    backend: str
+    """What decoded its frames: pyav, decord, torchcodec or images."""
     encoded: pa.RecordBatch
 
 
@@ -66,23 +69,29 @@ def start_worker(settings: ProcessorSettings) -> None:
         _load_processor(settings)
 
 
-def prepare_clip(job: Job) -> Prepared:
-    """Decodes, resizes and tokenises one clip.
+def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
+    """Decodes, resizes and tokenises the clips of one video, in the order of `job.clips`.
+
+    The file is opened and decoded once for all of them. A clip that cannot be used is a `VideoError` in its place.
 
     Raises:
-        VideoError: its video cannot be used, or is not the one that was validated.
         OSError, ValueError: there is no such base model, or its tokenizer splits the action token.
     """
-    clip, processor = job.clip, _load_processor(job.settings)
-    loaded = load_clip(
-        clip.video,
-        processor=processor,
-        start_seconds=clip.start_seconds,
-        end_seconds=clip.end_seconds,
-        with_candidates=clip.split == "train",
+    processor = _load_processor(job.settings)
+    spans = [Span(clip.start_seconds, clip.end_seconds, clip.split == "train") for clip in job.clips]
+    try:
+        loaded = load_clips(job.clips[0].video, spans, processor=processor)
+    except VideoError as error:
+        return (error,) * len(job.clips)
+    return tuple(
+        frames if isinstance(frames, VideoError) else _prepare(clip, frames, processor)
+        for clip, frames in zip(job.clips, loaded, strict=True)
     )
+
+
+def _prepare(clip: Clip, loaded: ClipFrames, processor: ClipProcessor) -> Prepared | VideoError:
     if loaded.total_frames != clip.num_frames:
-        raise VideoError("wrong_count", f"{loaded.total_frames} frames, but {clip.num_frames} when it was validated")
+        return VideoError("wrong_count", f"{loaded.total_frames} frames, but {clip.num_frames} when it was validated")
     input_ids, mm_token_type_ids = processor.tokenize(
         clip.messages,
         frames=loaded.frames,
@@ -102,8 +111,9 @@ def prepare_clip(job: Job) -> Prepared:
         frame_candidates=len(loaded.candidates) // len(loaded.frames),
         answer_ids=answer_ids,
         answer_start=answer_start,
+        backend=loaded.backend,
     )
-    return Prepared(len(input_ids), len(answer_ids), encoded)
+    return Prepared(len(input_ids), len(answer_ids), loaded.backend, encoded)
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,14 @@ from components.artifacts import (
 )
 from components.config import RunConfig
 from components.cutoff import TooLongError
-from components.preprocessing.clip_worker import PRELOAD, Job, ProcessorSettings, prepare_clip, start_worker
+from components.preprocessing.clip_worker import (
+    PRELOAD,
+    Job,
+    Prepared,
+    ProcessorSettings,
+    prepare_clips_of_video,
+    start_worker,
+)
 from components.preprocessing.fingerprint import fingerprint_clips
 from components.preprocessing.publish import find_prepared, published_folder
 from components.progress import with_progress
@@ -127,25 +134,36 @@ def _write_clips(
     config: RunConfig, settings: ProcessorSettings, clips: Sequence[Clip], writer: ShardWriter
 ) -> _Outcome:
     outcome = _Outcome()
+    for clip, result in with_progress(_prepared(config, settings, clips), total=len(clips), what="clips prepared"):
+        if isinstance(result, VideoError):
+            outcome.failed.append(_quarantine(clip, result))
+            log.warning("%s cannot be used: %s", clip.clip_id, result)
+            continue
+        outcome.num_tokens[clip.clip_id] = result.num_tokens
+        outcome.num_answer_tokens[clip.clip_id] = result.num_answer_tokens
+        if result.num_tokens <= config.data.cutoff_len:
+            writer.add(clip.split, result.encoded)
+    return outcome
+
+
+def _prepared(
+    config: RunConfig, settings: ProcessorSettings, clips: Sequence[Clip]
+) -> Iterator[tuple[Clip, Prepared | VideoError]]:
+    """Each clip with what became of it; clips of one video together, in the order of the videos' first clips."""
+    of_video: dict[str | tuple[str, ...], list[Clip]] = {}
+    for clip in clips:
+        of_video.setdefault(clip.video, []).append(clip)
     results = run_in_workers(
-        prepare_clip,
-        (Job(clip, settings) for clip in clips),
+        prepare_clips_of_video,
+        (Job(tuple(together), settings) for together in of_video.values()),
         timeout_seconds=config.data.video_timeout_seconds,
         num_workers=config.data.preprocessing_num_workers,
         preload=PRELOAD,
         initializer=start_worker,
         initargs=(settings,),
     )
-    for job, result in with_progress(results, total=len(clips), what="clips prepared"):
-        if isinstance(result, VideoError):
-            outcome.failed.append(_quarantine(job.clip, result))
-            log.warning("%s cannot be used: %s", job.clip.clip_id, result)
-            continue
-        outcome.num_tokens[job.clip.clip_id] = result.num_tokens
-        outcome.num_answer_tokens[job.clip.clip_id] = result.num_answer_tokens
-        if result.num_tokens <= config.data.cutoff_len:
-            writer.add(job.clip.split, result.encoded)
-    return outcome
+    for job, result in results:
+        yield from zip(job.clips, [result] * len(job.clips) if isinstance(result, VideoError) else result, strict=True)
 
 
 def _check_lengths(clips: Sequence[Clip], num_tokens: dict[str, int], cutoff_len: int) -> None:

@@ -155,7 +155,8 @@ def test_videos_of_several_sizes_lengths_and_spans(data_set: DataSet, tmp_path: 
     ]
     settings |= {"test_size": 0, "video_num_frames": None, "video_fps": 4, "video_max_pixels": 48 * 96}
     clips = PreparedClips(prepare(data_set.add("actions", rows), tmp_path, **settings), "train")
-    assert [clips[row].frames.shape for row in range(3)] == [(4, 48, 96, 3), (2, 96, 48, 3), (16, 48, 96, 3)]
+    assert [clips[row].frames.shape for row in range(3)] == [(4, 48, 96, 3), (16, 48, 96, 3), (2, 96, 48, 3)]
+    assert [clips[row].clip_id for row in range(3)] == ["actions:0", "actions:2", "actions:1"]  # one video, one opening
     assert abs(clips[0].frames[0, 20:, 20:].mean() - grey_of(11)) < 4
 
 
