@@ -8,6 +8,7 @@ from components.data_validation.catalog import Catalog
 from components.validation_report import Distribution
 
 _NUM_BINS = 24
+_DIGITS = 6
 
 
 def distribution_of(catalog: Catalog, sql: str) -> Distribution | None:
@@ -15,6 +16,7 @@ def distribution_of(catalog: Catalog, sql: str) -> Distribution | None:
     values = np.fromiter((value for (value,) in catalog.ask(sql)), dtype=np.float64)
     if not len(values):
         return None
+    values = values.round(_DIGITS)  # 1.1 - 0.1 and 1.2 - 0.2 are no range that can be cut into bins
     counts, edges = np.histogram(values, bins=_NUM_BINS)
     return Distribution(
         minimum=float(values.min()),

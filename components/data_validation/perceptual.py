@@ -36,8 +36,8 @@ _COSINES = _cosines()
 
 
 def moments(num_frames: int, count: int) -> tuple[int, ...]:
-    """The frames of a video that are looked at: the centres of `count` equal spans."""
-    return tuple(dict.fromkeys((2 * number + 1) * num_frames // (2 * count) for number in range(count)))
+    """The frames of a video that are looked at: the centres of `count` equal spans, some twice where it is short."""
+    return tuple((2 * number + 1) * num_frames // (2 * count) for number in range(count))
 
 
 def hash_frame(frame: Frames) -> int | None:

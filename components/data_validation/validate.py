@@ -108,7 +108,10 @@ def _count_tokens(catalog: Catalog, config: RunConfig) -> str | None:
         return "no clip can be used"
     try:
         note_tokens(catalog, config)
-    except OSError as error:  # a model of the hub that cannot be reached: preparation may run where it can be
+    except OSError as error:
+        if Path(config.model.model_name_or_path).exists():
+            raise
+        # A model of the hub that cannot be reached: preparation may run where it can be.
         log.warning("tokens are not counted: %s", error)
         return f"{config.model.model_name_or_path} cannot be read here: {str(error).splitlines()[0]}"
     return None
