@@ -4,7 +4,8 @@
 
 Each size runs in a process of its own, on a data set in the users' dialect: 15 questions, 10 classes, up to 250 groups
 of each class, and clips that are spans of videos. Every 25 rows bring a video file of their own, a small generated one
-under another name and with other bytes; `--rows-per-video 1` gives every row its own file. The last line is one JSON
+under another name and with other bytes; `--rows-per-video 1` gives every row its own file, and `--real-size` makes the
+videos those of UCF101: 320x240, 25 frames a second, 7 seconds. The last line is one JSON
 object: `time_growth` is the seconds per row of the largest size over those of the smallest, `memory_growth` the same of
 the peak memory of the process that validates.
 """
@@ -45,9 +46,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--rows-per-video", type=int, default=25)
+    parser.add_argument("--real-size", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        results = {"validation": [measure_validation(Path(folder), n, args.rows_per_video) for n in sorted(args.rows)]}
+        results = {"validation": [measure_validation(Path(folder), n, args) for n in sorted(args.rows)]}
     print(json.dumps(summarise(sorted(args.rows), results)))
 
 
@@ -87,9 +89,9 @@ def _measured(sender: Any, work: Callable[..., None], args: tuple[Any, ...]) -> 
     sender.send(Measured(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit))
 
 
-def measure_validation(folder: Path, num_rows: int, rows_per_video: int) -> Measured:
+def measure_validation(folder: Path, num_rows: int, args: argparse.Namespace) -> Measured:
     data = folder / f"rows-{num_rows}"
-    write_data_set(data, num_rows, rows_per_video)
+    write_data_set(data, num_rows, args.rows_per_video, real_size=args.real_size)
     measured = in_fresh_process(validate, data)
     print(f"validation of {num_rows} rows: {measured.seconds:.1f} s, {measured.peak_bytes / 1e6:.0f} MB", flush=True)
     return measured
@@ -104,10 +106,10 @@ def validate(data: Path) -> None:
     assert report.num_quarantined == 0, report.quarantine_reasons
 
 
-def write_data_set(data: Path, num_rows: int, rows_per_video: int) -> None:
+def write_data_set(data: Path, num_rows: int, rows_per_video: int, *, real_size: bool) -> None:
     """Rows as the users' UCF101 has them, with spans, and their videos."""
     data.mkdir()
-    scenes = [write_scene(data / f"scene-{number}.mp4", number) for number in range(NUM_SCENES)]
+    scenes = write_real_size(data.parent) if real_size else write_scenes(data)
     with (data / "actions.json").open("w", encoding="utf-8") as file:
         file.write("[")
         for number, row in enumerate(rows(num_rows, rows_per_video)):
@@ -139,6 +141,16 @@ def rows(num_rows: int, rows_per_video: int) -> Iterator[dict[str, Any]]:
             "start_seconds": start,
             "end_seconds": start + 1,
         }
+
+
+def write_real_size(folder: Path) -> list[bytes]:
+    from shapes import write_videos  # here, because it imports torch, which validation does without
+
+    return [path.read_bytes() for path in write_videos(folder / "videos", NUM_SCENES, seconds=7)]
+
+
+def write_scenes(data: Path) -> list[bytes]:
+    return [write_scene(data / f"scene-{number}.mp4", number) for number in range(NUM_SCENES)]
 
 
 def write_scene(path: Path, seed: int) -> bytes:

@@ -36,6 +36,7 @@ CREATE TABLE clip (
 );
 CREATE TABLE known_label (dataset TEXT, named, label INTEGER, PRIMARY KEY (dataset, named));
 CREATE TABLE alike (number INTEGER, video INTEGER);
+CREATE INDEX alike_number ON alike (number);
 CREATE TABLE shape (
     id INTEGER PRIMARY KEY, height INTEGER, width INTEGER, num_sampled INTEGER, frame_height INTEGER,
     frame_width INTEGER, num_tokens INTEGER, UNIQUE (height, width, num_sampled)

@@ -16,9 +16,9 @@ from components.validation_report import Duplicate, Leak, NearDuplicate
 _NAMED = 20
 """Clips, videos and groups that one finding names."""
 _USABLE = "clip JOIN video ON video.id = clip.video WHERE clip.reason IS NULL"
-_ALIKE = (
-    "alike JOIN video AS compared ON compared.id = alike.video JOIN video ON video.sha256 = compared.sha256 "
-    "JOIN clip ON clip.video = video.id WHERE clip.reason IS NULL"
+_ALIKE = (  # CROSS keeps SQLite from beginning with all videos
+    "alike CROSS JOIN video AS compared ON compared.id = alike.video CROSS JOIN video "
+    "ON video.sha256 = compared.sha256 CROSS JOIN clip ON clip.video = video.id WHERE clip.reason IS NULL"
 )
 _GROUP = "(SELECT name FROM part WHERE part.id = clip.part)"
 _SPLIT_COUNTS = ", ".join(f"SUM(clip.split = '{split}')" for split in SPLITS)
