@@ -1,6 +1,8 @@
-"""How validation grows with the number of rows: time per row and peak memory, from 1,000 to 100,000 rows.
+"""How the steps before training grow with the number of rows: time per row and peak memory.
 
-    python benchmarks/scale.py --rows 1000 100000
+    python benchmarks/scale.py --rows 1000 100000 [--parts validation preparation]
+
+Preparation is what `scale_preparation.py` measures: planning, the index, the reading order. Validation is all of it.
 
 Each size runs in a process of its own, on a data set in the users' dialect: 15 questions, 10 classes, up to 250 groups
 of each class, and clips that are spans of videos. Every 25 rows bring a video file of their own, a small generated one
@@ -17,6 +19,7 @@ import json
 import multiprocessing
 import resource
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +35,7 @@ from components.config import from_flat
 
 NUM_CLASSES, GROUPS_PER_CLASS, NUM_QUESTIONS, NUM_SCENES = 10, 250, 15, 40
 FPS, NUM_FRAMES = 25, 50
+PARTS = ("validation", "preparation")
 
 
 @dataclass(frozen=True)
@@ -47,26 +51,35 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--rows-per-video", type=int, default=25)
     parser.add_argument("--real-size", action="store_true")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        results = {"validation": [measure_validation(Path(folder), n, args) for n in sorted(args.rows)]}
-    print(json.dumps(summarise(sorted(args.rows), results)))
-
-
-def summarise(sizes: list[int], results: dict[str, list[Measured]]) -> dict[str, Any]:
-    """The growth of each part, and the worst of all parts."""
-    parts: dict[str, Any] = {}
-    for part, measured in results.items():
-        per_row = [found.seconds / rows for rows, found in zip(sizes, measured, strict=True)]
-        parts[part] = {
-            "rows": sizes,
-            "seconds": [round(found.seconds, 2) for found in measured],
-            "megabytes": [round(found.peak_bytes / 1e6, 1) for found in measured],
-            "time_growth": round(per_row[-1] / per_row[0], 3),
-            "memory_growth": round(measured[-1].peak_bytes / measured[0].peak_bytes, 3),
-        }
+    sizes, parts = sorted(args.rows), {}
+    if "validation" in args.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            parts["validation"] = summarise(sizes, [measure_validation(Path(folder), rows, args) for rows in sizes])
+    if "preparation" in args.parts:
+        parts["preparation"] = measure_preparation(sizes)
     worst = {key: max(part[key] for part in parts.values()) for key in ("time_growth", "memory_growth")}
-    return {**worst, "parts": parts}
+    print(json.dumps({**worst, "parts": parts}))
+
+
+def measure_preparation(sizes: list[int]) -> dict[str, Any]:
+    script = Path(__file__).with_name("scale_preparation.py")
+    command = [sys.executable, str(script), "--sizes", *map(str, sizes)]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return found
+
+
+def summarise(sizes: list[int], measured: list[Measured]) -> dict[str, Any]:
+    per_row = [found.seconds / rows for rows, found in zip(sizes, measured, strict=True)]
+    return {
+        "rows": sizes,
+        "seconds": [round(found.seconds, 2) for found in measured],
+        "megabytes": [round(found.peak_bytes / 1e6, 1) for found in measured],
+        "time_growth": round(per_row[-1] / per_row[0], 3),
+        "memory_growth": round(measured[-1].peak_bytes / measured[0].peak_bytes, 3),
+    }
 
 
 def in_fresh_process(work: Callable[..., None], *args: Any) -> Measured:
