@@ -85,6 +85,16 @@ class CatalogRow(NamedTuple):
         """`<data set>:<row>`."""
         return f"{self.dataset}:{self.row}"
 
+    @property
+    def video(self) -> Video:
+        """Where its video is."""
+        return read_video(self.video_text)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """Its conversation."""
+        return read_conversation(self.conversation_text)
+
     def clip(self) -> Clip:
         """The row as a validated clip."""
         assert self.num_frames is not None, "its video was counted"
@@ -92,8 +102,8 @@ class CatalogRow(NamedTuple):
             clip_id=self.clip_id,
             dataset=self.dataset,
             row=self.row,
-            video=read_video(self.video_text),
-            messages=read_conversation(self.conversation_text),
+            video=self.video,
+            messages=self.messages,
             label=self.label,
             split=self.split,
             group=self.group,
@@ -109,7 +119,7 @@ class CatalogRow(NamedTuple):
             clip_id=self.clip_id,
             dataset=self.dataset,
             row=self.row,
-            video=first_path(read_video(self.video_text)),
+            video=first_path(self.video),
             split=self.split,
             label=self.label,
             reason=self.reason or "",
