@@ -100,23 +100,30 @@ class Problems:
 
 def read_dataset(
     name: str, info: DatasetInfo, *, dataset_dir: str, media_dir: str | None, action_token: str, problems: Problems
-) -> list[AnnotatedRow]:
-    """All rows of a data set that are sound; what is wrong with the others goes to `problems`.
+) -> Iterator[AnnotatedRow]:
+    """The rows of a data set that are sound, one by one; what is wrong with the others goes to `problems`.
 
     Raises:
         AnnotationError: the data set as a whole cannot be used: its files cannot be read, it has no rows, or no
             row has a label.
     """
     files = data_files(info, dataset_dir)
-    raw_rows = [(file, number, raw) for file in files for number, raw in enumerate(read_rows(file))]
+    raw_rows = ((file, number, raw) for file in files for number, raw in enumerate(read_rows(file)))
     named = f"data set {name} ({', '.join(str(file) for file in files)})"
-    if not raw_rows:
-        raise AnnotationError(f"{named} is empty: expected at least one row")
-    if not any(info.columns.action_label in raw for _, _, raw in raw_rows):
-        raise AnnotationError(_explain_without_labels(named, info, len(raw_rows), raw_rows[0][2]))
     reader = _RowReader(name, info, media_dir or dataset_dir, action_token, problems)
-    rows = [reader.read(raw, file, row, number) for row, (file, number, raw) in enumerate(raw_rows)]
-    return [row for row in rows if row is not None]
+    num_rows = num_labels = 0
+    first: Mapping[str, Any] = {}
+    for file, number, raw in raw_rows:
+        first = first or raw
+        row = reader.read(raw, file, num_rows, number)
+        num_rows += 1
+        num_labels += info.columns.action_label in raw
+        if row is not None:
+            yield row
+    if not num_rows:
+        raise AnnotationError(f"{named} is empty: expected at least one row")
+    if not num_labels:
+        raise AnnotationError(_explain_without_labels(named, info, num_rows, first))
 
 
 def _explain_without_labels(named: str, info: DatasetInfo, num_rows: int, first: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ from components.training_config import (
     TrainConfig,
 )
 
+Strictness = Literal["error", "warn", "ignore"]
+
 
 class DataConfig(Section):
     """Which annotations are read, and how they are split."""
@@ -48,6 +50,23 @@ class DataConfig(Section):
     """Share of rows whose video may be unusable; more fails the validation step."""
     video_timeout_seconds: float = Field(60.0, gt=0)
     """A video whose decoding takes longer is quarantined and its worker process replaced."""
+    on_leaks: Strictness = "error"
+    """What validation does where a group, or the same video content, stands in more than one split: accuracy on such a
+    test split says too much. `error` refuses the data, `warn` logs it, `ignore` only reports it."""
+    on_near_duplicates: Strictness = "warn"
+    """The same for videos of several splits that look alike, though their bytes differ."""
+    on_duplicates: Strictness = "warn"
+    """The same for clips with the same content and span."""
+    on_label_conflicts: Strictness = "warn"
+    """The same for clips with the same content and span and different labels."""
+    near_duplicate_frames: int = Field(4, ge=0, le=16)
+    """Frames of each video that are compared with those of all others; 0 compares none."""
+    near_duplicate_distance: float = Field(4.0, ge=0, le=16)
+    """Videos look alike whose frames differ in at most this many of 64 bits, on average."""
+    report_thumbnails: int = Field(2, ge=0, le=8)
+    """Thumbnails of each class in the validation report, as far as 400 in all suffice."""
+    report_examples: int = Field(100, ge=1)
+    """Most duplicates, leaks and long rows that the validation report names; all of them are counted."""
 
     @field_validator("dataset", "eval_dataset", "test_dataset", mode="before")
     @classmethod

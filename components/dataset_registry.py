@@ -11,12 +11,13 @@ import difflib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from pydantic import Field, ValidationError
 
 from components import storage
 from components.artifacts import Record
+from components.json_list import iterate_list
 
 REGISTRY_FILE = "dataset_info.json"
 _SUFFIXES = (".json", ".jsonl", ".csv")
@@ -147,23 +148,23 @@ def data_files(info: DatasetInfo, dataset_dir: str) -> list[Path]:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a .json, .jsonl or .csv file, as they stand there.
+    """The rows of a .json, .jsonl or .csv file, as they stand there, one by one: the file may be larger than memory.
 
     Raises:
         AnnotationError: the file is no such file.
     """
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix == ".csv":
-        yield from csv.DictReader(text.splitlines())
-        return
-    for number, row in enumerate(_parse_lines(path, text) if path.suffix == ".jsonl" else _parse_list(path, text)):
-        if not isinstance(row, dict):
-            raise AnnotationError(f"{path} row {number}: expected an object with keys, got {type(row).__name__}")
-        yield row
+    with path.open(encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
+        if path.suffix == ".csv":
+            yield from csv.DictReader(file)
+            return
+        for number, row in enumerate(_parse_lines(path, file) if path.suffix == ".jsonl" else _parse_list(path, file)):
+            if not isinstance(row, dict):
+                raise AnnotationError(f"{path} row {number}: expected an object with keys, got {type(row).__name__}")
+            yield row
 
 
-def _parse_lines(path: Path, text: str) -> Iterator[Any]:
-    for number, line in enumerate(text.splitlines(), start=1):
+def _parse_lines(path: Path, file: TextIO) -> Iterator[Any]:
+    for number, line in enumerate(file, start=1):
         if line.strip():
             try:
                 yield json.loads(line)
@@ -171,14 +172,13 @@ def _parse_lines(path: Path, text: str) -> Iterator[Any]:
                 raise AnnotationError(f"{path} line {number} is not valid JSON: {error}") from error
 
 
-def _parse_list(path: Path, text: str) -> list[Any]:
+def _parse_list(path: Path, file: TextIO) -> Iterator[Any]:
     try:
-        rows = json.loads(text)
+        yield from iterate_list(file)
     except json.JSONDecodeError as error:
         raise AnnotationError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(rows, list):
-        raise AnnotationError(f"{path}: expected a list of rows, got {type(rows).__name__}")
-    return rows
+    except TypeError as error:
+        raise AnnotationError(f"{path}: expected a list of rows, got {error}") from error
 
 
 def _read_registry(path: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from components.artifacts import QuarantinedClip
 
@@ -22,20 +22,42 @@ def check_invalid_fraction(
     Raises:
         UnusableVideosError: it is above `max_invalid_fraction`.
     """
-    share = len(quarantined) / max(num_rows, 1)
+    check_invalid_counts(
+        Counter(clip.reason for clip in quarantined),
+        examples=quarantined[:_MOST_EXAMPLES],
+        num_rows=num_rows,
+        max_invalid_fraction=max_invalid_fraction,
+        listed_in=listed_in,
+    )
+
+
+def check_invalid_counts(
+    reasons: Mapping[str, int],
+    *,
+    examples: Sequence[QuarantinedClip],
+    num_rows: int,
+    max_invalid_fraction: float,
+    listed_in: str,
+) -> None:
+    """The same from the number of unusable rows by reason, and some of them.
+
+    Raises:
+        UnusableVideosError: their share is above `max_invalid_fraction`.
+    """
+    number = sum(reasons.values())
+    share = number / max(num_rows, 1)
     if share <= max_invalid_fraction:
         return
-    examples = "\n".join(
-        f"  {clip.clip_id} {clip.video}: {clip.reason}: {clip.detail}" for clip in quarantined[:_MOST_EXAMPLES]
+    named = "\n".join(
+        f"  {clip.clip_id} {clip.video}: {clip.reason}: {clip.detail}" for clip in examples[:_MOST_EXAMPLES]
     )
     raise UnusableVideosError(
-        f"{len(quarantined)} of {num_rows} rows ({share:.1%}) have no usable video, max_invalid_fraction allows "
-        f"{max_invalid_fraction:.1%}: {count_reasons(quarantined)}.\n{examples}\n"
+        f"{number} of {num_rows} rows ({share:.1%}) have no usable video, max_invalid_fraction allows "
+        f"{max_invalid_fraction:.1%}: {name_reasons(reasons)}.\n{named}\n"
         f"All of them: {listed_in}. Repair the files, or raise max_invalid_fraction"
     )
 
 
-def count_reasons(quarantined: Sequence[QuarantinedClip]) -> str:
+def name_reasons(reasons: Mapping[str, int]) -> str:
     """For example "3 missing, 1 timeout"."""
-    counts = Counter(clip.reason for clip in quarantined).most_common()
-    return ", ".join(f"{number} {reason}" for reason, number in counts)
+    return ", ".join(f"{number} {reason}" for reason, number in Counter(reasons).most_common())

@@ -34,9 +34,12 @@ def data_validation(
     run_config: dsl.Output[dsl.Artifact],
     validated: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Resolves the run's settings, checks every row and every video, and assigns splits."""
     settings = dict(locals())
     from components.data_validation.step import run_step
 
-    run_step(settings, run_config=run_config.path, validated=validated.path, report=report.path)
+    headline = run_step(settings, run_config=run_config.path, validated=validated.path, report=report.path)
+    for name, value in headline.items():
+        metrics.log_metric(name, value)

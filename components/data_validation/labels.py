@@ -6,26 +6,28 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from components import storage
-from components.annotations import AnnotatedRow, AnnotationError, Problems
+from components.annotations import AnnotationError, Problems
 from components.artifacts import LABELS_FILE, Labels
+from components.data_validation.catalog import Catalog
 from components.dataset_registry import DatasetInfo
 
 _MOST_NAMES = 20
 
 
 def resolve_labels(
-    rows: Sequence[AnnotatedRow],
+    catalog: Catalog,
     infos: Mapping[str, DatasetInfo],
     *,
     dataset_dir: str,
     num_action_classes: int | None,
     problems: Problems,
-) -> tuple[Labels, dict[str, int]]:
-    """The classes, and each row's label by its clip id; rows whose label is no class go to `problems`.
+) -> Labels:
+    """The classes; notes each row's label in `catalog`. Rows whose label is no class go to `problems`.
 
     The classes stand in a labels file; without one they are the sorted names in the rows, or, where the rows hold
     ids, "0", "1", and so on.
@@ -33,17 +35,20 @@ def resolve_labels(
     Raises:
         AnnotationError: the data sets' labels files disagree, or `num_action_classes` disagrees with the labels.
     """
-    labels = read_labels(infos, dataset_dir) or _labels_of_rows(rows, num_action_classes, problems)
+    labels = read_labels(infos, dataset_dir) or _labels_of_rows(catalog, num_action_classes, problems)
     _check_number(labels, num_action_classes)
     label_of = {name: label for label, name in enumerate(labels.label_names)}
-    resolved = {}
-    for row in rows:
-        label = _find(row.label, label_of)
+    for dataset, named in _named_labels(catalog):
+        label = _find(named, label_of)
         if label is None:
-            problems.add(row.dataset, row.file, row.row_in_file, _explain_unknown(row, infos, labels))
+            _add_problem(catalog, dataset, named, _explain_unknown(named, infos[dataset], labels), problems)
         else:
-            resolved[row.clip_id] = label
-    return labels, resolved
+            catalog.ask("INSERT INTO known_label VALUES (?, ?, ?)", dataset, named, label)
+    catalog.ask(
+        "UPDATE clip SET label = (SELECT label FROM known_label AS known "
+        "WHERE known.dataset = clip.dataset AND known.named = clip.named)"
+    )
+    return labels
 
 
 def read_labels(infos: Mapping[str, DatasetInfo], dataset_dir: str) -> Labels | None:
@@ -75,20 +80,32 @@ def check_every_class_is_trained(labels: Labels, training_labels: Iterable[int])
         )
 
 
-def _labels_of_rows(rows: Sequence[AnnotatedRow], num_action_classes: int | None, problems: Problems) -> Labels:
-    names = sorted({str(row.label) for row in rows if not _is_id(row.label)})
+def _labels_of_rows(catalog: Catalog, num_action_classes: int | None, problems: Problems) -> Labels:
+    found = _named_labels(catalog)
+    names = sorted({str(named) for _, named in found if not _is_id(named)})
     if names:
-        for row in rows:
-            if _is_id(row.label):
-                message = f"action_label = {row.label!r} is an id, other rows have names: add {LABELS_FILE}"
-                problems.add(row.dataset, row.file, row.row_in_file, message)
+        for dataset, named in found:
+            if _is_id(named):
+                message = f"action_label = {named!r} is an id, other rows have names: add {LABELS_FILE}"
+                _add_problem(catalog, dataset, named, message, problems)
         problems.raise_if_any()
     else:
-        largest = max((int(row.label) for row in rows), default=-1)
+        largest = max((int(named) for _, named in found), default=-1)
         names = [str(label) for label in range(num_action_classes or largest + 1)]
     if len(names) < 2:
         raise AnnotationError(f"expected at least two classes, the rows have {len(names)}: {_names(names)}")
     return Labels(label_names=tuple(names))
+
+
+def _named_labels(catalog: Catalog) -> list[tuple[str, int | str]]:
+    """The labels as they stand in the rows of each data set."""
+    return catalog.ask("SELECT dataset, named FROM clip GROUP BY 1, 2 ORDER BY MIN(id)").fetchall()
+
+
+def _add_problem(catalog: Catalog, dataset: str, named: int | str, message: str, problems: Problems) -> None:
+    rows = catalog.ask("SELECT file, row_in_file FROM clip WHERE dataset = ? AND named = ?", dataset, named)
+    for file, row in rows:
+        problems.add(dataset, Path(file), row, message)
 
 
 def _check_number(labels: Labels, num_action_classes: int | None) -> None:
@@ -109,14 +126,14 @@ def _is_id(label: int | str) -> bool:
     return isinstance(label, int) or label.isdecimal()
 
 
-def _explain_unknown(row: AnnotatedRow, infos: Mapping[str, DatasetInfo], labels: Labels) -> str:
-    column = infos[row.dataset].columns.action_label
-    if _is_id(row.label):
-        return f"{column} = {row.label} is out of range: class ids are 0 to {labels.num_classes - 1}"
+def _explain_unknown(named: int | str, info: DatasetInfo, labels: Labels) -> str:
+    column = info.columns.action_label
+    if _is_id(named):
+        return f"{column} = {named} is out of range: class ids are 0 to {labels.num_classes - 1}"
     by_lower = {name.lower(): name for name in labels.label_names}
-    nearest = difflib.get_close_matches(str(row.label).lower(), by_lower, n=1, cutoff=0.4)
+    nearest = difflib.get_close_matches(str(named).lower(), by_lower, n=1, cutoff=0.4)
     hint = f"the nearest is {by_lower[nearest[0]]!r}" if nearest else f"classes: {_names(labels.label_names)}"
-    return f"{column} = {row.label!r} is no class; {hint}"
+    return f"{column} = {named!r} is no class; {hint}"
 
 
 def _names(names: Sequence[str]) -> str:

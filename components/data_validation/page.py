@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from components.artifacts import SPLITS, QuarantinedClip
+from components.artifacts import SPLITS, first_path
+from components.data_validation.catalog import Catalog, read_video
 from components.validation_report import ValidationReport
 
 _MOST_ROWS = 200
 
 
-def write_page(report: ValidationReport, quarantined: Sequence[QuarantinedClip], path: Path) -> None:
+class Thumbnail(NamedTuple):
+    """A picture of a video."""
+
+    video: str
+    base64: str
+    """JPEG."""
+
+
+def write_page(report: ValidationReport, catalog: Catalog, path: Path) -> None:
     """Writes the page; long tables are cut, and say so."""
     environment = Environment(
         loader=PackageLoader("components.data_validation", "."), autoescape=True, undefined=StrictUndefined
     )
+    environment.filters["bytes"] = name_bytes
     page = environment.get_template("report.html").render(
-        report=report, quarantined=quarantined, splits=SPLITS, most_rows=_MOST_ROWS
+        report=report,
+        quarantined=list(catalog.quarantined(_MOST_ROWS)),
+        thumbnails=_thumbnails(catalog),
+        splits=SPLITS,
+        most_rows=_MOST_ROWS,
     )
     partial = path.with_name(path.name + ".partial")
     partial.write_text(page, encoding="utf-8")
     partial.replace(path)
+
+
+def name_bytes(number: float) -> str:
+    """For example "3.6 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def _thumbnails(catalog: Catalog) -> dict[int, list[Thumbnail]]:
+    """By label."""
+    found = catalog.ask(
+        "SELECT clip.label, video.name, video.thumbnail FROM clip JOIN video ON video.id = clip.video "
+        "WHERE clip.reason IS NULL AND clip.split = 'train' AND LENGTH(video.thumbnail) > 0 "
+        "GROUP BY clip.label, video.id ORDER BY clip.label, MIN(clip.id)"
+    )
+    by_label: dict[int, list[Thumbnail]] = {}
+    for label, name, jpeg in found:
+        encoded = base64.b64encode(jpeg).decode()
+        by_label.setdefault(label, []).append(Thumbnail(first_path(read_video(name)), encoded))
+    return by_label

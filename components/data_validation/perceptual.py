@@ -36,16 +36,16 @@ _COSINES = _cosines()
 
 
 def moments(num_frames: int, count: int) -> tuple[int, ...]:
-    """The frames of a video that are looked at: the centres of `count` equal spans."""
-    return tuple(dict.fromkeys((2 * number + 1) * num_frames // (2 * count) for number in range(count)))
+    """The frames of a video that are looked at: the centres of `count` equal spans, some twice where it is short."""
+    return tuple((2 * number + 1) * num_frames // (2 * count) for number in range(count))
 
 
 def hash_frame(frame: Frames) -> int | None:
     """64 bits that stay nearly the same when a picture is scaled or compressed; None for a uniform picture.
 
-    `frame` is (height, width, 3). This is pHash as C. Zauner describes it ("Implementation and Benchmarking of Perceptual
-    Image Hash Functions", 2010) and as the package imagehash computes it: grey, 32 x 32 pixels, the 8 x 8 lowest
-    frequencies of the cosine transform, each above the median or not.
+    `frame` is (height, width, 3). This is pHash as C. Zauner describes it ("Implementation and Benchmarking of
+    Perceptual Image Hash Functions", 2010) and as the package imagehash computes it: grey, 32 x 32 pixels, the 8 x 8
+    lowest frequencies of the cosine transform, each above the median or not.
     """
     small = Image.fromarray(frame).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     grey = np.asarray(small, dtype=np.float64)
@@ -56,25 +56,22 @@ def hash_frame(frame: Frames) -> int | None:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def similar_pairs(hashes: Hashes, max_bits: int) -> Iterator[tuple[int, int, int]]:
-    """Pairs of rows of `hashes` that differ in at most `max_bits` bits in all, and in how many; each pair once.
+def similar_pairs(hashes: Hashes, max_bits: int) -> Iterator[tuple[int, int]]:
+    """Pairs of rows of `hashes` that differ in at most `max_bits` bits in all.
 
     Hashes are cut into `max_bits + 1` bands: two that differ in `max_bits` agree in one band at least. Each hash is
     compared with its neighbours among those that agree in a band, so that time grows little faster than the number of
     hashes; where more than 64 agree, as of many nearly equal pictures, the nearest in order are compared, and the
-    others are found through them.
+    others are found through them. A pair may come more than once.
     """
+    if len(hashes) < 2:
+        return
     bits = np.unpackbits(hashes.astype(">u8").view(np.uint8), axis=1)
-    seen: set[tuple[int, int]] = set()
     for band in np.array_split(np.arange(bits.shape[1]), max_bits + 1):
-        for first, second, distance in _pairs_in_band(bits[:, band], hashes, max_bits):
-            pair = (min(first, second), max(first, second))
-            if pair not in seen:
-                seen.add(pair)
-                yield (*pair, distance)
+        yield from _pairs_in_band(bits[:, band], hashes, max_bits)
 
 
-def _pairs_in_band(band: NDArray[np.uint8], hashes: Hashes, max_bits: int) -> Iterator[tuple[int, int, int]]:
+def _pairs_in_band(band: NDArray[np.uint8], hashes: Hashes, max_bits: int) -> Iterator[tuple[int, int]]:
     keys = np.packbits(band, axis=1)
     order = np.lexsort((*hashes.T, *keys.T))
     keys, hashes = keys[order], hashes[order]
@@ -83,8 +80,8 @@ def _pairs_in_band(band: NDArray[np.uint8], hashes: Hashes, max_bits: int) -> It
         if not len(places):
             return
         distances = np.bitwise_count(hashes[places] ^ hashes[places + shift]).sum(axis=1)
-        for place, distance in zip(places[distances <= max_bits], distances[distances <= max_bits], strict=True):
-            yield int(order[place]), int(order[place + shift]), int(distance)
+        for place in places[distances <= max_bits]:
+            yield int(order[place]), int(order[place + shift])
 
 
 def join_pairs(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:

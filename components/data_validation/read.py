@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 
-from components.annotations import AnnotatedRow, AnnotationError, Problems, read_dataset
+from components.annotations import AnnotationError, Problems, read_dataset
 from components.artifacts import Labels, Split
 from components.config import RunConfig
+from components.data_validation.catalog import Catalog
 from components.data_validation.labels import check_every_class_is_trained, resolve_labels
-from components.data_validation.splits import Member, cut_split
+from components.data_validation.perceptual import join_pairs
+from components.data_validation.splits import cut_split
 from components.dataset_registry import DatasetInfo, read_dataset_info
 
 
-@dataclass(frozen=True)
-class Annotations:
-    """The rows of a run with their labels and splits, before their videos were looked at."""
-
-    labels: Labels
-    rows: tuple[AnnotatedRow, ...]
-    label_of: dict[str, int]
-    """By clip id."""
-    split_of: dict[str, Split]
-    """By clip id."""
-
-
-def read_annotations(config: RunConfig) -> Annotations:
-    """Reads all data sets of a run.
+def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
+    """Reads all data sets of a run into `catalog`, with their labels and splits; returns the classes.
 
     Raises:
         AnnotationError: something is wrong with them; the message names everything that was found.
@@ -35,20 +25,63 @@ def read_annotations(config: RunConfig) -> Annotations:
     names = _names_by_split(config)
     infos = {name: read_dataset_info(name, config.data.dataset_dir) for name in names}
     problems = Problems()
-    rows = [row for name, info in infos.items() for row in _sampled_rows(name, info, config, problems)]
-    if not rows:
+    for name, info in infos.items():
+        _read_rows(name, info, names[name], config, catalog, problems)
+    if not catalog.number("SELECT COUNT(*) FROM clip"):
         problems.raise_if_any()
-    labels, label_of = resolve_labels(
-        rows,
+    labels = resolve_labels(
+        catalog,
         infos,
         dataset_dir=config.data.dataset_dir,
         num_action_classes=config.method.num_action_classes,
         problems=problems,
     )
     problems.raise_if_any()
-    split_of = _split(rows, label_of, names, config)
-    check_every_class_is_trained(labels, (label_of[row.clip_id] for row in rows if split_of[row.clip_id] == "train"))
-    return Annotations(labels, tuple(rows), label_of, split_of)
+    assign_splits(catalog, config)
+    trained = catalog.ask("SELECT DISTINCT label FROM clip WHERE split = 'train'")
+    check_every_class_is_trained(labels, (label for (label,) in trained))
+    return labels
+
+
+def assign_splits(catalog: Catalog, config: RunConfig) -> None:
+    """The split that the data set is named for, or that the row names, or that is cut from the training rows.
+
+    Raises:
+        AnnotationError: a split is asked for that is there already, or that cannot be cut.
+    """
+    catalog.ask("UPDATE clip SET split = given")
+    sizes: tuple[tuple[Split, float], ...] = (("test", config.data.test_size), ("val", config.data.val_size))
+    for number, (split, size) in enumerate(sizes):
+        if not size:
+            continue
+        if catalog.number("SELECT COUNT(*) FROM clip WHERE split = ?", split):
+            raise AnnotationError(
+                f"{split}_size = {size:g}, but there are rows whose split is {split}: keep one of both"
+            )
+        share = _share_of_all(size, catalog, config)
+        cut = cut_split(_count_by_unit(catalog), share, seed=config.train.seed + number, name=f"{split}_size")
+        catalog.change(
+            "UPDATE clip SET split = ? WHERE split = 'train' AND unit = (SELECT id FROM part WHERE name = ?)",
+            ((split, name) for name in cut),
+        )
+
+
+def keep_same_content_together(catalog: Catalog, config: RunConfig) -> None:
+    """Cuts splits again where groups share a video's content: no cut shall put the same bytes into two splits."""
+    shared = catalog.ask(
+        "SELECT DISTINCT video.sha256, clip.part FROM clip JOIN video ON video.id = clip.video WHERE video.sha256 IN ("
+        "SELECT video.sha256 FROM clip JOIN video ON video.id = clip.video GROUP BY 1 "
+        "HAVING COUNT(DISTINCT clip.part) > 1)"
+    )
+    by_content: dict[str, list[int]] = defaultdict(list)
+    for content, part in shared:
+        by_content[content].append(part)
+    joined = join_pairs((parts[0], other) for parts in by_content.values() for other in parts[1:])
+    if joined and (config.data.test_size or config.data.val_size):
+        catalog.change(
+            "UPDATE clip SET unit = ? WHERE part = ?", ((parts[0], part) for parts in joined for part in parts)
+        )
+        assign_splits(catalog, config)
 
 
 def _names_by_split(config: RunConfig) -> dict[str, Split]:
@@ -64,7 +97,9 @@ def _names_by_split(config: RunConfig) -> dict[str, Split]:
     return names
 
 
-def _sampled_rows(name: str, info: DatasetInfo, config: RunConfig, problems: Problems) -> list[AnnotatedRow]:
+def _read_rows(
+    name: str, info: DatasetInfo, split: Split, config: RunConfig, catalog: Catalog, problems: Problems
+) -> None:
     rows = read_dataset(
         name,
         info,
@@ -73,36 +108,37 @@ def _sampled_rows(name: str, info: DatasetInfo, config: RunConfig, problems: Pro
         action_token=config.method.action_token,
         problems=problems,
     )
+    for row in rows:
+        catalog.add(row, split=(row.split or "train") if split == "train" else split)
     for limit in (info.num_samples, config.data.max_samples):
-        if limit is not None and limit < len(rows):
-            kept = random.Random(f"{config.train.seed}:{name}").sample(range(len(rows)), limit)
-            rows = [rows[number] for number in sorted(kept)]
-    return rows
+        if limit is not None:
+            _sample(name, limit, config.train.seed, catalog)
 
 
-def _split(
-    rows: Sequence[AnnotatedRow], label_of: dict[str, int], names: dict[str, Split], config: RunConfig
-) -> dict[str, Split]:
-    """The split that the data set is named for, or that the row names, or that is cut from the training rows."""
-    split_of: dict[str, Split] = {
-        row.clip_id: (row.split or "train") if names[row.dataset] == "train" else names[row.dataset] for row in rows
-    }
-    sizes: tuple[tuple[Split, float], ...] = (("test", config.data.test_size), ("val", config.data.val_size))
-    for number, (split, size) in enumerate(sizes):
-        if not size:
-            continue
-        if split in split_of.values():
-            raise AnnotationError(
-                f"{split}_size = {size:g}, but there are rows whose split is {split}: keep one of both"
-            )
-        share = _share_of_all(size, rows, names)
-        members = [Member(r.clip_id, r.group, label_of[r.clip_id]) for r in rows if split_of[r.clip_id] == "train"]
-        cut = cut_split(members, share, seed=config.train.seed + number, name=f"{split}_size")
-        split_of.update(dict.fromkeys(cut, split))
-    return split_of
+def _sample(name: str, limit: int, seed: int, catalog: Catalog) -> None:
+    """Keeps `limit` rows of a data set, in their order: a seeded choice."""
+    ids = [number for (number,) in catalog.ask("SELECT id FROM clip WHERE dataset = ? ORDER BY id", name)]
+    if limit < len(ids):
+        kept = {ids[place] for place in random.Random(f"{seed}:{name}").sample(range(len(ids)), limit)}
+        catalog.change("DELETE FROM clip WHERE id = ?", ((number,) for number in ids if number not in kept))
+        for table in ("video", "conversation"):
+            catalog.ask(f"DELETE FROM {table} WHERE id NOT IN (SELECT {table} FROM clip)")
 
 
-def _share_of_all(size: float, rows: Sequence[AnnotatedRow], names: dict[str, Split]) -> float:
+def _count_by_unit(catalog: Catalog) -> Mapping[str, Counter[int]]:
+    """Training rows of each label, by the name of what stays together."""
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    found = catalog.ask(
+        "SELECT part.name, clip.label, COUNT(*) FROM clip JOIN part ON part.id = clip.unit "
+        "WHERE clip.split = 'train' GROUP BY 1, 2"
+    )
+    for name, label, number in found:
+        counts[name][label] = number
+    return counts
+
+
+def _share_of_all(size: float, catalog: Catalog, config: RunConfig) -> float:
     """`val_size: 0.1` is a tenth of the data sets' rows, whether or not a test split was cut before."""
-    total = sum(1 for row in rows if names[row.dataset] == "train")
+    names = config.data.dataset
+    total = catalog.number(f"SELECT COUNT(*) FROM clip WHERE dataset IN ({', '.join('?' * len(names))})", *names)
     return max(1, round(size * total)) if size < 1 else size

@@ -2,110 +2,99 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-import numpy as np
+from components.artifacts import SPLITS, Labels, Split
+from components.config import RunConfig
+from components.data_validation.catalog import Catalog
+from components.data_validation.distributions import distribution_of
+from components.data_validation.estimate import describe_tokens, estimate_needs
+from components.data_validation.findings import find_duplicates, find_leaks, find_near_duplicates
+from components.validation_report import ValidationReport
 
-from components.artifacts import SPLITS, Clip, Labels, QuarantinedClip, Split, first_path
-from components.data_validation.videos import CheckedVideo
-from components.validation_report import Distribution, Duplicate, Leak, ValidationReport
-
-_NUM_BINS = 24
-
-
-@dataclass(frozen=True)
-class CheckedClip:
-    """A usable row and what its video is like."""
-
-    clip: Clip
-    video: CheckedVideo
+_USED = "FROM video WHERE id IN (SELECT video FROM clip WHERE reason IS NULL)"
+_SECONDS = """
+SELECT MIN(COALESCE(clip.stop, num_frames / fps), num_frames / fps) - COALESCE(clip.start, 0)
+FROM clip JOIN video ON video.id = clip.video WHERE clip.reason IS NULL
+"""
 
 
 def build_report(
-    clips: Sequence[CheckedClip],
-    quarantined: Sequence[QuarantinedClip],
+    catalog: Catalog,
+    config: RunConfig,
     *,
     labels: Labels,
-    max_invalid_fraction: float,
     fingerprint: str,
+    tokens_missing: str | None,
     seconds_taken: float,
 ) -> ValidationReport:
-    """Everything that can be counted about usable and quarantined rows."""
-    videos = list({checked.clip.video: checked.video for checked in clips}.values())
-    bad_videos = {clip.video for clip in quarantined}
+    """Everything that can be counted about usable and quarantined rows.
+
+    `tokens_missing` says why tokens were not counted; null where they were.
+    """
+    data = config.data
+    duplicates = find_duplicates(catalog, labels, most=data.report_examples)
+    leaks = find_leaks(catalog, most=data.report_examples)
+    alike = find_near_duplicates(
+        catalog,
+        labels,
+        num_looks=data.near_duplicate_frames,
+        distance=data.near_duplicate_distance,
+        most=data.report_examples,
+    )
+    tokens = None if tokens_missing else describe_tokens(catalog, config)
     return ValidationReport(
         fingerprint=fingerprint,
-        datasets=dict(Counter([c.clip.dataset for c in clips] + [c.dataset for c in quarantined])),
+        datasets=_count(catalog, "SELECT dataset, COUNT(*) FROM clip GROUP BY 1 ORDER BY MIN(id)"),
         labels=labels,
-        num_rows=len(clips) + len(quarantined),
-        num_videos=len(videos) + len(bad_videos - {str(c.clip.video) for c in clips}),
-        num_quarantined=len(quarantined),
-        max_invalid_fraction=max_invalid_fraction,
-        num_clips={split: sum(c.clip.split == split for c in clips) for split in SPLITS},
-        num_groups={split: len({c.clip.group for c in clips if c.clip.split == split}) for split in SPLITS},
-        label_counts={split: _count_labels(clips, split, labels) for split in SPLITS},
-        quarantine_reasons=dict(Counter(clip.reason for clip in quarantined).most_common()),
-        duplicates=_find_duplicates(clips, labels),
-        leaks=_find_leaks(clips),
-        codecs=dict(Counter(video.info.codec for video in videos).most_common()),
-        sizes=dict(Counter(f"{video.info.width}x{video.info.height}" for video in videos).most_common()),
-        seconds=_distribution([video.num_frames / video.info.fps for video in videos]),
-        frames=_distribution([video.num_frames for video in videos]),
-        fps=_distribution([video.info.fps for video in videos]),
+        num_rows=catalog.number("SELECT COUNT(*) FROM clip"),
+        num_videos=catalog.number("SELECT COUNT(*) FROM video"),
+        num_quarantined=catalog.number("SELECT COUNT(*) FROM clip WHERE reason IS NOT NULL"),
+        max_invalid_fraction=data.max_invalid_fraction,
+        num_clips=_by_split(_count(catalog, "SELECT split, COUNT(*) FROM clip WHERE reason IS NULL GROUP BY 1")),
+        num_groups=_by_split(
+            _count(catalog, "SELECT split, COUNT(DISTINCT part) FROM clip WHERE reason IS NULL GROUP BY 1")
+        ),
+        label_counts=_count_labels(catalog, labels),
+        quarantine_reasons=_count(
+            catalog, "SELECT reason, COUNT(*) FROM clip WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, MIN(id)"
+        ),
+        num_duplicates=duplicates.number,
+        num_label_conflicts=duplicates.num_conflicts,
+        duplicates=duplicates.examples,
+        num_leaks=leaks.number,
+        leaks=leaks.examples,
+        num_near_duplicates=alike.number,
+        num_near_leaks=alike.num_leaks,
+        num_alike_in_groups=alike.num_in_groups,
+        num_uniform=alike.num_uniform,
+        near_duplicates=alike.examples if data.near_duplicate_frames else None,
+        codecs=_count(catalog, f"SELECT codec, COUNT(*) {_USED} GROUP BY 1 ORDER BY 2 DESC, 1"),
+        sizes=_count(catalog, f"SELECT width || 'x' || height, COUNT(*) {_USED} GROUP BY 1 ORDER BY 2 DESC, 1"),
+        seconds=distribution_of(catalog, _SECONDS),
+        frames=distribution_of(catalog, f"SELECT num_frames {_USED}"),
+        fps=distribution_of(catalog, f"SELECT fps {_USED}"),
+        megapixels=distribution_of(catalog, f"SELECT width * height / 1e6 {_USED}"),
+        tokens=tokens,
+        tokens_missing=tokens_missing,
+        estimate=estimate_needs(catalog, config, tokens) if tokens else None,
         seconds_taken=round(seconds_taken, 2),
     )
 
 
-def _count_labels(clips: Sequence[CheckedClip], split: Split, labels: Labels) -> tuple[int, ...]:
-    counts = Counter(checked.clip.label for checked in clips if checked.clip.split == split)
-    return tuple(counts[label] for label in range(labels.num_classes))
+def _count(catalog: Catalog, sql: str) -> dict[str, int]:
+    return dict(catalog.ask(sql))
 
 
-def _find_duplicates(clips: Sequence[CheckedClip], labels: Labels) -> tuple[Duplicate, ...]:
-    same: dict[tuple[str, float | None, float | None], list[Clip]] = defaultdict(list)
-    for checked in clips:
-        clip = checked.clip
-        same[checked.video.sha256, clip.start_seconds, clip.end_seconds].append(clip)
-    return tuple(
-        Duplicate(
-            clip_ids=tuple(clip.clip_id for clip in found),
-            videos=tuple(dict.fromkeys(first_path(clip.video) for clip in found)),
-            splits=tuple(split for split in SPLITS if any(clip.split == split for clip in found)),
-            label_names=tuple(dict.fromkeys(labels.label_names[clip.label] for clip in found)),
+def _by_split(counts: Mapping[str, int]) -> dict[Split, int]:
+    return {split: counts.get(split, 0) for split in SPLITS}
+
+
+def _count_labels(catalog: Catalog, labels: Labels) -> dict[Split, tuple[int, ...]]:
+    counts = {
+        (split, label): number
+        for split, label, number in catalog.ask(
+            "SELECT split, label, COUNT(*) FROM clip WHERE reason IS NULL GROUP BY 1, 2"
         )
-        for found in same.values()
-        if len(found) > 1
-    )
-
-
-def _find_leaks(clips: Sequence[CheckedClip]) -> tuple[Leak, ...]:
-    by_content: dict[str, list[Clip]] = defaultdict(list)
-    by_group: dict[str, list[Clip]] = defaultdict(list)
-    for checked in clips:
-        by_content[checked.video.sha256].append(checked.clip)
-        by_group[checked.clip.group].append(checked.clip)
-    contents = [("content", first_path(found[0].video), found) for found in by_content.values()]
-    groups = [("group", name, found) for name, found in by_group.items()]
-    return tuple(
-        Leak(
-            kind="content" if kind == "content" else "group", name=name, num_clips=dict(Counter(c.split for c in found))
-        )
-        for kind, name, found in contents + groups
-        if len({clip.split for clip in found}) > 1
-    )
-
-
-def _distribution(values: Sequence[float]) -> Distribution | None:
-    if not values:
-        return None
-    counts, edges = np.histogram(values, bins=_NUM_BINS)
-    return Distribution(
-        minimum=min(values),
-        median=statistics.median(values),
-        maximum=max(values),
-        edges=tuple(float(edge) for edge in edges),
-        counts=tuple(int(count) for count in counts),
-    )
+    }
+    return {split: tuple(counts.get((split, label), 0) for label in range(labels.num_classes)) for split in SPLITS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,42 +13,32 @@ _TRIES = 20
 
 
 @dataclass(frozen=True)
-class Member:
-    """What a cut needs to know of a row."""
-
-    clip_id: str
-    group: str
-    label: int
-
-
-@dataclass(frozen=True)
 class _Taken:
     groups: list[str]
     distance: float
     """Rows that are missing or too many, over the classes and in all."""
 
 
-def cut_split(members: Sequence[Member], size: float, *, seed: int, name: str) -> frozenset[str]:
-    """Chooses whole groups of about `size` rows (a share below 1, else a number); returns their clip ids.
+def cut_split(counts: Mapping[str, Counter[int]], size: float, *, seed: int, name: str) -> frozenset[str]:
+    """Chooses whole groups of about `size` rows (a share below 1, else a number).
 
-    Every class is cut by the same share, as far as groups allow, and keeps at least one group outside.
+    `counts` are the rows of each label, by group. Every class is cut by the same share, as far as groups allow, and
+    keeps at least one group outside.
 
     Raises:
         AnnotationError: no group can be chosen, or `size` asks for all rows.
     """
-    share = size if size < 1 else size / max(len(members), 1)
+    num_rows = sum(group.total() for group in counts.values())
+    share = size if size < 1 else size / max(num_rows, 1)
     if share >= 1:
-        raise AnnotationError(f"{name} = {size:g} leaves no training row: there are {len(members)} rows to cut from")
-    groups: dict[str, list[Member]] = defaultdict(list)
-    for member in members:
-        groups[member.group].append(member)
-    chosen = _choose_groups({group: Counter(m.label for m in rows) for group, rows in groups.items()}, share, seed)
+        raise AnnotationError(f"{name} = {size:g} leaves no training row: there are {num_rows} rows to cut from")
+    chosen = _choose_groups(counts, share, seed)
     if not chosen:
         raise AnnotationError(
-            f"{name} = {size:g}: no group of the {len(groups)} can be spared, because each class must keep one in the "
+            f"{name} = {size:g}: no group of the {len(counts)} can be spared, because each class must keep one in the "
             "training split: give rows a finer group, add data, or leave the split out"
         )
-    return frozenset(member.clip_id for group in chosen for member in groups[group])
+    return frozenset(chosen)
 
 
 def _choose_groups(counts: Mapping[str, Counter[int]], share: float, seed: int) -> list[str]:

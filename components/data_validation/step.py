@@ -15,10 +15,11 @@ from components.data_validation.validate import validate_data
 from components.step_records import recorded_step
 
 
-def run_step(parameters: Mapping[str, Any], *, run_config: str, validated: str, report: str) -> None:
+def run_step(parameters: Mapping[str, Any], *, run_config: str, validated: str, report: str) -> dict[str, float]:
     """Resolves the settings among `parameters` (its `overrides` win), validates, and copies the report's page.
 
-    `run_config` and `report` are files, `validated` is a folder; all three are written.
+    `run_config` and `report` are files, `validated` is a folder; all three are written. Returns the numbers by which
+    runs are compared.
 
     Raises:
         ConfigError: a setting cannot be used, or asks for what training does not do.
@@ -40,6 +41,7 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str, validated: str, 
                 "or give rows split: test"
             )
         outcome.result = result.summary
+    return result.headline()
 
 
 def _copy_report(written: Path, target: Path) -> None:

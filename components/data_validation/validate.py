@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from components.annotations import AnnotatedRow
 from components.artifacts import (
     ANNOTATIONS_FILE,
     LABELS_FILE,
@@ -17,23 +16,29 @@ from components.artifacts import (
     REPORT_JSON,
     Clip,
     Labels,
-    QuarantinedClip,
-    first_path,
     writable_folder,
     write_lines,
 )
-from components.config import RunConfig, VideoConfig
+from components.config import RunConfig
+from components.cutoff import explain_too_long
+from components.data_validation.catalog import Catalog
 from components.data_validation.labels import check_every_class_is_trained
+from components.data_validation.missing import explain_missing_folder, find_missing
 from components.data_validation.page import write_page
-from components.data_validation.read import Annotations, read_annotations
-from components.data_validation.report import CheckedClip, build_report
-from components.data_validation.videos import CheckedVideo, Video, check_videos
+from components.data_validation.read import keep_same_content_together, read_annotations
+from components.data_validation.report import build_report
+from components.data_validation.spans import check_spans
+from components.data_validation.token_worker import PRELOAD
+from components.data_validation.tokens import note_tokens
+from components.data_validation.verdict import check_findings
+from components.data_validation.videos import check_videos, choose_thumbnails
 from components.model_path import check_model_path
-from components.quarantine import check_invalid_fraction, count_reasons
+from components.quarantine import check_invalid_counts, name_reasons
 from components.validation_report import ValidationReport
-from components.video import VideoError, sample_indices
 
 log = logging.getLogger(__name__)
+_MOST_THUMBNAILS = 400
+_MOST_NAMED = 10
 
 
 def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
@@ -43,8 +48,10 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
     JSON and HTML to `output_dir`. The report is there even when the data are refused.
 
     Raises:
-        AnnotationError: rows cannot be used, or a class has no usable training row.
+        AnnotationError: rows cannot be used, a class has no usable training row, or leaks or duplicates were found
+            that a setting makes an error.
         UnusableVideosError: too many videos cannot be used.
+        TooLongError: rows have more tokens than `cutoff_len`.
         FileNotFoundError: the base model does not exist.
         OSError: `output_dir` cannot be written.
     """
@@ -52,112 +59,109 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
     writable_folder(output_dir)
     if config.model.model_name_or_path is not None:
         check_model_path(config.model.model_name_or_path)  # no step can do without it: say so before decoding starts
-    annotations = read_annotations(config)
-    videos = check_videos(
-        [row.video for row in annotations.rows],
-        timeout_seconds=config.data.video_timeout_seconds,
-        num_workers=config.data.preprocessing_num_workers,
-    )
-    clips, quarantined = _sort_out(annotations, videos, config.video)
-    report = build_report(
-        clips,
-        quarantined,
-        labels=annotations.labels,
-        max_invalid_fraction=config.data.max_invalid_fraction,
-        fingerprint=_fingerprint(clips, quarantined, annotations.labels),
-        seconds_taken=time.monotonic() - start,
-    )
-    _write(output_dir, [checked.clip for checked in clips], quarantined, report)
-    _log_summary(report, quarantined, output_dir)
-    check_invalid_fraction(
-        quarantined,
-        num_rows=report.num_rows,
-        max_invalid_fraction=report.max_invalid_fraction,
-        listed_in=str(output_dir / QUARANTINE_FILE),
-    )
-    check_every_class_is_trained(report.labels, [c.clip.label for c in clips if c.clip.split == "train"])
+    with Catalog() as catalog:
+        labels = read_annotations(config, catalog)
+        find_missing(catalog)
+        wrong_folder = explain_missing_folder(catalog, config.data)
+        tokens_missing: str | None = "no video was looked at"
+        if wrong_folder is None:
+            _look_at_videos(catalog, config)
+            tokens_missing = _count_tokens(catalog, config)
+        fingerprint = _write_rows(catalog, labels, output_dir)
+        report = build_report(
+            catalog,
+            config,
+            labels=labels,
+            fingerprint=fingerprint,
+            tokens_missing=tokens_missing,
+            seconds_taken=time.monotonic() - start,
+        )
+        report.write(output_dir / REPORT_JSON)
+        write_page(report, catalog, output_dir / REPORT_HTML)
+        _log_summary(report, output_dir)
+        if wrong_folder is not None:
+            raise wrong_folder
+        _refuse(report, catalog, config, output_dir)
     return report
 
 
-def _sort_out(
-    annotations: Annotations, videos: Mapping[Video, CheckedVideo | VideoError], video_config: VideoConfig
-) -> tuple[list[CheckedClip], list[QuarantinedClip]]:
-    clips, quarantined = [], []
-    for row in annotations.rows:
-        try:
-            clips.append(_check_clip(row, annotations, videos[row.video], video_config))
-        except VideoError as error:
-            quarantined.append(_quarantine(row, annotations, error))
-    return clips, quarantined
-
-
-def _check_clip(
-    row: AnnotatedRow, annotations: Annotations, checked: CheckedVideo | VideoError, video_config: VideoConfig
-) -> CheckedClip:
-    if isinstance(checked, VideoError):
-        raise checked
-    sample_indices(
-        checked.num_frames,
-        checked.info.fps,
-        video_config,
-        start_seconds=row.start_seconds,
-        end_seconds=row.end_seconds,
+def _look_at_videos(catalog: Catalog, config: RunConfig) -> None:
+    data = config.data
+    choose_thumbnails(catalog, per_class=data.report_thumbnails, at_most=_MOST_THUMBNAILS)
+    check_videos(
+        catalog,
+        images_fps=config.video.video_fps,
+        num_looks=data.near_duplicate_frames,
+        timeout_seconds=data.video_timeout_seconds,
+        num_workers=data.preprocessing_num_workers,
+        preload=PRELOAD if config.model.model_name_or_path else (),
     )
-    clip = Clip(
-        clip_id=row.clip_id,
-        dataset=row.dataset,
-        row=row.row,
-        video=row.video,
-        messages=row.messages,
-        label=annotations.label_of[row.clip_id],
-        split=annotations.split_of[row.clip_id],
-        group=row.group,
-        start_seconds=row.start_seconds,
-        end_seconds=row.end_seconds,
-        num_frames=checked.num_frames,
-        content_hash=checked.content_hash,
-    )
-    return CheckedClip(clip, checked)
+    keep_same_content_together(catalog, config)
+    check_spans(catalog, config.video)
 
 
-def _quarantine(row: AnnotatedRow, annotations: Annotations, error: VideoError) -> QuarantinedClip:
-    return QuarantinedClip(
-        clip_id=row.clip_id,
-        dataset=row.dataset,
-        row=row.row,
-        video=first_path(row.video),
-        split=annotations.split_of[row.clip_id],
-        label=annotations.label_of[row.clip_id],
-        reason=error.reason,
-        detail=error.detail,
-    )
+def _count_tokens(catalog: Catalog, config: RunConfig) -> str | None:
+    """Counts where there is a model; returns why not."""
+    if config.model.model_name_or_path is None:
+        return "model_name_or_path is not set"
+    if not catalog.number("SELECT COUNT(*) FROM clip WHERE reason IS NULL"):
+        return "no clip can be used"
+    try:
+        note_tokens(catalog, config)
+    except OSError as error:
+        if Path(config.model.model_name_or_path).exists():
+            raise
+        # A model of the hub that cannot be reached: preparation may run where it can be.
+        log.warning("tokens are not counted: %s", error)
+        return f"{config.model.model_name_or_path} cannot be read here: {str(error).splitlines()[0]}"
+    return None
 
 
-def _fingerprint(clips: Sequence[CheckedClip], quarantined: Sequence[QuarantinedClip], labels: Labels) -> str:
+def _write_rows(catalog: Catalog, labels: Labels, output_dir: Path) -> str:
+    """Writes annotations, quarantine list and labels; returns a hash of all of them."""
     digest = hashlib.sha256(labels.model_dump_json().encode())
-    for checked in clips:
-        digest.update(checked.clip.model_dump_json().encode())
-        digest.update(checked.video.sha256.encode())
-    for clip in quarantined:
+
+    def hashed_clips() -> Iterator[Clip]:
+        for row in catalog.usable():
+            clip = row.clip()
+            digest.update(clip.model_dump_json().encode())
+            yield clip
+
+    write_lines(output_dir / ANNOTATIONS_FILE, hashed_clips())
+    write_lines(output_dir / QUARANTINE_FILE, catalog.quarantined())
+    labels.write(output_dir / LABELS_FILE)
+    for clip in catalog.quarantined():
         digest.update(clip.clip_id.encode())
     return digest.hexdigest()
 
 
-def _write(
-    output_dir: Path, clips: Sequence[Clip], quarantined: Sequence[QuarantinedClip], report: ValidationReport
-) -> None:
-    write_lines(output_dir / ANNOTATIONS_FILE, clips)
-    write_lines(output_dir / QUARANTINE_FILE, quarantined)
-    report.labels.write(output_dir / LABELS_FILE)
-    report.write(output_dir / REPORT_JSON)
-    write_page(report, quarantined, output_dir / REPORT_HTML)
+def _refuse(report: ValidationReport, catalog: Catalog, config: RunConfig, output_dir: Path) -> None:
+    """Raises what is wrong with data that were looked at."""
+    check_invalid_counts(
+        report.quarantine_reasons,
+        examples=list(catalog.quarantined(_MOST_NAMED)),
+        num_rows=report.num_rows,
+        max_invalid_fraction=report.max_invalid_fraction,
+        listed_in=str(output_dir / QUARANTINE_FILE),
+    )
+    check_every_class_is_trained(
+        report.labels, (label for label, count in enumerate(report.label_counts["train"]) if count)
+    )
+    check_findings(report, config.data, page=output_dir / REPORT_HTML)
+    tokens = report.tokens
+    if tokens and tokens.num_too_long:
+        named = [(row.clip_id.rpartition(":"), row.num_tokens) for row in tokens.too_long]
+        raise explain_too_long(
+            [(dataset, int(row), count) for (dataset, _, row), count in named],
+            num_too_long=tokens.num_too_long,
+            num_rows=report.num_rows - report.num_quarantined,
+            longest=int(tokens.distribution.maximum),
+            cutoff_len=tokens.cutoff_len,
+        )
 
 
-def _log_summary(report: ValidationReport, quarantined: Sequence[QuarantinedClip], output_dir: Path) -> None:
+def _log_summary(report: ValidationReport, output_dir: Path) -> None:
     splits = ", ".join(f"{split} {number}" for split, number in report.num_clips.items())
     log.info("%d rows of %d videos: %s; report: %s", report.num_rows, report.num_videos, splits, output_dir)
-    if quarantined:
-        log.warning("%d rows in quarantine: %s", len(quarantined), count_reasons(quarantined))
-    for leak in report.leaks:
-        where = ", ".join(f"{number} in {split}" for split, number in leak.num_clips.items())
-        log.warning("leak: the same %s in several splits: %s (%s)", leak.kind, leak.name, where)
+    if report.num_quarantined:
+        log.warning("%d rows in quarantine: %s", report.num_quarantined, name_reasons(report.quarantine_reasons))

@@ -25,6 +25,7 @@ from components.artifacts import (
     writable_folder,
 )
 from components.config import RunConfig
+from components.cutoff import TooLongError
 from components.preprocessing.clip_worker import (
     PRELOAD,
     Job,
@@ -45,10 +46,6 @@ from components.video_workers import run_in_workers
 
 log = logging.getLogger(__name__)
 _MOST_NAMED = 20
-
-
-class TooLongError(ValueError):
-    """Rows that do not fit `cutoff_len`; the message names them and both numbers."""
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def _sound_rows(
     with TemporaryDirectory() as folder:
         (Path(folder) / "annotations.json").write_text(json.dumps(list(rows)), encoding="utf-8")
         info = DatasetInfo.model_validate({"file_name": "annotations.json", **entry})
-        read = read_dataset(
+        sound = read_dataset(
             reading.name,
             info,
             dataset_dir=folder,
@@ -126,7 +126,7 @@ def _sound_rows(
             action_token=action_token,
             problems=reading.problems,
         )
-    return [rows[row.row] for row in read]
+        return [rows[row.row] for row in sound]
 
 
 def _askable(rows: Sequence[Mapping[str, Any]], info: DatasetInfo, reading: Reading) -> list[Mapping[str, Any]]:

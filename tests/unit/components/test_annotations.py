@@ -12,7 +12,9 @@ from tests.data_sets import QUESTION, DataSet, sharegpt_row
 def read(data_set: DataSet, *, token: str = "<ACTION>", media_dir: str | None = None) -> list[AnnotatedRow]:
     folder, problems = str(data_set.folder), Problems()
     info = read_dataset_info("actions", folder)
-    rows = read_dataset("actions", info, dataset_dir=folder, media_dir=media_dir, action_token=token, problems=problems)
+    rows = list(
+        read_dataset("actions", info, dataset_dir=folder, media_dir=media_dir, action_token=token, problems=problems)
+    )
     problems.raise_if_any()
     return rows
 

@@ -6,6 +6,7 @@ import pytest
 
 from components.annotations import AnnotatedRow, AnnotationError, Problems
 from components.artifacts import Labels
+from components.data_validation.catalog import Catalog
 from components.data_validation.labels import check_every_class_is_trained, resolve_labels
 from components.dataset_registry import DatasetInfo
 
@@ -30,15 +31,18 @@ def resolve(
         for row, value in enumerate(values)
     ]
     problems = Problems()
-    labels, label_of = resolve_labels(
-        rows,
-        infos or {"a": DatasetInfo(file_name="a.json")},
-        dataset_dir=str(folder),
-        num_action_classes=number,
-        problems=problems,
-    )
-    problems.raise_if_any()
-    return labels, [label_of[row.clip_id] for row in rows]
+    with Catalog() as catalog:
+        for row in rows:
+            catalog.add(row, split="train")
+        labels = resolve_labels(
+            catalog,
+            infos or {"a": DatasetInfo(file_name="a.json")},
+            dataset_dir=str(folder),
+            num_action_classes=number,
+            problems=problems,
+        )
+        problems.raise_if_any()
+        return labels, [label for (label,) in catalog.ask("SELECT label FROM clip ORDER BY id")]
 
 
 def write_labels(path: Path, *names: str) -> None:

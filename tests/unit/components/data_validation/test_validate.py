@@ -8,6 +8,8 @@ from PIL import Image
 
 from components.annotations import AnnotationError
 from components.artifacts import Clip, Labels, QuarantinedClip, read_lines
+from components.config import RunConfig
+from components.data_validation.catalog import Catalog
 from components.data_validation.read import read_annotations
 from components.data_validation.validate import validate_data
 from components.quarantine import UnusableVideosError
@@ -103,8 +105,14 @@ def test_a_video_that_takes_too_long(action_data: DataSet, tmp_path: Path) -> No
 def test_duplicates_and_leaks_are_reported(action_data: DataSet, tmp_path: Path) -> None:
     (action_data.folder / "copy.mp4").write_bytes((action_data.folder / "1.mp4").read_bytes())
     held_out = [sharegpt_row("copy.mp4", "walk", group="p9"), sharegpt_row("2.mp4", "walk", group="person 1")]
-    config = action_data.add("held_out", held_out).config(test_dataset="held_out")
-    report = validate_data(config, tmp_path / "out")
+    action_data.add("held_out", held_out)
+    with pytest.raises(AnnotationError) as caught:
+        validate_data(action_data.config(test_dataset="held_out"), tmp_path / "refused")
+    assert "3 leaks: the same video content or group stands in several splits" in str(caught.value)
+    assert "the same group person 1: 3 in train, 1 in test" in str(caught.value)
+    assert "set on_leaks: warn to go on" in str(caught.value)
+    assert ValidationReport.read(tmp_path / "refused" / "report.json").num_leaks == 3
+    report = validate_data(action_data.config(test_dataset="held_out", on_leaks="warn"), tmp_path / "out")
     assert [(leak.kind, leak.num_clips) for leak in report.leaks] == [
         ("content", {"train": 1, "test": 1}),
         ("content", {"train": 1, "test": 1}),
@@ -140,28 +148,34 @@ def test_an_output_folder_that_cannot_be_written(action_data: DataSet, tmp_path:
         validate_data(action_data.config(), tmp_path / "file" / "out")
 
 
+def splits(config: RunConfig) -> dict[str, str]:
+    with Catalog() as catalog:
+        read_annotations(config, catalog)
+        return {row.clip_id: row.split for row in catalog.usable()}
+
+
 def test_splits_come_from_data_sets_rows_and_sizes(action_data: DataSet) -> None:
     rows = [sharegpt_row("0.mp4", "run", group=f"q{n}", split="test" if n < 2 else None) for n in range(8)]
     rows += [sharegpt_row("1.mp4", name, group="r") for name in ("sit", "walk")]
     action_data.add("more", rows)
     config = action_data.config(dataset="actions,more", val_size=4)
-    split_of = read_annotations(config).split_of
+    split_of = splits(config)
     assert [split_of[f"more:{row}"] for row in range(2)] == ["test", "test"]
     assert sum(split == "val" for split in split_of.values()) in (3, 4, 5)
     with pytest.raises(AnnotationError, match="test_size = 3, but there are rows whose split is test"):
-        read_annotations(action_data.config(dataset="actions,more", test_size=3))
+        splits(action_data.config(dataset="actions,more", test_size=3))
     with pytest.raises(AnnotationError, match="data set actions is named for train and for test"):
-        read_annotations(action_data.config(test_dataset="actions"))
+        splits(action_data.config(test_dataset="actions"))
     with pytest.raises(AnnotationError, match="dataset is not set"):
-        read_annotations(action_data.config(dataset=""))
+        splits(action_data.config(dataset=""))
 
 
 def test_max_samples_is_a_seeded_choice_of_each_data_set(action_data: DataSet) -> None:
-    chosen = [row.row for row in read_annotations(action_data.config(max_samples=9)).rows]
+    chosen = list(splits(action_data.config(max_samples=9)))
     assert len(chosen) == 9
-    assert chosen == sorted(chosen)
-    assert chosen == [row.row for row in read_annotations(action_data.config(max_samples=9)).rows]
-    assert chosen != [row.row for row in read_annotations(action_data.config(max_samples=9, seed=1)).rows]
+    assert chosen == sorted(chosen, key=lambda clip_id: int(clip_id.partition(":")[2]))
+    assert chosen == list(splits(action_data.config(max_samples=9)))
+    assert chosen != list(splits(action_data.config(max_samples=9, seed=1)))
 
 
 def test_a_missing_base_model_is_named_before_anything_is_decoded(action_data: DataSet, tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_prepared_clips_are_reused_and_damage_is_noticed(
 
 
 def test_rows_that_do_not_fit_are_named(action_data: DataSet, tmp_path: Path, settings: dict[str, Any]) -> None:
+    validate_data(action_data.config(**settings), tmp_path / "validated")
     with pytest.raises(TooLongError) as caught:
         prepare(action_data, tmp_path, **settings, cutoff_len=5)
     message = str(caught.value)

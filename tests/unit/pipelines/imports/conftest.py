@@ -3,15 +3,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from components.artifacts import Labels
 from components.config import from_flat
-from components.data_validation.read import Annotations, read_annotations
+from components.data_validation.catalog import Catalog, CatalogRow
+from components.data_validation.read import read_annotations
 from pipelines.imports.importing import ImportRequest, ImportResult, import_dataset
 
 _KEYS = {"train": "dataset", "val": "eval_dataset", "test": "test_dataset"}
+
+
+class Annotations(NamedTuple):
+    labels: Labels
+    rows: list[CatalogRow]
 
 
 class Importer:
@@ -35,7 +42,10 @@ class Importer:
     def read(self, **settings: Any) -> Annotations:
         assert self.result is not None
         named = {_KEYS.get(name.rpartition("_")[2], "dataset"): name for name in self.result.rows}
-        return read_annotations(from_flat({**named, "dataset_dir": str(self.dataset_dir), **settings}))
+        with Catalog() as catalog:
+            config = from_flat({**named, "dataset_dir": str(self.dataset_dir), **settings})
+            labels = read_annotations(config, catalog)
+            return Annotations(labels, list(catalog.usable()))
 
     def rows(self, file: str = "annotations.json") -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads((self.dataset_dir / "mine" / file).read_text(encoding="utf-8"))

@@ -16,8 +16,8 @@ def by_video(annotations):
     names = annotations.labels.label_names
     return {
         Path(row.video if isinstance(row.video, str) else row.video[0]).name: (
-            names[annotations.label_of[row.clip_id]],
-            annotations.split_of[row.clip_id],
+            names[row.label],
+            row.split,
             row.group,
             row.start_seconds,
             row.end_seconds,
@@ -283,7 +283,7 @@ def test_segments_in_cells(importer, videos):
     annotations = importer("segments", *tables, videos=str(root))
     names = annotations.labels.label_names
     first = [row for row in annotations.rows if row.group == "Subject 1"]
-    assert [(names[annotations.label_of[row.clip_id]], row.start_seconds, row.end_seconds) for row in first] == [
+    assert [(names[row.label], row.start_seconds, row.end_seconds) for row in first] == [
         ("Falling (SW)", 3.4, 6.0),
         ("Sitting", 0.0, 3.4),
         ("Sitting", 9.2, 10.0),
