@@ -81,6 +81,8 @@ class VideoConfig(Section):
     """Fewest pixels per frame; smaller frames are scaled up, keeping their aspect."""
     video_frame_candidates: int = Field(1, ge=1)
     """Frames of training clips stored around each sampled moment, for `augment_temporal_jitter`."""
+    video_backend: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
+    """What decodes videos, where it gives the right frames; PyAV elsewhere. `auto` is what is fastest: PyAV."""
 
     @model_validator(mode="after")
     def _ordered_pixels(self) -> Self:

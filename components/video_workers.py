@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from components.video_decoders import VideoError
+from components.video_files import VideoError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")

@@ -90,8 +90,8 @@ def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
 
 
 def _prepare(clip: Clip, loaded: ClipFrames, processor: ClipProcessor) -> Prepared | VideoError:
-    if loaded.total_frames != clip.num_frames:
-        return VideoError("wrong_count", f"{loaded.total_frames} frames, but {clip.num_frames} when it was validated")
+    if loaded.video_frames not in (None, clip.num_frames):
+        return VideoError("wrong_count", f"{loaded.video_frames} frames, but {clip.num_frames} when it was validated")
     input_ids, mm_token_type_ids = processor.tokenize(
         clip.messages,
         frames=loaded.frames,
