@@ -4,15 +4,15 @@
 
 `--data` has `actions/` and `clips/`, each with an INDEX.csv, as the tests' real data have.
 
-- limit: the fastest way to decode all frames with `ffmpeg -an -i FILE -f null -` on all cores, of two: one process of one
-  thread per core over the list of files, or one process with all threads at a time.
+- limit: the fastest way to decode all frames with `ffmpeg -an -i FILE -f null -` on all cores, of two: one process of
+  one thread per core over the list of files, or one process with all threads at a time.
 - ours: the preparation step, from validated annotations to finished shards and index, start of its processes included.
 - users' loop: PyAV, every frame, one thread, the sampled ones to PIL and resized; what a run pays in every epoch.
 
 Source frames covered per second: frames of all videos over seconds. Sampling is the default: two frames a second.
-Limit and ours alternate; medians. 720p: the real files of that size, and real clips of 360 rows and more that x264 encodes
-up to 1280x720 (crf 23, medium), every other one with a keyframe every 24 frames instead of 250. Files are repeated under
-other names, so that a run takes long enough to be timed. The last line is one JSON object.
+Limit and ours alternate; medians. 720p: the real files of that size, and real clips of 360 rows and more that x264
+encodes up to 1280x720 (crf 23, medium), every other one with a keyframe every 24 frames instead of 250. Files are
+repeated under other names, so that a run takes long enough to be timed. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ def annotate(videos: Sequence[Path], work: Path, num_copies: int) -> tuple[RunCo
         for number, path in enumerate(copies)
     ]
     (folder / "rows.json").write_text(json.dumps(rows))
-    (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
+    (folder / "dataset_info.json").write_text(
+        json.dumps({"rows": {"file_name": "rows.json", "formatting": "sharegpt"}})
+    )
     config = from_flat({"dataset": "rows", "dataset_dir": str(folder), "model_name_or_path": str(MODEL)})
     if not (work / "validated" / "annotations.jsonl").exists():
         validate_data(config, work / "validated")
@@ -242,7 +244,8 @@ def print_formats(data: Path) -> None:
             per_frame
         )
     print(
-        "| codec | container | pixels | verdict | backend | files | ms per source frame (median) |\n|---|---|---|---|---|---|---|"
+        "| codec | container | pixels | verdict | backend | files | ms per source frame (median) |\n"
+        "|---|---|---|---|---|---|---|"
     )
     for key, times in sorted(rows.items()):
         print(f"| {' | '.join(key)} | {len(times)} | {f'{statistics.median(times):.2f}' if key[4] != '-' else '-'} |")

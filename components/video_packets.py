@@ -143,7 +143,7 @@ def _is_behind(packet: Any, pts: int, *, starts: bool) -> bool:
 class _StartFinder:
     """Tells whether decoding can begin with a keyframe's packet.
 
-    For H.264 and HEVC that is more than FFmpeg's flag: behind a recovery point, which has it, pictures need earlier ones.
+    For H.264 and HEVC that is more than FFmpeg's flag: recovery points have it, and need pictures before them.
     """
 
     def __init__(self, context: Any) -> None:
