@@ -5,7 +5,7 @@ Imports no torch, so that a worker process which only looks at videos starts fas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ from components.video_sampling import Timeline
 Frames = NDArray[np.uint8]
 """(num_frames, height, width, 3), RGB."""
 Resize = Callable[[Frames], Frames]
+Look = Callable[[int, Frames], None]
+"""Is shown single frames on the way: their number in the video, and (height, width, 3)."""
 
 CHUNK = 16
 """Frames that are held at full size at once, at most."""
@@ -216,14 +218,16 @@ def probe_video(path: Path) -> VideoInfo:
         return describe(path, container, stream, first, num_frames)
 
 
-def count_frames(path: Path, info: VideoInfo) -> int:
-    """Decodes the whole video and counts.
+def count_frames(path: Path, info: VideoInfo, *, look_at: Collection[int] = (), look: Look | None = None) -> int:
+    """Decodes the whole video and counts; shows the frames numbered `look_at` to `look`.
 
     Raises:
         VideoError: decoding fails somewhere, or ends before the header says.
     """
-    count, end_seconds = 0, 0.0
+    count, end_seconds, converter = 0, 0.0, VideoReformatter()
     for frame in decode_frames(path):
+        if look is not None and count in look_at:
+            look(count, to_rgb(frame, converter))
         count += 1
         end_seconds = max(end_seconds, (frame.time or 0.0) + 1 / info.fps)
     if count == 0:
