@@ -73,7 +73,7 @@ def decode_places(
         LookupError: PyAV does not find them by their times.
         VideoError: decoding fails.
     """
-    if is_allowed(backend, reader.info):
+    if is_allowed(backend, reader.info) and not packets.has_recovery_points:  # others seek to them
         read = _read_with_decord if backend == "decord" else _read_with_torchcodec
         try:
             return Decoded(_read_in_chunks(read(reader, packets), places, resize), packets.num_frames, backend)

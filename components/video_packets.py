@@ -32,6 +32,8 @@ class Packets:
     """False for what is decoded but not shown: an edit list hides it."""
     starts: list[int] = field(default_factory=list)
     """Places of packets that need none before them, and behind which none needs one before them."""
+    has_recovery_points: bool = False
+    """Whether packets are marked as keyframes that need packets before them."""
     cut_off: bool = False
     """Whether the file's end cuts a packet."""
 
@@ -88,6 +90,7 @@ def read_packets(container: Any, stream: Any, start: float | None = None, end: f
         found.pts.append(packet.pts)
         found.dts.append(packet.dts)
         found.shown.append(not packet.is_discard)
+        found.has_recovery_points |= packet.is_keyframe and not starts
         found.cut_off |= packet.is_corrupt
     return found
 
