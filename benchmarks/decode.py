@@ -4,8 +4,9 @@
 
 `--data` has `actions/` and `clips/`, each with an INDEX.csv, as the tests' real data have.
 
-- limit: the fastest way to decode all frames with `ffmpeg -an -i FILE -f null -` on all cores, of two: one process of
-  one thread per core over the list of files, or one process with all threads at a time.
+- limit: the fastest way to decode all frames with `ffmpeg -an -i FILE -f null -` on all cores, of three: a process of
+  one thread per file, as many at once as cores; a process with all threads per file; a process of one thread per core,
+  each with its part of the files one behind the other (concat), which starts no process per file.
 - ours: the preparation step, from validated annotations to finished shards and index, start of its processes included.
 - users' loop: PyAV, every frame, one thread, the sampled ones to PIL and resized; what a run pays in every epoch.
 
@@ -40,8 +41,8 @@ from components.video_workers import available_cores
 
 MODEL = Path(__file__).parent.parent / "models" / "tiny-qwen2-vl"
 UPSCALED = ("-vf", "scale=1280:720", "-c:v", "libx264", "-preset", "medium", "-crf", "23", "-pix_fmt", "yuv420p")
-COPIES = {"240p": 4, "720p": 4}
-USERS_CLIPS = {"240p": 60, "720p": 8}
+COPIES = {"240p": 2, "720p": 2}
+USERS_CLIPS = {"240p": 40, "720p": 6}
 
 
 def main() -> None:
@@ -99,7 +100,7 @@ def measure_preparation(part: str, videos: Sequence[Path], work: Path, rounds: i
     clips = read_lines(work / "validated" / "annotations.jsonl", Clip)
     frames = sum(clip.num_frames for clip in clips)
     print(f"{part}: {len(clips)} clips, {frames} frames, {available_cores()} cores", flush=True)
-    ways = {"processes": decode_by_processes, "threads": decode_by_threads}
+    ways = {"processes": decode_by_processes, "threads": decode_by_threads, "joined": decode_joined}
     limits: dict[str, list[float]] = {name: [timed(way, copies)] for name, way in ways.items()}
     fastest = min(limits, key=lambda name: limits[name][0])
     ours = []
@@ -169,13 +170,27 @@ def prepare(config: RunConfig, work: Path, number: int) -> None:
 def decode_by_processes(videos: Sequence[Path]) -> None:
     """As many ffmpeg processes as cores, one thread each."""
     names = "\0".join(str(video) for video in videos)
-    command = ["xargs", "-0", "-n", "1", "-P", str(available_cores()), "-I", "{}", *ffmpeg("{}", threads="1")]
+    command = ["xargs", "-0", "-P", str(available_cores()), "-I", "{}", *ffmpeg("{}", threads="1")]
     subprocess.run(command, input=names.encode(), check=True)
 
 
 def decode_by_threads(videos: Sequence[Path]) -> None:
     for video in videos:
         subprocess.run(ffmpeg(str(video), threads="0"), check=True)
+
+
+def decode_joined(videos: Sequence[Path]) -> None:
+    """One ffmpeg process of one thread per core, each with its part of the files one behind the other: started once."""
+    cores = available_cores()
+    with tempfile.TemporaryDirectory() as folder:
+        running = []
+        for core in range(cores):
+            parts = Path(folder) / f"{core}.txt"
+            parts.write_text("".join(f"file '{video}'\n" for video in videos[core::cores]))
+            reading = ["-threads", "1", "-an", "-f", "concat", "-safe", "0", "-i", str(parts)]
+            running.append(subprocess.Popen(["ffmpeg", "-v", "quiet", "-nostdin", *reading, "-f", "null", "-"]))
+        if any(process.wait() for process in running):
+            raise RuntimeError("ffmpeg cannot read the files one behind the other")
 
 
 def ffmpeg(path: str, *, threads: str) -> list[str]:

@@ -105,7 +105,7 @@ def describe(path: Path, container: Any, stream: Any, first: Any, num_frames: in
     height, width = (first.width, first.height) if first.rotation % 180 else (first.height, first.width)
     return VideoInfo(
         container=container.format.name,
-        codec=stream.codec_context.name,
+        codec=stream.codec_context.codec.canonical_name,
         pixel_format=first.format.name,
         width=width,
         height=height,

@@ -97,7 +97,7 @@ def read_packets(container: Any, stream: Any, start: float | None = None, end: f
 
 def can_seek(container: Any, stream: Any) -> bool:
     """Whether the container knows where its packets are, and the codec which of them decoding can begin with."""
-    known = _StartFinder.knows(stream.codec_context.name)
+    known = _StartFinder.knows(stream.codec_context.codec.canonical_name)
     return known and not _SEEKABLE_CONTAINERS.isdisjoint(container.format.name.split(","))
 
 
@@ -150,7 +150,7 @@ class _StartFinder:
     """
 
     def __init__(self, context: Any) -> None:
-        self._codec = context.name
+        self._codec = context.codec.canonical_name
         extradata = context.extradata or b""
         self._length_size = 0
         if self._codec == "h264" and extradata[:1] == b"\x01" and len(extradata) > 4:
