@@ -151,7 +151,9 @@ def annotate(videos: Sequence[Path], work: Path, num_copies: int) -> tuple[RunCo
     (folder / "dataset_info.json").write_text(
         json.dumps({"rows": {"file_name": "rows.json", "formatting": "sharegpt"}})
     )
-    config = from_flat({"dataset": "rows", "dataset_dir": str(folder), "model_name_or_path": str(MODEL)})
+    config = from_flat(
+        {"dataset": "rows", "dataset_dir": str(folder), "model_name_or_path": str(MODEL), "cutoff_len": 8192}
+    )
     if not (work / "validated" / "annotations.jsonl").exists():
         validate_data(config, work / "validated")
     return config, copies

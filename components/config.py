@@ -47,7 +47,9 @@ class DataConfig(Section):
     max_invalid_fraction: float = Field(0.05, ge=0, le=1)
     """Share of rows whose video may be unusable; more fails the validation step."""
     video_timeout_seconds: float = Field(60.0, gt=0)
-    """A video whose decoding takes longer is quarantined and its worker process replaced."""
+    """A video whose decoding takes longer is quarantined and its worker process replaced; for each clip of it."""
+    video_memory_gigabytes: float = Field(4.0, gt=0)
+    """A video that takes more memory in its worker process is quarantined."""
 
     @field_validator("dataset", "eval_dataset", "test_dataset", mode="before")
     @classmethod
