@@ -49,7 +49,9 @@ class DataConfig(Section):
     max_invalid_fraction: float = Field(0.05, ge=0, le=1)
     """Share of rows whose video may be unusable; more fails the validation step."""
     video_timeout_seconds: float = Field(60.0, gt=0)
-    """A video whose decoding takes longer is quarantined and its worker process replaced."""
+    """A video whose decoding takes longer is quarantined and its worker process replaced; for each clip of it."""
+    video_memory_gigabytes: float = Field(4.0, gt=0)
+    """A video that takes more memory in its worker process is quarantined."""
     on_leaks: Strictness = "error"
     """What validation does where a group, or the same video content, stands in more than one split: accuracy on such a
     test split says too much. `error` refuses the data, `warn` logs it, `ignore` only reports it."""
@@ -100,6 +102,8 @@ class VideoConfig(Section):
     """Fewest pixels per frame; smaller frames are scaled up, keeping their aspect."""
     video_frame_candidates: int = Field(1, ge=1)
     """Frames of training clips stored around each sampled moment, for `augment_temporal_jitter`."""
+    video_backend: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
+    """What decodes videos, where it gives the right frames; PyAV elsewhere. `auto` is what is fastest: PyAV."""
 
     @model_validator(mode="after")
     def _ordered_pixels(self) -> Self:

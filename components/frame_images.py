@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from components.video_decoders import CHUNK, Decoded, Frames, Look, Resize, VideoError, VideoInfo, stack_frames
+from components.video_decoders import Decoded, Frames, Look, Resize, Resizing
+from components.video_files import VideoError, VideoInfo
 
 
 def probe_images(paths: Sequence[Path], *, fps: float) -> VideoInfo:
@@ -27,6 +28,7 @@ def probe_images(paths: Sequence[Path], *, fps: float) -> VideoInfo:
         width=first.shape[1],
         height=first.shape[0],
         rotation=0,
+        interlaced=False,
         fps=fps,
         num_frames=len(paths),
         stated_frames=len(paths),
@@ -58,9 +60,10 @@ def decode_images(paths: Sequence[Path], indices: Sequence[int], resize: Resize)
     Raises:
         VideoError: one cannot be read, or they differ in size.
     """
-    chunks = (indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK))
-    sized = [resize(stack_frames([_read_image(paths[index]) for index in chunk])) for chunk in chunks]
-    return Decoded(np.concatenate(sized), len(paths), "images")
+    resizing = Resizing(resize)
+    for index in indices:
+        resizing.add(_read_image(paths[index]))
+    return Decoded(resizing.result(), len(paths), "images")
 
 
 def _read_image(path: Path) -> Frames:

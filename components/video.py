@@ -1,10 +1,10 @@
-"""Videos: probe, sample, decode, resize. Preparation and the predictor read clips through `load_clip` alike."""
+"""Videos: probe, sample, decode, resize. Preparation and the predictor read clips through `load_clips` alike."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,11 @@ from components import storage
 from components.config import VideoConfig
 from components.frame_images import count_images, decode_images, probe_images
 from components.shards import sampled_candidate
-from components.video_decoders import Decoded, Frames, Look, Resize, VideoError, VideoInfo, decode_video, probe_video
+from components.video_backends import decode_places, needs_whole_video
+from components.video_decoders import Decoded, Frames, Look, Resize, VideoReader, probe_video
 from components.video_decoders import count_frames as count_video
+from components.video_files import VideoError, VideoInfo
+from components.video_sampling import ChosenFrames, Span, Timeline, choose_frames, sample_indices
 
 if TYPE_CHECKING:
     from components.clip_processor import ClipProcessor
@@ -36,18 +39,9 @@ __all__ = [
 
 Source = str | Path | Sequence[str]
 """A path or s3:// URI of a video, or of its frame images in order."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """The part of a video that is a clip."""
-
-    start_seconds: float | None = None
-    """Null is the video's start."""
-    end_seconds: float | None = None
-    """Null is the video's end."""
-    with_candidates: bool = False
-    """Whether `video_frame_candidates` frames around each sampled moment are wanted."""
+_Choices = list[ChosenFrames | VideoError]
+_WORTH_READING_SECONDS = 10.0
+"""Spans nearer to each other than this are read as one stretch."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +51,14 @@ class ClipFrames:
     frames: Frames
     """(num_frames, height, width, 3)"""
     frame_indices: tuple[int, ...]
-    """Where they stood in the video."""
+    """Where they stood in the clip, in frames of `source_fps`."""
     source_fps: float
     total_frames: int
-    """Frames of the whole video."""
+    """Frames of the clip."""
+    video_frames: int | None
+    """Frames of the whole video; null where only the clip's stretch of it was read."""
     backend: str
-    """What decoded them: decord, pyav or images."""
+    """What decoded them: pyav, decord, torchcodec or images."""
     candidates: Frames
     """(num_frames * k, height, width, 3): k frames around each sampled moment, the sampled one among them."""
 
@@ -78,24 +74,28 @@ def load_clips(
 ) -> tuple[ClipFrames | VideoError, ...]:
     """Samples, decodes and resizes clips of one video by the processor's video settings, in the order of `spans`.
 
-    The file is decoded once for all of them. A span that holds no frame is a `VideoError` in its place.
+    The file is opened once, and each stretch that clips share is decoded once. A clip that lies outside the video is a
+    `VideoError` in its place.
 
     Raises:
         VideoError: the video cannot be used for any clip; `reason` says why.
     """
-    info = probe(source, images_fps=processor.video.video_fps)
-    size = processor.frame_size(info.height, info.width)
-    chosen = [_choose(info.num_frames, info.fps, span, processor.video) for span in spans]
-    decoded, row_of = _decode_union(source, chosen, info, size)
-    if decoded.total_frames != info.num_frames:  # packets and frames differ in number: interlaced or damaged video
-        chosen = [_choose(decoded.total_frames, info.fps, span, processor.video) for span in spans]
-        decoded, row_of = _decode_union(source, chosen, info, size)
-    return tuple(
-        indices
-        if isinstance(indices, VideoError)
-        else _clip_frames(decoded, [row_of[index] for index in indices], indices, info, count)
-        for indices, count in zip(chosen, (_candidates(span, processor.video) for span in spans), strict=True)
-    )
+    try:
+        with _local(source) as paths:
+            if isinstance(paths, list):
+                return _load_image_clips(paths, spans, processor)
+            return _load_file_clips(paths, spans, processor)
+    except MemoryError as error:
+        raise VideoError("out_of_memory", "its frames take more memory than there is") from error
+
+
+def _load_file_clips(
+    path: Path, spans: Sequence[Span], processor: ClipProcessor
+) -> tuple[ClipFrames | VideoError, ...]:
+    with VideoReader.open(path) as reader:
+        resize = _resize_to(processor.frame_size(reader.info.height, reader.info.width))
+        clips = _load_stretches(reader, spans, processor.video, resize) if reader.can_seek else None
+        return clips or _load_whole(reader, spans, processor.video, resize)
 
 
 def load_clip(
@@ -109,7 +109,7 @@ def load_clip(
     """One clip, as `load_clips` reads it.
 
     Raises:
-        VideoError: the video cannot be used, or holds no frame between `start_seconds` and `end_seconds`.
+        VideoError: the video cannot be used, or does not hold the clip.
     """
     (clip,) = load_clips(source, [Span(start_seconds, end_seconds, with_candidates)], processor=processor)
     if isinstance(clip, VideoError):
@@ -117,96 +117,125 @@ def load_clip(
     return clip
 
 
-def _candidates(span: Span, video: VideoConfig) -> int:
-    return video.video_frame_candidates if span.with_candidates else 1
+def _load_stretches(
+    reader: VideoReader, spans: Sequence[Span], video: VideoConfig, resize: Resize
+) -> tuple[ClipFrames | VideoError, ...] | None:
+    """Reads no more of the file than the spans need; null where that does not lead to every frame."""
+    clips: dict[int, ClipFrames | VideoError] = {}
+    for start, end, members in _stretches(spans, whole=needs_whole_video(video.video_backend, reader.info)):
+        packets = reader.packets(start, end)
+        if not packets.are_exact:
+            return None
+        timeline = reader.timeline(packets)
+        chosen = _choose_all(timeline, [spans[member] for member in members], video)
+        if not (wanted := _union(chosen)):
+            clips.update(zip(members, _errors(chosen), strict=True))
+            continue
+        try:
+            decoded = decode_places(reader, packets, wanted, resize, video.video_backend)
+        except LookupError:
+            return None
+        is_whole = start is None and end is None
+        found = _clips(decoded, chosen, reader.info.fps, packets.num_frames if is_whole else None)
+        clips.update(zip(members, found, strict=True))
+    return tuple(clips[member] for member in range(len(spans)))
 
 
-def _choose(num_frames: int, fps: float, span: Span, video: VideoConfig) -> tuple[int, ...] | VideoError:
-    try:
-        sampled = sample_indices(num_frames, fps, video, start_seconds=span.start_seconds, end_seconds=span.end_seconds)
-    except VideoError as error:
-        return error
-    return candidate_indices(sampled, num_frames, _candidates(span, video))
+def _load_whole(
+    reader: VideoReader, spans: Sequence[Span], video: VideoConfig, resize: Resize
+) -> tuple[ClipFrames | VideoError, ...]:
+    """Decodes the whole video: frames are found by counting, whatever their packets say."""
+    timeline = reader.timeline(reader.packets())
+    chosen = _choose_all(timeline, spans, video)
+    if not _union(chosen):
+        return _errors(chosen)
+    frames, counted = reader.decode_all(_union(chosen), resize)
+    if frames is None or len(counted.seconds) != len(timeline.seconds):  # interlaced or damaged: as decoding found it
+        chosen = _choose_all(counted, spans, video)
+        if not _union(chosen):
+            return _errors(chosen)
+        frames, counted = reader.decode_all(_union(chosen), resize)
+    if frames is None:
+        raise VideoError("wrong_count", f"{len(counted.seconds)} frames, and more when it was decoded before")
+    total = len(counted.seconds)
+    return _clips(Decoded(frames, total, "pyav"), chosen, reader.info.fps, total)
 
 
-def _decode_union(
-    source: Source, chosen: Sequence[tuple[int, ...] | VideoError], info: VideoInfo, size: tuple[int, int]
-) -> tuple[Decoded, dict[int, int]]:
-    """All frames that any clip wants, and the row of each."""
-    wanted = sorted({index for indices in chosen if not isinstance(indices, VideoError) for index in indices})
-    if not wanted:  # no span holds a frame
-        raise next(error for error in chosen if isinstance(error, VideoError))
-    decoded = decode(source, wanted, info=info, size=size)
-    if decoded.total_frames == info.num_frames and len(decoded.frames) != len(wanted):
-        raise VideoError("wrong_count", f"{len(decoded.frames)} frames decoded, {len(wanted)} sampled")
-    return decoded, {index: row for row, index in enumerate(wanted)}
+def _load_image_clips(
+    paths: list[Path], spans: Sequence[Span], processor: ClipProcessor
+) -> tuple[ClipFrames | VideoError, ...]:
+    info = probe_images(paths, fps=processor.video.video_fps)
+    chosen = _choose_all(Timeline.even(info.num_frames, info.fps), spans, processor.video)
+    if not _union(chosen):
+        return _errors(chosen)
+    decoded = decode_images(paths, _union(chosen), _resize_to(processor.frame_size(info.height, info.width)))
+    return _clips(decoded, chosen, info.fps, info.num_frames)
 
 
-def _clip_frames(
-    decoded: Decoded, rows: Sequence[int], indices: Sequence[int], info: VideoInfo, count: int
-) -> ClipFrames:
-    candidates = decoded.frames[list(rows)]
-    sampled = slice(sampled_candidate(count), None, count)
-    return ClipFrames(
-        frames=candidates[sampled],
-        frame_indices=tuple(indices[sampled]),
-        source_fps=info.fps,
-        total_frames=decoded.total_frames,
-        backend=decoded.backend,
-        candidates=candidates,
+def _stretches(spans: Sequence[Span], *, whole: bool) -> Iterator[tuple[float | None, float | None, list[int]]]:
+    """Start and end in seconds (null is the video's) of what has to be read, and the numbers of its spans."""
+    if whole:
+        yield None, None, list(range(len(spans)))
+        return
+    bounds = [(span.start_seconds or 0.0, span.end_seconds or math.inf) for span in spans]
+    order = sorted(range(len(spans)), key=lambda number: bounds[number])
+    members: list[int] = []
+    end = -math.inf
+    for number in order:
+        if members and bounds[number][0] > end + _WORTH_READING_SECONDS:
+            yield *_open_bounds(bounds[members[0]][0], end), members
+            members, end = [], -math.inf
+        members.append(number)
+        end = max(end, bounds[number][1])
+    yield *_open_bounds(bounds[members[0]][0], end), members
+
+
+def _open_bounds(start: float, end: float) -> tuple[float | None, float | None]:
+    return start or None, None if math.isinf(end) else end
+
+
+def _choose_all(timeline: Timeline, spans: Sequence[Span], video: VideoConfig) -> _Choices:
+    chosen: _Choices = []
+    for span in spans:
+        try:
+            chosen.append(choose_frames(timeline, span, video))
+        except VideoError as error:
+            chosen.append(error)
+    return chosen
+
+
+def _union(chosen: _Choices) -> list[int]:
+    """The places that any clip wants, ascending; none where no clip lies in the video."""
+    return sorted({place for choice in chosen if isinstance(choice, ChosenFrames) for place in choice.places})
+
+
+def _errors(chosen: _Choices) -> tuple[VideoError, ...]:
+    return tuple(choice for choice in chosen if isinstance(choice, VideoError))
+
+
+def _clips(
+    decoded: Decoded, chosen: _Choices, fps: float, video_frames: int | None
+) -> tuple[ClipFrames | VideoError, ...]:
+    rows = {place: row for row, place in enumerate(_union(chosen))}
+    return tuple(
+        choice if isinstance(choice, VideoError) else _clip(decoded, choice, rows, fps, video_frames)
+        for choice in chosen
     )
 
 
-def sample_indices(
-    num_frames: int,
-    source_fps: float,
-    video: VideoConfig,
-    *,
-    start_seconds: float | None = None,
-    end_seconds: float | None = None,
-) -> tuple[int, ...]:
-    """The frames of a clip that are looked at, ascending, in a video of `num_frames`.
-
-    `video_num_frames` of them, or `video_fps` per second: an even number from 2 to `video_maxlen`. They are the
-    centres of equal spans, so that the reversed video gives the same frames in reverse. A clip that is too short
-    repeats frames.
-
-    Raises:
-        VideoError: the video ends before `start_seconds`.
-    """
-    first = round((start_seconds or 0.0) * source_fps)
-    last = num_frames if end_seconds is None else min(num_frames, math.ceil(end_seconds * source_fps))
-    if first >= last:
-        raise VideoError(
-            "empty_span",
-            f"start_seconds = {start_seconds}, end_seconds = {end_seconds} hold no frame: "
-            f"the video has {num_frames} frames at {source_fps:.2f} per second",
-        )
-    return tuple(first + offset for offset in _spread(last - first, _sample_size(last - first, source_fps, video)))
-
-
-def candidate_indices(sampled: Sequence[int], num_frames: int, count: int) -> tuple[int, ...]:
-    """`count` frames around each of the `sampled` ones, ascending, in a video of `num_frames`.
-
-    They divide the way to the next sampled frame evenly; the one at `sampled_candidate(count)` is the sampled one.
-    """
-    way = (sampled[-1] - sampled[0]) / max(1, len(sampled) - 1)
-    offsets = [round((place - sampled_candidate(count)) * way / count) for place in range(count)]
-    return tuple(min(max(0, index + offset), num_frames - 1) for index in sampled for offset in offsets)
-
-
-def _sample_size(num_frames: int, source_fps: float, video: VideoConfig) -> int:
-    if video.video_num_frames is not None:
-        return video.video_num_frames
-    wanted = min(round(num_frames / source_fps * video.video_fps), num_frames, video.video_maxlen)
-    return max(2, wanted - wanted % 2)
-
-
-def _spread(num_frames: int, size: int) -> list[int]:
-    """Centres of `size` equal spans; the second half mirrors the first, which rounding alone would not do."""
-    half = [(2 * i + 1) * num_frames // (2 * size) for i in range(size // 2)]
-    centre = [(num_frames - 1) // 2] if size % 2 else []
-    return [*half, *centre, *(num_frames - 1 - index for index in reversed(half))]
+def _clip(
+    decoded: Decoded, choice: ChosenFrames, rows: dict[int, int], fps: float, video_frames: int | None
+) -> ClipFrames:
+    candidates = decoded.frames[[rows[place] for place in choice.places]]
+    return ClipFrames(
+        frames=candidates[sampled_candidate(choice.num_candidates) :: choice.num_candidates],
+        frame_indices=choice.frame_indices,
+        source_fps=fps,
+        total_frames=choice.total_frames,
+        video_frames=video_frames,
+        backend=decoded.backend,
+        candidates=candidates,
+    )
 
 
 def probe(source: Source, *, images_fps: float = 2.0) -> VideoInfo:
@@ -232,16 +261,32 @@ def count_frames(source: Source, info: VideoInfo, *, look_at: Collection[int] = 
 
 
 def decode(source: Source, indices: Sequence[int], *, info: VideoInfo, size: tuple[int, int] | None = None) -> Decoded:
-    """Frames at `indices` (ascending), resized to `size` = (height, width) where it is given.
+    """Frames at `indices` (ascending) of the whole video, resized to `size` = (height, width) where it is given.
 
     Raises:
-        VideoError: decoding fails.
+        VideoError: decoding fails, or there are fewer frames.
     """
-    resize: Resize = (lambda frames: resize_frames(frames, size)) if size else (lambda frames: frames)
+    resize: Resize = _resize_to(size) if size else (lambda frames: frames)
     with _local(source) as paths:
         if isinstance(paths, list):
             return decode_images(paths, indices, resize)
-        return decode_video(paths, indices, info, resize)
+        return _decode_file(paths, indices, resize)
+
+
+def _decode_file(path: Path, indices: Sequence[int], resize: Resize) -> Decoded:
+    with VideoReader.open(path) as reader:
+        packets = reader.packets()
+        if reader.can_seek and packets.are_exact and indices[-1] < packets.num_frames:
+            with suppress(LookupError):
+                return Decoded(reader.decode_exact(packets, indices, resize), packets.num_frames, "pyav")
+        frames, timeline = reader.decode_all(indices, resize)
+    if frames is None:
+        raise VideoError("wrong_count", f"{len(timeline.seconds)} frames decoded, frame {indices[-1]} wanted")
+    return Decoded(frames, len(timeline.seconds), "pyav")
+
+
+def _resize_to(size: tuple[int, int]) -> Resize:
+    return lambda frames: resize_frames(frames, size)
 
 
 def resize_frames(frames: Frames, size: tuple[int, int]) -> Frames:

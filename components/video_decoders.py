@@ -1,120 +1,203 @@
-"""What a video file holds, and its frames: decord for few frames of a long H.264 video, PyAV for everything else.
+"""Frames of a video file at given places: PyAV, or decord and torchcodec where their frames are known to be the same.
 
 Imports no torch, so that a worker process which only looks at videos starts fast.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
-import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from components.mp4_boxes import is_encrypted, lacks_index
-
-try:
-    import decord
-    from decord._ffi.base import DECORDError, DECORDLimitReachedError
-except ImportError:  # no wheel for this machine (arm64): PyAV reads everything
-    decord = None
-    _DECORD_ERRORS: tuple[type[Exception], ...] = ()
-else:
-    decord.logging.set_level(decord.logging.QUIET)
-    _DECORD_ERRORS = (DECORDError, DECORDLimitReachedError)
+from components.video_files import (
+    DECODER_ERRORS,
+    VideoError,
+    VideoInfo,
+    decode_packet,
+    describe,
+    in_words,
+    open_video,
+)
+from components.video_packets import Packets, can_seek, demux_from, read_packets
+from components.video_sampling import Timeline
 
 Frames = NDArray[np.uint8]
 """(num_frames, height, width, 3), RGB."""
 Resize = Callable[[Frames], Frames]
 Look = Callable[[int, Frames], None]
 """Is shown single frames on the way: their number in the video, and (height, width, 3)."""
-Reason = Literal[
-    "missing",
-    "empty",
-    "not_a_video",
-    "no_video_stream",
-    "encrypted",
-    "zero_frames",
-    "damaged",
-    "truncated",
-    "wrong_count",
-    "empty_span",
-    "timeout",
-    "crashed",
-]
 
-log = logging.getLogger(__name__)
-av.logging.set_level(av.logging.FATAL)  # damaged videos go into reports, not line by line into logs
-
-FALLBACK_FPS = 25.0
-"""For files that state neither a frame rate nor a duration."""
-# decord 0.6 (2021) has wrong pixels for MPEG-4 (dmlc/decord#195), the first frame for any index of VP8 webm (#91), no
-# AV1 (#319), and was seen to return wrong frames for H.264 in AVI and for HEVC, and other colours for 10 bits.
-_DECORD_CODECS = frozenset({"h264"})
-_DECORD_CONTAINERS = frozenset({"mp4", "matroska"})
-_DECORD_PIXEL_FORMATS = frozenset({"yuv420p", "yuvj420p"})
-_SKIPPED_PER_SAMPLE = 32
-"""decord jumps over what is not sampled: 10 times as fast for 8 of 1,394 frames. On short clips PyAV is the faster one,
-and it counts all frames on the way."""
-_TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
-"""What FFmpeg makes of text files: not videos, whatever it says."""
 CHUNK = 16
-"""Frames that are held at full size at once."""
+"""Frames that are held at full size at once, at most."""
+_CHUNK_BYTES = 64 * 1024**2
 _MIN_COVERED = 0.75
 """Share of a stated duration that frames must cover where the number of frames is not stated. Sound may be longer."""
-_NO_INDEX = "an MP4 file without its index (moov): it was cut off or is still being written"
-_DECODER_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, RuntimeError)
-
-
-class VideoError(Exception):
-    """A video that cannot be used: `reason` is short and countable, `detail` says what was found."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)  # both, so that it crosses processes
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file says of itself, and what its first frame shows."""
-
-    container: str
-    """FFmpeg's names for the file format, comma-separated."""
-    codec: str
-    pixel_format: str
-    width: int
-    """Pixels, as displayed: after rotation."""
-    height: int
-    rotation: int
-    """Degrees counter-clockwise that stored frames are turned to be displayed."""
-    fps: float
-    """Frames per second, averaged over the video."""
-    num_frames: int
-    """Frames that the container holds, by its packets: decoding may find another number."""
-    stated_frames: int
-    """Frames that the header promises; 0 where it does not say."""
-    duration_seconds: float | None
-    """What the header says."""
-    num_bytes: int
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Frames at the indices that were asked for, and how many the video has."""
+    """Frames at the places that were asked for, and how many the video has."""
 
     frames: Frames
     total_frames: int
     backend: str
+
+
+@dataclass
+class Resizing:
+    """Frames on their way to their size: a few are held at full size, and resized together."""
+
+    resize: Resize
+    _held: list[Frames] = field(default_factory=list)
+    _sized: list[Frames] = field(default_factory=list)
+
+    def add(self, frame: Frames) -> None:
+        """One more frame, (height, width, 3)."""
+        self._held.append(frame)
+        if len(self._held) >= min(CHUNK, max(1, _CHUNK_BYTES // frame.nbytes)):
+            self._resize_held()
+
+    def result(self) -> Frames:
+        """All frames, in the order of `add`."""
+        self._resize_held()
+        return stack_sizes(self._sized)
+
+    def _resize_held(self) -> None:
+        if self._held:
+            self._sized.append(self.resize(stack_frames(self._held)))
+            self._held.clear()
+
+
+class VideoReader:
+    """An open video: what it says of itself, its packets, its frames. Decodes with PyAV."""
+
+    def __init__(self, path: Path, container: Any, stream: Any) -> None:
+        self.path = path
+        self._container, self._stream = container, stream
+        first = self._first_frame()
+        self.info = describe(path, container, stream, first, 0)
+        self.can_seek = can_seek(container, stream) and not first.interlaced_frame
+        """Whether frames can be decoded without all before them."""
+        self._converter = VideoReformatter()
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator[Self]:
+        """An open video.
+
+        Raises:
+            VideoError: the file is missing, empty, encrypted, no video, or has no frame.
+        """
+        with open_video(path) as (container, stream):
+            yield cls(path, container, stream)
+
+    def packets(self, start: float | None = None, end: float | None = None) -> Packets:
+        """The packets of a stretch, in seconds; from the video's start where seeking is not possible."""
+        if not self.can_seek:
+            with open_video(self.path) as (container, stream):
+                return read_packets(container, stream)
+        if start is None:
+            self._container.seek(min(0, self._stream.start_time or 0), stream=self._stream, backward=True)
+        return read_packets(self._container, self._stream, start, end)
+
+    def timeline(self, packets: Packets) -> Timeline:
+        """When the frames of `packets` are shown; at an even rate where packets do not say."""
+        order = packets.display_order()
+        if len(order) != packets.num_frames or len(np.unique(order)) != len(order):
+            return Timeline.even(packets.num_frames, self.info.fps)
+        return Timeline((order - (self._stream.start_time or 0)) * packets.time_base, self.info.fps)
+
+    def decode_exact(self, packets: Packets, places: Sequence[int], resize: Resize) -> Frames:
+        """Frames at `places` (ascending) in the order of showing, decoding only what they need.
+
+        Raises:
+            LookupError: some are not found this way.
+            VideoError: decoding fails.
+        """
+        order = packets.display_order()
+        wanted = [int(order[place]) for place in places]
+        found: dict[int, int] = {}
+        resizing = Resizing(resize)
+        needed = frozenset(wanted)
+        for frame in self._decode_groups(packets, needed):
+            if frame.pts in needed and frame.pts not in found:
+                found[frame.pts] = len(found)
+                resizing.add(to_rgb(frame, self._converter))
+        if len(found) < len(needed):
+            raise LookupError(f"{len(found)} of {len(needed)} frames are found by their times")
+        return resizing.result()[[found[pts] for pts in wanted]]
+
+    def decode_all(self, places: Sequence[int], resize: Resize) -> tuple[Frames | None, Timeline]:
+        """Frames at `places` (ascending) of the whole video, and when all its frames are shown; null where some of
+        `places` are behind its end.
+
+        Raises:
+            VideoError: decoding fails.
+        """
+        wanted, pts = frozenset(places), list[int | None]()
+        resizing = Resizing(resize)
+        for frame in decode_frames(self.path):
+            if len(pts) in wanted:
+                resizing.add(to_rgb(frame, self._converter))
+            pts.append(frame.pts)
+        if not pts:
+            raise VideoError("zero_frames", "no frame can be decoded")
+        timeline = self._timeline_of_frames(pts)
+        if places[-1] >= len(pts):
+            return None, timeline
+        rows = {place: row for row, place in enumerate(sorted(wanted))}
+        return resizing.result()[[rows[place] for place in places]], timeline
+
+    def _timeline_of_frames(self, pts: Sequence[int | None]) -> Timeline:
+        times = np.array([] if None in pts else pts, dtype=np.int64)
+        if len(times) != len(pts) or (np.diff(times) <= 0).any():
+            return Timeline.even(len(pts), self.info.fps)
+        zero = int(times[0]) if self._stream.start_time is None else self._stream.start_time
+        return Timeline((times - zero) * float(self._stream.time_base), self.info.fps)
+
+    def _first_frame(self) -> Any:
+        num_packets = 0
+        for packet in self._container.demux(self._stream):
+            num_packets += bool(packet.size)
+            for frame in decode_packet(packet, 0):
+                return frame
+            if num_packets == 1 and packet.size:
+                for frame in self._drain():  # the decoder holds a frame back until it has seen some more
+                    return frame
+        stated = self._stream.frames
+        raise VideoError("zero_frames", f"{num_packets} frames in the stream, {stated} stated, none can be decoded")
+
+    def _decode_groups(self, packets: Packets, wanted: frozenset[int]) -> Iterator[Any]:
+        context, at = self._stream.codec_context, -1
+        following: Iterator[Any] = iter(())
+        for group in packets.groups(wanted):
+            if group.start != at:
+                following = demux_from(self._container, self._stream, packets, group.start)
+            for place, packet in zip(group, following, strict=False):
+                if packet.pts != packets.pts[place]:
+                    raise LookupError("the packets come in another order than before")
+                # H.264 says itself which pictures no other needs; of HEVC that is only known with its layers.
+                context.skip_frame = "NONREF" if context.name == "h264" and packet.pts not in wanted else "DEFAULT"
+                yield from decode_packet(packet, place)
+            at = group.stop
+            yield from self._drain()
+
+    def _drain(self) -> Iterator[Any]:
+        """What the decoder still holds back."""
+        context = self._stream.codec_context
+        context.skip_frame = "DEFAULT"
+        try:
+            frames = context.decode(None)
+        except DECODER_ERRORS as error:
+            raise VideoError("damaged", f"decoding stops: {in_words(error)}") from error
+        context.flush_buffers()
+        yield from frames
 
 
 def probe_video(path: Path) -> VideoInfo:
@@ -124,31 +207,15 @@ def probe_video(path: Path) -> VideoInfo:
         VideoError: the file is missing, empty, encrypted, no video, or has no frame.
     """
     num_frames, first = 0, None
-    with _open(path) as (container, stream):
-        stream.thread_type = "NONE"
+    with open_video(path) as (container, stream):
         for packet in container.demux(stream):
             num_frames += bool(packet.size) and not packet.is_discard
             if first is None:
-                first = next(_decode_packet(packet, 0), None)
+                first = next(decode_packet(packet, 0), None)
         if first is None:
-            raise VideoError(
-                "zero_frames", f"{num_frames} frames in the stream, {stream.frames} stated, none can be decoded"
-            )
-        duration = container.duration / av.time_base if container.duration else None
-        height, width = (first.width, first.height) if first.rotation % 180 else (first.height, first.width)
-        return VideoInfo(
-            container=container.format.name,
-            codec=stream.codec_context.name,
-            pixel_format=first.format.name,
-            width=width,
-            height=height,
-            rotation=first.rotation,
-            fps=_frame_rate(stream.average_rate or stream.guessed_rate, num_frames, duration),
-            num_frames=num_frames,
-            stated_frames=stream.frames,
-            duration_seconds=duration,
-            num_bytes=path.stat().st_size,
-        )
+            stated = stream.frames
+            raise VideoError("zero_frames", f"{num_frames} frames in the stream, {stated} stated, none can be decoded")
+        return describe(path, container, stream, first, num_frames)
 
 
 def count_frames(path: Path, info: VideoInfo, *, look_at: Collection[int] = (), look: Look | None = None) -> int:
@@ -158,12 +225,11 @@ def count_frames(path: Path, info: VideoInfo, *, look_at: Collection[int] = (), 
         VideoError: decoding fails somewhere, or ends before the header says.
     """
     count, end_seconds, converter = 0, 0.0, VideoReformatter()
-    with _open(path) as (container, stream):
-        for frame in _decode(container, stream):
-            if look is not None and count in look_at:
-                look(count, _to_rgb(frame, converter))
-            count += 1
-            end_seconds = max(end_seconds, (frame.time or 0.0) + 1 / info.fps)
+    for frame in decode_frames(path):
+        if look is not None and count in look_at:
+            look(count, to_rgb(frame, converter))
+        count += 1
+        end_seconds = max(end_seconds, (frame.time or 0.0) + 1 / info.fps)
     if count == 0:
         raise VideoError("zero_frames", "no frame can be decoded")
     # Edit lists hide a few frames at either end; a file that was cut off lacks more.
@@ -174,68 +240,22 @@ def count_frames(path: Path, info: VideoInfo, *, look_at: Collection[int] = (), 
     return count
 
 
-def decode_video(path: Path, indices: Sequence[int], info: VideoInfo, resize: Resize) -> Decoded:
-    """Frames at `indices` (ascending, repeats allowed), resized.
-
-    Where `total_frames` is not `info.num_frames` the container's packets and frames differ in number, and some of
-    `indices` may not have been found: choose others and decode again.
+def decode_frames(path: Path) -> Iterator[Any]:
+    """All frames of a video, in the order they are shown.
 
     Raises:
-        VideoError: decoding fails.
+        VideoError: it cannot be read, or decoding fails.
     """
-    if decord_reads(info) and info.num_frames >= _SKIPPED_PER_SAMPLE * len(set(indices)):
-        try:
-            return _decode_with_decord(path, indices, info, resize)
-        except (*_DECORD_ERRORS, *_DECODER_ERRORS, VideoError) as error:
-            log.debug("%s: decord fails, PyAV reads it: %s", path, error)
-    return _decode_with_pyav(path, indices, resize)
+    count = 0
+    with open_video(path) as (container, stream):
+        for packet in container.demux(stream):
+            for frame in decode_packet(packet, count):
+                yield frame
+                count += 1
 
 
-def decord_reads(info: VideoInfo) -> bool:
-    """Whether decord's frames can be trusted for such a file."""
-    return (
-        decord is not None
-        and info.codec in _DECORD_CODECS
-        and not _DECORD_CONTAINERS.isdisjoint(info.container.split(","))
-        and info.pixel_format in _DECORD_PIXEL_FORMATS
-        and info.rotation == 0
-    )
-
-
-def _decode_with_decord(path: Path, indices: Sequence[int], info: VideoInfo, resize: Resize) -> Decoded:
-    reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-    if len(reader) != info.num_frames:
-        raise VideoError("wrong_count", f"decord counts {len(reader)} frames, the container {info.num_frames}")
-    wanted = sorted(set(indices))
-    chunks = (wanted[start : start + CHUNK] for start in range(0, len(wanted), CHUNK))
-    sized = np.concatenate([resize(reader.get_batch(chunk).asnumpy()) for chunk in chunks])
-    position = {index: row for row, index in enumerate(wanted)}
-    return Decoded(sized[[position[index] for index in indices]], info.num_frames, "decord")
-
-
-def _decode_with_pyav(path: Path, indices: Sequence[int], resize: Resize) -> Decoded:
-    """One pass to the end: only the wanted frames become RGB, all are counted."""
-    wanted, held, sized, kept, total = frozenset(indices), [], [], [], 0
-    converter = VideoReformatter()
-    with _open(path) as (container, stream):
-        for frame in _decode(container, stream):
-            if total in wanted:
-                held.append(_to_rgb(frame, converter))
-                kept.append(total)
-            total += 1
-            if len(held) == CHUNK:
-                sized.append(resize(stack_frames(held)))
-                held.clear()
-    if held:
-        sized.append(resize(stack_frames(held)))
-    if not sized:
-        raise VideoError("zero_frames", f"none of the frames {min(wanted)}-{max(wanted)} was found in {total}")
-    position = {index: row for row, index in enumerate(kept)}
-    rows = [position[index] for index in indices if index in position]
-    return Decoded(np.concatenate(sized)[rows], total, "pyav")
-
-
-def _to_rgb(frame: Any, converter: Any) -> Frames:
+def to_rgb(frame: Any, converter: Any) -> Frames:
+    """One frame as displayed, (height, width, 3)."""
     # One converter per clip and one thread: by itself each frame would set up and start new ones, 20 times the time.
     rgb: Frames = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     return np.rot90(rgb, k=frame.rotation // 90 % 4)
@@ -253,69 +273,13 @@ def stack_frames(frames: Sequence[Frames]) -> Frames:
     return np.stack(frames)
 
 
-def _decode(container: Any, stream: Any) -> Iterator[Any]:
-    stream.thread_type = "NONE"  # one thread per worker process: as many processes as cores
-    count = 0
-    for packet in container.demux(stream):
-        for frame in _decode_packet(packet, count):
-            yield frame
-            count += 1
+def stack_sizes(batches: Sequence[Frames]) -> Frames:
+    """Batches of frames, one behind the other.
 
-
-def _decode_packet(packet: Any, frames_before: int) -> Iterator[Any]:
-    try:
-        yield from packet.decode()
-    except _DECODER_ERRORS as error:
-        reason: Reason = "truncated" if packet.is_corrupt else "damaged"  # corrupt: the file's end cuts it
-        raise VideoError(reason, f"decoding stops at frame {frames_before}: {_in_words(error)}") from error
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Any]]:
-    _check_file(path)
-    try:
-        container = av.open(f"file:{path}")  # a plain "a:b.mp4" would be read as a protocol
-    except _DECODER_ERRORS as error:
-        raise _explain_unreadable(path, error) from error
-    with container:
-        stream = container.streams.best("video")
-        if stream is None and lacks_index(path):
-            raise VideoError("truncated", _NO_INDEX)
-        if stream is None:
-            kinds = ", ".join(sorted({other.type for other in container.streams})) or "none"
-            raise VideoError("no_video_stream", f"streams in the file: {kinds}")
-        if stream.codec_context.name in _TEXT_CODECS:
-            raise VideoError("not_a_video", "it is a text file")
-        yield container, stream
-
-
-def _check_file(path: Path) -> None:
-    try:
-        num_bytes = path.stat().st_size
-    except OSError as error:
-        raise VideoError("missing", f"there is no file {path}") from error
-    if not path.is_file():
-        raise VideoError("not_a_video", f"{path} is a folder or a device")
-    if num_bytes == 0:
-        raise VideoError("empty", "the file has 0 bytes")
-    if is_encrypted(path):
-        raise VideoError("encrypted", "its samples are encrypted (CENC): decrypt the file")
-
-
-def _explain_unreadable(path: Path, error: Exception) -> VideoError:
-    if lacks_index(path):
-        return VideoError("truncated", _NO_INDEX)
-    return VideoError("not_a_video", f"FFmpeg cannot read it: {_in_words(error)}")
-
-
-def _in_words(error: Exception) -> str:
-    if not isinstance(error, av.FFmpegError):
-        return str(error)
-    said = f" ({error.log[2].strip()})" if error.log else ""
-    return f"{error.strerror}{said}"
-
-
-def _frame_rate(rate: Any, num_frames: int, duration: float | None) -> float:
-    if rate and 0 < float(rate) <= 1000:
-        return float(rate)
-    return num_frames / duration if duration else FALLBACK_FPS
+    Raises:
+        VideoError: their frames differ in size.
+    """
+    sizes = {batch.shape[1:] for batch in batches}
+    if len(sizes) > 1:
+        raise VideoError("damaged", f"the frame size changes within the video: {sorted(sizes)}")
+    return np.concatenate(batches)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from components.video_decoders import VideoError
+from components.video_files import VideoError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
+DEFAULT_MEMORY_GIGABYTES = 4.0
+"""Enough for video of 8192x8192 pixels, where a decoder holds a few frames."""
 _AHEAD_PER_WORKER = 32
-"""Items in flight: bounds the results that wait in memory for an earlier, slower one."""
+"""Items in flight, by their size: bounds the results that wait in memory for an earlier, slower one."""
 
 
 def run_in_workers(
@@ -30,6 +34,8 @@ def run_in_workers(
     preload: Sequence[str] = (),
     initializer: Callable[..., None] | None = None,
     initargs: Sequence[object] = (),
+    size: Callable[[ItemT], int] = lambda _: 1,
+    memory_gigabytes: float | None = DEFAULT_MEMORY_GIGABYTES,
 ) -> Iterator[tuple[ItemT, ResultT | VideoError]]:
     """Yields each item with the task's result, or with the `VideoError` that it raised, in the order of `items`.
 
@@ -39,29 +45,37 @@ def run_in_workers(
     Args:
         task: a function at the top of a module, called in a worker process.
         items: what to call it with; read as workers become free.
-        timeout_seconds: time limit of one call; starting a worker does not count.
+        timeout_seconds: time limit of one result; starting a worker does not count.
         num_workers: processes; null is one per core.
         preload: modules that are imported once and shared by all workers, before their first task.
         initializer: called in each new worker process.
         initargs: its arguments.
+        size: how many results an item brings at once; the time limit is multiplied by it.
+        memory_gigabytes: what a worker may take beyond what it starts with; null sets no limit. More is a `VideoError`
+            ("out_of_memory") of the video that asked for it.
     """
     workers = num_workers or available_cores()
     # Not fork: torch, MLflow and progress bars have threads here, whose locks a fork would copy.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
     pool = ProcessPool(
-        workers, initializer=_start_worker, initargs=[dict(os.environ), initializer, initargs], context=context
+        workers,
+        initializer=_start_worker,
+        initargs=[dict(os.environ), memory_gigabytes, initializer, initargs],
+        context=context,
     )
     in_flight: deque[tuple[ItemT, Future[ResultT]]] = deque()
-    finished = False
+    finished, num_results = False, 0
     try:
         for item in items:
-            in_flight.append((item, pool.schedule(task, args=[item], timeout=timeout_seconds)))
-            if len(in_flight) >= workers * _AHEAD_PER_WORKER:
-                done = _outcome(*in_flight.popleft(), timeout_seconds)
+            in_flight.append((item, pool.schedule(task, args=[item], timeout=timeout_seconds * size(item))))
+            num_results += size(item)
+            while num_results >= workers * _AHEAD_PER_WORKER and len(in_flight) > workers:
+                done = _outcome(*in_flight.popleft())
+                num_results -= size(done[0])
                 yield done
         while in_flight:
-            last = _outcome(*in_flight.popleft(), timeout_seconds)
+            last = _outcome(*in_flight.popleft())
             yield last
         finished = True
     finally:
@@ -74,20 +88,43 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def limit_memory(gigabytes: float) -> None:
+    """Lets this process take that much memory for data beyond what it has: asking for more is a MemoryError.
+
+    Does nothing where the system has no such limit.
+    """
+    if sys.platform != "linux":
+        return
+    import resource  # not on every system
+
+    pages = int(Path("/proc/self/statm").read_text().split()[5])
+    most = pages * resource.getpagesize() + int(gigabytes * 1e9)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
 def _start_worker(
-    environment: dict[str, str], initializer: Callable[..., None] | None, initargs: Sequence[object]
+    environment: dict[str, str],
+    memory_gigabytes: float | None,
+    initializer: Callable[..., None] | None,
+    initargs: Sequence[object],
 ) -> None:
     os.environ.update(environment)  # the server that workers are forked from has that of an earlier time
+    if memory_gigabytes is not None:
+        limit_memory(memory_gigabytes)
     if initializer is not None:
         initializer(*initargs)
 
 
-def _outcome(item: ItemT, future: Future[ResultT], timeout_seconds: float) -> tuple[ItemT, ResultT | VideoError]:
+def _outcome(item: ItemT, future: Future[ResultT]) -> tuple[ItemT, ResultT | VideoError]:
     try:
         return item, future.result()
     except VideoError as error:
         return item, error
-    except TimeoutError:
-        return item, VideoError("timeout", f"not done within {timeout_seconds:g} s; its worker process was killed")
+    except MemoryError:
+        return item, VideoError("out_of_memory", "it takes more memory than a worker process may have")
+    except TimeoutError as error:
+        return item, VideoError("timeout", f"not done within {error.args[1]:g} s; its worker process was killed")
     except ProcessExpired as error:
-        return item, VideoError("crashed", f"its worker process died with exit code {error.exitcode}")
+        killed = " (killed from outside: most likely memory ran out)" if error.exitcode == -signal.SIGKILL else ""
+        return item, VideoError("crashed", f"its worker process died with exit code {error.exitcode}{killed}")

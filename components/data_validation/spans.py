@@ -13,7 +13,7 @@ _TOLERATED_SECONDS = 1.0
 def check_spans(catalog: Catalog, video: VideoConfig) -> None:
     """Notes how many frames each usable clip gives, or why its span cannot be used.
 
-    Reasons are `empty_span`, where no frame lies in it, and `span_outside`, where it ends behind the video.
+    The reason is `span_outside_video`, where no frame lies in it or where it ends behind the video.
     """
     clips = (
         "SELECT clip.id, num_frames, fps, start, stop FROM clip JOIN video ON video.id = clip.video "
@@ -30,7 +30,7 @@ def check_spans(catalog: Catalog, video: VideoConfig) -> None:
                 continue
             if stop is not None and stop > num_frames / fps + _TOLERATED_SECONDS:
                 detail = f"end_seconds = {stop:g}, but the video ends at {num_frames / fps:.2f} s"
-                errors.append(("span_outside", detail, number))
+                errors.append(("span_outside_video", detail, number))
             else:
                 counts.append((len(sampled), number))
         catalog.change("UPDATE clip SET num_sampled = ? WHERE id = ?", counts)

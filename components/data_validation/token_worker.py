@@ -14,7 +14,7 @@ from components.artifacts import Message
 from components.config import VideoConfig
 from components.data_validation.catalog import read_conversation
 from components.prompts import cut_behind_action
-from components.video import sample_indices
+from components.video_sampling import Span, Timeline, choose_frames
 
 if TYPE_CHECKING:
     from components.clip_processor import ClipProcessor
@@ -132,13 +132,8 @@ class _Counter:
         return count
 
     def _stamps(self, times: Times) -> int:
-        indices = sample_indices(
-            times.num_frames,
-            times.fps,
-            self._settings.video,
-            start_seconds=times.start_seconds,
-            end_seconds=times.end_seconds,
-        )
+        timeline, span = Timeline.even(times.num_frames, times.fps), Span(times.start_seconds, times.end_seconds)
+        indices = choose_frames(timeline, span, self._settings.video).frame_indices
         stamped = self._count(self._plain, self._small, indices, fps=times.fps)
         return stamped - self._count(self._plain, self._small, range(len(indices)))
 

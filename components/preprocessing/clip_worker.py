@@ -17,7 +17,7 @@ import pyarrow as pa
 from components.artifacts import Clip, first_path
 from components.config import VideoConfig
 from components.shards import encode_clip
-from components.video import ClipFrames, Span, VideoError, load_clips
+from components.video import ClipFrames, Span, VideoError, count_frames, load_clips, probe
 
 if TYPE_CHECKING:
     from components.clip_processor import ClipProcessor
@@ -90,8 +90,8 @@ def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
 
 
 def _prepare(clip: Clip, loaded: ClipFrames, processor: ClipProcessor) -> Prepared | VideoError:
-    if loaded.total_frames != clip.num_frames:
-        return VideoError("wrong_count", f"{loaded.total_frames} frames, but {clip.num_frames} when it was validated")
+    if loaded.video_frames not in (None, clip.num_frames) and _counted(clip) != clip.num_frames:
+        return VideoError("wrong_count", f"{loaded.video_frames} frames, but {clip.num_frames} when it was validated")
     input_ids, mm_token_type_ids = processor.tokenize(
         clip.messages,
         frames=loaded.frames,
@@ -114,6 +114,14 @@ def _prepare(clip: Clip, loaded: ClipFrames, processor: ClipProcessor) -> Prepar
         backend=loaded.backend,
     )
     return Prepared(len(input_ids), len(answer_ids), loaded.backend, encoded)
+
+
+def _counted(clip: Clip) -> int | None:
+    """Frames by decoding all, which is how validation counts: a decoder may leave out what the packets hold."""
+    try:
+        return count_frames(clip.video, probe(clip.video))
+    except VideoError:
+        return None
 
 
 @functools.cache

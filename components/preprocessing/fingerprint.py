@@ -9,7 +9,7 @@ from pathlib import Path
 
 from components.preprocessing.clip_worker import ProcessorSettings
 
-PREPARATION_VERSION = 3
+PREPARATION_VERSION = 4
 """Raised when the same inputs give other frames or tokens than before."""
 _PROCESSOR_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 

@@ -161,6 +161,8 @@ def _prepared(
         preload=PRELOAD,
         initializer=start_worker,
         initargs=(settings,),
+        size=lambda job: len(job.clips),
+        memory_gigabytes=config.data.video_memory_gigabytes,
     )
     for job, result in results:
         yield from zip(job.clips, [result] * len(job.clips) if isinstance(result, VideoError) else result, strict=True)

@@ -95,7 +95,10 @@ def test_spans_outside_of_their_video(data_set: DataSet, tmp_path: Path) -> None
     rows = [sharegpt_row("a.mp4", n % 2, start_seconds=a, end_seconds=b) for n, (a, b) in enumerate(spans)]
     report = validate_data(data_set.add("actions", rows).config(max_invalid_fraction=0.5), tmp_path)
     quarantined = read_lines(tmp_path / "quarantine.jsonl", QuarantinedClip)
-    assert [(clip.row, clip.reason) for clip in quarantined] == [(2, "span_outside"), (3, "empty_span")]
+    assert [(clip.row, clip.reason) for clip in quarantined] == [
+        (2, "span_outside_video"),
+        (3, "span_outside_video"),
+    ]
     assert "end_seconds = 9, but the video ends at 4.00 s" in quarantined[0].detail
     assert report.seconds is not None
     assert (report.seconds.minimum, report.seconds.maximum) == (1.0, 2.0)

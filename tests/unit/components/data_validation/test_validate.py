@@ -131,7 +131,7 @@ def test_clips_of_one_video_are_no_duplicates(data_set: DataSet, tmp_path: Path)
     rows = [sharegpt_row("a.mp4", n % 2, start_seconds=n, end_seconds=n + 1) for n in range(5)]
     config = data_set.add("actions", rows).config(max_invalid_fraction=0.5)
     report = validate_data(config, tmp_path / "out")
-    assert (report.num_videos, report.duplicates, report.quarantine_reasons) == (1, (), {"empty_span": 1})
+    assert (report.num_videos, report.duplicates, report.quarantine_reasons) == (1, (), {"span_outside_video": 1})
 
 
 def test_a_class_that_lost_its_training_rows(action_data: DataSet, tmp_path: Path) -> None:
