@@ -76,6 +76,23 @@ def read_text(uri: str | Path) -> str:
     return body.decode("utf-8")
 
 
+def list_files(uri: str) -> dict[str, int]:
+    """Bytes of each file below a folder or prefix, by its path in it; empty where there is none.
+
+    Raises:
+        FileNotFoundError: the bucket does not exist.
+        PermissionError: the server refuses the credentials, or there are none.
+        ConnectionError: the server cannot be reached.
+    """
+    if not is_s3(uri):
+        folder = _as_path(uri)
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    location = _Location.parse(uri)
+    with _translated_errors(uri):
+        return {item.key[len(location.key) :].lstrip("/"): item.num_bytes for item in location.below()}
+
+
 def upload(path: Path, uri: str) -> None:
     """Copies a file, or all files of a folder, to `uri`, which is their new name; errors as in `local_path`."""
     if not path.exists():
@@ -124,6 +141,7 @@ def default_cache_dir() -> Path:
 class _Object:
     key: str
     etag: str
+    num_bytes: int
 
 
 @dataclass(frozen=True)
@@ -150,7 +168,7 @@ class _Location:
             if error.response["Error"]["Code"] in _MISSING:
                 return None
             raise
-        return _Object(self.key, head["ETag"])
+        return _Object(self.key, head["ETag"], head["ContentLength"])
 
     def below(self, *, limit: int | None = None) -> list[_Object]:
         """The objects of which this is the prefix; folder markers do not count."""
@@ -159,7 +177,9 @@ class _Location:
             Bucket=self.bucket, Prefix=f"{self.key}/" if self.key else "", PaginationConfig={"MaxItems": limit}
         )
         entries = [entry for page in found for entry in page.get("Contents", [])]
-        return [_Object(entry["Key"], entry["ETag"]) for entry in entries if not entry["Key"].endswith("/")]
+        return [
+            _Object(entry["Key"], entry["ETag"], entry["Size"]) for entry in entries if not entry["Key"].endswith("/")
+        ]
 
     def objects(self) -> list[_Object]:
         """This object, or those below it."""

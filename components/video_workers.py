@@ -18,7 +18,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _AHEAD_PER_WORKER = 32
-"""Items in flight: bounds the results that wait in memory for an earlier, slower one."""
+"""Items in flight, by their size: bounds the results that wait in memory for an earlier, slower one."""
 
 
 def run_in_workers(
@@ -30,6 +30,7 @@ def run_in_workers(
     preload: Sequence[str] = (),
     initializer: Callable[..., None] | None = None,
     initargs: Sequence[object] = (),
+    size: Callable[[ItemT], int] = lambda _: 1,
 ) -> Iterator[tuple[ItemT, ResultT | VideoError]]:
     """Yields each item with the task's result, or with the `VideoError` that it raised, in the order of `items`.
 
@@ -44,6 +45,7 @@ def run_in_workers(
         preload: modules that are imported once and shared by all workers, before their first task.
         initializer: called in each new worker process.
         initargs: its arguments.
+        size: how many results an item brings at once.
     """
     workers = num_workers or available_cores()
     # Not fork: torch, MLflow and progress bars have threads here, whose locks a fork would copy.
@@ -53,12 +55,14 @@ def run_in_workers(
         workers, initializer=_start_worker, initargs=[dict(os.environ), initializer, initargs], context=context
     )
     in_flight: deque[tuple[ItemT, Future[ResultT]]] = deque()
-    finished = False
+    finished, num_results = False, 0
     try:
         for item in items:
             in_flight.append((item, pool.schedule(task, args=[item], timeout=timeout_seconds)))
-            if len(in_flight) >= workers * _AHEAD_PER_WORKER:
+            num_results += size(item)
+            while num_results >= workers * _AHEAD_PER_WORKER and len(in_flight) > workers:
                 done = _outcome(*in_flight.popleft(), timeout_seconds)
+                num_results -= size(done[0])
                 yield done
         while in_flight:
             last = _outcome(*in_flight.popleft(), timeout_seconds)
