@@ -14,8 +14,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup  ## Draw the sample data, build the tiny base model, run the pipeline.
 	$(BIN)/ivcp sample-data && $(BIN)/ivcp tiny-model && $(BIN)/ivcp run pipelines/configs/demo.yaml
 
-test: setup  ## Run all tests.
-	$(BIN)/python -m pytest
+test: setup  ## Run all tests, in one process per core (at most four).
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 unit: setup  ## Run the quick tests.
 	$(BIN)/python -m pytest tests/unit

@@ -28,12 +28,14 @@ import torch
 from shapes import SHAPES, build_model, read_clip, video_settings, write_index, write_videos
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from transformers.activations import QuickGELUActivation
 
 from components.action_model import language_model_of
 from components.clip_processor import ClipProcessor, PreparedClip
 from components.config_files import config_from_settings
 from components.prepared_clips import PreparedClips
 from components.training.train import build_trainer
+from components.vision_layers import PatchConv3d, QuickGELU
 
 ANSWER = "The person in the video stands up from the chair."
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -46,26 +48,26 @@ class Way:
     full_model: bool = False
     keeps_answer: bool = False
     decodes: bool = False
-    batched_attention: bool = True
+    faster_tower: bool = True
     cached: bool = False
     trains_tower: bool = False
 
 
-USERS = {"full_model": True, "keeps_answer": True, "decodes": True, "batched_attention": False}
+USERS = {"full_model": True, "keeps_answer": True, "decodes": True, "faster_tower": False}
 WAYS = {
     "users' way": Way(**USERS),
-    "+ no lm_head, no list of hidden states": Way(keeps_answer=True, decodes=True, batched_attention=False),
-    "+ nothing behind the token": Way(decodes=True, batched_attention=False),
-    "+ prepared clips": Way(batched_attention=False),
-    "+ batched vision attention": Way(),
+    "+ no lm_head, no list of hidden states": Way(keeps_answer=True, decodes=True, faster_tower=False),
+    "+ nothing behind the token": Way(decodes=True, faster_tower=False),
+    "+ prepared clips": Way(faster_tower=False),
+    "+ faster vision tower": Way(),
     "+ cached vision features": Way(cached=True),
     "users' way, tower trains": Way(**USERS, trains_tower=True),
-    "+ prepared clips, cut, no lm_head": Way(batched_attention=False, trains_tower=True),
-    "+ batched vision attention, tower trains": Way(trains_tower=True),
+    "+ prepared clips, cut, no lm_head": Way(faster_tower=False, trains_tower=True),
+    "+ faster vision tower, tower trains": Way(trains_tower=True),
 }
 FROZEN = ("users' way", "+ cached vision features")
 FETCH = ("+ nothing behind the token", "+ prepared clips")
-TRAINING = ("users' way, tower trains", "+ batched vision attention, tower trains")
+TRAINING = ("users' way, tower trains", "+ faster vision tower, tower trains")
 
 
 class Users:
@@ -126,15 +128,24 @@ def measure(way: Way, options: argparse.Namespace) -> dict[str, float]:
         trainer = build_trainer(
             config, index=index, clips={"train": PreparedClips(index, "train")}, output_dir=Path(name) / "out"
         )
-        if not way.batched_attention:
-            tower = language_model_of(trainer.model.backbone).get_encoder(modality="video")
-            tower.config._attn_implementation = (
-                "sdpa" if options.attention == "auto" else tower.config._attn_implementation
-            )
+        if not way.faster_tower:
+            _restore_tower(language_model_of(trainer.model.backbone).get_encoder(modality="video"), options.attention)
         users = Users(way, trainer)
         data: Any = list(zip(videos, range(len(videos)), strict=True)) if way.decodes else trainer.train_dataset
         loader: DataLoader[Any] = DataLoader(data, batch_size=options.batch, shuffle=True, collate_fn=users.collate)
         return _epochs(trainer, loader, users.loss, num_clips=len(videos))
+
+
+def _restore_tower(tower: nn.Module, attention: str) -> None:
+    """Gives the vision tower the layers and the attention that transformers gives it."""
+    if attention == "auto":
+        tower.config._attn_implementation = "sdpa"
+    for parent in list(tower.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, PatchConv3d):
+                layer.__class__ = nn.Conv3d
+            elif isinstance(layer, QuickGELU):
+                setattr(parent, name, QuickGELUActivation())
 
 
 def _epochs(

@@ -14,6 +14,7 @@ from components.model_families import check_architecture
 from components.model_path import check_model_path
 from components.training_config import MethodConfig, ModelConfig
 from components.vision_attention import batch_vision_attention
+from components.vision_layers import replace_slow_layers
 
 _ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 
@@ -64,6 +65,7 @@ def load_base_model(
         name, attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **place, **quantized
     )
     batch_vision_attention(model)
+    replace_slow_layers(model.get_encoder(modality="video"))
     return model.eval()
 
 

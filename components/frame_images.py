@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from components.video_decoders import CHUNK, Decoded, Frames, Resize, VideoError, VideoInfo, stack_frames
+from components.video_decoders import CHUNK, Decoded, Frames, Look, Resize, VideoError, VideoInfo, stack_frames
 
 
 def probe_images(paths: Sequence[Path], *, fps: float) -> VideoInfo:
@@ -35,16 +35,20 @@ def probe_images(paths: Sequence[Path], *, fps: float) -> VideoInfo:
     )
 
 
-def count_images(paths: Sequence[Path]) -> int:
-    """Decodes all frame images and counts.
+def count_images(paths: Sequence[Path], *, look_at: Collection[int] = (), look: Look | None = None) -> int:
+    """Decodes all frame images and counts; shows those numbered `look_at` to `look`.
 
     Raises:
         VideoError: one cannot be read, or they differ in size.
     """
-    first = _read_image(paths[0]).shape
-    for path in paths:
-        if (shape := _read_image(path).shape) != first:
+    first: tuple[int, ...] | None = None
+    for number, path in enumerate(paths):
+        image = _read_image(path)
+        first = first or image.shape
+        if (shape := image.shape) != first:
             raise VideoError("damaged", f"{path} is {shape[1]}x{shape[0]}, the first frame is {first[1]}x{first[0]}")
+        if look is not None and number in look_at:
+            look(number, image)
     return len(paths)
 
 

@@ -66,6 +66,15 @@ def exists(uri: str | Path) -> bool:
         return location.object() is not None or bool(location.below(limit=1))
 
 
+def etag(uri: str) -> str:
+    """The ETag of an S3 object, which changes with its content; errors as in `local_path`."""
+    with _translated_errors(uri):
+        found = _Location.parse(uri).object()
+    if found is None:
+        raise FileNotFoundError(f"{uri}: no such object")
+    return found.etag.strip('"')
+
+
 def read_text(uri: str | Path) -> str:
     """The content of a UTF-8 file or object; errors as in `local_path`."""
     if not is_s3(uri):

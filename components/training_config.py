@@ -171,7 +171,7 @@ class TrainConfig(Section):
     """AdamW's epsilon."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients are clipped to this norm; 0 does not clip."""
-    optim: str = "adamw_torch"
+    optim: str = "adamw_torch_fused"
     """An optimizer of transformers."""
     bf16: bool = False
     """bfloat16 mixed precision."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from components import storage
 from components.config import VideoConfig
 from components.frame_images import count_images, decode_images, probe_images
 from components.shards import sampled_candidate
-from components.video_decoders import Decoded, Frames, Resize, VideoError, VideoInfo, decode_video, probe_video
+from components.video_decoders import Decoded, Frames, Look, Resize, VideoError, VideoInfo, decode_video, probe_video
 from components.video_decoders import count_frames as count_video
 
 if TYPE_CHECKING:
@@ -218,14 +218,16 @@ def probe(source: Source, *, images_fps: float = 2.0) -> VideoInfo:
     return probe_images(paths, fps=images_fps) if isinstance(paths, list) else probe_video(paths)
 
 
-def count_frames(source: Source, info: VideoInfo) -> int:
-    """Decodes the whole video and counts.
+def count_frames(source: Source, info: VideoInfo, *, look_at: Collection[int] = (), look: Look | None = None) -> int:
+    """Decodes the whole video and counts; shows the frames numbered `look_at` to `look`.
 
     Raises:
         VideoError: decoding fails somewhere, or ends before the header says.
     """
     paths = _local(source)
-    return count_images(paths) if isinstance(paths, list) else count_video(paths, info)
+    if isinstance(paths, list):
+        return count_images(paths, look_at=look_at, look=look)
+    return count_video(paths, info, look_at=look_at, look=look)
 
 
 def decode(source: Source, indices: Sequence[int], *, info: VideoInfo, size: tuple[int, int] | None = None) -> Decoded:

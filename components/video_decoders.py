@@ -6,7 +6,7 @@ Imports no torch, so that a worker process which only looks at videos starts fas
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ else:
 Frames = NDArray[np.uint8]
 """(num_frames, height, width, 3), RGB."""
 Resize = Callable[[Frames], Frames]
+Look = Callable[[int, Frames], None]
+"""Is shown single frames on the way: their number in the video, and (height, width, 3)."""
 Reason = Literal[
     "missing",
     "empty",
@@ -149,15 +151,17 @@ def probe_video(path: Path) -> VideoInfo:
         )
 
 
-def count_frames(path: Path, info: VideoInfo) -> int:
-    """Decodes the whole video and counts.
+def count_frames(path: Path, info: VideoInfo, *, look_at: Collection[int] = (), look: Look | None = None) -> int:
+    """Decodes the whole video and counts; shows the frames numbered `look_at` to `look`.
 
     Raises:
         VideoError: decoding fails somewhere, or ends before the header says.
     """
-    count, end_seconds = 0, 0.0
+    count, end_seconds, converter = 0, 0.0, VideoReformatter()
     with _open(path) as (container, stream):
         for frame in _decode(container, stream):
+            if look is not None and count in look_at:
+                look(count, _to_rgb(frame, converter))
             count += 1
             end_seconds = max(end_seconds, (frame.time or 0.0) + 1 / info.fps)
     if count == 0:

@@ -115,6 +115,7 @@ def _check_clip(
         start_seconds=row.start_seconds,
         end_seconds=row.end_seconds,
         num_frames=checked.num_frames,
+        content_hash=checked.content_hash,
     )
     return CheckedClip(clip, checked)
 

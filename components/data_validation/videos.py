@@ -22,7 +22,9 @@ class CheckedVideo:
     num_frames: int
     """Counted by decoding."""
     sha256: str
-    """Of the file content, or of all frame images."""
+    """Of the file content, or of the hashes of all frame images."""
+    content_hash: str
+    """What `Clip.content_hash` is: `sha256:…` of local files, `etag:…` of S3 objects."""
 
 
 def check_videos(
@@ -47,12 +49,27 @@ def check_video(video: Video) -> CheckedVideo:
         VideoError: it cannot be used.
     """
     info = probe(video)
-    return CheckedVideo(info, count_frames(video, info), _hash(video))
+    num_frames = count_frames(video, info)
+    sha256 = _joined([_hash_file(part) for part in _parts(video)])
+    return CheckedVideo(info, num_frames, sha256, _content_hash(video, sha256))
 
 
-def _hash(video: Video) -> str:
-    digest = hashlib.sha256()
-    for part in (video,) if isinstance(video, str) else video:
-        with storage.local_path(part).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def _content_hash(video: Video, sha256: str) -> str:
+    if not any(storage.is_s3(part) for part in _parts(video)):
+        return f"sha256:{sha256}"
+    tags = [storage.etag(part) if storage.is_s3(part) else _hash_file(part) for part in _parts(video)]
+    return f"etag:{_joined(tags)}"
+
+
+def _hash_file(path: str) -> str:
+    with storage.local_path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _joined(identities: Sequence[str]) -> str:
+    """One identity as it is; several, of frame images in order, as the hash of all."""
+    return identities[0] if len(identities) == 1 else hashlib.sha256("\n".join(identities).encode()).hexdigest()
+
+
+def _parts(video: Video) -> Sequence[str]:
+    return (video,) if isinstance(video, str) else video

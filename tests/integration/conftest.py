@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from components import storage
+from tests.integration.training_data import write_training_data
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny base model and the index of prepared clips to train it on."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("training")
+    write_training_data(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ def test_registry_rows_videos_and_shards_on_s3(action_data: DataSet, s3: object,
     validate_data(config, tmp_path / "validated")
     (missing,) = read_lines(tmp_path / "validated" / "quarantine.jsonl", QuarantinedClip)
     assert (missing.video, missing.reason) == ("s3://bucket/data/11.mp4", "missing")
-    assert read_lines(tmp_path / "validated" / "annotations.jsonl", Clip)[0].video == "s3://bucket/data/0.mp4"
+    clip = read_lines(tmp_path / "validated" / "annotations.jsonl", Clip)[0]
+    assert (clip.video, clip.content_hash) == ("s3://bucket/data/0.mp4", f"etag:{storage.etag(clip.video)}")
     places = {"validated_dir": tmp_path / "validated", "shards_uri": "s3://bucket/shards"}
     index = prepare_clips(config, **places, index_path=tmp_path / "index.json")
     assert index.root_uri.startswith("s3://bucket/shards/")

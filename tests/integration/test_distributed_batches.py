@@ -9,15 +9,8 @@ import pytest
 
 from components.model_files import load_classifier
 from components.training.head_sweep import SWEEP_FILE, SweepResult
-from tests.integration.test_distributed_training import processes_environment, torchrun_command
-from tests.integration.training_data import training_settings, write_training_data
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("training")
-    write_training_data(folder)
-    return folder
+from tests.integration.torchrun import processes_environment, torchrun_command
+from tests.integration.training_data import training_settings
 
 
 def train(data: Path, name: str, *, launcher: list[str], **settings) -> Path:

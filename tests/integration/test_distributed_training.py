@@ -1,22 +1,18 @@
 """Training in two processes on CPUs, under the real torchrun, equals a single process, however weights are spread."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from components.artifacts import PreparedIndex
 from components.model_files import load_classifier
 from components.prepared_clips import PreparedClips
-from tests.integration.training_data import training_settings, write_training_data
+from tests.integration.torchrun import torchrun
+from tests.integration.training_data import training_settings
 from tests.integration.training_processes import train_once
 
-REPOSITORY = Path(__file__).parents[2]
 SHARDINGS = {
     "ddp": {},
     "z2": {"deepspeed": "z2"},
@@ -30,34 +26,6 @@ OTHERS = {
 }
 FULL = {"finetuning_type": "full", "learning_rate": 1e-3, "load_best_model_at_end": True}
 KINDS = [*SHARDINGS, *OTHERS, "full_z3", "full_fsdp"]
-
-
-def processes_environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
-
-
-def torchrun(*words: str, processes: int = 2, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*torchrun_command(processes), *words],
-        env=processes_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        **options,
-    )
-
-
-def torchrun_command(processes: int = 2) -> list[str]:
-    free_port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    return [sys.executable, "-m", "torch.distributed.run", *free_port, "--nproc-per-node", str(processes)]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("training")
-    write_training_data(folder)
-    return folder
 
 
 def small(data: Path, name: str, **settings) -> dict:

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from components.artifacts import PreparedIndex
 from components.config_files import config_from_settings
@@ -19,20 +18,12 @@ from components.training.checkpoints import UNFINISHED_FILE, CheckpointError, wh
 from components.training.interruption import INTERRUPTED
 from components.training.run_record import RUN_RECORD_FILE
 from components.training.train import build_trainer, check_output_dir, run_trainer, train_classifier
-from tests.integration.test_distributed_training import processes_environment, torchrun_command
-from tests.integration.training_data import training_settings, write_training_data
+from tests.integration.torchrun import processes_environment, torchrun_command
+from tests.integration.training_data import training_settings
 
 from transformers import TrainerCallback  # isort: skip  (behind what makes torchvision importable)
 
 ALONE = [sys.executable]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("training")
-    write_training_data(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import yaml
 
 from components.model_files import load_classifier
 from pipelines.demo.tiny_model import build_tiny_model
-from tests.integration.test_distributed_training import REPOSITORY, processes_environment, torchrun_command
+from tests.conftest import REPOSITORY
+from tests.integration.torchrun import processes_environment, torchrun_command
 
 BESIDE_PYTHON = Path(sys.executable).parent
 ON_CPUS = pytest.mark.skipif(torch.cuda.is_available(), reason="the launchers are told to use CPUs")

@@ -144,3 +144,22 @@ def test_candidates_lie_around_their_moment_and_within_the_video() -> None:
     assert candidate_indices(sampled, 40, 3) == (2, 5, 8, 12, 15, 18, 22, 25, 28, 32, 35, 38)
     assert candidate_indices((0, 1), 2, 4)[sampled_candidate(4) :: 4] == (0, 1)
     assert set(candidate_indices((0, 1), 2, 9)) == {0, 1}
+
+
+def test_counting_shows_the_frames_that_are_asked_for(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", num_frames=20, size=(48, 64))
+    images = []
+    for number in range(3):
+        images.append(str(tmp_path / f"{number}.png"))
+        Image.new("RGB", (64, 48), (grey_of(number),) * 3).save(images[-1])
+    shown: dict[int, float] = {}
+
+    def look(number: int, frame: np.ndarray) -> None:
+        assert frame.shape == (48, 64, 3)
+        shown[number] = frame[-4:, -4:].mean()
+
+    assert count_frames(path, probe(path), look_at=(2, 17, 40), look=look) == 20
+    assert shown == {2: pytest.approx(grey_of(2), abs=4), 17: pytest.approx(grey_of(17), abs=4)}
+    shown.clear()
+    assert count_frames(images, probe(images), look_at=(1,), look=look) == 3
+    assert shown == {1: grey_of(1)}

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -38,6 +39,22 @@ def test_the_fingerprint_follows_content_not_time(action_data: DataSet, tmp_path
     assert validate_data(action_data.config(), tmp_path / "b").fingerprint == first
     make_clip(action_data.folder / "3.mp4", seed=99)
     assert validate_data(action_data.config(), tmp_path / "c").fingerprint != first
+
+
+def test_clips_say_what_identifies_the_bytes_of_their_video(action_data: DataSet, tmp_path: Path) -> None:
+    (action_data.folder / "copy.mp4").write_bytes((action_data.folder / "1.mp4").read_bytes())
+    for name, shade in (("a.png", 10), ("b.png", 200)):
+        Image.new("RGB", (64, 48), (shade, 0, 0)).save(action_data.folder / name)
+    rows = [
+        sharegpt_row("1.mp4", 0),
+        sharegpt_row("copy.mp4", 1),
+        *(sharegpt_row("", 0) | {"videos": [images]} for images in (["a.png", "b.png"], ["b.png", "a.png"])),
+    ]
+    validate_data(action_data.add("actions", rows).config(), tmp_path / "out")
+    hashes = [clip.content_hash for clip in read_lines(tmp_path / "out" / "annotations.jsonl", Clip)]
+    whole = hashlib.sha256((action_data.folder / "1.mp4").read_bytes()).hexdigest()
+    assert hashes[0] == hashes[1] == f"sha256:{whole}"
+    assert len(set(hashes)) == 3
 
 
 def spoil(data: DataSet) -> None:
