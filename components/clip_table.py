@@ -6,6 +6,7 @@ touching the shards, and the preparation step finds out which clips it has prepa
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,8 @@ def write_table(path: Path, shards: Iterable[ShardInfo], columns: Mapping[str, A
         "shard": np.repeat(np.arange(len(shards), dtype=np.int32), counts),
     }
     arrays = [_as_array(all_columns[field.name], field.type) for field in SCHEMA]
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA) as writer:
+    with AtomicFile(path) as file, pa.ipc.new_file(pa.PythonFile(_Sink(file), mode="w"), SCHEMA) as writer:
         writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
-    with AtomicFile(path) as file:
-        file.write(sink.getvalue())
     return TableInfo(file=path.name, num_bytes=file.num_bytes, sha256=file.sha256)
 
 
@@ -91,6 +89,24 @@ def columns_of(records: Iterable[pa.RecordBatch], offsets: Iterable[int]) -> dic
         "offset": list(offsets),
         "key": [bytes(KEY_BYTES)] * len(records),
     }
+
+
+class _Sink(io.RawIOBase):
+    """Arrow's way into the file, without a copy of all columns in memory."""
+
+    def __init__(self, file: AtomicFile) -> None:
+        super().__init__()
+        self._target = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._target.write(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self._target.num_bytes
 
 
 def _as_array(values: Any, kind: Any) -> Any:

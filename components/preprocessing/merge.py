@@ -17,7 +17,7 @@ from components.preprocessing.publish import Receipt, ShardFolder
 from components.prompts import cut_behind_action
 
 _MOST_NAMED = 20
-_PARALLEL_READS = 16
+_PARALLEL_READS, _RECEIPTS_AT_ONCE = 16, 64
 
 
 class TooLongError(ValueError):
@@ -132,8 +132,10 @@ def merge_receipts(plan: Plan, folder: ShardFolder) -> Merged:
         )
     collected = _Collected()
     with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-        for planned, receipt in zip(plan.shards, pool.map(folder.receipt, plan.shards), strict=True):
-            _collect(collected, receipt, receipt.rows(planned))
+        for start in range(0, len(plan.shards), _RECEIPTS_AT_ONCE):  # a few in memory
+            some = plan.shards[start : start + _RECEIPTS_AT_ONCE]
+            for planned, receipt in zip(some, pool.map(folder.receipt, some), strict=True):
+                _collect(collected, receipt, receipt.rows(planned))
     return Merged(
         plan=plan,
         rows=_joined(collected.rows),
