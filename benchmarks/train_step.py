@@ -13,6 +13,7 @@ blurs them less. `tiny` has the compute shares of Qwen2-VL-2B (see `shapes.py`).
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import statistics
 import subprocess
@@ -100,8 +101,10 @@ class Users:
         return loss + 0 * output.logits[:, -1, 0].float().mean()  # the logits live until the backward pass
 
 
-def measure(way: Way, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of a warm epoch and peak memory above the loaded model, of this process."""
+def take_turns(way: Way, options: argparse.Namespace) -> None:
+    """Prints peak memory above the loaded model and seconds of the first epoch; then those of another for each line
+    that comes in.
+    """
     shape = SHAPES[options.shape]
     directory = Path(options.dir)
     model_dir, video = directory / f"model-{options.shape}", video_settings(shape)
@@ -133,7 +136,51 @@ def measure(way: Way, options: argparse.Namespace) -> dict[str, float]:
         users = Users(way, trainer)
         data: Any = list(zip(videos, range(len(videos)), strict=True)) if way.decodes else trainer.train_dataset
         loader: DataLoader[Any] = DataLoader(data, batch_size=options.batch, shuffle=True, collate_fn=users.collate)
-        return _epochs(trainer, loader, users.loss, num_clips=len(videos))
+        before, epoch = _memory(), _epoch_of(trainer, loader, users.loss)
+        first, _ = epoch()
+        _reset_peak()  # the second epoch's: the first one's holds what libraries set up once
+        epoch()
+        _say(first_epoch_seconds=first, peak_bytes=_peak() - before)
+        for _ in sys.stdin:
+            seconds, cpu_seconds = epoch()
+            _say(clips_per_second=len(videos) / seconds, clips_per_cpu_second=len(videos) / cpu_seconds)
+
+
+def _say(**numbers: float) -> None:
+    print(json.dumps(numbers), flush=True)
+
+
+class Turns:
+    """A way in a process of its own, which runs an epoch when it is its turn."""
+
+    def __init__(self, name: str) -> None:
+        self.log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 (lives as long as the process)
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, *sys.argv[1:], "--one", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        self.start = self._hear()
+
+    def epoch(self) -> dict[str, float]:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self._hear()
+
+    def end(self) -> None:
+        self.process.communicate()
+
+    def _hear(self) -> dict[str, float]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):  # libraries write there as well
+                numbers: dict[str, float] = json.loads(line)
+                return numbers
+        self.log.seek(0)
+        sys.exit(self.log.read())
 
 
 def _restore_tower(tower: nn.Module, attention: str) -> None:
@@ -148,9 +195,10 @@ def _restore_tower(tower: nn.Module, attention: str) -> None:
                 setattr(parent, name, QuickGELUActivation())
 
 
-def _epochs(
-    trainer: Any, loader: DataLoader[Any], loss_of: Callable[[dict[str, Any]], Tensor], *, num_clips: int
-) -> dict[str, float]:
+def _epoch_of(
+    trainer: Any, loader: DataLoader[Any], loss_of: Callable[[dict[str, Any]], Tensor]
+) -> Callable[[], tuple[float, float]]:
+    """A function that trains one epoch, and returns its seconds on the clock and of the CPU."""
     model = trainer.model.to(DEVICE).train()
     optimizer = trainer.create_optimizer()
 
@@ -168,33 +216,34 @@ def _epochs(
             torch.cuda.synchronize()
         return time.perf_counter() - started, time.process_time() - cpu_started
 
-    reset = _reset_peak()
-    first, _ = epoch()
-    peak = _peak() - reset
-    seconds, cpu_seconds = epoch()
-    return {
-        "clips_per_second": num_clips / seconds,
-        "clips_per_cpu_second": num_clips / cpu_seconds,
-        "first_epoch_seconds": first,
-        "peak_bytes": float(max(peak, 1)),
-    }
+    return epoch
 
 
 def _to_device(batch: Any) -> Any:
     return {k: _to_device(v) for k, v in batch.items()} if isinstance(batch, dict) else batch.to(DEVICE)
 
 
-def _reset_peak() -> int:
-    """Starts a new measurement of peak memory; what is held now, in bytes."""
+def _memory() -> int:
+    """Memory that this process holds now, in bytes; on a CPU without mapped files, which the system may drop."""
+    if DEVICE == "cuda":
+        return torch.cuda.memory_allocated()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed while loading would hide what is taken from here on
+    return _status("RssAnon")
+
+
+def _reset_peak() -> None:
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    else:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak() -> int:
-    return torch.cuda.max_memory_allocated() if DEVICE == "cuda" else _status("VmHWM")
+    """The highest memory since `_reset_peak`, in bytes, as `_memory` counts it."""
+    if DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return _status("VmHWM") - _status("RssFile") - _status("RssShmem")
 
 
 def _status(name: str) -> int:
@@ -214,7 +263,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--seconds", type=int, default=7, help="length of the videos: 7 as in UCF101, 3 as in HMDB51")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="tiny")
     parser.add_argument("--attention", choices=["auto", "sdpa", "fa2"], default="auto")
     parser.add_argument("--peak-tflops", type=float, help="of the device, to print the share of it that is used")
@@ -223,47 +272,51 @@ def main() -> None:
     parser.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(WAYS[options.one], options)))
+        take_turns(WAYS[options.one], options)
         return
     dtype = "bfloat16" if DEVICE == "cuda" else "float32"
     build_model(SHAPES[options.shape], Path(options.dir) / f"model-{options.shape}", dtype=dtype)
     write_videos(Path(options.dir) / f"videos-{options.seconds}s", options.clips, seconds=options.seconds)
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in options.only or WAYS}
-    for _ in range(options.repeats):
-        for name in results:
-            command = [sys.executable, __file__, *sys.argv[1:], "--one", name]
-            finished = subprocess.run(command, capture_output=True, text=True, check=False)
-            if finished.returncode:
-                sys.exit(finished.stderr)
-            results[name].append(json.loads(finished.stdout.splitlines()[-1]))
-    report(results, options)
+    ways = {name: Turns(name) for name in options.only or WAYS}
+    rounds = [{name: way.epoch() for name, way in ways.items()} for _ in range(options.repeats)]
+    for way in ways.values():
+        way.end()
+    report({name: way.start for name, way in ways.items()}, rounds, options)
 
 
-def report(results: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> None:
+def report(
+    starts: dict[str, dict[str, float]], rounds: list[dict[str, dict[str, float]]], options: argparse.Namespace
+) -> None:
     """The table of all ways, and the JSON line."""
-    median = {
-        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()
+
+    def ratio(name: str, base: str, key: str = "clips_per_second") -> float:
+        return statistics.median(row[name][key] / row[base][key] for row in rounds)
+
+    rates = ("clips_per_second", "clips_per_cpu_second")
+    ways = {
+        name: start | {key: statistics.median(row[name][key] for row in rounds) for key in rates}
+        for name, start in starts.items()
     }
     print(f"{'way':<44}{'clips/s':>9}{'x':>7}{'clips/CPU s':>13}{'peak MB':>10}")
-    for name, row in median.items():
-        base = median.get(TRAINING[0] if WAYS[name].trains_tower else FROZEN[0], row)
-        ratio = row["clips_per_second"] / base["clips_per_second"]
-        numbers = f"{row['clips_per_second']:>9.2f}{ratio:>7.2f}{row['clips_per_cpu_second']:>13.2f}"
-        print(f"{name:<44}{numbers}{row['peak_bytes'] / 1e6:>10.0f}")
-    summary: dict[str, Any] = {"device": DEVICE, "shape": options.shape, "ways": median}
+    for name, row in ways.items():
+        base = TRAINING[0] if WAYS[name].trains_tower else FROZEN[0]
+        numbers = f"{row['clips_per_second']:>9.2f}{ratio(name, base if base in ways else name):>7.2f}"
+        print(f"{name:<44}{numbers}{row['clips_per_cpu_second']:>13.2f}{row['peak_bytes'] / 1e6:>10.0f}")
+    summary: dict[str, Any] = {"device": DEVICE, "shape": options.shape, "ways": ways}
     for key, (users, ours) in {"frozen": FROZEN, "training": TRAINING}.items():
-        if users in median and ours in median:
-            rates = [median[name]["clips_per_second"] for name in (users, ours)]
-            summary[f"warm_epoch_ratio_{key}"] = rates[1] / rates[0]
-            rates = [median[name]["clips_per_cpu_second"] for name in (users, ours)]
-            summary[f"warm_epoch_ratio_{key}_cpu_time"] = rates[1] / rates[0]
-    if all(name in median for name in FETCH):
-        rates = [median[name]["clips_per_second"] for name in FETCH]
-        summary["users_fetch_share"] = (1 / rates[0] - 1 / rates[1]) / (1 / median[FROZEN[0]]["clips_per_second"])
-    if all(name in median for name in FROZEN):
-        summary["peak_memory_ratio"] = median[FROZEN[1]]["peak_bytes"] / median[FROZEN[0]]["peak_bytes"]
+        if users in ways and ours in ways:
+            summary[f"warm_epoch_ratio_{key}"] = ratio(ours, users)
+            summary[f"warm_epoch_ratio_{key}_range"] = sorted(
+                row[ours]["clips_per_second"] / row[users]["clips_per_second"] for row in rounds
+            )[:: max(1, len(rounds) - 1)]
+            summary[f"warm_epoch_ratio_{key}_cpu_time"] = ratio(ours, users, "clips_per_cpu_second")
+    if all(name in ways for name in (*FETCH, FROZEN[0])):
+        with_fetch, without, all_of_it = (1 / ways[name]["clips_per_second"] for name in (*FETCH, FROZEN[0]))
+        summary["users_fetch_share"] = (with_fetch - without) / all_of_it
+    if all(name in ways for name in FROZEN):
+        summary["peak_memory_ratio"] = ways[FROZEN[1]]["peak_bytes"] / ways[FROZEN[0]]["peak_bytes"]
         if options.peak_tflops:
-            rate = median[FROZEN[1]]["clips_per_second"] * training_flops(options, cached=True)
+            rate = ways[FROZEN[1]]["clips_per_second"] * training_flops(options, cached=True)
             summary["mfu_frozen"] = rate / (options.peak_tflops * 1e12)
     print(json.dumps(summary))
 
