@@ -22,8 +22,9 @@ import numpy as np
 
 from components.artifacts import Labels, Message, PreparedIndex
 from components.clip_processor import ClipProcessor, PreparedClip
+from components.clip_table import columns_of, write_table
 from components.config import VideoConfig
-from components.shards import ShardWriter, encode_clip
+from components.shards import ShardFile, encode_clip
 from components.torchvision_compat import register_missing_operators
 from components.video import load_clip, resize_frames
 from pipelines.demo.actions import LABEL_NAMES
@@ -34,6 +35,7 @@ register_missing_operators()
 
 PROMPT = (Message(role="user", content="<video>What is the person doing? <ACTION>"),)
 NUM_FRAMES = 16
+CLIPS_PER_SHARD = 256
 SOURCE_HEIGHT, SOURCE_WIDTH, SOURCE_FPS = 240, 320, 25
 
 
@@ -185,15 +187,22 @@ def write_index(folder: Path, clips: list[PreparedClip], *, video: VideoConfig, 
     """Shards of the clips as training split, each `repeats` times, and their index."""
     folder.mkdir(parents=True, exist_ok=True)
     encoded = [encode_clip(**vars(clip)) for clip in clips]
-    with ShardWriter(folder) as writer:
-        for _ in range(repeats):
-            for record in encoded:
-                writer.add("train", record)
     num_clips, lengths = repeats * len(clips), [len(clip.input_ids) for clip in clips]
+    shards, offsets = [], []
+    for number, start in enumerate(range(0, num_clips, CLIPS_PER_SHARD)):
+        with ShardFile(folder / f"train-{number:05d}.arrow", "train") as file:
+            for place in range(start, min(start + CLIPS_PER_SHARD, num_clips)):
+                file.add(encoded[place % len(encoded)])
+        shards.append(file.info)
+        offsets += file.offsets
+    columns = columns_of(encoded, []) | {"offset": offsets}
+    repeated = {name: values if name == "offset" else values * repeats for name, values in columns.items()}
+    table = write_table(folder / "clips.arrow", shards, repeated)
     return PreparedIndex(
         fingerprint=str(folder),
         root_uri=str(folder),
-        shards=writer.shards,
+        shards=tuple(shards),
+        table=table,
         labels=Labels(label_names=LABEL_NAMES),
         video=video,
         action_token="<ACTION>",

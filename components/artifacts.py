@@ -190,15 +190,27 @@ class ShardInfo(Record):
     sha256: str
 
 
+class TableInfo(Record):
+    """The file with one row per prepared clip, which `components.clip_table` reads."""
+
+    file: str
+    """Name below the index's `root_uri`."""
+    num_bytes: int
+    sha256: str
+
+
 class PreparedIndex(Record):
     """`index.json`: everything a reader of prepared clips needs to know."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     fingerprint: str
     """Hash of everything the prepared clips depend on."""
     root_uri: str
     """Folder or s3:// prefix with the shards."""
     shards: tuple[ShardInfo, ...]
+    """Those of training clips first, then validation, then test."""
+    table: TableInfo
+    """Rows in the order of `shards` and of the clips in them."""
     labels: Labels
     video: VideoConfig
     action_token: str

@@ -1,25 +1,27 @@
 """Shards of prepared clips: Arrow stream files, read memory-mapped. `datasets.Dataset.from_file` opens them too.
 
-Frames are raw bytes and a shape: `datasets`' Array4D would bring them back as int64. Imports no torch.
+Each clip is a record of its own. Frames are bytes and a shape: `datasets`' Array4D would bring them back as int64.
+`components.clip_table` says where a clip's record begins. Imports no torch.
 """
 
 from __future__ import annotations
 
 import hashlib
-from array import array
-from collections.abc import Iterator, Sequence
+import os
+import socket
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from components import storage
-from components.artifacts import SPLITS, ShardInfo, Split
+from components.artifacts import ShardInfo, Split
+from components.frame_encoding import encode_frames
 
-CLIPS_PER_SHARD = 256
 NO_ANSWER: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 SCHEMA = pa.schema(
     [
@@ -27,6 +29,7 @@ SCHEMA = pa.schema(
         ("video", pa.string()),
         ("label", pa.int64()),
         ("frames", pa.large_binary()),
+        ("jpeg_sizes", pa.list_(pa.int32())),
         ("shape", pa.list_(pa.int32(), 4)),
         ("input_ids", pa.list_(pa.int64())),
         ("mm_token_type_ids", pa.list_(pa.int64())),
@@ -37,6 +40,9 @@ SCHEMA = pa.schema(
         ("backend", pa.string()),
     ]
 )
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+PARTIAL = ".partial"
+"""End of a file's name while it is written."""
 
 
 class ShardError(ValueError):
@@ -56,17 +62,20 @@ def encode_clip(
     answer_ids: NDArray[np.int64] = NO_ANSWER,
     answer_start: int = 0,
     backend: str | None = None,
+    jpeg_quality: int | None = None,
 ) -> pa.RecordBatch:
     """One clip as it stands in a shard: `frames` is (num_frames * frame_candidates, height, width, 3), the candidates
     of a moment together; the ids are (num_tokens,), the answer's from `answer_start` on to be learned.
 
-    `backend` is what decoded the frames.
+    Frames are kept as JPEG images of `jpeg_quality`; null keeps their pixels.
     """
+    encoded, jpeg_sizes = encode_frames(frames, jpeg_quality)
     columns: Sequence[Any] = (
         [clip_id],
         [video],
         [label],
-        [frames.tobytes()],
+        [encoded],
+        [jpeg_sizes],
         [list(frames.shape)],
         [input_ids],
         [mm_token_type_ids],
@@ -80,46 +89,36 @@ def encode_clip(
     return pa.record_batch(arrays, schema=SCHEMA)
 
 
+def relabel_clip(record: pa.RecordBatch, *, clip_id: str, video: str, label: int) -> pa.RecordBatch:
+    """The same frames and tokens as another row of the annotations; nothing is decoded."""
+    changed = {"clip_id": clip_id, "video": video, "label": label}
+    columns = [
+        pa.array([changed[field.name]], type=field.type) if field.name in changed else record[field.name]
+        for field in SCHEMA
+    ]
+    return pa.record_batch(columns, schema=SCHEMA)
+
+
+def count_tokens(record: pa.RecordBatch) -> tuple[int, int]:
+    """Tokens of a clip up to the action token, and behind it."""
+    return len(record["input_ids"][0]), len(record["answer_ids"][0])
+
+
 def sampled_candidate(count: int) -> int:
     """Which of the `count` stored frames around a moment is the sampled one."""
     return (count - 1) // 2
 
 
-def open_shard(path: Path) -> pa.Table:
-    """The clips of a shard, memory-mapped: nothing is read before it is used."""
-    with pa.ipc.open_stream(pa.memory_map(str(path))) as reader:
-        return reader.read_all()
-
-
 class ShardReader:
-    """Single clips of a shard, memory-mapped.
-
-    Keeps a few bytes per clip: a whole table keeps kilobytes of objects for each, which adds up over 100,000 clips
-    and every worker process.
-    """
+    """Single clips of a shard, memory-mapped: nothing is read before it is used, and nothing is kept in memory."""
 
     def __init__(self, path: Path) -> None:
         self._file = pa.memory_map(str(path))
-        self._schema = pa.ipc.read_schema(pa.ipc.read_message(self._file))
-        self._offsets = array("q", self._find_clips())
 
-    def __len__(self) -> int:
-        return len(self._offsets)
-
-    def __getitem__(self, row: int) -> pa.RecordBatch:
-        """One clip: columns of one row, whose bytes lie in the file."""
-        self._file.seek(self._offsets[row])
-        return pa.ipc.read_record_batch(pa.ipc.read_message(self._file), self._schema)
-
-    def _find_clips(self) -> Iterator[int]:
-        """Where each clip's record begins: `ShardWriter` writes one for each."""
-        while True:
-            offset = self._file.tell()
-            try:
-                pa.ipc.read_message(self._file)
-            except EOFError:
-                return
-            yield offset
+    def read(self, offset: int) -> pa.RecordBatch:
+        """The clip whose record begins at `offset`: columns of one row, whose bytes lie in the file."""
+        self._file.seek(offset)
+        return pa.ipc.read_record_batch(pa.ipc.read_message(self._file), SCHEMA)
 
 
 def find_shard(root_uri: str, shard: ShardInfo, *, verify_checksum: bool = False) -> Path:
@@ -128,30 +127,57 @@ def find_shard(root_uri: str, shard: ShardInfo, *, verify_checksum: bool = False
     Raises:
         ShardError: it is missing or not what the index says.
     """
-    uri = storage.join(root_uri, shard.file)
+    return find_file(root_uri, shard.file, shard.num_bytes, shard.sha256 if verify_checksum else None)
+
+
+def find_file(root_uri: str, name: str, num_bytes: int, sha256: str | None) -> Path:
+    """The local path of a file below `root_uri`, downloaded where it has to be; `sha256` is checked where given.
+
+    Raises:
+        ShardError: it is missing or has another size or checksum.
+    """
+    uri = storage.join(root_uri, name)
     try:
         path = storage.local_path(uri)
     except FileNotFoundError as error:
         raise ShardError(f"shard {uri} is missing: run the preparation step again") from error
-    num_bytes = path.stat().st_size
-    if num_bytes != shard.num_bytes or (verify_checksum and _checksum(path) != shard.sha256):
-        found = f"{num_bytes} bytes" if num_bytes != shard.num_bytes else "another checksum"
+    found_bytes = path.stat().st_size
+    if found_bytes != num_bytes or (sha256 is not None and checksum(path) != sha256):
+        found = f"{found_bytes} bytes" if found_bytes != num_bytes else "another checksum"
         raise ShardError(
-            f"shard {uri} has {found}, the index says {shard.num_bytes} bytes, sha256 {shard.sha256[:12]}: it was cut "
-            f"off or replaced. Delete {root_uri} and run the preparation step again"
+            f"shard {uri} has {found}, the index says {num_bytes} bytes{f', sha256 {sha256[:12]}' if sha256 else ''}: "
+            f"it was cut off or replaced. Delete it and run the preparation step again"
         )
     return path
 
 
-class ShardWriter:
-    """Writes clips to the shards of their splits, in the order of `add`; the same clips give the same bytes."""
+def checksum(path: Path) -> str:
+    """The file's sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def __init__(self, folder: Path, *, clips_per_shard: int = CLIPS_PER_SHARD) -> None:
-        self._writers = {split: _SplitWriter(folder, split, clips_per_shard) for split in SPLITS}
 
-    def add(self, split: Split, clip: pa.RecordBatch) -> None:
-        """Writes one clip that `encode_clip` made."""
-        self._writers[split].add(clip)
+class AtomicFile:
+    """A file that is under its name whole, and on the disk, or not at all; the block's exception leaves nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        """May be changed until the block ends."""
+        # Machines that share the folder may write the same file: they write the same bytes, each under its own name.
+        self._partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
+        self._file: BinaryIO = self._partial.open("wb")
+        self._digest, self.num_bytes = hashlib.sha256(), 0
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far."""
+        return self._digest.hexdigest()
+
+    def write(self, content: Any) -> None:
+        """Writes bytes, or anything with their interface."""
+        self._file.write(content)
+        self._digest.update(content)
+        self.num_bytes += len(content)
 
     def __enter__(self) -> Self:
         return self
@@ -159,52 +185,70 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for writer in self._writers.values():
-            writer.close()
+        with self._file:
+            if error is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        if error is not None or not self.num_bytes:
+            self._partial.unlink()
+            return
+        self._partial.replace(self.path)
+        _sync_folder(self.path.parent)
 
-    @property
-    def shards(self) -> tuple[ShardInfo, ...]:
-        """What was written, once the writer is closed."""
-        return tuple(shard for writer in self._writers.values() for shard in writer.shards)
 
+class ShardFile:
+    """One shard while it is written, in the order of `add`; the same clips give the same bytes.
 
-class _SplitWriter:
-    def __init__(self, folder: Path, split: Split, clips_per_shard: int) -> None:
-        self.shards: list[ShardInfo] = []
-        self._folder, self._split, self._clips_per_shard = folder, split, clips_per_shard
-        self._stream: Any = None
-        self._num_clips = 0
+    Without clips there is no file.
+    """
 
-    @property
-    def _name(self) -> str:
-        return f"{self._split}-{len(self.shards):05d}.arrow"
+    def __init__(self, path: Path, split: Split) -> None:
+        self.offsets: list[int] = []
+        """Where the record of each clip begins."""
+        self._split, self._file = split, AtomicFile(path)
 
     def add(self, clip: pa.RecordBatch) -> None:
-        if self._stream is None:
-            self._stream = pa.ipc.new_stream(str(self._folder / f"{self._name}.partial"), SCHEMA)
-        self._stream.write_batch(clip)
-        self._num_clips += 1
-        if self._num_clips == self._clips_per_shard:
-            self.close()
+        """Writes one clip that `encode_clip` made."""
+        if not self.offsets:
+            self._file.write(SCHEMA.serialize())
+        self.offsets.append(self._file.num_bytes)
+        self._file.write(clip.serialize())
 
-    def close(self) -> None:
-        if self._stream is None:
-            return
-        self._stream.close()
-        path = self._folder / self._name
-        (self._folder / f"{self._name}.partial").replace(path)
-        self.shards.append(
-            ShardInfo(
-                file=self._name,
-                split=self._split,
-                num_clips=self._num_clips,
-                num_bytes=path.stat().st_size,
-                sha256=_checksum(path),
-            )
+    def rename(self, name: str) -> None:
+        """Gives the file another name than it was begun with."""
+        self._file.path = self._file.path.with_name(name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and self.offsets:
+            self._file.write(_END_OF_STREAM)
+        self._file.__exit__(kind, error, trace)
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, once the block is left."""
+        return self._file.path
+
+    @property
+    def info(self) -> ShardInfo:
+        """What was written, once the block is left."""
+        return ShardInfo(
+            file=self.path.name,
+            split=self._split,
+            num_clips=len(self.offsets),
+            num_bytes=self._file.num_bytes,
+            sha256=self._file.sha256,
         )
-        self._stream, self._num_clips = None, 0
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sync_folder(folder: Path) -> None:
+    """Makes sure that a new name in the folder survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -87,6 +87,21 @@ def list_files(uri: str | Path) -> list[str]:
         return sorted(item.key[len(location.key) :].lstrip("/") for item in location.below())
 
 
+def file_sizes(uri: str) -> dict[str, int]:
+    """Bytes of each file below a folder or prefix, by its path in it; empty where there is none.
+
+    Raises:
+        FileNotFoundError: the bucket does not exist; other errors as in `local_path`.
+    """
+    if not is_s3(uri):
+        folder = _as_path(uri)
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    location = Location.parse(uri)
+    with translated_errors(uri):
+        return {item.key[len(location.key) :].lstrip("/"): item.num_bytes for item in location.below()}
+
+
 def etag(uri: str) -> str:
     """The ETag of an S3 object, which changes with its content; errors as in `local_path`."""
     with translated_errors(uri):

@@ -7,7 +7,7 @@ from kfp import dsl
 from components.data_validation.component import data_validation
 from components.evaluation.component import evaluation
 from components.export.component import export
-from components.preprocessing.component import preprocessing
+from components.preprocessing.component import preprocessing, preprocessing_part, preprocessing_plan
 from components.serving.component import serving
 from components.training.component import training
 
@@ -25,6 +25,7 @@ def action_cls(
     val_size: float = 0.0,
     test_size: float = 0.0,
     max_invalid_fraction: float = 0.05,
+    preprocessing_parts: int = 1,
     cutoff_len: int = 2048,
     video_fps: float = 2.0,
     video_maxlen: int = 128,
@@ -53,6 +54,7 @@ def action_cls(
         val_size: Validation share (below 1) or number of clips (1 and above), cut from `dataset` by group.
         test_size: Test share or number of clips, cut from `dataset` by group.
         max_invalid_fraction: Share of rows whose video may be unusable; more fails the validation step.
+        preprocessing_parts: Tasks that prepare clips side by side on a cluster, each whole shards; every one is a pod.
         cutoff_len: Longest sample in tokens. A longer one is an error that names the row; nothing is ever cut.
         video_fps: Frames per second to sample when `video_num_frames` is null.
         video_maxlen: Most frames per clip when sampling by `video_fps`.
@@ -75,7 +77,12 @@ def action_cls(
         settings.pop(name)
     checked = data_validation(**settings)
     run_config, validated = checked.outputs["run_config"], checked.outputs["validated"]
-    clips = preprocessing(run_config=run_config, validated=validated, shards_uri=shards_uri)
+    planned = preprocessing_plan(run_config=run_config, validated=validated, shards_uri=shards_uri)
+    with dsl.ParallelFor(planned.output, name="preprocessing-parts") as part:
+        shards = preprocessing_part(run_config=run_config, validated=validated, shards_uri=shards_uri, part=part)
+    clips = preprocessing(
+        run_config=run_config, validated=validated, shards_uri=shards_uri, parts=dsl.Collected(shards.output)
+    )
     prepared = clips.outputs["prepared"]
     trained = training(run_config=run_config, prepared=prepared)
     adapter = trained.outputs["adapter"]
@@ -85,5 +92,5 @@ def action_cls(
         exported = export(run_config=run_config, prepared=prepared, adapter=adapter, results=results)
         with dsl.If(deploy == True, name="deploy"):  # noqa: E712
             served = serving(run_config=run_config, model=exported.outputs["model"], results=results)
-    for task in (checked, clips, trained, measured, exported, served):
+    for task in (checked, planned, shards, clips, trained, measured, exported, served):
         task.set_caching_options(False)  # the cache's key sees neither the data nor our code

@@ -126,11 +126,7 @@ def _new_run_dir(runs_dir: Path, name: str | None) -> Path:
 
 
 def _summarize(run_dir: Path, *, seconds: float, error: str, uri: str, run_id: str) -> RunSummary:
-    records = {
-        step: StepRecord.read(run_dir / "steps" / f"{step}.json")
-        for step in STEPS
-        if (run_dir / "steps" / f"{step}.json").is_file()
-    }
+    records = {step: record for step in STEPS if (record := _read_record(run_dir / "steps", step)) is not None}
     failed = [record for record in records.values() if record.status == "failed"]
     cause = f"{failed[0].step} failed: {failed[0].error}" if failed else error
     folders = {
@@ -155,6 +151,18 @@ def _summarize(run_dir: Path, *, seconds: float, error: str, uri: str, run_id: s
         mlflow_run_id=run_id,
         log=str(run_dir / LOG_FILE),
     )
+
+
+def _read_record(folder: Path, step: str) -> StepRecord | None:
+    """A step's record; of one that was divided, the last task's with the time from first to last and any failure."""
+    files = [*folder.glob(f"{step}.json"), *sorted(folder.glob(f"{step}-*.json"))]
+    if not files:
+        return None
+    records = [StepRecord.read(file) for file in files]
+    ends = [file.stat().st_mtime for file in files]
+    begin = min(end - record.seconds for end, record in zip(ends, records, strict=True))
+    shown = next((record for record in records if record.status == "failed"), records[0])
+    return shown.model_copy(update={"step": step, "seconds": max(ends) - begin})
 
 
 def _link(link: Path, directory: str) -> Path | None:

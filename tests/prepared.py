@@ -1,12 +1,14 @@
 """Real prepared clips of small videos."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from components.artifacts import PreparedIndex, QuarantinedClip
+from components.artifacts import SPLITS, PreparedIndex, QuarantinedClip, Split
 from components.clip_processor import ClipProcessor, PreparedClip
+from components.clip_table import columns_of, write_table
 from components.config import VideoConfig
-from components.shards import ShardWriter, encode_clip
+from components.shards import ShardFile, encode_clip
 from components.video import load_clip
 from tests.models import LABELS, PROMPT
 
@@ -24,18 +26,39 @@ def prepare_video(video: Path, label: int, *, processor: ClipProcessor) -> Prepa
     return PreparedClip(f"d:{video.stem}", str(video), label, clip.frames.copy(), ids, types, clip.seconds_per_frame)
 
 
+def write_shards(
+    folder: Path,
+    clips: Iterable[tuple[Split, PreparedClip]],
+    *,
+    clips_per_shard: int = 256,
+    jpeg_quality: int | None = None,
+) -> dict[str, Any]:
+    """Writes clips and their table below `folder`; what an index says of them: `root_uri`, `shards` and `table`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    by_split: dict[Split, list[Any]] = {split: [] for split in SPLITS}
+    for split, clip in clips:
+        by_split[split].append(encode_clip(**vars(clip), jpeg_quality=jpeg_quality))
+    shards, records, offsets = [], [], []
+    for split, encoded in by_split.items():
+        for number, start in enumerate(range(0, len(encoded), clips_per_shard)):
+            with ShardFile(folder / f"{split}-{number:05d}.arrow", split) as file:
+                for record in encoded[start : start + clips_per_shard]:
+                    file.add(record)
+            shards.append(file.info)
+            records += encoded[start : start + clips_per_shard]
+            offsets += file.offsets
+    table = write_table(folder / "clips.arrow", shards, columns_of(records, offsets))
+    return {"root_uri": str(folder), "shards": tuple(shards), "table": table}
+
+
 def write_index(
     folder: Path, clips: Sequence[PreparedClip], *, video: VideoConfig, failed: Sequence[QuarantinedClip] = ()
 ) -> PreparedIndex:
     """Writes `clips` as the test split into shards below `folder`."""
-    with ShardWriter(folder) as writer:
-        for clip in clips:
-            writer.add("test", encode_clip(**vars(clip)))
     counts = tuple(sum(clip.label == label for clip in clips) for label in range(LABELS.num_classes))
     return PreparedIndex(
         fingerprint="prepared",
-        root_uri=str(folder),
-        shards=writer.shards,
+        **write_shards(folder, [("test", clip) for clip in clips]),
         labels=LABELS,
         video=video,
         action_token="<ACTION>",

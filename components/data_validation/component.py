@@ -17,6 +17,7 @@ def data_validation(
     val_size: float,
     test_size: float,
     max_invalid_fraction: float,
+    preprocessing_parts: int,
     cutoff_len: int,
     video_fps: float,
     video_maxlen: int,

@@ -64,7 +64,7 @@ def evaluate_adapter(
     unfit = why_unfit(model, index)
     if unfit:
         raise ValueError(f"{adapter_dir} cannot be evaluated on these prepared clips: {unfit}")
-    clips = PreparedClips(index, split)
+    clips = PreparedClips(index, split, verify_checksums=config.data.prepared_verify_checksums)
     evaluation = SplitEvaluation(config, model=model, index=index, clips=clips, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
         predicted = evaluation.predict()

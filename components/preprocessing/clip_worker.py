@@ -35,6 +35,8 @@ class ProcessorSettings:
     trust_remote_code: bool
     action_token: str
     video: VideoConfig
+    jpeg_quality: int | None = None
+    """Null keeps pixels."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,14 @@ def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
     except VideoError as error:
         return (error,) * len(job.clips)
     return tuple(
-        frames if isinstance(frames, VideoError) else _prepare(clip, frames, processor)
+        frames if isinstance(frames, VideoError) else _prepare(clip, frames, processor, job.settings.jpeg_quality)
         for clip, frames in zip(job.clips, loaded, strict=True)
     )
 
 
-def _prepare(clip: Clip, loaded: ClipFrames, processor: ClipProcessor) -> Prepared | VideoError:
+def _prepare(
+    clip: Clip, loaded: ClipFrames, processor: ClipProcessor, jpeg_quality: int | None
+) -> Prepared | VideoError:
     if loaded.video_frames not in (None, clip.num_frames) and _counted(clip) != clip.num_frames:
         return VideoError("wrong_count", f"{loaded.video_frames} frames, but {clip.num_frames} when it was validated")
     input_ids, mm_token_type_ids = processor.tokenize(
@@ -112,6 +116,7 @@ def _prepare(clip: Clip, loaded: ClipFrames, processor: ClipProcessor) -> Prepar
         answer_ids=answer_ids,
         answer_start=answer_start,
         backend=loaded.backend,
+        jpeg_quality=jpeg_quality,
     )
     return Prepared(len(input_ids), len(answer_ids), loaded.backend, encoded)
 

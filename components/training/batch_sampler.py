@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,41 +72,75 @@ class PlannedBatches(BatchSampler):
         self._budget, self._labels, self._numbers_draws = tokens_per_batch, labels, numbers_draws
         self._seed, self._rank, self._num_processes = seed, rank, num_processes
         self._bounds = _upper_bounds(lengths)
-        self._num_batches = math.ceil(len(self._unfitted(epoch=0)) / num_processes) * num_processes
+        self._num_batches = math.ceil(len(self._unfitted(epoch=0)[1]) / num_processes) * num_processes
 
     def __len__(self) -> int:
         return self._num_batches // self._num_processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches = self.plan(self.epoch)
+        plan = self.plan(self.epoch)
         if self._numbers_draws:
-            batches = _number_draws(batches, len(self.lengths))
-        yield from batches[self._rank :: self._num_processes]
+            plan = _number_draws(plan, len(self.lengths))
+        for number in range(self._rank, len(plan), self._num_processes):
+            yield plan[number]
 
     def set_epoch(self, epoch: int) -> None:
         """Plans the batches of this epoch from now on."""
         self.epoch = epoch
 
-    def plan(self, epoch: int) -> list[list[int]]:
+    def plan(self, epoch: int) -> BatchPlan:
         """The batches of all processes in an epoch: process r takes every `num_processes`-th from the r-th on."""
         rng = np.random.default_rng([self._seed, epoch, 1])
-        batches = _fit(self._unfitted(epoch), self._num_batches, rng)
-        return [batches[position] for position in rng.permutation(len(batches))]
+        clips, starts, sizes = self._unfitted(epoch)
+        starts, sizes = _fit(starts, sizes, self._num_batches, rng)
+        order = rng.permutation(len(starts))
+        return BatchPlan(clips, starts[order], sizes[order])
 
     def padding_share(self, epoch: int) -> float:
         """Share of an epoch's tokens that are padding."""
-        batches = self.plan(epoch)
-        padded = sum(len(batch) * int(self.lengths[batch].max()) for batch in batches)
-        return 1 - sum(int(self.lengths[batch].sum()) for batch in batches) / padded
+        plan = self.plan(epoch)
+        padded = used = 0
+        for batch in plan.arrays():
+            lengths = self.lengths[batch]
+            padded += len(batch) * int(lengths.max())
+            used += int(lengths.sum())
+        return 1 - used / padded
 
-    def _unfitted(self, epoch: int) -> list[list[int]]:
+    def _unfitted(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Clips in an order of which batches are pieces, and where these start and how long they are."""
         rng = np.random.default_rng([self._seed, epoch, 0])
         clips = np.arange(len(self.lengths)) if self._labels is None else _draw_balanced(self._labels, rng)
         clips = rng.permutation(clips)
         if self._budget is None:
-            return [clips[start : start + self.batch_size].tolist() for start in range(0, len(clips), self.batch_size)]
-        clips = clips[np.argsort(self._bounds[clips], kind="stable")]
-        return _pack(clips.tolist(), self._bounds[clips].tolist(), self._budget)
+            starts = np.arange(0, len(clips), self.batch_size)
+        else:
+            clips = clips[np.argsort(self._bounds[clips], kind="stable")]
+            starts = _pack(self._bounds[clips], self._budget)
+        return clips, starts, np.diff(starts, append=len(clips))
+
+
+@dataclass(frozen=True)
+class BatchPlan(Sequence[list[int]]):
+    """Batches as pieces of one array, which takes a few bytes per clip: lists of numbers would take a hundred."""
+
+    clips: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    """Where each batch begins in `clips`, (batches,)."""
+    sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return BatchPlan(self.clips, self.starts[number], self.sizes[number])
+        start = int(self.starts[number])
+        return self.clips[start : start + int(self.sizes[number])].tolist()
+
+    def arrays(self) -> Iterator[NDArray[np.int64]]:
+        """The batches without a copy."""
+        for start, size in zip(self.starts.tolist(), self.sizes.tolist(), strict=True):
+            yield self.clips[start : start + size]
 
 
 def planned_batches(config: RunConfig, clips: Any, processes: Processes) -> PlannedBatches | None:
@@ -123,10 +157,10 @@ def planned_batches(config: RunConfig, clips: Any, processes: Processes) -> Plan
         rank=processes.rank,
         num_processes=processes.count,
     )
-    sizes = [len(batch) for batch in batches.plan(0)]
+    sizes = batches.plan(0).sizes
     log.info(
         "%d batches per process and epoch, of %d to %d clips, %.1f %% of their tokens are padding",
-        *(len(batches), min(sizes), max(sizes), 100 * batches.padding_share(0)),
+        *(len(batches), sizes.min(), sizes.max(), 100 * batches.padding_share(0)),
     )
     return batches
 
@@ -166,41 +200,49 @@ def _draw_balanced(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArr
     return rng.choice(len(labels), size=len(labels), p=shares / shares.sum())
 
 
-def _pack(clips: Sequence[int], bounds: Sequence[int], budget: int) -> list[list[int]]:
-    """Batches of consecutive clips, of which `bounds` rises: as many as fit when padded to the last one's bound."""
-    batches: list[list[int]] = []
-    batch: list[int] = []
-    for clip, bound in zip(clips, bounds, strict=True):
-        if batch and (len(batch) + 1) * bound > budget:
-            batches.append(batch)
-            batch = []
-        batch.append(clip)
-    return [*batches, batch]
+def _pack(bounds: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+    """Where batches of consecutive clips, of which `bounds` rises, begin: as many as fit when padded to the last."""
+    starts, start = [], 0
+    while start < len(bounds):
+        starts.append(start)
+        padded = bounds[start : start + budget // int(bounds[start]) + 1]  # no batch is longer, for no clip is shorter
+        too_many = np.arange(1, len(padded) + 1) * padded > budget
+        too_many[0] = False
+        start += int(np.argmax(too_many)) if too_many.any() else len(padded)
+    return np.array(starts, dtype=np.int64)
 
 
-def _number_draws(batches: list[list[int]], num_clips: int) -> list[list[int]]:
-    draws: Counter[int] = Counter()
-    numbered: list[list[int]] = []
-    for batch in batches:
-        numbered.append([])
-        for clip in batch:
-            numbered[-1].append(draws[clip] * num_clips + clip)
-            draws[clip] += 1
-    return numbered
+def _number_draws(plan: BatchPlan, num_clips: int) -> BatchPlan:
+    """The same batches with `draw * num_clips + clip` for the clip that comes for the `draw`-th time, from 0."""
+    clips = np.concatenate(list(plan.arrays()))
+    by_clip = np.argsort(clips, kind="stable")
+    is_first = np.diff(clips[by_clip], prepend=-1) != 0
+    draws = np.empty_like(clips)
+    draws[by_clip] = np.arange(len(clips)) - np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
+    return BatchPlan(draws * num_clips + clips, np.cumsum(plan.sizes) - plan.sizes, plan.sizes)
 
 
-def _fit(batches: list[list[int]], target: int, rng: np.random.Generator) -> list[list[int]]:
+def _fit(
+    starts: NDArray[np.int64], sizes: NDArray[np.int64], target: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Exactly `target` batches: the largest are halved, then some repeated; surplus (drawn) ones are dropped."""
-    if len(batches) > target:
-        return [batches[position] for position in rng.permutation(len(batches))[:target]]
-    heap = [(-len(batch), number, batch) for number, batch in enumerate(batches)]
+    if len(starts) >= target:
+        kept = rng.permutation(len(starts))[:target] if len(starts) > target else np.arange(target)
+        return starts[kept], sizes[kept]
+    missing = target - len(starts)
+    largest = np.argsort(-sizes, kind="stable")[
+        :missing
+    ]  # no other batch can be among the first `missing` to be halved
+    rest = np.delete(np.arange(len(sizes)), largest)
+    heap = [(-int(sizes[number]), order, int(starts[number])) for order, number in enumerate(largest)]
     heapq.heapify(heap)
-    while len(heap) < target:
-        size, number, batch = heap[0]
+    while len(heap) + len(rest) < target:
+        size, order, start = heap[0]
         if size == -1:
-            heapq.heappush(heap, (size, len(heap), batch))
+            heapq.heappush(heap, (size, len(heap), start))
             continue
-        half = len(batch) // 2
-        heapq.heapreplace(heap, (-half, number, batch[:half]))
-        heapq.heappush(heap, (half - len(batch), len(heap), batch[half:]))
-    return [batch for _, _, batch in sorted(heap, key=lambda entry: entry[1])]
+        half = -size // 2
+        heapq.heapreplace(heap, (-half, order, start))
+        heapq.heappush(heap, (half + size, len(heap), start + half))
+    pieces = np.array([(start, -size) for size, _, start in sorted(heap, key=lambda entry: entry[1])], dtype=np.int64)
+    return np.concatenate([starts[rest], pieces[:, 0]]), np.concatenate([sizes[rest], pieces[:, 1]])

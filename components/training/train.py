@@ -117,7 +117,11 @@ def training_clips(config: RunConfig, index: PreparedIndex) -> dict[Split, Any]:
         )
     jitter = config.augmentation.augment_temporal_jitter
     clips: dict[Split, Any] = {
-        split: PreparedClips(index, split, keep_candidates=jitter) for split, count in index.num_clips.items() if count
+        split: PreparedClips(
+            index, split, keep_candidates=jitter, verify_checksums=config.data.prepared_verify_checksums
+        )
+        for split, count in index.num_clips.items()
+        if count
     }
     if config.augmentation.changes_frames:
         clips["train"] = AugmentedClips(

@@ -8,8 +8,8 @@ import numpy as np
 from components.artifacts import Labels, Message, PreparedIndex
 from components.clip_processor import ClipProcessor, PreparedClip
 from components.config_files import config_from_settings
-from components.shards import ShardWriter, encode_clip
 from pipelines.demo.tiny_model import build_tiny_model
+from tests.prepared import write_shards
 
 LABELS = Labels(label_names=("dark", "light", "half"))
 PROMPT = (Message(role="user", content="<video>What is the person doing?<ACTION>"),)
@@ -21,15 +21,10 @@ def write_training_data(folder: Path) -> Path:
     build_tiny_model(folder / "base", warm_up=False)
     video = config_from_settings(SIZE).video
     processor = ClipProcessor.from_pretrained(folder / "base", video=video, action_token="<ACTION>")
-    (folder / "shards").mkdir()
-    with ShardWriter(folder / "shards") as writer:
-        for number in range(20):
-            clip = brightness_clip(processor, number)
-            writer.add("train" if number < 16 else "val", encode_clip(**vars(clip)))
+    clips = [("train" if number < 16 else "val", brightness_clip(processor, number)) for number in range(20)]
     index = PreparedIndex(
         fingerprint="prepared",
-        root_uri=str(folder / "shards"),
-        shards=writer.shards,
+        **write_shards(folder / "shards", clips),
         labels=LABELS,
         video=video,
         action_token="<ACTION>",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.artifacts import Labels, Message, PreparedIndex
+from components.artifacts import Labels, Message, PreparedIndex, TableInfo
 from components.clip_processor import ClipProcessor, PreparedClip
 from components.config import RunConfig
 from components.config_files import config_from_settings
@@ -88,6 +88,7 @@ def make_index(make_config):
             fingerprint="prepared",
             root_uri="",
             shards=(),
+            table=TableInfo(file="clips.arrow", num_bytes=0, sha256=""),
             labels=LABELS,
             video=make_config().video,
             action_token="<ACTION>",

@@ -43,13 +43,30 @@ def test_parameter_types_are_the_schemas():
 
 def test_the_chain(compiled):
     tasks = compiled["root"]["dag"]["tasks"]
-    gate = compiled["components"]["comp-condition-1"]["dag"]["tasks"]
+    gate = compiled["components"]["comp-condition-2"]["dag"]["tasks"]
 
-    assert tasks["preprocessing"]["dependentTasks"] == ["data-validation"]
     assert set(tasks["training"]["dependentTasks"]) == {"data-validation", "preprocessing"}
-    assert set(tasks) == {"data-validation", "preprocessing", "training", "evaluation", "condition-1"}
+    steps = {"data-validation", "preprocessing", "training", "evaluation"}
+    assert set(tasks) == steps | {"preprocessing-plan", "for-loop-1", "condition-2"}
     assert "export" in gate
-    assert "evaluation-Output" in tasks["condition-1"]["triggerPolicy"]["condition"]
+    assert "evaluation-Output" in tasks["condition-2"]["triggerPolicy"]["condition"]
+
+
+def test_preparation_is_divided_and_merged(compiled):
+    """The plan's list of parts is looped over, and the merge waits for all of them."""
+    tasks = compiled["root"]["dag"]["tasks"]
+    loop = compiled["components"]["comp-for-loop-1"]["dag"]
+
+    items = tasks["for-loop-1"]["parameterIterator"]["items"]["inputParameter"]
+    assert tasks["for-loop-1"]["inputs"]["parameters"][items]["taskOutputParameter"] == {
+        "outputParameterKey": "Output",
+        "producerTask": "preprocessing-plan",
+    }
+    assert list(loop["tasks"]) == ["preprocessing-part"]
+    assert "part" in loop["tasks"]["preprocessing-part"]["inputs"]["parameters"]
+    assert set(tasks["preprocessing"]["dependentTasks"]) == {"data-validation", "for-loop-1"}
+    collected = tasks["preprocessing"]["inputs"]["parameters"]["parts"]["taskOutputParameter"]
+    assert collected["producerTask"] == "for-loop-1"
 
 
 def test_no_step_is_cached_or_installs_packages(compiled):
@@ -57,9 +74,11 @@ def test_no_step_is_cached_or_installs_packages(compiled):
     dags = [compiled["root"]["dag"]] + [
         component["dag"] for component in compiled["components"].values() if "dag" in component
     ]
-    steps = [task for dag in dags for name, task in dag["tasks"].items() if not name.startswith("condition")]
+    steps = [
+        task for dag in dags for name, task in dag["tasks"].items() if not name.startswith(("condition", "for-loop"))
+    ]
 
-    assert len(steps) == 6
+    assert len(steps) == 8
     assert not [task for task in steps if task.get("cachingOptions", {}).get("enableCache")]
     for executor in compiled["deploymentSpec"]["executors"].values():
         assert "pip install" not in str(executor["container"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.artifacts import Labels, Prediction, PreparedIndex, read_lines
+from components.artifacts import Labels, Prediction, PreparedIndex, TableInfo, read_lines
 from components.clip_processor import PreparedClip
 from components.config import RunConfig, from_flat
 from components.evaluation.evaluate import SplitEvaluation
@@ -38,6 +38,7 @@ def index(model: LoadedClassifier) -> PreparedIndex:
         fingerprint="prepared",
         root_uri="",
         shards=(),
+        table=TableInfo(file="clips.arrow", num_bytes=0, sha256=""),
         labels=LABELS,
         video=model.config.video,
         action_token="<ACTION>",

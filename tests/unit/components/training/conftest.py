@@ -1,11 +1,13 @@
 """Trainers on the clips of `prepared_clips`, from a list or from real shards."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from components.prepared_clips import PreparedClips
-from components.shards import ShardWriter, encode_clip
 from components.training.train import build_trainer
+from tests.prepared import write_shards
 
 
 @pytest.fixture
@@ -22,11 +24,8 @@ def make_trainer(make_config, make_index, prepared_clips, tmp_path):
 def sharded_index(make_index, prepared_clips, tmp_path):
     """Twelve training and six validation clips in shards below `prepared/`."""
     folder = tmp_path / "data" / "prepared"
-    folder.mkdir(parents=True)
-    with ShardWriter(folder, clips_per_shard=5) as writer:
-        for number, clip in enumerate(prepared_clips):
-            writer.add("train" if number < 12 else "val", encode_clip(**vars(clip)))
-    return make_index().model_copy(update={"root_uri": str(folder), "shards": writer.shards})
+    clips = [("train" if number < 12 else "val", clip) for number, clip in enumerate(prepared_clips)]
+    return make_index().model_copy(update=write_shards(folder, clips, clips_per_shard=5))
 
 
 @pytest.fixture
@@ -45,18 +44,16 @@ def train_on_shards(make_config, sharded_index, tmp_path):
 @pytest.fixture
 def mixed_index(sharded_index, prepared_clips, tmp_path):
     """Training clips of four and of two frames: 40 and fewer tokens."""
-    folder = tmp_path / "mixed"
-    folder.mkdir()
-    with ShardWriter(folder) as writer:
-        for number, clip in enumerate(prepared_clips):
-            record = vars(clip)
-            if number % 3 == 0:
-                is_first = np.cumsum(clip.mm_token_type_ids != 0) > np.count_nonzero(clip.mm_token_type_ids) // 2
-                keep = is_first | (clip.mm_token_type_ids == 0)
-                record = record | {
-                    "frames": clip.frames[:2],
-                    "input_ids": clip.input_ids[keep],
-                    "mm_token_type_ids": clip.mm_token_type_ids[keep],
-                }
-            writer.add("train" if number < 12 else "val", encode_clip(**record))
-    return sharded_index.model_copy(update={"root_uri": str(folder), "shards": writer.shards, "fingerprint": "mixed"})
+    clips = []
+    for number, clip in enumerate(prepared_clips):
+        if number % 3 == 0:
+            is_first = np.cumsum(clip.mm_token_type_ids != 0) > np.count_nonzero(clip.mm_token_type_ids) // 2
+            keep = is_first | (clip.mm_token_type_ids == 0)
+            clip = dataclasses.replace(
+                clip,
+                frames=clip.frames[:2],
+                input_ids=clip.input_ids[keep],
+                mm_token_type_ids=clip.mm_token_type_ids[keep],
+            )
+        clips.append(("train" if number < 12 else "val", clip))
+    return sharded_index.model_copy(update=write_shards(tmp_path / "mixed", clips) | {"fingerprint": "mixed"})

@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 from components.prepared_clips import PreparedClips
 from components.training.batch_sampler import BudgetError, PlannedBatches
@@ -40,12 +41,12 @@ def test_clips_of_like_length_share_a_batch():
 def test_a_plan_depends_on_seed_and_epoch_alone():
     batches = by_tokens(tokens_per_batch=2000, seed=1)
 
-    assert batches.plan(2) == by_tokens(tokens_per_batch=2000, seed=1).plan(2)
-    assert batches.plan(0) != batches.plan(1)
-    assert batches.plan(0) != by_tokens(tokens_per_batch=2000, seed=2).plan(0)
-    assert list(batches) == batches.plan(0)
+    assert list(batches.plan(2)) == list(by_tokens(tokens_per_batch=2000, seed=1).plan(2))
+    assert list(batches.plan(0)) != list(batches.plan(1))
+    assert list(batches.plan(0)) != list(by_tokens(tokens_per_batch=2000, seed=2).plan(0))
+    assert list(batches) == list(batches.plan(0))
     batches.set_epoch(1)
-    assert list(batches) == batches.plan(1)
+    assert list(batches) == list(batches.plan(1))
 
 
 def test_clips_meet_others_in_each_epoch():
@@ -65,6 +66,27 @@ def test_processes_share_the_clips_in_as_many_steps(num_processes, settings):
     assert len({len(rank) for rank in ranks}) == 1
     assert {len(list(rank)) for rank in ranks} == {len(ranks[0])}
     assert sorted(clip for rank in ranks for batch in rank for clip in batch) == list(range(500))
+
+
+@pytest.mark.parametrize(("num_processes", "num_workers"), [(1, 2), (2, 0), (3, 1), (4, 2)])
+def test_ranks_and_workers_read_each_clip_once(sharded_index, num_processes, num_workers):
+    """Twelve clips in three shards, a whole number of batches for each number of processes."""
+    clips = PreparedClips(sharded_index, "train")
+    read = []
+    for rank in range(num_processes):
+        batches = PlannedBatches(clips.token_lengths(), clips_per_batch=1, rank=rank, num_processes=num_processes)
+        loader = DataLoader(clips, batch_sampler=batches, num_workers=num_workers, collate_fn=list)
+        read.append([clip.clip_id for batch in loader for clip in batch])
+
+    assert len({len(ids) for ids in read}) == 1
+    assert sorted(itertools.chain(*read)) == sorted(clip.clip_id for clip in clips)
+    shards = {clip_id: number // 5 for number, clip_id in enumerate(clip.clip_id for clip in clips)}
+    assert len({shards[clip_id] for clip_id in read[0]}) > 1  # no rank is bound to a shard
+
+
+def test_a_plan_takes_a_few_bytes_per_clip():
+    plan = by_tokens(lengths_of(20_000), tokens_per_batch=2000).plan(0)
+    assert sum(array.nbytes for array in (plan.clips, plan.starts, plan.sizes)) < 16 * 20_000
 
 
 def test_more_processes_than_clips_repeat_some():
@@ -140,7 +162,7 @@ def test_clips_drawn_several_times_are_changed_in_several_ways():
     draws = sorted(item // 100 for item in items if item % 100 == 99)
     assert len(draws) > 30
     assert draws == list(range(len(draws)))
-    assert [[item % 100 for item in batch] for batch in batches] == batches.plan(0)
+    assert [[item % 100 for item in batch] for batch in batches] == list(batches.plan(0))
 
 
 def test_drawn_clips_are_augmented(make_config, mixed_index, tmp_path):

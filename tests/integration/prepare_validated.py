@@ -1,0 +1,23 @@
+"""Prepares validated clips in a process of its own, a few to a shard.
+
+python -m tests.integration.prepare_validated RUN_CONFIG.json VALIDATED_DIR SHARDS_DIR
+"""
+
+import sys
+from pathlib import Path
+
+from components.config_files import read_saved_config
+from components.preprocessing import plan
+from components.preprocessing.prepare import prepare_clips
+
+
+def main() -> None:
+    plan.CLIPS_PER_SHARD = 2
+    config, validated, shards = (Path(word) for word in sys.argv[1:])
+    prepare_clips(
+        read_saved_config(config), validated_dir=validated, shards_uri=str(shards), index_path=shards / "copy.json"
+    )
+
+
+if __name__ == "__main__":
+    main()
