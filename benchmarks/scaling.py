@@ -4,13 +4,14 @@
 
 The second part clones small prepared clips (16 frames of 32x32) into shards, and measures per clip what a run pays
 before its first step (opening the index, token lengths, planning batches by tokens) and for reading and collating
-random clips, and the resident memory of the process that reads them. Each size is a process of its own. The last line
+random clips, and the memory that the process holds behind that. Each size is a process of its own. The last line
 is one JSON object; `cost_per_clip_growth` and `loader_memory_growth` are largest over smallest.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import statistics
 import subprocess
@@ -38,7 +39,7 @@ from pipelines.demo.actions import LABEL_NAMES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = VideoConfig(video_num_frames=16, video_max_pixels=1024, video_min_pixels=1024)
-DISTINCT_CLIPS, READ_CLIPS, BATCH = 100, 2000, 8
+DISTINCT_CLIPS, READ_CLIPS, BATCH = 100, 1000, 8
 
 
 def step_costs(model_dir: Path, repeats: int) -> dict[str, dict[str, float]]:
@@ -96,13 +97,15 @@ def write_clones(folder: Path, model_dir: Path, num_clips: int) -> PreparedIndex
 def loader_costs(index_file: Path, model_dir: Path) -> dict[str, float]:
     """What a run pays for its clips, per clip, and the memory that reading takes; in a process of its own."""
     processor = ClipProcessor.from_pretrained(model_dir, video=SMALL, action_token="<ACTION>")
-    before, started = _resident_bytes(), time.perf_counter()
+    before, started = _held_bytes(), time.perf_counter()
     index = PreparedIndex.read(index_file)
     clips = PreparedClips(index, "train")
     batches = PlannedBatches(clips.token_lengths(), clips_per_batch=BATCH, tokens_per_batch=1024)
-    plan = list(batches)
+    upcoming = iter(batches)
+    positions = next(upcoming)
     before_first_step = (time.perf_counter() - started) / len(clips)
-    positions = [position for batch in plan for position in batch][:READ_CLIPS]
+    while len(positions) < READ_CLIPS and (batch := next(upcoming, None)):
+        positions += batch
     rng = np.random.default_rng(0)
     for position in rng.integers(len(clips), size=200).tolist():  # opens shards
         clips[position]
@@ -113,12 +116,13 @@ def loader_costs(index_file: Path, model_dir: Path) -> dict[str, float]:
     return {
         "microseconds_before_first_step": 1e6 * before_first_step,
         "microseconds_reading": 1e6 * reading,
-        "loader_bytes": float(_resident_bytes() - before),
+        "loader_bytes": float(_held_bytes() - before),
     }
 
 
-def _resident_bytes() -> int:
-    """Memory of this process without the pages of mapped files, which the system may drop at any time."""
+def _held_bytes() -> int:
+    """Memory of this process without what is free again, and without mapped files, which the system may drop."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
