@@ -15,7 +15,7 @@ demo: setup  ## Draw the sample data, build the tiny base model, run the pipelin
 	$(BIN)/ivcp sample-data && $(BIN)/ivcp tiny-model && $(BIN)/ivcp run pipelines/configs/demo.yaml
 
 test: setup  ## Run all tests, in one process per core (at most four).
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 unit: setup  ## Run the quick tests.
 	$(BIN)/python -m pytest tests/unit

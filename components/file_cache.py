@@ -117,7 +117,8 @@ class FileCache:
     def _entries(self) -> Iterator[_Entry]:
         for path in self.folder.iterdir():
             if found := _ENTRY.fullmatch(path.name):
-                yield _Entry(path, found[1], int(found[2]), path.stat().st_mtime_ns)
+                with suppress(FileNotFoundError):  # another process has filled it just now, and given it its name
+                    yield _Entry(path, found[1], int(found[2]), path.stat().st_mtime_ns)
 
 
 @dataclass(frozen=True)
