@@ -84,7 +84,11 @@ class ActionClassifier(nn.Module):
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
         """Computes activations again in the backward pass instead of keeping them (transformers' Trainer calls it)."""
-        language_model_of(self.backbone).activation_checkpointing_enable(**settings)
+        model = language_model_of(self.backbone)
+        model.activation_checkpointing_enable(**settings)
+        # It makes the output of every embedding ask for a gradient, patches included: the backward pass would then go
+        # through a frozen vision tower. Only reentrant checkpointing, which nobody uses here, needs that.
+        model.disable_input_require_grads()
 
     def forward(
         self,

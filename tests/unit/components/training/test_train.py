@@ -124,6 +124,21 @@ def test_computing_activations_again_changes_no_loss(make_trainer, tmp_path):
     assert losses(again) == pytest.approx(losses(kept), abs=1e-6)
 
 
+@pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl", "llava_next_video"], indirect=True)
+def test_checkpointing_sends_no_gradient_through_a_frozen_tower(make_trainer):
+    trainer = make_trainer(disable_gradient_checkpointing=False, max_steps=1)
+    tower = trainer.model.backbone.get_base_model().get_encoder(modality="video")
+    has_gradient = []
+    for layer in tower.modules():
+        layer.register_forward_hook(
+            lambda _, inputs, output: has_gradient.append(getattr(output, "requires_grad", False))
+        )
+    run_trainer(trainer)
+
+    assert len(has_gradient) > 10
+    assert not any(has_gradient)
+
+
 def test_accumulated_small_batches_equal_one_large_batch(make_trainer, tmp_path):
     large = make_trainer(per_device_train_batch_size=6, max_steps=2)
     run_trainer(large)
