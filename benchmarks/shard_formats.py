@@ -30,14 +30,13 @@ import torch
 import zstandard
 from datasets import Dataset
 from PIL import Image
+from shapes import read_clip
 
-from components.artifacts import Message
 from components.clip_processor import ClipProcessor
 from components.config import VideoConfig
-from components.video import VideoError, load_clip
+from components.video import VideoError
 
 VIDEO = VideoConfig(video_num_frames=16, video_max_pixels=256 * 256)
-PROMPT = (Message(role="user", content="<video>What is the person doing? <ACTION>"),)
 Clip = tuple[np.ndarray, np.ndarray]
 """Frames, (num_frames, height, width, 3), and token ids, (num_tokens,)."""
 
@@ -232,17 +231,10 @@ def read_clips(folder: Path, model: Path, num_clips: int) -> list[Clip]:
     clips: list[Clip] = []
     for video in sorted(path for path in folder.rglob("*") if path.suffix in (".mp4", ".avi", ".webm", ".mkv")):
         try:
-            clip = load_clip(video, processor=processor)
+            clip = read_clip(video, 0, processor)
         except VideoError:
             continue
-        ids, _ = processor.tokenize(
-            PROMPT,
-            frames=clip.frames,
-            frame_indices=clip.frame_indices,
-            source_fps=clip.source_fps,
-            total_frames=clip.total_frames,
-        )
-        clips.append((clip.frames.copy(), ids))
+        clips.append((clip.frames.copy(), clip.input_ids))
         if len(clips) == num_clips:
             break
     return clips

@@ -88,6 +88,11 @@ class DataConfig(Section):
             )
         return self
 
+    @property
+    def jpeg_quality(self) -> int | None:
+        """Of prepared frames; null keeps their pixels."""
+        return self.prepared_jpeg_quality if self.prepared_frames == "jpeg" else None
+
     @field_validator("dataset", "eval_dataset", "test_dataset", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:

@@ -140,12 +140,12 @@ def find_file(root_uri: str, name: str, num_bytes: int, sha256: str | None) -> P
     try:
         path = storage.local_path(uri)
     except FileNotFoundError as error:
-        raise ShardError(f"shard {uri} is missing: run the preparation step again") from error
+        raise ShardError(f"{uri} is missing: run the preparation step again") from error
     found_bytes = path.stat().st_size
     if found_bytes != num_bytes or (sha256 is not None and checksum(path) != sha256):
         found = f"{found_bytes} bytes" if found_bytes != num_bytes else "another checksum"
         raise ShardError(
-            f"shard {uri} has {found}, the index says {num_bytes} bytes{f', sha256 {sha256[:12]}' if sha256 else ''}: "
+            f"{uri} has {found}, the index says {num_bytes} bytes{f', sha256 {sha256[:12]}' if sha256 else ''}: "
             f"it was cut off or replaced. Delete it and run the preparation step again"
         )
     return path

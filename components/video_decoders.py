@@ -1,4 +1,4 @@
-"""Frames of a video file at given places: PyAV, or decord and torchcodec where their frames are known to be the same.
+"""Reads a video file with PyAV: what it holds, and its frames at given places, decoding only what they need.
 
 Imports no torch, so that a worker process which only looks at videos starts fast.
 """

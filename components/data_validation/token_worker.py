@@ -6,39 +6,23 @@ The module itself is light: only the worker imports torch and transformers.
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from components import processor_settings
 from components.artifacts import Message
-from components.config import VideoConfig
 from components.data_validation.catalog import read_conversation
+from components.processor_settings import ProcessorSettings, load_processor
 from components.prompts import cut_behind_action
 from components.video_sampling import Span, Timeline, choose_frames
 
-if TYPE_CHECKING:
-    from components.clip_processor import ClipProcessor
-
-PRELOAD = ("components.clip_processor", __name__)
+PRELOAD = (processor_settings.PRELOAD, __name__)
 _SMALL = (16, 16)
 """(height, width) of frames where their size does not matter."""
 _FEW = 2
 """Frames where their number does not matter."""
 _LATE = 100_000
 """A frame index whose time has more digits than the first ones'."""
-
-
-@dataclass(frozen=True)
-class TokenSettings:
-    """Which processor counts, and what."""
-
-    model_name_or_path: str
-    revision: str
-    cache_dir: str | None
-    trust_remote_code: bool
-    action_token: str
-    video: VideoConfig
-    with_answers: bool
 
 
 @dataclass(frozen=True)
@@ -66,7 +50,9 @@ class Times:
 class TokenJob:
     """Things of one kind to count at once."""
 
-    settings: TokenSettings
+    settings: ProcessorSettings
+    with_answers: bool
+    """Whether a conversation's tokens behind the action token count."""
     numbers: tuple[int, ...]
     """Their ids in the catalog."""
     items: tuple[str | Shape | Times, ...]
@@ -85,14 +71,6 @@ class TokenCounts:
     """Whether the model writes time stamps of several lengths into its prompt: else times add nothing."""
 
 
-def start_worker() -> None:
-    """Called in each new worker process."""
-    import torch
-
-    torch.set_num_threads(1)  # there are as many processes as cores
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
 def count_tokens(job: TokenJob) -> TokenCounts:
     """Counts by calling the processor on black frames: exact for every model, and nothing is decoded.
 
@@ -102,15 +80,15 @@ def count_tokens(job: TokenJob) -> TokenCounts:
     Raises:
         OSError, ValueError: there is no such base model, or its tokenizer splits the action token.
     """
-    counter = _load_counter(job.settings)
+    counter = _counter(job.settings, job.with_answers)
     sizes = tuple(counter.frame_size(item) for item in job.items if isinstance(item, Shape))
     return TokenCounts(tuple(map(counter.count, job.items)), sizes, counter.depends_on_times)
 
 
 class _Counter:
-    def __init__(self, processor: ClipProcessor, settings: TokenSettings) -> None:
-        self._processor, self._settings = processor, settings
-        self._small = processor.frame_size(*_SMALL)
+    def __init__(self, settings: ProcessorSettings, with_answers: bool) -> None:
+        self._processor, self._settings, self._with_answers = load_processor(settings), settings, with_answers
+        self._small = self._processor.frame_size(*_SMALL)
         self._plain = (Message(role="user", content=f"<video>{settings.action_token}"),)
         self._prompt = functools.lru_cache(maxsize=4096)(self._count_prompt)
         self._few = self._count(self._plain, self._small, range(_FEW))
@@ -127,7 +105,7 @@ class _Counter:
     def _conversation(self, text: str) -> int:
         messages = read_conversation(text)
         count: int = self._prompt(cut_behind_action(messages, action_token=self._settings.action_token))
-        if self._settings.with_answers:
+        if self._with_answers:
             count += len(self._processor.tokenize_answer(messages)[0])
         return count
 
@@ -154,15 +132,5 @@ class _Counter:
 
 
 @functools.cache
-def _load_counter(settings: TokenSettings) -> _Counter:
-    from components.clip_processor import ClipProcessor
-
-    processor = ClipProcessor.from_pretrained(
-        settings.model_name_or_path,
-        video=settings.video,
-        action_token=settings.action_token,
-        revision=settings.revision,
-        cache_dir=settings.cache_dir,
-        trust_remote_code=settings.trust_remote_code,
-    )
-    return _Counter(processor, settings)
+def _counter(settings: ProcessorSettings, with_answers: bool) -> _Counter:
+    return _Counter(settings, with_answers)

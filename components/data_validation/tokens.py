@@ -12,10 +12,9 @@ from components.data_validation.token_worker import (
     Shape,
     Times,
     TokenJob,
-    TokenSettings,
     count_tokens,
-    start_worker,
 )
+from components.processor_settings import ProcessorSettings, use_one_thread
 from components.progress import with_progress
 from components.video import VideoError
 from components.video_workers import run_in_workers
@@ -77,13 +76,15 @@ def _count(
     read: Callable[[tuple[Any, ...]], str | Shape | Times],
 ) -> bool:
     """Notes what each row of a table adds to the tokens; returns whether times add some."""
-    settings, has_stamps = _settings(config), False
+    settings, has_stamps = ProcessorSettings.of(config), False
+    with_answers = config.method.action_cls_token_loss_weight > 0
 
     def jobs() -> Iterator[TokenJob]:
         for batch in catalog.in_batches(f"SELECT {columns} FROM {table} WHERE id > ?"):
             for first in range(0, len(batch), _AT_ONCE):
                 rows = batch[first : first + _AT_ONCE]
-                yield TokenJob(settings, tuple(row[0] for row in rows), tuple(read(row[1:]) for row in rows))
+                numbers, values = tuple(row[0] for row in rows), tuple(read(row[1:]) for row in rows)
+                yield TokenJob(settings, with_answers, numbers, values)
 
     total = catalog.number(f"SELECT COUNT(*) FROM {table}")
     counted = run_in_workers(
@@ -92,7 +93,7 @@ def _count(
         timeout_seconds=_TIMEOUT_SECONDS,
         num_workers=1 if total <= _AT_ONCE else config.data.preprocessing_num_workers,
         preload=PRELOAD,
-        initializer=start_worker,
+        initializer=use_one_thread,
     )
     batches = -(-total // _AT_ONCE)
     for job, found in with_progress(counted, total=batches, what=f"tokens of {table}s counted, by the hundred"):
@@ -109,17 +110,3 @@ def _count(
 def _read_times(values: tuple[Any, ...]) -> Times:
     num_frames, fps, start, stop = values
     return Times(num_frames, fps, None if start == _NO_TIME else start, None if stop == _NO_TIME else stop)
-
-
-def _settings(config: RunConfig) -> TokenSettings:
-    model = config.model
-    assert model.model_name_or_path is not None, "whoever asks has a model"
-    return TokenSettings(
-        model_name_or_path=model.model_name_or_path,
-        revision=model.model_revision,
-        cache_dir=model.cache_dir,
-        trust_remote_code=model.trust_remote_code,
-        action_token=config.method.action_token,
-        video=config.video,
-        with_answers=config.method.action_cls_token_loss_weight > 0,
-    )

@@ -94,6 +94,7 @@ def _look_at_videos(catalog: Catalog, config: RunConfig) -> None:
         num_looks=data.near_duplicate_frames,
         timeout_seconds=data.video_timeout_seconds,
         num_workers=data.preprocessing_num_workers,
+        memory_gigabytes=data.video_memory_gigabytes,
         preload=PRELOAD if config.model.model_name_or_path else (),
     )
     keep_same_content_together(catalog, config)

@@ -60,6 +60,7 @@ def check_videos(
     num_looks: int,
     timeout_seconds: float,
     num_workers: int | None,
+    memory_gigabytes: float,
     preload: Sequence[str] = (),
 ) -> None:
     """Checks each video that is not known to be unusable, in worker processes; notes what was found in `catalog`.
@@ -75,6 +76,7 @@ def check_videos(
         _jobs(catalog, images_fps, num_looks),
         timeout_seconds=timeout_seconds,
         num_workers=num_workers,
+        memory_gigabytes=memory_gigabytes,
         preload=(__name__, *preload),
     )
     for job, found in with_progress(checked, total=total, what="videos checked"):

@@ -6,37 +6,22 @@ without.
 
 from __future__ import annotations
 
-import functools
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from components import processor_settings
 from components.artifacts import Clip, first_path
-from components.config import VideoConfig
+from components.processor_settings import ProcessorSettings, load_processor, use_one_thread
 from components.shards import encode_clip
 from components.video import ClipFrames, Span, VideoError, count_frames, load_clips, probe
 
 if TYPE_CHECKING:
     from components.clip_processor import ClipProcessor
 
-PRELOAD = ("components.clip_processor", __name__)
-
-
-@dataclass(frozen=True)
-class ProcessorSettings:
-    """Which processor prepares the clips."""
-
-    model_name_or_path: str
-    revision: str
-    cache_dir: str | None
-    trust_remote_code: bool
-    action_token: str
-    video: VideoConfig
-    jpeg_quality: int | None = None
-    """Null keeps pixels."""
+PRELOAD = (processor_settings.PRELOAD, __name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +31,8 @@ class Job:
     clips: tuple[Clip, ...]
     """At least one; all have the same `video`."""
     settings: ProcessorSettings
+    jpeg_quality: int | None
+    """Of stored frames; null keeps their pixels."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +50,9 @@ class Prepared:
 
 def start_worker(settings: ProcessorSettings) -> None:
     """Called in each new worker process: what every clip needs does not count as the first one's time."""
-    import torch
-
-    torch.set_num_threads(1)  # there are as many processes as cores
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    use_one_thread()
     with suppress(OSError, ValueError):  # the first clip raises it again, where it reaches the step
-        _load_processor(settings)
+        load_processor(settings)
 
 
 def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
@@ -79,14 +63,14 @@ def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
     Raises:
         OSError, ValueError: there is no such base model, or its tokenizer splits the action token.
     """
-    processor = _load_processor(job.settings)
+    processor = load_processor(job.settings)
     spans = [Span(clip.start_seconds, clip.end_seconds, clip.split == "train") for clip in job.clips]
     try:
         loaded = load_clips(job.clips[0].video, spans, processor=processor)
     except VideoError as error:
         return (error,) * len(job.clips)
     return tuple(
-        frames if isinstance(frames, VideoError) else _prepare(clip, frames, processor, job.settings.jpeg_quality)
+        frames if isinstance(frames, VideoError) else _prepare(clip, frames, processor, job.jpeg_quality)
         for clip, frames in zip(job.clips, loaded, strict=True)
     )
 
@@ -127,17 +111,3 @@ def _counted(clip: Clip) -> int | None:
         return count_frames(clip.video, probe(clip.video))
     except VideoError:
         return None
-
-
-@functools.cache
-def _load_processor(settings: ProcessorSettings) -> ClipProcessor:
-    from components.clip_processor import ClipProcessor
-
-    return ClipProcessor.from_pretrained(
-        settings.model_name_or_path,
-        video=settings.video,
-        action_token=settings.action_token,
-        revision=settings.revision,
-        cache_dir=settings.cache_dir,
-        trust_remote_code=settings.trust_remote_code,
-    )

@@ -10,16 +10,20 @@ from pathlib import Path
 from components import storage
 from components.artifacts import Clip, first_path
 from components.clip_table import KEY_BYTES
-from components.preprocessing.clip_worker import ProcessorSettings
+from components.processor_settings import ProcessorSettings
 
 PREPARATION_VERSION = 4
 """Raised when the same inputs give other frames or tokens than before."""
 _PROCESSOR_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
-def fingerprint_settings(settings: ProcessorSettings) -> str:
-    """Hash of the video settings and the processor: the files of a local model, the revision of a hub one."""
+def fingerprint_settings(settings: ProcessorSettings, jpeg_quality: int | None) -> str:
+    """Hash of the video settings, of how frames are stored, and of the processor.
+
+    The processor is the files of a local model, or the revision of a hub one.
+    """
     described = asdict(settings) | {
+        "jpeg_quality": jpeg_quality,
         "video": settings.video.model_dump(),
         "version": PREPARATION_VERSION,
         "processor": _hash_processor(Path(settings.model_name_or_path)),

@@ -29,12 +29,12 @@ from components.artifacts import (
 from components.clip_table import write_table
 from components.config import RunConfig
 from components.cutoff import TooLongError
-from components.preprocessing.clip_worker import ProcessorSettings
 from components.preprocessing.fingerprint import fingerprint_run, fingerprint_settings
 from components.preprocessing.merge import Merged, merge_receipts
 from components.preprocessing.plan import Plan, plan_shards
 from components.preprocessing.publish import TABLE_FILE, ShardFolder, absolute, find_prepared
 from components.preprocessing.write import Written, write_shards
+from components.processor_settings import ProcessorSettings
 from components.quarantine import check_invalid_fraction
 from components.validation_report import ValidationReport
 
@@ -124,8 +124,8 @@ class _Preparation:
 
     @classmethod
     def of(cls, config: RunConfig, validated_dir: Path, shards_uri: str) -> _Preparation:
-        settings, report = _processor_settings(config), ValidationReport.read(validated_dir / REPORT_JSON)
-        described = fingerprint_settings(settings)
+        settings, report = ProcessorSettings.of(config), ValidationReport.read(validated_dir / REPORT_JSON)
+        described = fingerprint_settings(settings, config.data.jpeg_quality)
         return cls(
             config=config,
             settings=settings,
@@ -216,21 +216,6 @@ class _Preparation:
             mean_tokens=float(merged.num_tokens.mean()),
             data_fingerprint=self.report.fingerprint,
         )
-
-
-def _processor_settings(config: RunConfig) -> ProcessorSettings:
-    model = config.model
-    if model.model_name_or_path is None:
-        raise ValueError("model_name_or_path is not set: give the path of a model directory or a hub id")
-    return ProcessorSettings(
-        model_name_or_path=model.model_name_or_path,
-        revision=model.model_revision,
-        cache_dir=model.cache_dir,
-        trust_remote_code=model.trust_remote_code,
-        action_token=config.method.action_token,
-        video=config.video,
-        jpeg_quality=config.data.prepared_jpeg_quality if config.data.prepared_frames == "jpeg" else None,
-    )
 
 
 def _log_summary(index: PreparedIndex) -> None:

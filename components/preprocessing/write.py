@@ -17,13 +17,13 @@ from components.preprocessing.clip_worker import (
     PRELOAD,
     Job,
     Prepared,
-    ProcessorSettings,
     prepare_clips_of_video,
     start_worker,
 )
 from components.preprocessing.known_clips import KnownClips, find_known
 from components.preprocessing.plan import Plan, PlannedShard, name_shard
 from components.preprocessing.publish import FailedClip, Receipt, ShardFolder
+from components.processor_settings import ProcessorSettings
 from components.progress import with_progress
 from components.shards import ShardFile, count_tokens, relabel_clip
 from components.video import VideoError
@@ -74,7 +74,7 @@ def write_shards(
     failed: list[QuarantinedClip] = []
     if todo:
         known = find_known(folder, sizes, plan, todo)
-        decoded = _decode(_jobs(plan, todo, known, settings), settings, data)
+        decoded = _decode(_jobs(plan, todo, known, settings, data.jpeg_quality), settings, data)
         outcomes = with_progress(_outcomes(plan, todo, known, decoded), total=num_clips, what="clips prepared")
         with closing(decoded), closing(outcomes):
             for planned in todo:
@@ -108,11 +108,17 @@ def _outcomes(
         yield clip, result if isinstance(result, VideoError) else result.encoded, False
 
 
-def _jobs(plan: Plan, shards: Iterable[PlannedShard], known: KnownClips, settings: ProcessorSettings) -> Iterator[Job]:
+def _jobs(
+    plan: Plan,
+    shards: Iterable[PlannedShard],
+    known: KnownClips,
+    settings: ProcessorSettings,
+    jpeg_quality: int | None,
+) -> Iterator[Job]:
     unknown = (clip for clip, key in _clips(plan, shards) if key not in known)
     for _, of_video in itertools.groupby(unknown, key=lambda clip: clip.video):
         while clips := tuple(itertools.islice(of_video, _MOST_CLIPS_PER_JOB)):
-            yield Job(clips, settings)
+            yield Job(clips, settings, jpeg_quality)
 
 
 def _clips(plan: Plan, shards: Iterable[PlannedShard]) -> Iterator[tuple[Clip, bytes]]:

@@ -95,6 +95,7 @@ class Service:
             action_token=config.method.action_token,
             num_workers=self._num_decoders,
             timeout_seconds=self._decode_timeout_seconds,
+            memory_gigabytes=config.data.video_memory_gigabytes,
         )
         try:
             started = decoder.start()

@@ -12,6 +12,7 @@ from pebble import ProcessExpired, ProcessPool
 from components.clip_processor import ClipProcessor
 from components.config import VideoConfig
 from components.video import ClipFrames, VideoError, load_clip
+from components.video_workers import DEFAULT_MEMORY_GIGABYTES, limit_memory
 
 _processor: ClipProcessor | None = None
 """In a worker process: how to sample and size frames."""
@@ -21,14 +22,22 @@ class UploadDecoder:
     """A pool of decoding processes for one model directory; `decode` may be called from any thread."""
 
     def __init__(
-        self, model_dir: Path, *, video: VideoConfig, action_token: str, num_workers: int, timeout_seconds: float
+        self,
+        model_dir: Path,
+        *,
+        video: VideoConfig,
+        action_token: str,
+        num_workers: int,
+        timeout_seconds: float,
+        memory_gigabytes: float = DEFAULT_MEMORY_GIGABYTES,
     ) -> None:
+        """An upload that takes more than `memory_gigabytes` or `timeout_seconds` is refused."""
         self._timeout_seconds = timeout_seconds
         # Not fork: torch and the server have threads here, whose locks a fork would copy.
         self._pool = ProcessPool(
             num_workers,
             initializer=_initialize,
-            initargs=[model_dir, video, action_token],
+            initargs=[model_dir, video, action_token, memory_gigabytes],
             context=multiprocessing.get_context("spawn"),
         )
 
@@ -41,7 +50,7 @@ class UploadDecoder:
         """Samples, decodes and resizes a video file.
 
         Raises:
-            VideoError: it cannot be decoded, or not within the time limit.
+            VideoError: it cannot be decoded, or not within the limits of time and memory.
         """
         task: Callable[[Path], ClipFrames] = _decode
         try:
@@ -58,9 +67,10 @@ class UploadDecoder:
         self._pool.join()
 
 
-def _initialize(model_dir: Path, video: VideoConfig, action_token: str) -> None:
+def _initialize(model_dir: Path, video: VideoConfig, action_token: str, memory_gigabytes: float) -> None:
     global _processor
     _processor = ClipProcessor.from_pretrained(model_dir, video=video, action_token=action_token)
+    limit_memory(memory_gigabytes)
 
 
 def _is_initialized() -> bool:

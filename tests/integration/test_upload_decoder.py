@@ -19,16 +19,20 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def decoder(model_dir: Path) -> Iterator[UploadDecoder]:
-    processor = load_classifier(model_dir).processor
+def decoder(model_dir: Path, request: pytest.FixtureRequest) -> Iterator[UploadDecoder]:
     decoder = UploadDecoder(
-        model_dir, video=processor.video, action_token="<ACTION>", num_workers=1, timeout_seconds=0.1
+        model_dir,
+        video=load_classifier(model_dir).processor.video,
+        action_token="<ACTION>",
+        num_workers=1,
+        **request.param,
     )
     decoder.start().result()
     yield decoder
     decoder.close()
 
 
+@pytest.mark.parametrize("decoder", [{"timeout_seconds": 0.1}], indirect=True)
 def test_a_video_that_takes_too_long_costs_one_request(decoder: UploadDecoder, model_dir: Path, tmp_path: Path):
     endless = write_video(tmp_path / "endless.mp4", num_frames=4000, keyframe_every=4000)
     with pytest.raises(VideoError, match=r"timeout: decoding took more than 0\.1 s"):
@@ -37,3 +41,11 @@ def test_a_video_that_takes_too_long_costs_one_request(decoder: UploadDecoder, m
     video = write_video(tmp_path / "clip.mp4")
     expected = load_clip(video, processor=load_classifier(model_dir).processor)
     assert np.array_equal(decoder.decode(video).frames, expected.frames)
+
+
+@pytest.mark.parametrize("decoder", [{"timeout_seconds": 60.0, "memory_gigabytes": 0.1}], indirect=True)
+def test_a_video_that_takes_too_much_memory_costs_one_request(decoder: UploadDecoder, tmp_path: Path):
+    large = write_video(tmp_path / "large.mp4", num_frames=2, size=7680)
+    with pytest.raises(VideoError, match="out_of_memory"):
+        decoder.decode(large)
+    assert len(decoder.decode(write_video(tmp_path / "clip.mp4")).frames)
