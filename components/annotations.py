@@ -15,16 +15,20 @@ from components.artifacts import Message, Split
 from components.dataset_registry import AnnotationError, DatasetInfo, Tags, data_files, read_rows
 from components.prompts import PromptError, check_prompt
 
-__all__ = ["AnnotatedRow", "AnnotationError", "Problems", "read_dataset"]
+__all__ = ["SPLIT_OF_NAME", "AnnotatedRow", "AnnotationError", "Problems", "RowReader", "as_list", "read_dataset"]
 
-_SPLIT_OF_NAME: dict[str, Split] = {
+SPLIT_OF_NAME: dict[str, Split] = {
     "train": "train",
+    "training": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
     "dev": "val",
     "test": "test",
+    "testing": "test",
+    "eval": "test",
 }
+"""The splits by the names that people give them."""
 _UCF_GROUP = re.compile(r"_g\d+(?=_|$)")
 _OTHER_TOKEN = re.compile(r"<[A-Z_]{3,}>")
 _MOST_PROBLEMS = 20
@@ -110,7 +114,7 @@ def read_dataset(
     files = data_files(info, dataset_dir)
     raw_rows = ((file, number, raw) for file in files for number, raw in enumerate(read_rows(file)))
     named = f"data set {name} ({', '.join(str(file) for file in files)})"
-    reader = _RowReader(name, info, media_dir or dataset_dir, action_token, problems)
+    reader = RowReader(name, info, media_dir or dataset_dir, action_token, problems)
     num_rows = num_labels = 0
     first: Mapping[str, Any] = {}
     for file, number, raw in raw_rows:
@@ -137,7 +141,7 @@ def _explain_without_labels(named: str, info: DatasetInfo, num_rows: int, first:
 
 
 @dataclass(frozen=True)
-class _RowReader:
+class RowReader:
     """Reads the rows of one data set."""
 
     dataset: str
@@ -202,7 +206,7 @@ def _read_messages(raw: Mapping[str, Any], info: DatasetInfo) -> tuple[Message, 
     start = (Message(role="system", content=str(system)),) if system else ()
     if info.formatting == "alpaca":
         return start + _read_alpaca(raw, info)
-    turns = _as_list(raw[needed])
+    turns = as_list(raw[needed])
     if not turns:
         raise RowError(f"{needed} is empty: expected a list of turns")
     return start + tuple(_read_turn(turn, info.tags) for turn in turns)
@@ -211,7 +215,7 @@ def _read_messages(raw: Mapping[str, Any], info: DatasetInfo) -> tuple[Message, 
 def _read_alpaca(raw: Mapping[str, Any], info: DatasetInfo) -> tuple[Message, ...]:
     columns = info.columns
     asked = "\n".join(str(raw[key]) for key in (columns.prompt, columns.query) if raw.get(key))
-    pairs = [*_as_list(raw.get(columns.history) or []), (asked, raw.get(columns.response))]
+    pairs = [*as_list(raw.get(columns.history) or []), (asked, raw.get(columns.response))]
     turns: list[Message] = []
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
@@ -249,7 +253,7 @@ def _read_videos(raw: Mapping[str, Any], column: str, media_dir: str) -> list[st
     if not value:
         raise RowError(f"{column} is missing: expected the path of a video, or a list with one")
     videos: list[str | tuple[str, ...]] = []
-    for entry in _as_list(value):
+    for entry in as_list(value):
         images = entry if isinstance(entry, list) else [entry]
         if not images or not all(isinstance(path, str) and path for path in images):
             raise RowError(f"{column} = {value!r}: expected paths, or lists of frame images")
@@ -279,9 +283,9 @@ def _read_split(raw: Mapping[str, Any], column: str) -> Split | None:
     split = raw.get(column)
     if split in (None, ""):
         return None
-    if split not in _SPLIT_OF_NAME:
+    if split not in SPLIT_OF_NAME:
         raise RowError(f"{column} = {split!r}: expected train, val or test")
-    return _SPLIT_OF_NAME[split]
+    return SPLIT_OF_NAME[split]
 
 
 def _read_span(raw: Mapping[str, Any], *columns: str) -> tuple[float | None, float | None]:
@@ -307,7 +311,7 @@ def _group_of_video(video: str | tuple[str, ...]) -> str:
     return stem[: found.end()] if found else video
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """A list stays one; text in a CSV cell may be a JSON list; anything else is one entry."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         with suppress(json.JSONDecodeError):  # a file name may begin with [ as well

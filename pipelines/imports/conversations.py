@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from components import dataset_registry
-from components.annotations import read_dataset
+from components.annotations import RowReader, as_list
 from components.artifacts import LABELS_FILE, Labels
 from components.dataset_registry import REGISTRY_FILE, DatasetInfo, read_dataset_info
 from components.prompts import VIDEO_TAG
@@ -115,18 +114,10 @@ def _sound_rows(
     rows: Sequence[Mapping[str, Any]], entry: Mapping[str, Any], reading: Reading, action_token: str
 ) -> list[Mapping[str, Any]]:
     """The rows that a run would read, as `components.annotations` judges them."""
-    with TemporaryDirectory() as folder:
-        (Path(folder) / "annotations.json").write_text(json.dumps(list(rows)), encoding="utf-8")
-        info = DatasetInfo.model_validate({"file_name": "annotations.json", **entry})
-        sound = read_dataset(
-            reading.name,
-            info,
-            dataset_dir=folder,
-            media_dir=None,
-            action_token=action_token,
-            problems=reading.problems,
-        )
-        return [rows[row.row] for row in sound]
+    info = DatasetInfo.model_validate({"file_name": "annotations.json", **entry})
+    reader = RowReader(reading.name, info, reading.videos.root, action_token, reading.problems)
+    file = reading.sources[0].path
+    return [row for number, row in enumerate(rows) if reader.read(row, file, number, number) is not None]
 
 
 def _askable(rows: Sequence[Mapping[str, Any]], info: DatasetInfo, reading: Reading) -> list[Mapping[str, Any]]:
@@ -167,10 +158,7 @@ def _with_paths(
 
 def _videos_of(row: Mapping[str, Any], column: str) -> list[str | list[str]]:
     """The videos of a row: one path, a list of them (in a CSV cell as JSON), each perhaps a list of frame images."""
-    value = row.get(column) or []
-    if isinstance(value, str):
-        value = json.loads(value) if value.startswith('["') else [value]
-    return list(value)
+    return as_list(row.get(column) or [])
 
 
 def _labelled(

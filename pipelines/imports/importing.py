@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from components import storage
-from components.annotations import AnnotationError
+from components.annotations import SPLIT_OF_NAME, AnnotationError
 from components.artifacts import Split
 from pipelines.imports.activitynet import read_activitynet
 from pipelines.imports.class_names import read_class_names
@@ -16,7 +16,6 @@ from pipelines.imports.folders import read_folders
 from pipelines.imports.hmdb51 import read_hmdb51
 from pipelines.imports.kinetics import read_kinetics
 from pipelines.imports.listing import (
-    SPLIT_NAMES,
     ImportRefusedError,
     LayoutOptions,
     Listing,
@@ -195,11 +194,11 @@ def _reading(request: ImportRequest) -> Reading:
 
 
 def _splits(changed: Mapping[str, str]) -> dict[str, Split]:
-    targets = {name: split for name, split in SPLIT_NAMES.items() if name in ("train", "val", "test")}
+    targets = {name: split for name, split in SPLIT_OF_NAME.items() if name in ("train", "val", "test")}
     wrong = [f"{name}={target}" for name, target in changed.items() if target not in targets]
     if wrong:
         raise ImportRefusedError(f"--use-split {wrong[0]}: expected NAME=train, NAME=val or NAME=test")
-    return {**SPLIT_NAMES, **{name.lower(): targets[target] for name, target in changed.items()}}
+    return {**SPLIT_OF_NAME, **{name.lower(): targets[target] for name, target in changed.items()}}
 
 
 def _source(word: str, splits: Mapping[str, Split]) -> Source:

@@ -6,21 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.annotations import Problems
+from components.annotations import SPLIT_OF_NAME, Problems
 from components.artifacts import Labels, Split
 from pipelines.imports.video_files import VideoFiles
-
-SPLIT_NAMES: Mapping[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
-}
 
 
 class ImportRefusedError(ValueError):
@@ -94,7 +82,7 @@ class Reading:
     sources: tuple[Source, ...]
     videos: VideoFiles
     options: LayoutOptions = field(default_factory=LayoutOptions)
-    splits: Mapping[str, Split] = field(default_factory=lambda: SPLIT_NAMES)
+    splits: Mapping[str, Split] = field(default_factory=lambda: SPLIT_OF_NAME)
     problems: Problems = field(default_factory=Problems)
 
     def problem(self, file: Path, row: int, message: str) -> None:
@@ -106,7 +94,7 @@ class Reading:
         word = (text or "").strip().lower()
         if word and word not in self.splits:
             self.problem(
-                file, row, f"split {text!r}: expected {', '.join(SPLIT_NAMES)}, or say --use-split {word}=test"
+                file, row, f"split {text!r}: expected {', '.join(SPLIT_OF_NAME)}, or say --use-split {word}=test"
             )
         return self.splits.get(word)
 
