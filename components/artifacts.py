@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -82,6 +83,15 @@ def writable_folder(path: Path) -> Path:
             f"output folder {path} cannot be written ({error}): choose another, or correct its rights"
         ) from error
     return path
+
+
+def flush_to_disk(path: Path) -> None:
+    """Makes sure that a file's content, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_lines(path: Path, records: Iterable[Record]) -> None:

@@ -112,7 +112,7 @@ def read_dataset_info(name: str, dataset_dir: str) -> DatasetInfo:
         AnnotationError: there is no registry or no such entry, or the entry cannot be used.
     """
     path = storage.join(dataset_dir, REGISTRY_FILE)
-    registry = _read_registry(path)
+    registry = read_registry(path)
     if name not in registry:
         nearest = difflib.get_close_matches(name, registry, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"it has: {', '.join(sorted(registry)[:20]) or 'no entry'}"
@@ -181,7 +181,12 @@ def _parse_list(path: Path, file: TextIO) -> Iterator[Any]:
         raise AnnotationError(f"{path}: expected a list of rows, got {error}") from error
 
 
-def _read_registry(path: str) -> dict[str, Any]:
+def read_registry(path: str) -> dict[str, Any]:
+    """All entries of a registry, as they stand there.
+
+    Raises:
+        AnnotationError: there is no such file, or it is no registry.
+    """
     try:
         registry = json.loads(storage.read_text(path))
     except FileNotFoundError as error:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from components import storage
-from components.artifacts import ShardInfo, Split
+from components.artifacts import ShardInfo, Split, flush_to_disk
 from components.frame_encoding import encode_frames
 
 NO_ANSWER: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -193,7 +193,7 @@ class AtomicFile:
             self._partial.unlink()
             return
         self._partial.replace(self.path)
-        _sync_folder(self.path.parent)
+        flush_to_disk(self.path.parent)
 
 
 class ShardFile:
@@ -243,12 +243,3 @@ class ShardFile:
             num_bytes=self._file.num_bytes,
             sha256=self._file.sha256,
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes sure that a new name in the folder survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

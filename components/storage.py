@@ -12,7 +12,7 @@ import os
 import posixpath
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -73,32 +73,33 @@ def exists(uri: str | Path) -> bool:
 
 
 def list_files(uri: str | Path) -> list[str]:
-    """The files below a folder or prefix, as sorted paths relative to it with `/` between folders; links are followed.
+    """The files below a folder or prefix, as `file_sizes` names them, sorted.
 
     Raises:
         FileNotFoundError: there is no such folder or bucket; other errors as in `local_path`.
     """
     if not is_s3(uri):
-        root = local_path(uri)
-        walked = os.walk(root, followlinks=True)
-        return sorted(Path(folder, name).relative_to(root).as_posix() for folder, _, names in walked for name in names)
-    location = Location.parse(str(uri))
-    with translated_errors(str(uri)):
-        return sorted(item.key[len(location.key) :].lstrip("/") for item in location.below())
+        local_path(uri)  # says what is missing
+    return sorted(file_sizes(uri))
 
 
-def file_sizes(uri: str) -> dict[str, int]:
-    """Bytes of each file below a folder or prefix, by its path in it; empty where there is none.
+def file_sizes(uri: str | Path) -> dict[str, int]:
+    """Bytes of each file below a folder or prefix, by its path in it with `/` between folders; links are followed.
+
+    Empty where there is no such folder.
 
     Raises:
         FileNotFoundError: the bucket does not exist; other errors as in `local_path`.
     """
     if not is_s3(uri):
-        folder = _as_path(uri)
-        files = (path for path in folder.rglob("*") if path.is_file())
-        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    location = Location.parse(uri)
-    with translated_errors(uri):
+        root = _as_path(uri)
+        sizes = {}
+        for path in (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names):
+            with suppress(FileNotFoundError):  # a broken link, or renamed by its writer meanwhile
+                sizes[path.relative_to(root).as_posix()] = path.stat().st_size
+        return sizes
+    location = Location.parse(str(uri))
+    with translated_errors(str(uri)):
         return {item.key[len(location.key) :].lstrip("/"): item.num_bytes for item in location.below()}
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
-from components.artifacts import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, Record
+from components.artifacts import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, Record, flush_to_disk
 from components.config import RunConfig
 from components.training.distributed import Sharding, is_main_process, wait_for_all
 
@@ -66,8 +65,8 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo) -> Iterator[None]:
         if is_main_process():
             _flush_to_disk(directory)
             info.write(directory / CHECKPOINT_FILE)
-            _flush(directory / CHECKPOINT_FILE)
-            _flush(directory)
+            flush_to_disk(directory / CHECKPOINT_FILE)
+            flush_to_disk(directory)
         is_whole = True
     # What plain files, safetensors, torch.distributed.checkpoint and torch.save raise on a full disk.
     except (OSError, SafetensorError, CheckpointException) as error:
@@ -224,12 +223,4 @@ def _explain_failure(directory: Path, error: BaseException) -> str:
 
 def _flush_to_disk(directory: Path) -> None:
     for path in directory.rglob("*"):
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush_to_disk(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import LABELS_FILE, SPLITS, writable_folder
-from components.dataset_registry import REGISTRY_FILE
+from components.dataset_registry import REGISTRY_FILE, read_registry
 from pipelines.imports.listing import ImportRefusedError
 from pipelines.imports.rows import Built
 
@@ -84,12 +84,4 @@ def _is_older(entry: Any, name: str) -> bool:
 
 def _read_registry(dataset_dir: Path) -> dict[str, Any]:
     path = dataset_dir / REGISTRY_FILE
-    if not path.exists():
-        return {}
-    try:
-        registry = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ImportRefusedError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(registry, dict):
-        raise ImportRefusedError(f"{path}: expected an object with one entry per data set")
-    return registry
+    return read_registry(str(path)) if path.exists() else {}
