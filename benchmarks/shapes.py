@@ -10,6 +10,9 @@ step that it takes there: decoding 16 frames of a 7-second 320x240 video, sizing
 pixel tensors take 88 ms of one core (measured where `tiny` was chosen), and the 4.1 to 5.1 TFLOP of LoRA on `2b` take
 an A100 41 to 50 ms at 40 % of its peak (without and with gradient checkpointing): 64 to 68 % is fetching, when no
 data loader workers are set, as in the users' files. `train_step.py` prints the share that `tiny` gives.
+
+`narrow` is for memory, whose shares three layers do not have: all layers and tokens of `2b`, and all widths, the
+vocabulary's too, a sixteenth of its.
 """
 
 from __future__ import annotations
@@ -83,6 +86,7 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(96, 384, 3, 4, 2, 778, (3, 4, 5), 72, 3, 3, 8, tokens_per_side=4),
+    "narrow": Shape(96, 560, 28, 12, 2, 9496, (2, 1, 1), 80, 32, 4, 14, tokens_per_side=8),
     "2b": Shape(1536, 8960, 28, 12, 2, 151936, (16, 24, 24), 1280, 32, 16, 14, tokens_per_side=8),
 }
 

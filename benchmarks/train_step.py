@@ -154,10 +154,10 @@ def _say(**numbers: float) -> None:
 class Turns:
     """A way in a process of its own, which runs an epoch when it is its turn."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *options: str) -> None:
         self.log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 (lives as long as the process)
         self.process = subprocess.Popen(
-            [sys.executable, __file__, *sys.argv[1:], "--one", name],
+            [sys.executable, __file__, *sys.argv[1:], *options, "--one", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -273,11 +273,32 @@ def main() -> None:
     rounds = [{name: way.epoch() for name, way in ways.items()} for _ in range(options.repeats)]
     for way in ways.values():
         way.end()
-    report({name: way.start for name, way in ways.items()}, rounds, options)
+    starts = {name: way.start for name, way in ways.items()}
+    report(starts, rounds, measure_memory(starts, options), options)
+
+
+def measure_memory(starts: dict[str, dict[str, float]], options: argparse.Namespace) -> dict[str, float]:
+    """Peak bytes of the ways with a frozen tower, on a model whose shares of memory are those of `2b`."""
+    if not all(name in starts for name in FROZEN):
+        return {}
+    if options.shape != "tiny":
+        return {name: starts[name]["peak_bytes"] for name in FROZEN}
+    build_model(
+        SHAPES["narrow"], Path(options.dir) / "model-narrow", dtype="bfloat16" if DEVICE == "cuda" else "float32"
+    )
+    peaks = {}
+    for name in FROZEN:
+        way = Turns(name, "--shape", "narrow", "--clips", "8")
+        peaks[name] = way.start["peak_bytes"]
+        way.end()
+    return peaks
 
 
 def report(
-    starts: dict[str, dict[str, float]], rounds: list[dict[str, dict[str, float]]], options: argparse.Namespace
+    starts: dict[str, dict[str, float]],
+    rounds: list[dict[str, dict[str, float]]],
+    memory: dict[str, float],
+    options: argparse.Namespace,
 ) -> None:
     """The table of all ways, and the JSON line."""
 
@@ -305,8 +326,9 @@ def report(
     if all(name in ways for name in (*FETCH, FROZEN[0])):
         with_fetch, without, all_of_it = (1 / ways[name]["clips_per_second"] for name in (*FETCH, FROZEN[0]))
         summary["users_fetch_share"] = (with_fetch - without) / all_of_it
-    if all(name in ways for name in FROZEN):
-        summary["peak_memory_ratio"] = ways[FROZEN[1]]["peak_bytes"] / ways[FROZEN[0]]["peak_bytes"]
+    if memory:
+        summary["peak_memory_ratio"] = memory[FROZEN[1]] / memory[FROZEN[0]]
+        print("peak MB, shares of memory as in 2b:", ", ".join(f"{n}: {b / 1e6:.0f}" for n, b in memory.items()))
         if options.peak_tflops:
             rate = ways[FROZEN[1]]["clips_per_second"] * training_flops(options, cached=True)
             summary["mfu_frozen"] = rate / (options.peak_tflops * 1e12)
