@@ -4,9 +4,10 @@
 
 `--data` has `actions/` and `clips/`, each with an INDEX.csv, as the tests' real data have.
 
-- limit: the fastest way to decode all frames with `ffmpeg -an -i FILE -f null -` on all cores, of three: a process of
-  one thread per file, as many at once as cores; a process with all threads per file; a process of one thread per core,
-  each with its part of the files one behind the other (concat), which starts no process per file.
+- limit: `ffmpeg -an -i FILE -f null -` over all files on all cores, the faster of two ways: a process of one thread
+  per file, as many at once as cores; a process with all threads per file.
+- joined: the same without starting ffmpeg for each file: a process of one thread per core, each with its part of the
+  files one behind the other (concat). It is no tool that anybody has, but says what decoding alone takes.
 - ours: the preparation step, from validated annotations to finished shards and index, start of its processes included.
 - users' loop: PyAV, every frame, one thread, the sampled ones to PIL and resized; what a run pays in every epoch.
 
@@ -100,35 +101,28 @@ def measure_preparation(part: str, videos: Sequence[Path], work: Path, rounds: i
     clips = read_lines(work / "validated" / "annotations.jsonl", Clip)
     frames = sum(clip.num_frames for clip in clips)
     print(f"{part}: {len(clips)} clips, {frames} frames, {available_cores()} cores", flush=True)
-    ways = {"processes": decode_by_processes, "threads": decode_by_threads, "joined": decode_joined}
-    limits: dict[str, list[float]] = {name: [timed(way, copies)] for name, way in ways.items()}
-    fastest = min(limits, key=lambda name: limits[name][0])
-    ours = []
+    ways = {"processes": decode_by_processes, "threads": decode_by_threads}
+    fastest = min(ways, key=lambda name: timed(ways[name], copies))
+    seconds: dict[str, list[float]] = {"limit": [], "joined": [], "ours": []}
     for number in range(rounds):
-        ours.append(timed(prepare, config, work, number))
-        limits[fastest].append(timed(ways[fastest], copies))
+        seconds["ours"].append(timed(prepare, config, work, number))
+        seconds["limit"].append(timed(ways[fastest], copies))
+        seconds["joined"].append(timed(decode_joined, copies))
     users_frames = users = 0.0
     for clip in clips[:: max(1, len(clips) // USERS_CLIPS[part])][: USERS_CLIPS[part]]:
         users += timed(users_loop, Path(str(clip.video)))
         users_frames += clip.num_frames
-    rates = {
-        "limit": frames / statistics.median(limits[fastest]),
-        "ours": frames / statistics.median(ours),
-        "users": users_frames / users,
-    }
-    print(f"  limit ({fastest}; seconds {rounded(limits)}): {rates['limit']:.0f} source frames/s")
-    print(f"  ours (seconds {rounded({'': ours})['']}): {rates['ours']:.0f} source frames/s")
-    print(f"  users' loop, per epoch: {rates['users']:.0f} source frames/s", flush=True)
-    ratio = rates["ours"] / rates["limit"]
+    rates = {name: frames / statistics.median(times) for name, times in seconds.items()}
+    rates["users"] = users_frames / users
+    for name, rate in rates.items():
+        shown = f" ({fastest})" if name == "limit" else ", per epoch" if name == "users" else ""
+        print(f"  {name}{shown}: {rate:.0f} source frames/s; seconds {[round(t, 1) for t in seconds.get(name, [])]}")
     return {
-        f"ratio_{part}": round(ratio, 2),
+        f"ratio_{part}": round(rates["ours"] / rates["limit"], 2),
+        f"ratio_joined_{part}": round(rates["ours"] / rates["joined"], 2),
         **({"ratio_users_loop": round(rates["ours"] / rates["users"], 2)} if part == "240p" else {}),
         f"ratio_users_loop_{part}": round(rates["ours"] / rates["users"], 2),
     }
-
-
-def rounded(seconds: dict[str, list[float]]) -> dict[str, list[float]]:
-    return {name: [round(value, 1) for value in values] for name, values in seconds.items()}
 
 
 def annotate(videos: Sequence[Path], work: Path, num_copies: int) -> tuple[RunConfig, list[Path]]:
