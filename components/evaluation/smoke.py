@@ -14,7 +14,8 @@ from components.video import VideoError, load_clip
 
 log = logging.getLogger(__name__)
 
-_TRIES = 8
+_TRIES = 32
+"""Clips that are looked at: where a data set asks eight questions, one clip in eight has the model's own."""
 
 
 def choose_smoke_clip(predicted: PredictedSplit, clips: Clips, model: LoadedClassifier) -> SmokeClip | None:
