@@ -9,7 +9,7 @@ from components import storage
 from components.artifacts import PreparedIndex
 from components.config_files import config_from_settings
 from components.training.mirror import CheckpointMirror
-from components.training.train import build_trainer, run_trainer, train_classifier
+from components.training.train import train_classifier
 from tests.integration.test_interrupted_training import RUN, command, losses, run, terminate_in_step
 from tests.integration.torchrun import torchrun_command
 from tests.integration.training_data import training_settings
@@ -57,9 +57,10 @@ def test_only_whole_copies_count_and_the_limit_holds_there_too(data, s3, uninter
     uri, output_dir = URI.format("limited"), data / "limited"
     settings = {"save_steps": 1, "save_total_limit": 2, "load_best_model_at_end": True}
     settings |= {"eval_strategy": "steps", "eval_steps": 1}
-    index = PreparedIndex.read(data / "index.json")
     train(data, "limited", mirror=uri, **settings)
 
     state = json.loads((output_dir / "trainer_state.json").read_text())
     best = state["best_model_checkpoint"].rpartition("/")[2]
-    assert CheckpointMirror(uri).checkpoints() == sorted({best, "checkpoint-8"} if best != "checkpoint-8" else {"checkpoint-7", best})
+    assert CheckpointMirror(uri).checkpoints() == sorted(
+        {best, "checkpoint-8"} if best != "checkpoint-8" else {"checkpoint-7", best}
+    )
