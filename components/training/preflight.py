@@ -167,7 +167,7 @@ def check_in(store: Store, what: str, *, number: int, count: int, seconds: float
     if not _wait_until(lambda: not missing(), seconds):
         named = ", ".join(map(str, missing()))
         raise MissingPeersError(
-            f"{what} {number}: of {count} {what}s these did not come within {seconds:.0f} s: {named}; look at the logs "
+            f"{what} {number}: of {count}: these did not come within {seconds:.0f} s: {named}; look at the logs "
             "and events of their pods, give them longer with train_start_seconds, or free the room that they wait for"
         )
 
