@@ -135,10 +135,9 @@ def meet_nodes(address: str, port: int, *, number: int, count: int, seconds: flo
     """
     deadline = time.monotonic() + seconds
     while True:
+        patience = timedelta(seconds=min(10.0, max(1.0, deadline - time.monotonic())))
         try:
-            store = TCPStore(
-                address, port, is_master=number == 0, wait_for_workers=False, timeout=timedelta(seconds=10)
-            )
+            store = TCPStore(address, port, is_master=number == 0, wait_for_workers=False, timeout=patience)
             break
         except (RuntimeError, ValueError) as error:  # its name is not known yet, or nobody listens yet
             if time.monotonic() > deadline:
