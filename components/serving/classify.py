@@ -90,6 +90,21 @@ class Predictor:
             raise NotReadyError(f"{self.model_dir} is not loaded yet: ask /readyz first")
         return self._model
 
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model it is.
+
+        Raises:
+            NotReadyError: it is not loaded yet.
+        """
+        info = self.model.info
+        return ModelIdentity(
+            name=self._name,
+            version=self._version,
+            trained_steps=info.trained_steps,
+            data_fingerprint=info.data_fingerprint,
+        )
+
     def load(self) -> None:
         """Loads the model.
 
@@ -142,19 +157,13 @@ class Predictor:
         shares = logits.double().softmax(dim=0)
         order = shares.argsort(descending=True, stable=True)[:top_k].tolist()
         top = tuple(ClassScore(label=i, label_name=names[i], confidence=shares[i].item()) for i in order)
-        info = self.model.info
         return Answer(
             label=top[0].label,
             label_name=top[0].label_name,
             confidence=top[0].confidence,
             top=top,
             logits=tuple(logits.tolist()),
-            model=ModelIdentity(
-                name=self._name,
-                version=self._version,
-                trained_steps=info.trained_steps,
-                data_fingerprint=info.data_fingerprint,
-            ),
+            model=self.identity,
             frames=len(clip.frames),
             backend=clip.backend,
             seconds=seconds,
