@@ -90,21 +90,6 @@ class Predictor:
             raise NotReadyError(f"{self.model_dir} is not loaded yet: ask /readyz first")
         return self._model
 
-    @property
-    def identity(self) -> ModelIdentity:
-        """Which model it is.
-
-        Raises:
-            NotReadyError: it is not loaded yet.
-        """
-        info = self.model.info
-        return ModelIdentity(
-            name=self._name,
-            version=self._version,
-            trained_steps=info.trained_steps,
-            data_fingerprint=info.data_fingerprint,
-        )
-
     def load(self) -> None:
         """Loads the model.
 
@@ -151,6 +136,21 @@ class Predictor:
         messages = (*system, Message(role="user", content=text))
         check_prompt(messages, action_token=token)
         return messages
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model it is.
+
+        Raises:
+            NotReadyError: it is not loaded yet.
+        """
+        info = self.model.info
+        return ModelIdentity(
+            name=self._name,
+            version=self._version,
+            trained_steps=info.trained_steps,
+            data_fingerprint=info.data_fingerprint,
+        )
 
     def _answer(self, logits: torch.Tensor, clip: ClipFrames, *, top_k: int, seconds: float) -> Answer:
         names = self.model.labels.label_names
