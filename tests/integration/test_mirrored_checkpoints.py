@@ -62,4 +62,6 @@ def test_only_whole_copies_count_and_the_limit_holds_there_too(data, s3, uninter
 
     state = json.loads((output_dir / "trainer_state.json").read_text())
     best = state["best_model_checkpoint"].rpartition("/")[2]
-    assert CheckpointMirror(uri).checkpoints() == sorted({best, "checkpoint-8"} if best != "checkpoint-8" else {"checkpoint-7", best})
+    assert CheckpointMirror(uri).checkpoints() == sorted(
+        {best, "checkpoint-8"} if best != "checkpoint-8" else {"checkpoint-7", best}
+    )
