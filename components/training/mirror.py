@@ -205,9 +205,9 @@ class CheckpointMirror:
 
 
 def _best_of(checkpoint: Path) -> str:
-    """Name of the best checkpoint when this one was written; empty without validations."""
+    """Name of the best checkpoint when this one was written, which need not be there."""
     state: dict[str, Any] = json.loads((checkpoint / _STATE_FILE).read_text(encoding="utf-8"))
-    return Path(state.get("best_model_checkpoint") or "").name
+    return f"checkpoint-{state.get('best_global_step')}"
 
 
 def _step(checkpoint: str) -> int:

@@ -109,9 +109,9 @@ class ResumableTrainer(MeteredTrainer):
     @property
     def best_checkpoint(self) -> Path | None:
         """The checkpoint with the best validation so far, where it is still there."""
-        best = self.state.best_model_checkpoint
-        found = best and Path(self.args.output_dir) / Path(best).name  # the run's folder may have moved
-        return found if found and found.is_dir() else None
+        # Not `best_model_checkpoint`, a path that transformers forgets where the run's folder is another one.
+        found = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        return found if found.is_dir() else None
 
     def _checkpoint_dir(self) -> Path:
         return Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -173,11 +173,17 @@ class ResumableTrainer(MeteredTrainer):
                 raise CheckpointError(f"{checkpoint} holds no state that DeepSpeed can read")
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / _SCHEDULER_FILE, weights_only=True))
 
+    def _finalize_training(self, *arguments: Any, **options: Any) -> Any:
+        if self.args.load_best_model_at_end:
+            # The first process's, whose disk has it, though the others' may not; its path differs between nodes.
+            name = on_main_process(lambda: self.best_checkpoint.name if self.best_checkpoint else None)
+            self.state.best_model_checkpoint = str(Path(self.args.output_dir) / name) if name else None
+        return super()._finalize_training(*arguments, **options)
+
     def _load_best_model(self) -> None:
-        name = on_main_process(lambda: self.best_checkpoint.name if self.best_checkpoint else None)
-        if self._termination.stopped or name is None:
+        if self._termination.stopped:
             return
-        best = Path(self.args.output_dir) / name  # which may be another path on each node
+        best = Path(self.state.best_model_checkpoint)
         log.info("loading the best checkpoint %s (%s)", best, self.state.best_metric)
         self._bring(best)
         self._load_from_checkpoint(str(best))

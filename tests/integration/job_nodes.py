@@ -37,8 +37,12 @@ class Nodes:
         for process in self.processes:
             if process.poll() is None:
                 process.terminate()
-        for process in self.processes:
-            process.wait(timeout=60)
+        for node, process in enumerate(self.processes):
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.kill(node)
+                process.wait()
         for reader in self.readers:
             reader.join(timeout=10)
 

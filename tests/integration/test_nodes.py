@@ -43,6 +43,7 @@ def uninterrupted(data):
     return losses(data / "uninterrupted")
 
 
+@pytest.mark.slow
 def test_a_node_dies_and_the_job_goes_on_from_s3(data, tmp_path, kubernetes_api, s3, uninterrupted, capfd):
     """Its second start has empty disks, and ends with the losses of a run that nothing happened to.
 
@@ -89,6 +90,7 @@ def inline(data, name, **settings):
     return train_inline(config, index=PreparedIndex.read(data / "index.json"), output_dir=data / name, run_id="inline")
 
 
+@pytest.mark.slow
 def test_sigterm_reaches_the_processes_of_the_step(data, monkeypatch):
     """They end behind a checkpoint."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
