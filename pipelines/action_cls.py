@@ -84,7 +84,7 @@ def action_cls(
         run_config=run_config, validated=validated, shards_uri=shards_uri, parts=dsl.Collected(shards.output)
     )
     prepared = clips.outputs["prepared"]
-    trained = training(run_config=run_config, prepared=prepared)
+    trained = training(run_config=run_config, prepared=prepared, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
     adapter = trained.outputs["adapter"]
     measured = evaluation(run_config=run_config, prepared=prepared, adapter=adapter)
     results = measured.outputs["results"]
