@@ -13,6 +13,7 @@ from components.export.merge import MergeCheck, merge_adapter
 from components.export.model_card import model_card
 from components.model_files import check_complete
 from components.prepared_clips import PreparedClips
+from components.run_identity import CONFIGURATION_TAG, configuration_fingerprint
 from components.tracking import ModelVersionRef, register_model, tracked_run
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def export_model(
             config=config,
             metrics=metrics.headline(),
             run_id=run.run_id,
-            tags=metrics.fingerprints(),
+            tags=metrics.fingerprints() | {CONFIGURATION_TAG: configuration_fingerprint(config)},
         )
         run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
     result = ExportResult(model_dir=str(export_dir), merge=checked, registered=registered)
