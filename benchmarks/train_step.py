@@ -7,9 +7,10 @@ the answer kept behind the token, every video decoded by the collator in every e
 project's way add one measure after the other. Each way is a process of its own; they take turns, one warm epoch each
 and a round for each repeat. A ratio is the median over the rounds, since a machine's speed drifts between them; clips
 per second of CPU time stand beside those of the clock, because other work on the machine blurs them less. Gradient
-checkpointing is on in all of them, as in the users' files, unless `--keep-activations` is given. `tiny` has the compute
-shares of Qwen2-VL-2B (see `shapes.py`). On a GPU, weights are bfloat16 and `--peak-tflops` adds the share of the
-device's peak; all ways lie in its memory at once, `--only` chooses some. The last line is one JSON object.
+checkpointing is on, as in the users' files, except in the ways that keep activations (`--keep-activations`: in none).
+`tiny` has the compute shares of Qwen2-VL-2B, and `narrow` its shares of memory (see `shapes.py`). On a GPU, weights are
+bfloat16 and `--peak-tflops` adds the share of the device's peak; all ways lie in its memory at once, `--only` chooses
+some. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Way:
     decodes: bool = False
     faster_tower: bool = True
     cached: bool = False
+    recomputes: bool = True
+    """Gradient checkpointing."""
     trains_tower: bool = False
 
 
@@ -65,13 +68,18 @@ WAYS = {
     "+ prepared clips": Way(faster_tower=False),
     "+ faster vision tower": Way(),
     "+ cached vision features": Way(cached=True),
+    "+ activations kept": Way(cached=True, recomputes=False),
     "users' way, tower trains": Way(**USERS, trains_tower=True),
     "+ prepared clips, cut, no lm_head": Way(faster_tower=False, trains_tower=True),
     "+ faster vision tower, tower trains": Way(trains_tower=True),
+    "+ activations kept, tower trains": Way(recomputes=False, trains_tower=True),
 }
-FROZEN = ("users' way", "+ cached vision features")
+FROZEN = ("users' way", "+ activations kept")
 FETCH = ("+ nothing behind the token", "+ prepared clips")
-TRAINING = ("users' way, tower trains", "+ faster vision tower, tower trains")
+TRAINING = ("users' way, tower trains", "+ activations kept, tower trains")
+CHECKPOINTED = {"frozen": "+ cached vision features", "training": "+ faster vision tower, tower trains"}
+"""What both sides do with gradient checkpointing; the ways above spend memory on not computing anything twice."""
+MEMORY = (FROZEN[0], CHECKPOINTED["frozen"], FROZEN[1])
 
 
 class Users:
@@ -125,7 +133,7 @@ def take_turns(way: Way, options: argparse.Namespace) -> None:
                 "cache_vision_features": way.cached,
                 "bf16": DEVICE == "cuda",
                 "flash_attn": options.attention,
-                "disable_gradient_checkpointing": options.keep_activations,
+                "disable_gradient_checkpointing": not way.recomputes or options.keep_activations,
                 "report_to": "none",
                 **video.model_dump(),
             }
@@ -279,15 +287,15 @@ def main() -> None:
 
 def measure_memory(starts: dict[str, dict[str, float]], options: argparse.Namespace) -> dict[str, float]:
     """Peak bytes of the ways with a frozen tower, on a model whose shares of memory are those of `2b`."""
-    if not all(name in starts for name in FROZEN):
+    if not all(name in starts for name in MEMORY):
         return {}
     if options.shape != "tiny":
-        return {name: starts[name]["peak_bytes"] for name in FROZEN}
+        return {name: starts[name]["peak_bytes"] for name in MEMORY}
     build_model(
         SHAPES["narrow"], Path(options.dir) / "model-narrow", dtype="bfloat16" if DEVICE == "cuda" else "float32"
     )
     peaks = {}
-    for name in FROZEN:
+    for name in MEMORY:
         way = Turns(name, "--shape", "narrow", "--clips", "8")
         peaks[name] = way.start["peak_bytes"]
         way.end()
@@ -316,7 +324,9 @@ def report(
         numbers = f"{row['clips_per_second']:>9.2f}{ratio(name, base if base in ways else name):>7.2f}"
         print(f"{name:<44}{numbers}{row['clips_per_cpu_second']:>13.2f}{row['peak_bytes'] / 1e6:>10.0f}")
     summary: dict[str, Any] = {"device": DEVICE, "shape": options.shape, "ways": ways}
-    for key, (users, ours) in {"frozen": FROZEN, "training": TRAINING}.items():
+    compared = {"frozen": FROZEN, "training": TRAINING}
+    compared |= {f"{key}_checkpointed": (compared[key][0], ours) for key, ours in CHECKPOINTED.items()}
+    for key, (users, ours) in compared.items():
         if users in ways and ours in ways:
             summary[f"warm_epoch_ratio_{key}"] = ratio(ours, users)
             summary[f"warm_epoch_ratio_{key}_range"] = sorted(
@@ -327,7 +337,8 @@ def report(
         with_fetch, without, all_of_it = (1 / ways[name]["clips_per_second"] for name in (*FETCH, FROZEN[0]))
         summary["users_fetch_share"] = (with_fetch - without) / all_of_it
     if memory:
-        summary["peak_memory_ratio"] = memory[FROZEN[1]] / memory[FROZEN[0]]
+        users_peak, checkpointed, kept = (memory[name] for name in MEMORY)
+        summary |= {"peak_memory_ratio": checkpointed / users_peak, "peak_memory_ratio_kept": kept / users_peak}
         print("peak MB, shares of memory as in 2b:", ", ".join(f"{n}: {b / 1e6:.0f}" for n, b in memory.items()))
         if options.peak_tflops:
             rate = ways[FROZEN[1]]["clips_per_second"] * training_flops(options, cached=True)

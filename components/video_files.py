@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import av
+import numpy as np
 
 from components.mp4_boxes import is_encrypted, lacks_index
 
@@ -41,6 +42,8 @@ MAX_FRAME_PIXELS = 64 * 1024 * 1024
 _TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 """What FFmpeg makes of text files: not videos, whatever it says."""
 _NO_INDEX = "an MP4 file without its index (moov): it was cut off or is still being written"
+_BYTES_OF_FRAMES = 12
+"""Per pixel, of a few frames with everything that a decoder keeps beside them."""
 DECODER_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, RuntimeError)
 
 
@@ -130,8 +133,19 @@ def decode_packet(packet: Any, frames_before: int) -> Iterator[Any]:
     except MemoryError as error:
         raise VideoError("out_of_memory", "decoding takes more memory than there is") from error
     except DECODER_ERRORS as error:
+        if _lacks_memory(packet.stream.codec_context):
+            raise VideoError("out_of_memory", "decoding takes more memory than there is") from error
         reason: Reason = "truncated" if packet.is_corrupt else "damaged"  # corrupt: the file's end cuts it
         raise VideoError(reason, f"decoding stops at frame {frames_before}: {in_words(error)}") from error
+
+
+def _lacks_memory(context: Any) -> bool:
+    """Whether this process cannot have a few more frames: FFmpeg's decoders call some failed allocations damage."""
+    try:
+        np.empty(_BYTES_OF_FRAMES * context.width * context.height, dtype=np.uint8)
+    except MemoryError:
+        return True
+    return False
 
 
 def in_words(error: Exception) -> str:

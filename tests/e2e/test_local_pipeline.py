@@ -36,6 +36,7 @@ def project(tmp_path_factory) -> Path:
         "video_num_frames": 4,
         "video_min_pixels": 2304,
         "video_max_pixels": 2304,
+        "preprocessing_parts": 2,
         "disable_gradient_checkpointing": True,
         "disturb_frames": ["reversed", "middle"],
     }

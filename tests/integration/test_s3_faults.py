@@ -132,17 +132,17 @@ def test_a_refusal_in_the_middle_of_many_files_stops_the_others(s3: S3Server, fa
 def test_an_interrupted_download_goes_on(s3: S3Server, faults: Faults):
     direct = _direct(s3)
     for number in range(30):
-        direct.put_object(Bucket="bucket", Key=f"many/{number:02}.txt", Body=b"content %d" % number)
+        direct.put_object(Bucket="bucket", Key=f"interrupted/{number:02}.txt", Body=b"content %d" % number)
     faults.cuts_answer = lambda request: request.method == "GET" and request.path.endswith("/17.txt")
     with pytest.raises(ConnectionError):
-        storage.local_path("s3://bucket/many")
+        storage.local_path("s3://bucket/interrupted")
     before = {
         request.path for request in faults.requests if request.method == "GET" and "list-type" not in request.path
     }
     done = len(before) - 1
     faults.requests.clear()
     faults.cuts_answer = lambda request: False
-    copy = storage.local_path("s3://bucket/many")
+    copy = storage.local_path("s3://bucket/interrupted")
     fetched = [
         request.path for request in faults.requests if request.method == "GET" and "list-type" not in request.path
     ]

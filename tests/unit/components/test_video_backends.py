@@ -124,3 +124,27 @@ def test_the_setting_decides_and_what_was_used_is_recorded(
         assert np.array_equal(clip.frames, plain.frames)
         assert (clip.frame_indices, clip.total_frames) == (plain.frame_indices, plain.total_frames)
     assert load(avi, backend).backend == "pyav"
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav", "decord", "torchcodec"])
+def test_frames_of_a_variable_rate_are_those_that_are_shown_at_even_times(
+    tmp_path: Path, base_model_dir: Path, backend: Backend
+) -> None:
+    hundredths = [*range(0, 120, 4), *range(120, 720, 20)]  # 30 frames in 1.2 s, then 30 in 6 s
+    path = write_footage(tmp_path / "vfr.mp4", num_frames=60, times=hundredths)
+    config = VideoConfig(video_num_frames=8, video_backend=backend, video_min_pixels=72 * 96 * 4)
+    processor = ClipProcessor.from_pretrained(base_model_dir, video=config, action_token="<ACTION>")
+    clip = load_clip(path, processor=processor)
+
+    shown = [time / 100 for time in hundredths]
+    moments = (np.arange(8) + 0.5) * (shown[-1] + 1 / 8.3) / 8
+    expected = [sum(second <= moment for second in shown) - 1 for moment in moments]
+    assert [_number_of(frame) for frame in clip.frames] == pytest.approx(expected, abs=1)
+
+
+def _number_of(frame: np.ndarray) -> int:
+    """Which frame of `write_footage` this is: its white square moves by one of 96 columns a frame."""
+    rows, columns, _ = frame.shape
+    whiteness = frame[rows * 22 // 72 : rows * 38 // 72].mean(axis=(0, 2))
+    square = np.ones(columns * 20 // 96)
+    return round(float(np.convolve(whiteness, square, mode="valid").argmax()) * 96 / columns)
