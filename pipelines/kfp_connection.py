@@ -142,9 +142,12 @@ class _Client(kfp_server_api.ApiClient):  # type: ignore[misc]
 
     def request(self, method: str, url: str, **options: Any) -> Any:
         """Sends a request; the answer of a proxy that wants a login is an error, whatever its status."""
+        headers = dict(options.get("headers") or {})
         if token := self._settings.token():
-            options["headers"] = {**(options.get("headers") or {}), "authorization": f"Bearer {token}"}
-        answer = super().request(method, url, **(options | {"_request_timeout": _SECONDS}))
+            headers["authorization"] = f"Bearer {token}"
+        if self.cookie:
+            headers["Cookie"] = self.cookie
+        answer = super().request(method, url, **(options | {"headers": headers, "_request_timeout": _SECONDS}))
         if "html" in (answer.urllib3_response.headers.get("Content-Type") or ""):
             raise ServerError(f"{self._settings.url} answers with a web page: {_LOGIN}")
         return answer
