@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from components.cluster_config import ClusterConfig
 from components.training_config import (
     AugmentationConfig,
+    LaunchConfig,
     LossConfig,
     MethodConfig,
     ModelConfig,
@@ -206,6 +207,7 @@ class RunConfig(Section):
     loss: LossConfig = LossConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     speed: SpeedConfig = SpeedConfig()
+    launch: LaunchConfig = LaunchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
     tracking: TrackingConfig = TrackingConfig()

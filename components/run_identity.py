@@ -20,6 +20,13 @@ _SECTIONS_WITHOUT_EFFECT = frozenset({"tracking", "serving"})
 _KEYS_WITHOUT_EFFECT = frozenset(
     {
         "cache_dir",
+        "checkpoints_uri",
+        "train_launcher",
+        "train_max_restarts",
+        "train_namespace",
+        "train_queue",
+        "train_runtime",
+        "train_start_seconds",
         "dataloader_num_workers",
         "ddp_timeout",
         "export_dir",

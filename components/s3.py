@@ -25,6 +25,8 @@ _ATTEMPTS = 6
 """Of one request, with a growing pause between them: about half a minute of 503."""
 _PARALLEL_REQUESTS = 16
 _PART_BYTES = 16 * 2**20
+_KEYS_PER_CALL = 1000
+"""S3's limit of one deletion."""
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _REFUSED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 _OVERLOADED = {"500", "502", "503", "504", "InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout"}
@@ -121,6 +123,24 @@ def read(location: Location) -> bytes:
     with _transfers() as manager:
         manager.download(location.bucket, location.key, content).result()
     return content.getvalue()
+
+
+def write(location: Location, content: bytes) -> None:
+    """Makes the object, or replaces its content."""
+    client(os.getpid()).put_object(Bucket=location.bucket, Key=location.key, Body=content)
+
+
+def delete(location: Location) -> None:
+    """Removes the object, or all objects below it; what is not there is no error."""
+    keys = [item.key for item in location.objects()]
+    for start in range(0, len(keys), _KEYS_PER_CALL):
+        batch: dict[str, Any] = {
+            "Objects": [{"Key": key} for key in keys[start : start + _KEYS_PER_CALL]],
+            "Quiet": True,
+        }
+        answer = client(os.getpid()).delete_objects(Bucket=location.bucket, Delete=batch)
+        for error in answer.get("Errors", []):
+            raise OSError(f"s3://{location.bucket}/{error['Key']} cannot be removed: {error.get('Message')}")
 
 
 def send(files: Mapping[str, Path], bucket: str, present: Mapping[str, S3Object]) -> None:

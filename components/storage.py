@@ -139,6 +139,52 @@ def read_text(uri: str | Path) -> str:
         return s3.read(location).decode("utf-8")
 
 
+def write_text(uri: str, text: str) -> None:
+    """Makes or replaces a UTF-8 file or object, whole or not at all; errors as in `local_path`."""
+    if is_s3(uri):
+        with translated_errors(uri):
+            s3.write(Location.parse(uri), text.encode("utf-8"))
+        return
+    path = _as_path(uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def fetch(uri: str, target: Path) -> None:
+    """Copies a file, or all files of a folder or prefix, to `target`, which is replaced, whole or not at all.
+
+    An interrupted call goes on with what it left in a hidden folder beside `target`. Errors as in `local_path`.
+    """
+    staging = target.with_name(f".{target.name}.fetching")
+    if is_s3(uri):
+        location = Location.parse(uri)
+        with translated_errors(uri):
+            objects = location.objects()
+            if not objects:
+                raise FileNotFoundError(f"{uri}: no such object, and no objects below it")
+            s3.download(location, objects, staging)
+            arrived = staging / location.relative(location.key)
+    else:
+        _copy(local_path(uri), arrived := staging / target.name)
+    _remove(target)
+    arrived.replace(target)
+    _remove(staging)
+
+
+def delete(uri: str) -> None:
+    """Removes a file or object, or a folder or prefix with all that is in it; what is not there is no error.
+
+    Errors as in `local_path`.
+    """
+    if not is_s3(uri):
+        _remove(_as_path(uri))
+        return
+    with translated_errors(uri):
+        s3.delete(Location.parse(uri))
+
+
 def upload(path: Path, uri: str) -> None:
     """Copies a file, or all files of a folder, to `uri`, which is their new name; errors as in `local_path`.
 
@@ -218,6 +264,13 @@ def _copy(path: Path, target: Path) -> None:
     partial = target.with_name(target.name + ".partial")
     shutil.copyfile(path, partial)
     partial.replace(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _as_path(uri: str | Path) -> Path:

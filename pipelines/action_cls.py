@@ -35,6 +35,7 @@ def action_cls(
     registered_model_name: str = "ivcp-action-classifier",
     skip_unchanged: bool = False,
     deploy: bool = True,
+    train_launcher: str = "inline",
     train_accelerator_type: str = "nvidia.com/gpu",
     train_accelerator_count: int = 1,
     train_cpu: str = "4",
@@ -66,6 +67,8 @@ def action_cls(
         skip_unchanged: End the pipeline before training, and well, when neither data nor settings changed since the
             champion.
         deploy: Deploy the model when it passes the gate.
+        train_launcher: Train in the step itself (`inline`), or in a Kubeflow TrainJob that the step starts and follows
+            (`trainjob`).
         train_accelerator_type: Kubernetes' name of the accelerator that training and evaluation ask for.
         train_accelerator_count: Accelerators of the training step; evaluation takes one of them. 0 trains on CPUs. With
             `train_launcher: trainjob` the training step itself holds none.
@@ -101,7 +104,7 @@ def action_cls(
         place(clips, LIGHT, retries=2)
         prepared = clips.outputs["prepared"]
         with dsl.If(clips.outputs["Output"] == True, name="changed"):  # noqa: E712 (KFP compares a placeholder)
-            trained = training(run_config=run_config, prepared=prepared)
+            trained = training(run_config=run_config, prepared=prepared, run_id=run_id)
             place_on_accelerators(
                 trained,
                 accelerator_type=train_accelerator_type,

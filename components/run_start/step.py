@@ -85,13 +85,12 @@ def _tracked(config: RunConfig, pipeline_run: str, pipeline_run_name: str) -> Ru
 
 def _placement(config: RunConfig) -> dict[str, Any]:
     """Resources and nodes of the training step, and the accelerators of evaluation, as Kubernetes wants them."""
-    cluster, settings = config.cluster, config.flat()
-    starts_a_job = settings.get("train_launcher") == "trainjob"
+    cluster, starts_a_job = config.cluster, config.launch.train_launcher == "trainjob"
     return {
         "accelerators": "0" if starts_a_job else str(cluster.train_accelerator_count),
         "evaluation_accelerators": str(min(1, cluster.train_accelerator_count)),
         "cpu": _LAUNCHER_CPU if starts_a_job else cluster.train_cpu,
         "memory": _LAUNCHER_MEMORY if starts_a_job else cluster.train_memory,
         "node_selector": {} if starts_a_job else dict(cluster.train_node_selector),
-        "tolerations": [] if starts_a_job else settings["train_tolerations"],
+        "tolerations": [] if starts_a_job else cluster.model_dump(mode="json")["train_tolerations"],
     }

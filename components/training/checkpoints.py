@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from components.artifacts import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, Record, flush_to_disk
 from components.config import RunConfig
-from components.training.distributed import Sharding, is_main_process, wait_for_all
+from components.training.disks import Disk
+from components.training.distributed import Sharding, wait_for_all
+from components.training_config import LaunchConfig
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +51,24 @@ def whole_checkpoints(output_dir: Path) -> list[Path]:
 
 
 @contextmanager
-def writing_checkpoint(directory: Path, info: CheckpointInfo) -> Iterator[None]:
+def writing_checkpoint(directory: Path, info: CheckpointInfo, disk: Disk | None = None) -> Iterator[None]:
     """Inside, all processes write their files into `directory`; afterwards it counts as a checkpoint.
+
+    `disk` is this process's where the processes have several; null is one that all of them see.
 
     Raises:
         CheckpointError: it could not be written; what there was of it is removed.
     """
-    if is_main_process():
+    is_keeper = (disk or Disk.shared()).is_keeper
+    if is_keeper:
         remove_checkpoint(directory)
+        directory.mkdir(parents=True)
     wait_for_all()
     is_whole = False
     try:
         yield
         wait_for_all()
-        if is_main_process():
+        if is_keeper:
             _flush_to_disk(directory)
             info.write(directory / CHECKPOINT_FILE)
             flush_to_disk(directory / CHECKPOINT_FILE)
@@ -87,15 +93,23 @@ def remove_checkpoint(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def delete_old_checkpoints(output_dir: Path, *, limit: int | None, best: Path | None) -> None:
-    """Deletes the oldest whole checkpoints beyond `limit`, but never the best and never the last one."""
-    present = whole_checkpoints(output_dir)
+def delete_old_checkpoints(
+    output_dir: Path, *, limit: int | None, best: Path | None, in_use: Collection[str] = ()
+) -> None:
+    """Deletes the oldest whole checkpoints beyond `limit`, but never the best, the last one, nor those `in_use`."""
+    present = [path.name for path in whole_checkpoints(output_dir)]
+    for name in surplus_checkpoints(present, limit=limit, best=best.name if best else None):
+        if name not in in_use:
+            remove_checkpoint(output_dir / name)
+
+
+def surplus_checkpoints(present: Sequence[str], *, limit: int | None, best: str | None) -> list[str]:
+    """Names of the oldest of `present`, which are in order, beyond `limit`; the best and the last one never are."""
     if limit is None or not present:
-        return
-    kept = {present[-1].name} | ({best.name} if best else set())
+        return []
+    kept = {present[-1], best} & set(present)
     surplus = max(0, len(present) - max(limit, len(kept)))
-    for old in [path for path in present if path.name not in kept][:surplus]:
-        remove_checkpoint(old)
+    return [name for name in present if name not in kept][:surplus]
 
 
 def is_unfinished(config: RunConfig, output_dir: Path) -> bool:
@@ -103,10 +117,17 @@ def is_unfinished(config: RunConfig, output_dir: Path) -> bool:
     if config.train.resume_from_checkpoint is False:
         return False
     try:
-        started: Any = json.loads((output_dir / UNFINISHED_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        return is_same_run(config, (output_dir / UNFINISHED_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return False
-    return bool(started == _same_run(config))
+
+
+def is_same_run(config: RunConfig, started: str) -> bool:
+    """Whether `started`, the content of an `unfinished_run.json`, describes a run with these settings."""
+    try:
+        return bool(json.loads(started) == same_run(config))
+    except json.JSONDecodeError:
+        return False
 
 
 def begin_run(config: RunConfig, output_dir: Path) -> Path | None:
@@ -128,7 +149,7 @@ def begin_run(config: RunConfig, output_dir: Path) -> Path | None:
             if start is None or _step(path) > _step(start):
                 log.info("removing %s, of an earlier run", path)
                 remove_checkpoint(path)
-    (output_dir / UNFINISHED_FILE).write_text(json.dumps(_same_run(config), indent=2) + "\n", encoding="utf-8")
+    (output_dir / UNFINISHED_FILE).write_text(json.dumps(same_run(config), indent=2) + "\n", encoding="utf-8")
     return start
 
 
@@ -193,11 +214,12 @@ def _read_info(directory: Path) -> CheckpointInfo:
     raise CheckpointError(f"resume_from_checkpoint: {directory} {what}; whole ones in {directory.parent}: {others}")
 
 
-def _same_run(config: RunConfig) -> dict[str, Any]:
-    """What must agree for one run to be the continuation of another: all settings but how it is started again."""
+def same_run(config: RunConfig) -> dict[str, Any]:
+    """What must agree for one run to be the continuation of another: all settings but how and where it is started."""
     asked = config.train.resume_from_checkpoint
     settings: dict[str, Any] = json.loads(json.dumps(config.flat()))
-    del settings["overwrite_output_dir"]
+    for key in ("overwrite_output_dir", *LaunchConfig.model_fields):
+        del settings[key]
     return settings | {"resume_from_checkpoint": asked if isinstance(asked, str) else None}
 
 

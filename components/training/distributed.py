@@ -91,6 +91,24 @@ def on_main_process(function: Callable[[], ResultT]) -> ResultT:
     return result
 
 
+def gathered(value: ResultT) -> list[ResultT]:
+    """The (picklable) values of all processes, by rank; they wait for each other, however long.
+
+    Raises:
+        OtherProcessError: another process ended.
+    """
+    if num_processes() == 1:
+        return [value]
+    group = distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+    values: list[Any] = [None] * num_processes()
+    try:
+        distributed.all_gather_object(values, value, group=group)
+    except RuntimeError as error:
+        raise OtherProcessError("another process ended before all were here: its log says why") from error
+    distributed.destroy_process_group(group)
+    return values
+
+
 def any_process(flag: bool) -> bool:
     """Whether `flag` is set in any process; all of them ask."""
     if num_processes() == 1:

@@ -18,9 +18,19 @@ from components.training.checkpoints import (
     delete_old_checkpoints,
     writing_checkpoint,
 )
-from components.training.distributed import num_processes, shard_on_cpu, sharded_layers, sharding_of, wait_for_all
+from components.training.disks import Disk
+from components.training.distributed import (
+    gathered,
+    num_processes,
+    on_main_process,
+    shard_on_cpu,
+    sharded_layers,
+    sharding_of,
+    wait_for_all,
+)
 from components.training.interruption import StopOnTermination, TrainingInterrupted
 from components.training.metered_trainer import MeteredTrainer
+from components.training.mirror import CheckpointMirror
 
 from transformers import TrainingArguments  # isort: skip
 
@@ -38,8 +48,19 @@ class ResumableTrainer(MeteredTrainer):
 
     is_fsdp_enabled: bool
 
-    def __init__(self, *, config: RunConfig, model: nn.Module, args: TrainingArguments, **others: Any) -> None:
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        model: nn.Module,
+        args: TrainingArguments,
+        disk: Disk | None = None,
+        mirror: CheckpointMirror | None = None,
+        **others: Any,
+    ) -> None:
         self.run_config = config
+        self.disk = disk or Disk.shared()
+        self.mirror = mirror
         self.sharding = sharding_of(config.train)
         self._termination = StopOnTermination()
         if self.sharding == "fsdp2":
@@ -65,6 +86,8 @@ class ResumableTrainer(MeteredTrainer):
             check_resumable(Path(resume_from_checkpoint), sharding=self.sharding, num_processes=num_processes())
         with self._termination.listening():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **others)
+            if self.mirror:
+                self.mirror.wait()
         if self._termination.stopped:
             checkpoint = str(self._checkpoint_dir())
             log.warning("interrupted by SIGTERM behind step %d: run the same command again to go on from %s",
@@ -100,12 +123,18 @@ class ResumableTrainer(MeteredTrainer):
             num_processes=num_processes(),
             resumable=not self.args.save_only_model,
         )
-        with writing_checkpoint(self._checkpoint_dir(), info):
+        with writing_checkpoint(self._checkpoint_dir(), info, self.disk):
             super()._save_checkpoint(model, trial)
-        if self.args.should_save:
-            limit = self.run_config.train.save_total_limit
-            delete_old_checkpoints(Path(self.args.output_dir), limit=limit, best=self.best_checkpoint)
+        if self.disk.is_keeper:
+            self._keep_checkpoints()
         wait_for_all()
+
+    def _keep_checkpoints(self) -> None:
+        limit, best = self.run_config.train.save_total_limit, self.best_checkpoint
+        if self.mirror:
+            self.mirror.send(self._checkpoint_dir(), limit=limit, best=best.name if best else None)
+        in_use = self.mirror.in_use if self.mirror else ()
+        delete_old_checkpoints(Path(self.args.output_dir), limit=limit, best=best, in_use=in_use)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.sharding == "none":
@@ -145,8 +174,19 @@ class ResumableTrainer(MeteredTrainer):
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / _SCHEDULER_FILE, weights_only=True))
 
     def _load_best_model(self) -> None:
-        best = self.best_checkpoint
+        best = on_main_process(lambda: self.best_checkpoint)
         if self._termination.stopped or best is None:
             return
         log.info("loading the best checkpoint %s (%s)", best, self.state.best_metric)
+        self._bring(best)
         self._load_from_checkpoint(str(best))
+
+    def _bring(self, checkpoint: Path) -> None:
+        """Completes a checkpoint on disks that hold only what their own processes wrote."""
+        if self.disk.count == 1 or self.mirror is None:
+            return
+        self.mirror.wait()
+        gathered(None)  # all parts are uploaded
+        if self.disk.is_keeper and self.disk.number > 0:
+            self.mirror.fetch(checkpoint.name, checkpoint.parent)
+        gathered(None)

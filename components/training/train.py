@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components import storage
 from components.artifacts import PreparedIndex, Record, Split
 from components.clip_processor import ClipProcessor
 from components.config import RunConfig
@@ -20,11 +22,13 @@ from components.training.arguments import training_arguments
 from components.training.augmentation import AugmentedClips
 from components.training.batch_sampler import token_lengths
 from components.training.callbacks import LogLines
-from components.training.checkpoints import begin_run, end_run, is_earlier_run, is_unfinished
+from components.training.checkpoints import CheckpointError, begin_run, end_run, is_earlier_run, is_unfinished
 from components.training.classifier import base_model_name, build_classifier
 from components.training.curves import draw_curves
-from components.training.distributed import is_main_process, joined_processes, on_main_process
+from components.training.disks import Disk, find_disk
+from components.training.distributed import gathered, is_main_process, joined_processes, on_main_process
 from components.training.head_sweep import sweep_heads
+from components.training.mirror import CheckpointMirror, run_key
 from components.training.processes import Processes
 from components.training.run_record import RUN_RECORD_FILE, describe_run
 from components.training.trainable import log_parameter_table, parameter_table
@@ -57,34 +61,84 @@ class TrainingResult(Record):
         return f"{self.steps} steps, mean loss {self.train_loss:.3f}{measured}"
 
 
-def train_classifier(config: RunConfig, *, index: PreparedIndex, output_dir: Path) -> TrainingResult:
+def train_classifier(
+    config: RunConfig, *, index: PreparedIndex, output_dir: Path, mirror_uri: str | None = None
+) -> TrainingResult:
     """Trains on the prepared training split and writes a complete adapter directory to `output_dir`.
+
+    Checkpoints are copied to the folder or s3:// prefix `mirror_uri`, and brought from there where `output_dir` lacks
+    them; null is a folder for runs with these settings and clips in `checkpoints_uri`, where that is set.
 
     Raises:
         FileExistsError: `output_dir` holds an earlier run and neither resuming nor overwriting was asked for.
         ConfigError: the configuration asks for something this trainer does not do.
         FileNotFoundError: the base model does not exist.
         CheckpointError: the run cannot go on from the checkpoint asked for, or one cannot be written.
+        PermissionError, ConnectionError: `mirror_uri` cannot be reached.
         TrainingInterrupted: SIGTERM came; the same call again goes on.
     """
     check_trainable(config)
+    if mirror_uri is None and config.launch.checkpoints_uri is not None:
+        mirror_uri = storage.join(config.launch.checkpoints_uri, run_key(config, index, None))
+    mirror = CheckpointMirror(mirror_uri) if mirror_uri is not None else None
     with joined_processes(config.train):
-        start = on_main_process(lambda: _begin(config, output_dir))
-        result = _train(config, index=index, output_dir=output_dir, start=start)
+        start = on_main_process(lambda: _begin(config, output_dir, mirror))
+        disk = _share(mirror, output_dir, start)
+        result = _train(config, index=index, output_dir=output_dir, start=start, disk=disk, mirror=mirror)
         if is_main_process():
             end_run(output_dir)
+            if mirror:
+                mirror.end()
     return result
 
 
-def _begin(config: RunConfig, output_dir: Path) -> Path | None:
+def _begin(config: RunConfig, output_dir: Path, mirror: CheckpointMirror | None) -> Path | None:
+    if mirror:
+        mirror.restore(config, output_dir)
     check_output_dir(config, output_dir)
-    return begin_run(config, output_dir)
+    start = begin_run(config, output_dir)
+    if mirror:
+        mirror.begin(output_dir, start)
+    return start
 
 
-def _train(config: RunConfig, *, index: PreparedIndex, output_dir: Path, start: Path | None) -> TrainingResult:
+def _share(mirror: CheckpointMirror | None, output_dir: Path, start: Path | None) -> Disk:
+    """This process's disk; where there are several, the checkpoint that the run goes on from gets on all of them."""
+    disk = find_disk(output_dir)
+    if mirror:
+        mirror.join(disk, attempt=on_main_process(lambda: uuid.uuid4().hex))
+    if disk.count > 1 and start is not None and start.parent == output_dir:
+        if mirror is None:
+            raise CheckpointError(
+                f"{output_dir} is another folder on each node, and {start.name} lies on the first one: set "
+                "checkpoints_uri, or an output_dir that all nodes see"
+            )
+        if disk.is_keeper and disk.number > 0:
+            mirror.fetch(start.name, output_dir)
+        gathered(None)
+    return disk
+
+
+def _train(
+    config: RunConfig,
+    *,
+    index: PreparedIndex,
+    output_dir: Path,
+    start: Path | None,
+    disk: Disk,
+    mirror: CheckpointMirror | None,
+) -> TrainingResult:
     clips = training_clips(config, index)
     with tracked_run(config, step="training") as run:
-        trainer = build_trainer(config, index=index, clips=clips, output_dir=output_dir, track=run.log_metrics)
+        trainer = build_trainer(
+            config,
+            index=index,
+            clips=clips,
+            output_dir=output_dir,
+            track=run.log_metrics,
+            disk=disk,
+            mirror=mirror,
+        )
         table = parameter_table(trainer.model)
         log_parameter_table(table)
         run.log_metrics({f"parameters/{row.name}": row.total for row in table})
@@ -137,6 +191,8 @@ def build_trainer(
     clips: Mapping[Split, Any],
     output_dir: Path,
     track: Any = lambda metrics, step: None,
+    disk: Disk | None = None,
+    mirror: CheckpointMirror | None = None,
 ) -> ActionTrainer:
     """The trainer of a run: `clips` maps splits to map-style datasets of `PreparedClip`."""
     from transformers import PrinterCallback, set_seed
@@ -170,6 +226,8 @@ def build_trainer(
         train_clips=clips["train"],
         val_clips=clips.get("val"),
         callbacks=[LogLines(track), *_early_stopping(config)],
+        disk=disk,
+        mirror=mirror,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -30,6 +30,8 @@ from components.model_files import (
 from components.sharded_weights import write_weights
 from components.training.batch_sampler import planned_batches
 from components.training.collator import TrainingCollator
+from components.training.disks import Disk
+from components.training.mirror import CheckpointMirror
 from components.training.parameter_groups import parameter_groups
 from components.training.processes import Processes
 from components.training.resumable_trainer import ResumableTrainer
@@ -57,6 +59,8 @@ class ActionTrainer(ResumableTrainer):
         train_clips: Any,
         val_clips: Any | None,
         callbacks: list[Any] | None = None,
+        disk: Disk | None = None,
+        mirror: CheckpointMirror | None = None,
     ) -> None:
         self.clip_processor = processor
         self.labels = labels
@@ -78,6 +82,8 @@ class ActionTrainer(ResumableTrainer):
             eval_dataset=val_clips,
             compute_metrics=accuracy,
             callbacks=callbacks,
+            disk=disk,
+            mirror=mirror,
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from components.s3 import client
+from tests.integration.kubernetes_fixtures import Kubectl, find_kubectl
 from tests.integration.training_data import write_training_data
+from tests.kubernetes_api import KubernetesApi
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,23 @@ def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     client.cache_clear()
     yield s3_process
     client.cache_clear()
+
+
+@pytest.fixture
+def kubernetes_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesApi]:
+    """A Kubernetes API server with the namespaces default, kubeflow and ivcp; KUBECONFIG points at it."""
+    with KubernetesApi() as api:
+        path = str(api.write_kubeconfig(tmp_path / "kubeconfig.yaml"))
+        monkeypatch.setenv("KUBECONFIG", path)
+        # The client reads the variable when it is imported, which another test may have done.
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", path)
+        yield api
+
+
+@pytest.fixture
+def kubectl(kubernetes_api: KubernetesApi, tmp_path: Path) -> Kubectl:
+    """The installed kubectl, which talks to the API server of the test."""
+    return Kubectl(find_kubectl(), tmp_path / "kubeconfig.yaml")
 
 
 def wait_for_port(port: int, seconds: float = 20.0) -> None:

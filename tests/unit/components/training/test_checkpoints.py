@@ -19,7 +19,7 @@ from components.training.train import build_trainer, check_output_dir, run_train
 def write(folder, step, **info):
     described = {"sharding": "none", "num_processes": 1, "resumable": True} | info
     with writing_checkpoint(folder / f"checkpoint-{step}", CheckpointInfo(step=step, **described)):
-        (folder / f"checkpoint-{step}").mkdir(parents=True)
+        (folder / f"checkpoint-{step}").mkdir(parents=True, exist_ok=True)
         (folder / f"checkpoint-{step}" / "weights").write_text("weights")
     return folder / f"checkpoint-{step}"
 
@@ -52,7 +52,7 @@ def test_a_checkpoint_that_cannot_be_written_is_gone(tmp_path):
 def fail_to_write(directory, error):
     info = CheckpointInfo(step=1, sharding="none", num_processes=1, resumable=True)
     with writing_checkpoint(directory, info):
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         raise error
 
 
