@@ -13,7 +13,7 @@ SETTINGS = {"model_name_or_path": "org/model", "dataset": "a", "shards_uri": "s3
 
 
 @pytest.fixture
-def kfp():
+def kfp(compiled_once):
     with kfp_server() as running:
         yield running
 
