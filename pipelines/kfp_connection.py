@@ -41,6 +41,10 @@ class ServerError(ValueError):
     """The server cannot be used; the message says why and what to do."""
 
 
+class ServerUnreachableError(ServerError):
+    """The server does not answer, or answers that it cannot: later it may."""
+
+
 @dataclass(frozen=True)
 class ServerSettings:
     """How to reach a server: what is null comes from the environment, or is not used."""
@@ -187,14 +191,15 @@ def explained(url: str) -> Iterator[None]:
     try:
         yield
     except ApiException as error:
-        raise ServerError(_explain(error, url)) from error
+        kind = ServerUnreachableError if error.status >= 500 else ServerError
+        raise kind(_explain(error, url)) from error
     except HTTPError as error:
         reason = error.reason if isinstance(error, MaxRetryError) else error
         if isinstance(reason, SSLError):
             raise ServerError(
                 f"the certificate of {url} is not trusted ({reason}): give --ca-file with your authority's certificate"
             ) from error
-        raise ServerError(
+        raise ServerUnreachableError(
             f"{url} does not answer ({reason}): is the address right, and kubectl port-forward still running?"
         ) from error
     except json.JSONDecodeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,11 +15,21 @@ from typing import Any
 import kfp_server_api
 from kfp_server_api.exceptions import ApiException
 
-from pipelines.kfp_connection import Server, ServerError, explained, listed, name_filter, server_message
+from pipelines.kfp_connection import (
+    Server,
+    ServerError,
+    ServerUnreachableError,
+    explained,
+    listed,
+    name_filter,
+    server_message,
+)
+
+log = logging.getLogger(__name__)
 
 DEFAULT_EXPERIMENT = "ivcp"
 ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
-_POLL_SECONDS = 5.0
+_POLL_SECONDS, _PATIENCE_SECONDS = 5.0, 600.0
 _VERSION_DIGITS = 12
 
 
@@ -145,17 +156,31 @@ def run_name(base: str | None) -> str:
 
 
 def follow_run(
-    server: Server, run_id: str, say: Callable[[str], None], *, poll_seconds: float = _POLL_SECONDS
+    server: Server,
+    run_id: str,
+    say: Callable[[str], None],
+    *,
+    poll_seconds: float = _POLL_SECONDS,
+    patience_seconds: float = _PATIENCE_SECONDS,
 ) -> EndedRun:
-    """Waits until a run has ended and says which step changes its state; errors of single requests are waited out.
+    """Waits until a run has ended and says which step changes its state; a server that restarts is waited for.
 
     Raises:
-        ServerError: the run does not exist, or the server refuses to say.
+        ServerError: the run does not exist, the server refuses to say, or it is gone for `patience_seconds`.
     """
     shown: dict[str, str] = {}
+    last_answer = time.monotonic()
     while True:
-        with explained(server.url):
-            run = server.runs.run_service_get_run(run_id)
+        try:
+            with explained(server.url):
+                run = server.runs.run_service_get_run(run_id)
+        except ServerUnreachableError as error:
+            if time.monotonic() - last_answer > patience_seconds:
+                raise
+            log.warning("%s; the run goes on, asking again", error)
+            time.sleep(poll_seconds)
+            continue
+        last_answer = time.monotonic()
         for task in _tasks(run):
             if shown.get(task.task_id) != task.state and task.state:
                 shown[task.task_id] = task.state

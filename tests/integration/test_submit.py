@@ -153,6 +153,17 @@ def test_reads_are_repeated_and_runs_are_not_started_twice(kfp):
     assert len(kfp.store.runs) == 1
 
 
+def test_a_server_that_restarts_is_waited_for(kfp):
+    server = connect(kfp, attempts=2)
+    run_id = submit.start_run(server, submit.upload_pipeline(server), arguments(), name="mine")
+    kfp.failures = 7
+    assert submit.follow_run(server, run_id, lambda _: None, poll_seconds=0.01).succeeded
+    kfp.failures = 10**6
+
+    with pytest.raises(ServerError, match="500: database is restarting"):
+        submit.follow_run(server, run_id, lambda _: None, poll_seconds=0.01, patience_seconds=0.1)
+
+
 def test_a_server_that_stays_broken_is_named(kfp):
     kfp.failures = 100
     with pytest.raises(ServerError, match=f"{kfp.url} answers 500: database is restarting"):
