@@ -23,6 +23,7 @@ from components.training_config import (
 )
 
 Strictness = Literal["error", "warn", "ignore"]
+_DNS_LABEL = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 
 class DataConfig(Section):
@@ -166,6 +167,9 @@ class ExportConfig(Section):
     """Where the merged model goes; null is inside the run's folder."""
     export_size: float = Field(5.0, gt=0)
     """Largest weight file in gigabytes; a larger model is split over several."""
+    models_uri: str | None = None
+    """Folder or s3:// prefix that exported models are copied to, each to `<registered_model_name>/<run>` below it;
+    that copy is what is registered and deployed. Null leaves a model where the step wrote it."""
     registered_model_name: str = "ivcp-action-classifier"
     """Name in MLflow's model registry."""
     model_alias: str = "champion"
@@ -186,12 +190,25 @@ class TrackingConfig(Section):
 class ServingConfig(Section):
     """The predictor."""
 
+    serve_target: Literal["local", "cluster"] = "local"
+    """Where the serving step deploys: a process beside it that it checks, or the Kubernetes cluster."""
+    serve_namespace: str = Field("ivcp", pattern=_DNS_LABEL)
+    """Namespace of the predictor on a cluster."""
+    serve_name: str = Field("action-classifier", pattern=_DNS_LABEL)
+    """Name of the predictor's Deployment and Service on a cluster."""
+    serve_image: str | None = None
+    """The predictor's image on a cluster; null is IVCP_SERVING_IMAGE, the image that the step itself runs in."""
+    serve_url: str | None = None
+    """Where the step reaches the predictor's Service on a cluster; null is its name in the cluster's DNS. From
+    elsewhere, its path through `kubectl proxy`."""
+    serve_take_over: bool = False
+    """Overwrite fields that `kubectl edit` or another tool owns; without it such a field is an error."""
     serve_host: str = "127.0.0.1"
     """Address the predictor listens on."""
     serve_port: int = Field(0, ge=0, le=65535)
     """Port the predictor listens on; 0 takes a free one."""
-    serve_timeout_seconds: float = Field(120.0, gt=0)
-    """How long a deployment may take to become ready."""
+    serve_timeout_seconds: float = Field(900.0, gt=0)
+    """How long a deployment may take to become ready: a new node, the image and the model take minutes."""
     serve_keep: bool = False
     """Leave the predictor running after the local deployment's smoke test."""
 
@@ -216,6 +233,11 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.serving.serve_target == "cluster" and self.export.models_uri is None:
+            raise ValueError(
+                "serve_target: cluster needs models_uri, a place that the predictor's pods can read the model from: "
+                "an s3:// prefix, or a folder on a volume that they mount"
+            )
         if self.train.bf16 and self.train.fp16:
             raise ValueError("bf16 and fp16 exclude each other: keep one")
         if self.method.action_decoder_hidden_size and self.method.action_decoder_type == "linear":

@@ -38,7 +38,9 @@ errors = Console(stderr=True)
 app.command("import")(import_command)
 app.command("submit", context_settings=TAKES_SETTINGS)(submit_command)
 app.command("schedule", context_settings=TAKES_SETTINGS)(schedule_command)
-ModelDir = Annotated[Path, typer.Option(help="Model directory that export wrote.")]
+ModelDir = Annotated[
+    str, typer.Option(help="Model directory that export wrote: a path or an s3:// URI.", envvar="IVCP_MODEL_URI")
+]
 
 
 @app.command(context_settings=TAKES_SETTINGS)
@@ -162,7 +164,7 @@ def export(settings: Settings = None) -> None:
 @app.command()
 def predict(
     videos: Annotated[list[Path], typer.Argument(help="Video files.", show_default=False)],
-    model_dir: ModelDir = Path("runs/latest/model"),
+    model_dir: ModelDir = "runs/latest/model",
 ) -> None:
     """Classify videos with an exported model.
 
@@ -184,7 +186,7 @@ def predict(
 
 @app.command()
 def serve(
-    model_dir: ModelDir = Path("runs/latest/model"),
+    model_dir: ModelDir = "runs/latest/model",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
 ) -> None:

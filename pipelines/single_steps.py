@@ -16,7 +16,8 @@ from components.config import RunConfig
 from components.config_files import check_trainable, config_from_settings
 from components.data_validation.validate import validate_data
 from components.evaluation_metrics import EvaluationMetrics
-from components.export.export import ExportResult, export_model
+from components.export.export import export_model
+from components.exported_model import ExportResult
 from components.preprocessing.prepare import prepare_clips
 from components.training.distributed import is_main_process, joined_processes, on_main_process
 from components.training.train import TrainingResult, check_output_dir, train_classifier

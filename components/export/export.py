@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
-from components.artifacts import MODEL_CARD_FILE, PreparedIndex, Record, Split
+from components import storage
+from components.artifacts import MODEL_CARD_FILE, PreparedIndex, Split
 from components.clip_processor import PreparedClip
 from components.config import RunConfig
 from components.evaluation_metrics import EvaluationMetrics
-from components.export.merge import MergeCheck, merge_adapter
+from components.export.merge import merge_adapter
 from components.export.model_card import model_card
-from components.model_files import check_complete
+from components.exported_model import EXPORT_RESULT_FILE, ExportResult
+from components.model_files import DECODER_FILE, check_complete
 from components.prepared_clips import PreparedClips
 from components.run_identity import CONFIGURATION_TAG, configuration_fingerprint
-from components.tracking import ModelVersionRef, register_model, tracked_run
+from components.tracking import register_model, tracked_run
 
 log = logging.getLogger(__name__)
 
-EXPORT_RESULT_FILE = "export_result.json"
 _CHECKED_CLIPS = 16
-
-
-class ExportResult(Record):
-    """What export did: `export_result.json` in the model directory."""
-
-    model_dir: str
-    merge: MergeCheck
-    registered: ModelVersionRef
-
-    @property
-    def summary(self) -> str:
-        """The result in a few words."""
-        version = self.registered
-        return f"{version.name} v{version.version} ({version.alias}), |Δ logit| ≤ {self.merge.max_logit_difference:.1g}"
 
 
 def export_model(
     config: RunConfig, *, adapter_dir: Path, index: PreparedIndex, metrics: EvaluationMetrics, export_dir: Path
 ) -> ExportResult:
     """Writes the merged model of `adapter_dir` to `export_dir` and registers it under the run's alias.
+
+    With `models_uri`, what is registered is a copy at `<models_uri>/<registered_model_name>/<run>`; a copy that was
+    interrupted goes on when the step is repeated.
 
     Raises:
         MergeError: the merged model answers differently; nothing is registered then.
@@ -51,17 +42,29 @@ def export_model(
     )
     (export_dir / MODEL_CARD_FILE).write_text(model_card(export_dir, metrics=metrics), encoding="utf-8")
     with tracked_run(config, step="export") as run:
+        model_uri = _published(export_dir, config=config, run_id=run.run_id)
         registered = register_model(
-            export_dir,
+            model_uri,
             config=config,
             metrics=metrics.headline(),
             run_id=run.run_id,
             tags=metrics.fingerprints() | {CONFIGURATION_TAG: configuration_fingerprint(config)},
         )
         run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
-    result = ExportResult(model_dir=str(export_dir), merge=checked, registered=registered)
+    result = ExportResult(model_dir=str(export_dir), merge=checked, registered=registered, run_id=run.run_id)
     result.write(export_dir / EXPORT_RESULT_FILE)
     return result
+
+
+def _published(export_dir: Path, *, config: RunConfig, run_id: str | None) -> Path | str:
+    """Where the model is to be read from: its copy below `models_uri`, else the directory itself."""
+    if config.export.models_uri is None:
+        return export_dir
+    run = run_id or hashlib.sha256((export_dir / DECODER_FILE).read_bytes()).hexdigest()[:16]
+    uri = storage.join(config.export.models_uri, config.export.registered_model_name, run)
+    storage.upload(export_dir, uri)
+    log.info("the model lies at %s", uri)
+    return uri
 
 
 def _clips_to_check(index: PreparedIndex) -> list[PreparedClip]:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from components.action_model import language_model_of
-from components.artifacts import Record
 from components.base_model import training_dtype
 from components.clip_processor import PreparedClip
+from components.exported_model import MergeCheck
 from components.model_files import LoadedClassifier, load_classifier, save_classifier_files
 
 log = logging.getLogger(__name__)
@@ -22,14 +22,6 @@ MAX_LOGIT_DIFFERENCE = 1e-4
 
 class MergeError(RuntimeError):
     """The merged model does not answer as base model and adapter do."""
-
-
-class MergeCheck(Record):
-    """How near the written model's logits are to those of base model and adapter."""
-
-    clips: int
-    max_logit_difference: float
-    dtype: str
 
 
 def merge_adapter(

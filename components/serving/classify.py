@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import posixpath
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from components import storage
 from components.artifacts import Message, Record
 from components.clip_processor import PreparedClip
 from components.model_files import LoadedClassifier, load_classifier
@@ -68,9 +70,10 @@ class NotReadyError(RuntimeError):
 class Predictor:
     """One model directory: `load()` once, then `predict()` from any thread; the model works on one clip at a time."""
 
-    def __init__(self, model_dir: Path, *, name: str | None = None, version: str | None = None) -> None:
-        self.model_dir = model_dir
-        self._name, self._version = name or model_dir.name, version
+    def __init__(self, model_uri: Path | str, *, name: str | None = None, version: str | None = None) -> None:
+        """`model_uri` is a path or an s3:// URI of a model directory."""
+        self.model_uri = model_uri
+        self._name, self._version = name or posixpath.basename(str(model_uri).rstrip("/")), version
         self._model: LoadedClassifier | None = None
         self._one_at_a_time = threading.Lock()
 
@@ -87,18 +90,31 @@ class Predictor:
             NotReadyError: it is not loaded yet.
         """
         if self._model is None:
-            raise NotReadyError(f"{self.model_dir} is not loaded yet: ask /readyz first")
+            raise NotReadyError(f"{self.model_uri} is not loaded yet: ask /readyz first")
         return self._model
 
+    def fetch(self) -> Path:
+        """The model directory on this machine; from S3 it is downloaded into the cache, where it may be already.
+
+        Raises:
+            FileNotFoundError, PermissionError, ConnectionError: as `components.storage.local_path` says.
+        """
+        started = time.monotonic()
+        model_dir = storage.local_path(self.model_uri)
+        if storage.is_s3(self.model_uri):
+            log.info("%s is here after %.1f s", self.model_uri, time.monotonic() - started)
+        return model_dir
+
     def load(self) -> None:
-        """Loads the model.
+        """Loads the model, which is downloaded first where it lies on S3.
 
         Raises:
             ModelFilesError: the directory is no complete, trained model.
+            FileNotFoundError, PermissionError, ConnectionError: as `fetch` says.
         """
-        started = time.monotonic()
-        self._model = load_classifier(self.model_dir, device="cuda" if torch.cuda.is_available() else "cpu")
-        log.info("loaded %s in %.1f s", self.model_dir, time.monotonic() - started)
+        model_dir, started = self.fetch(), time.monotonic()
+        self._model = load_classifier(model_dir, device="cuda" if torch.cuda.is_available() else "cpu")
+        log.info("loaded %s in %.1f s", self.model_uri, time.monotonic() - started)
 
     def predict(
         self, video: Path, *, prompt: str | None = None, top_k: int = 5, decode: Decode | None = None
@@ -137,24 +153,33 @@ class Predictor:
         check_prompt(messages, action_token=token)
         return messages
 
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model it is.
+
+        Raises:
+            NotReadyError: it is not loaded yet.
+        """
+        info = self.model.info
+        return ModelIdentity(
+            name=self._name,
+            version=self._version,
+            trained_steps=info.trained_steps,
+            data_fingerprint=info.data_fingerprint,
+        )
+
     def _answer(self, logits: torch.Tensor, clip: ClipFrames, *, top_k: int, seconds: float) -> Answer:
         names = self.model.labels.label_names
         shares = logits.double().softmax(dim=0)
         order = shares.argsort(descending=True, stable=True)[:top_k].tolist()
         top = tuple(ClassScore(label=i, label_name=names[i], confidence=shares[i].item()) for i in order)
-        info = self.model.info
         return Answer(
             label=top[0].label,
             label_name=top[0].label_name,
             confidence=top[0].confidence,
             top=top,
             logits=tuple(logits.tolist()),
-            model=ModelIdentity(
-                name=self._name,
-                version=self._version,
-                trained_steps=info.trained_steps,
-                data_fingerprint=info.data_fingerprint,
-            ),
+            model=self.identity,
             frames=len(clip.frames),
             backend=clip.backend,
             seconds=seconds,
@@ -181,8 +206,8 @@ def prepare(clip: ClipFrames, messages: Sequence[Message], *, model: LoadedClass
     )
 
 
-def predict_files(model_dir: Path, videos: Sequence[Path]) -> list[Answer | VideoError]:
-    """Classifies video files with a model directory, in their order; a bad video costs only itself.
+def predict_files(model_dir: Path | str, videos: Sequence[Path]) -> list[Answer | VideoError]:
+    """Classifies video files with a model directory (a path or an s3:// URI), in their order; a bad video costs itself.
 
     Raises:
         ModelFilesError: `model_dir` is no complete, trained model.

@@ -13,32 +13,22 @@ from pathlib import Path
 
 import httpx
 
-from components import storage
-from components.artifacts import RUN_CONFIG_FILE, Record
-from components.base_model import training_dtype
+from components.artifacts import Record
 from components.config import RunConfig
-from components.config_files import read_saved_config
-from components.evaluation_metrics import SMOKE_CLIP_FILE, SmokeClip
-from components.serving.classify import Answer
+from components.evaluation_metrics import SmokeClip
+from components.serving.smoke_test import REQUEST_SECONDS, DeploymentError, ask, check_answer
 
 log = logging.getLogger(__name__)
 
 DEPLOYMENT_FILE = "deployment.json"
 LOG_FILE = "predictor.log"
 PID_FILE = "predictor.pid"
-MAX_LOGIT_DIFFERENCE = 1e-3
-"""Between the server's and evaluation's logits of one clip, for a float32 model."""
 
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 35.0
-_REQUEST_SECONDS = 120.0
 _LOG_LINES = 20
 _kept: list[subprocess.Popen[bytes]] = []
 """Predictors that outlive this process: a reference keeps `Popen` from warning that they still run."""
-
-
-class DeploymentError(RuntimeError):
-    """The predictor does not start, or answers other than evaluation did."""
 
 
 class DeploymentResult(Record):
@@ -82,7 +72,7 @@ def deploy_local(
     command = [sys.executable, "-m", "components.serving.predictor", "--model-dir", str(model_dir.resolve())]
     keep = config.serving.serve_keep
     with (
-        httpx.Client(base_url=url, trust_env=False, timeout=_REQUEST_SECONDS) as client,
+        httpx.Client(base_url=url, trust_env=False, timeout=REQUEST_SECONDS) as client,
         _process([*command, "--host", host, "--port", str(port)], log_path=log_path, keep=keep) as process,
     ):
         ready_after = _wait_until_ready(
@@ -106,54 +96,6 @@ def deploy_local(
         (output_dir / PID_FILE).write_text(f"{process.pid}\n", encoding="utf-8")
     log.info("%s", result.summary)
     return result
-
-
-def choose_smoke_clip(results_dir: Path) -> SmokeClip | None:
-    """The clip that evaluation chose for this check; null when it found none that can be compared."""
-    path = results_dir / SMOKE_CLIP_FILE
-    return SmokeClip.read(path) if path.is_file() else None
-
-
-def ask(client: httpx.Client, smoke_clip: SmokeClip) -> Answer:
-    """Sends the clip's video file to the predictor that `client` is bound to.
-
-    Raises:
-        DeploymentError: it answers with an error, or not at all.
-    """
-    path = storage.local_path(smoke_clip.video)
-    try:
-        with path.open("rb") as video:
-            reply = client.post("/v1/predict", files={"video": (path.name, video)})
-    except httpx.HTTPError as error:
-        raise DeploymentError(f"{client.base_url} did not answer for {smoke_clip.clip_id}: {error}") from error
-    if reply.status_code != httpx.codes.OK:
-        raise DeploymentError(
-            f"{client.base_url} answered {reply.status_code} for {smoke_clip.clip_id}: {reply.text[:500]}"
-        )
-    return Answer.model_validate_json(reply.text)
-
-
-def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> float:
-    """The largest difference between the predictor's and evaluation's logits of a clip.
-
-    A model in bfloat16 only has to give the same class: its merged weights are rounded.
-
-    Raises:
-        DeploymentError: the class differs, or the logits do by more than `MAX_LOGIT_DIFFERENCE`.
-    """
-    if len(answer.logits) != len(expected.logits) or answer.label != expected.prediction:
-        raise DeploymentError(
-            f"{expected.clip_id}: the predictor answers {answer.label_name} of {len(answer.logits)} classes, "
-            f"evaluation predicted {expected.predicted_name} of {len(expected.logits)}: it serves another model"
-        )
-    difference = max(abs(a - b) for a, b in zip(answer.logits, expected.logits, strict=True))
-    is_rounded = training_dtype(read_saved_config(model_dir / RUN_CONFIG_FILE)).itemsize < 4
-    if difference > MAX_LOGIT_DIFFERENCE and not is_rounded:
-        raise DeploymentError(
-            f"{expected.clip_id}: the predictor's logits differ from evaluation's by {difference:.3g}, expected "
-            f"at most {MAX_LOGIT_DIFFERENCE:g}: preparation and serving do not see the same clip, or the model changed"
-        )
-    return difference
 
 
 def free_port(host: str) -> int:

@@ -1,13 +1,14 @@
 """The predictor: classifies videos that are sent over HTTP.
 
 `python -m components.serving.predictor --model-dir DIR --port 8080`, then
-`curl -F video=@clip.mp4 http://127.0.0.1:8080/v1/predict`.
+`curl -F video=@clip.mp4 http://127.0.0.1:8080/v1/predict`. DIR is a path or an s3:// URI.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from typing import Annotated
 
 import uvicorn
 from fastapi import FastAPI, Form, HTTPException, Response, UploadFile
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from components.artifacts import RUN_CONFIG_FILE
@@ -25,13 +27,17 @@ from components.config_files import read_saved_config
 from components.model_files import check_complete
 from components.prompts import PromptError
 from components.serving.classify import Answer, NotReadyError, Predictor
+from components.serving.metrics import MeasuredRequests, PredictorMetrics
 from components.serving.upload_decoder import UploadDecoder
 from components.video import VideoError
 
 log = logging.getLogger(__name__)
 
+MODEL_URI_VARIABLE = "IVCP_MODEL_URI"
+"""Environment variable with the model directory, where the command line does not name it."""
 MAX_UPLOAD_MB = 512.0
 DECODE_TIMEOUT_SECONDS = 60.0
+PREDICT_PATH = "/v1/predict"
 _GRACEFUL_SECONDS = 30
 
 
@@ -81,12 +87,12 @@ class Service:
             self._decoder = self._load_both()
         except BaseException as error:  # the edge of a thread: `serve` raises it again
             self.failure = error
-            log.exception("cannot load %s", self.predictor.model_dir)
+            log.exception("cannot load %s", self.predictor.model_uri)
             self.on_failure()
 
     def _load_both(self) -> UploadDecoder:
-        """Loads the model here while a decoding process starts."""
-        model_dir = self.predictor.model_dir
+        """Loads the model here while a decoding process starts; both need its files, which are downloaded first."""
+        model_dir = self.predictor.fetch()
         check_complete(model_dir)
         config = read_saved_config(model_dir / RUN_CONFIG_FILE)
         decoder = UploadDecoder(
@@ -131,7 +137,7 @@ class _UploadLimit:
 
 
 def create_app(
-    model_dir: Path,
+    model_dir: Path | str,
     *,
     model_name: str | None = None,
     model_version: str | None = None,
@@ -154,13 +160,16 @@ def create_app(
 
     app = FastAPI(title="IVCP predictor", lifespan=lifespan)
     app.state.service = service
+    metrics = PredictorMetrics(is_ready=lambda: service.is_ready)
     app.add_middleware(_UploadLimit, max_bytes=int(max_upload_mb * 1e6))
+    app.add_middleware(MeasuredRequests, metrics=metrics, path=PREDICT_PATH)  # around the limit: 413 counts as well
     _add_routes(app, service)
+    _add_metrics(app, service, metrics)
     return app
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/predict")
+    @app.post(PREDICT_PATH)
     def predict(
         video: UploadFile,
         prompt: Annotated[str | None, Form()] = None,
@@ -190,8 +199,16 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         return {"status": "loading"} if service.failure is None else {"status": f"failed: {service.failure}"}
 
 
+def _add_metrics(app: FastAPI, service: Service, metrics: PredictorMetrics) -> None:
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        """What Prometheus reads."""
+        model = service.predictor.identity if service.is_ready else None
+        return Response(metrics.text(model), media_type=CONTENT_TYPE_LATEST)
+
+
 def serve(
-    model_dir: Path,
+    model_dir: Path | str,
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
@@ -199,10 +216,11 @@ def serve(
     model_version: str | None = None,
     max_upload_mb: float = MAX_UPLOAD_MB,
 ) -> None:
-    """Serves until SIGTERM or SIGINT; requests that are under way are answered first.
+    """Serves `model_dir`, a path or an s3:// URI, until SIGTERM or SIGINT; requests under way are answered first.
 
     Raises:
         ModelFilesError: `model_dir` is no complete, trained model.
+        FileNotFoundError, PermissionError, ConnectionError: it cannot be read.
     """
     app = create_app(model_dir, model_name=model_name, model_version=model_version, max_upload_mb=max_upload_mb)
     server = uvicorn.Server(
@@ -229,7 +247,9 @@ def serve(
 def main() -> None:
     """The command line of `python -m components.serving.predictor`."""
     parser = argparse.ArgumentParser(description="Serve an action classifier over HTTP.")
-    parser.add_argument("--model-dir", type=Path, required=True, help="directory that training or export wrote")
+    model_uri = os.environ.get(MODEL_URI_VARIABLE)
+    help_text = f"directory that training or export wrote: a path or an s3:// URI; by default {MODEL_URI_VARIABLE}"
+    parser.add_argument("--model-dir", default=model_uri, required=model_uri is None, help=help_text)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on")
     parser.add_argument("--model-name", help="name that answers give, by default the directory's")

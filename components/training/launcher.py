@@ -171,7 +171,7 @@ class _Following:
             job = self.cluster.job(self.name)
             if job is None or job["metadata"]["uid"] != self.uid:
                 raise KubernetesError(
-                    f"the TrainJob {self.name} was deleted while it ran: retry the step, it goes on from the last checkpoint"
+                    f"the TrainJob {self.name} was deleted while it ran: retry the step, its checkpoints are kept"
                 )
             pods = self.cluster.pods(self.name)
             first = [pod for pod in pods if node_of(pod) == 0]

@@ -135,10 +135,9 @@ def meet_nodes(address: str, port: int, *, number: int, count: int, seconds: flo
     """
     deadline = time.monotonic() + seconds
     while True:
+        patience = timedelta(seconds=min(10.0, max(1.0, deadline - time.monotonic())))
         try:
-            store = TCPStore(
-                address, port, is_master=number == 0, wait_for_workers=False, timeout=timedelta(seconds=10)
-            )
+            store = TCPStore(address, port, is_master=number == 0, wait_for_workers=False, timeout=patience)
             break
         except (RuntimeError, ValueError) as error:  # its name is not known yet, or nobody listens yet
             if time.monotonic() > deadline:
@@ -167,7 +166,7 @@ def check_in(store: Store, what: str, *, number: int, count: int, seconds: float
     if not _wait_until(lambda: not missing(), seconds):
         named = ", ".join(map(str, missing()))
         raise MissingPeersError(
-            f"{what} {number}: of {count} {what}s these did not come within {seconds:.0f} s: {named}; look at the logs "
+            f"{what} {number}: of {count}: these did not come within {seconds:.0f} s: {named}; look at the logs "
             "and events of their pods, give them longer with train_start_seconds, or free the room that they wait for"
         )
 

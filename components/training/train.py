@@ -67,7 +67,8 @@ def train_classifier(
     """Trains on the prepared training split and writes a complete adapter directory to `output_dir`.
 
     Checkpoints are copied to the folder or s3:// prefix `mirror_uri`, and brought from there where `output_dir` lacks
-    them; null is a folder for runs with these settings and clips in `checkpoints_uri`, where that is set.
+    them; null is a folder for runs with these settings and clips in `checkpoints_uri`, where that is set. A mirror that
+    the caller names stays marked as unfinished: the same run goes on from its last checkpoint, whoever lost its result.
 
     Raises:
         FileExistsError: `output_dir` holds an earlier run and neither resuming nor overwriting was asked for.
@@ -78,6 +79,7 @@ def train_classifier(
         TrainingInterrupted: SIGTERM came; the same call again goes on.
     """
     check_trainable(config)
+    is_ours = mirror_uri is None
     if mirror_uri is None and config.launch.checkpoints_uri is not None:
         mirror_uri = storage.join(config.launch.checkpoints_uri, run_key(config, index, None))
     mirror = CheckpointMirror(mirror_uri) if mirror_uri is not None else None
@@ -87,7 +89,7 @@ def train_classifier(
         result = _train(config, index=index, output_dir=output_dir, start=start, disk=disk, mirror=mirror)
         if is_main_process():
             end_run(output_dir)
-            if mirror:
+            if mirror and is_ours:
                 mirror.end()
     return result
 

@@ -10,7 +10,8 @@ from components.config import RunConfig, from_flat
 from components.evaluation.evaluate import evaluate_adapter
 from components.evaluation_metrics import SmokeClip
 from components.model_files import load_classifier
-from components.serving.deploy_local import DeploymentError, DeploymentResult, choose_smoke_clip, deploy_local
+from components.serving.deploy_local import DeploymentResult, deploy_local
+from components.serving.smoke_test import DeploymentError, choose_smoke_clip
 from tests.models import save_tiny_classifier
 from tests.prepared import prepare_video, write_index
 from tests.videos import write_video

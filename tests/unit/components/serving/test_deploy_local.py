@@ -6,7 +6,7 @@ from components.config import from_flat
 from components.config_files import save_config
 from components.evaluation_metrics import SmokeClip
 from components.serving.classify import Answer, ClassScore, ModelIdentity
-from components.serving.deploy_local import DeploymentError, check_answer, choose_smoke_clip
+from components.serving.smoke_test import DeploymentError, check_answer, choose_smoke_clip
 
 EXPECTED = SmokeClip(clip_id="d:0", video="a.mp4", prediction=1, predicted_name="wave", logits=(0.0, 2.0))
 
