@@ -31,6 +31,7 @@ _KEYS_WITHOUT_EFFECT = frozenset(
         "ddp_timeout",
         "export_dir",
         "logging_steps",
+        "models_uri",
         "output_dir",
         "overwrite_output_dir",
         "plot_loss",

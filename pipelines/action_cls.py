@@ -35,6 +35,7 @@ def action_cls(
     registered_model_name: str = "ivcp-action-classifier",
     skip_unchanged: bool = False,
     deploy: bool = True,
+    serve_target: str = "local",
     train_launcher: str = "inline",
     train_accelerator_type: str = "nvidia.com/gpu",
     train_accelerator_count: int = 1,
@@ -67,6 +68,7 @@ def action_cls(
         skip_unchanged: End the pipeline before training, and well, when neither data nor settings changed since the
             champion.
         deploy: Deploy the model when it passes the gate.
+        serve_target: Where the serving step deploys: a process beside it that it checks, or the Kubernetes cluster.
         train_launcher: Train in the step itself (`inline`), or in a Kubeflow TrainJob that the step starts and follows
             (`trainjob`).
         train_accelerator_type: Kubernetes' name of the accelerator that training and evaluation ask for.
