@@ -252,6 +252,12 @@ def test_an_old_server(kfp, version, is_usable):
         connect(kfp)
 
 
+def test_another_server(kfp):
+    kfp.is_other = True
+    with pytest.raises(ServerError, match=r"does not know KFP's API v2beta1 \(404\)"):
+        connect(kfp)
+
+
 def test_several_users(kfp):
     kfp.store.multi_user = True
     with pytest.raises(ServerError, match="give --namespace"):
