@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from components.serving import predictor
+from pipelines.placement import SECRETS
 from tests.unit.manifests import policy, references
 from tests.unit.manifests.rendered import (
     CLUSTERS,
@@ -261,5 +262,10 @@ def test_every_example_secret_is_read_and_explained():
     examples = {item["metadata"]["name"] for item in policy.example_secrets()}
     page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
     assert read == examples
+    assert {name: set(keys) for name, keys in SECRETS.items()} == {
+        item["metadata"]["name"]: set(item["stringData"])
+        for item in policy.example_secrets()
+        if item["metadata"]["name"] in SECRETS
+    }
     assert {name for name in examples if f"`{name}`" in page} == examples
     assert "secrets.example.yaml" not in (MANIFESTS / "base" / "kustomization.yaml").read_text(encoding="utf-8")
