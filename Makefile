@@ -3,7 +3,7 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 BIN := $(abspath $(VENV))/bin
 INSTALLED := $(VENV)/.ivcp-installed
 
-.PHONY: setup demo test unit lint format compile clean
+.PHONY: setup demo test e2e unit lint format compile manifests clean
 
 setup: $(INSTALLED)  ## Install everything into the virtual environment.
 
@@ -17,6 +17,9 @@ demo: setup  ## Draw the sample data, build the tiny base model, run the pipelin
 test: setup  ## Run all tests, in one process per core (at most four).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+e2e: setup  ## Run the tests that need a cluster: see docs/cluster_tests.md.
+	$(BIN)/python -m pytest tests/e2e/test_cluster.py -m cluster
+
 unit: setup  ## Run the quick tests.
 	$(BIN)/python -m pytest tests/unit
 
@@ -28,6 +31,12 @@ format: setup  ## Format the code.
 
 compile: setup  ## Compile the pipeline for a cluster.
 	$(BIN)/ivcp compile action_cls.yaml
+
+manifests:  ## Render every directory of manifests/ with kubectl, as `kubectl apply -k` would.
+	@for file in $$(find manifests -name kustomization.yaml | sort); do \
+		directory=$$(dirname $$file); rendered=$$(kubectl kustomize $$directory) || exit 1; \
+		echo "$$directory: $$(echo "$$rendered" | grep -c '^kind:') objects"; \
+	done
 
 clean:  ## Remove runs, the sample data and the tiny model.
 	rm -rf runs data/sample models

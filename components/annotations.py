@@ -154,7 +154,7 @@ class RowReader:
         """One row, or None with its problems noted."""
         columns, before, where = self.info.columns, len(self.problems), (self.dataset, file, row_in_file)
         with self.problems.collected(*where):
-            videos = _read_videos(raw, columns.videos, self.media_dir)
+            videos = read_videos(raw, columns.videos, self.media_dir)
             messages = _read_messages(raw, self.info)
             _check_conversation(messages, self.action_token, num_videos=len(videos))
         with self.problems.collected(*where):
@@ -248,7 +248,12 @@ def _read_turn(turn: Any, tags: Tags) -> Message:
     )
 
 
-def _read_videos(raw: Mapping[str, Any], column: str, media_dir: str) -> list[str | tuple[str, ...]]:
+def read_videos(raw: Mapping[str, Any], column: str, media_dir: str) -> list[str | tuple[str, ...]]:
+    """The videos of a row as absolute paths or s3:// URIs; a tuple holds the frame images of one.
+
+    Raises:
+        RowError: the row names none.
+    """
     value = raw.get(column)
     if not value:
         raise RowError(f"{column} is missing: expected the path of a video, or a list with one")

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from components.cluster_config import ClusterConfig
 from components.training_config import (
     AugmentationConfig,
     LaunchConfig,
@@ -148,6 +149,8 @@ class EvaluationConfig(Section):
     """The gate also refuses a model that is worse than the registered one with alias `model_alias`."""
     champion_tolerance: float = Field(0.0, ge=0, le=1)
     """How much top-1 accuracy below the champion still passes."""
+    skip_unchanged: bool = False
+    """End the pipeline before training, and well, when neither data nor settings changed since the champion."""
     disturb_frames: tuple[Literal["reversed", "shuffled", "middle"], ...] = ()
     """Also measure with disturbed frames, to see whether the order of time is used."""
 
@@ -180,6 +183,8 @@ class TrackingConfig(Section):
     """MLflow server or store; null is MLFLOW_TRACKING_URI, else a sqlite file in the runs folder."""
     mlflow_experiment_name: str = "ivcp"
     """Experiment that runs belong to."""
+    mlflow_run_id: str | None = None
+    """Run that every step logs to; null is MLFLOW_RUN_ID, else a run of each step's own. The pipeline sets it."""
 
 
 class ServingConfig(Section):
@@ -224,6 +229,7 @@ class RunConfig(Section):
     export: ExportConfig = ExportConfig()
     tracking: TrackingConfig = TrackingConfig()
     serving: ServingConfig = ServingConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -105,9 +105,10 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 
 def describe_keys() -> Iterator[tuple[str, str, str, str]]:
     """Every key with its section, default and meaning, in the schema's order."""
+    defaults = RunConfig().flat()
     for name, section in SECTIONS.items():
         for key, field in section.model_fields.items():
-            default = json.dumps(field.get_default(call_default_factory=True), ensure_ascii=False)
+            default = json.dumps(defaults[key], ensure_ascii=False)
             yield key, name, default, " ".join((field.description or "").split())
 
 

@@ -103,6 +103,24 @@ def file_sizes(uri: str | Path) -> dict[str, int]:
         return {item.key[len(location.key) :].lstrip("/"): item.num_bytes for item in location.below()}
 
 
+def file_versions(uri: str | Path) -> dict[str, str]:
+    """What changes with the content of each file below a folder or prefix, by its path in it: from one listing.
+
+    Size and ETag on S3, size and time of change in a folder. Errors as in `file_sizes`.
+    """
+    if is_s3(uri):
+        location = Location.parse(str(uri))
+        with translated_errors(str(uri)):
+            found = location.below()
+        return {item.key[len(location.key) :].lstrip("/"): f"{item.num_bytes} {item.etag}" for item in found}
+    versions = {}
+    for name in file_sizes(uri):
+        with suppress(FileNotFoundError):  # renamed by its writer meanwhile
+            status = (_as_path(uri) / name).stat()
+            versions[name] = f"{status.st_size} {status.st_mtime_ns}"
+    return versions
+
+
 def etag(uri: str) -> str:
     """The ETag of an S3 object, which changes with its content; errors as in `local_path`."""
     with translated_errors(uri):

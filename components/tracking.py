@@ -27,9 +27,14 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 DEFAULT_STORE = Path("runs")
 TOP1_TAG = "top1_accuracy"
 TEST_FINGERPRINT_TAG = "test_fingerprint"
+PIPELINE_RUN_TAG = "ivcp.pipeline_run"
+"""Tag of an MLflow run with the id of its pipeline run."""
+UNCHANGED_TAG = "ivcp.unchanged_since"
+"""Tag of an MLflow run that trained nothing: the champion that is as new."""
 
 _BATCH = 100
 """MLflow's limit of parameters in one call."""
+_LONGEST_TAG = 5000
 _LONGEST_VALUE = 500
 """MLflow's oldest limit of a parameter's value; the whole configuration is logged as a file besides."""
 
@@ -113,9 +118,10 @@ class TrackedRun:
 def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_STORE) -> Iterator[TrackedRun]:
     """The run that a step logs to, with the run's settings as parameters.
 
-    Continues the run that the environment's MLFLOW_RUN_ID names, and leaves its final status to its owner; without
-    one, a run of the step's own is started and ended. The tag `step.<step>` says how the step ended. Nothing is
-    logged where `report_to` does not name mlflow, nor on other ranks than 0.
+    Continues the run that the environment's MLFLOW_RUN_ID names, else that of `mlflow_run_id`, and leaves its final
+    status to its owner; without one, a run of the step's own is started and ended. The tag `step.<step>` says how the
+    step ended, and `step.<step>.error` why it failed. Nothing is logged where `report_to` does not name mlflow, nor on
+    other ranks than 0.
 
     Raises:
         ValueError: the store has no run MLFLOW_RUN_ID.
@@ -124,7 +130,7 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
         yield TrackedRun(None, None)
         return
     client = _client(tracking_uri(config, default_store=default_store))
-    given = os.environ.get("MLFLOW_RUN_ID")
+    given = os.environ.get("MLFLOW_RUN_ID") or config.tracking.mlflow_run_id
     run_id = _existing_run(client, given) if given else _create_run(client, config, step, {"ivcp.step": step})
     run = TrackedRun(client, run_id)
     status: RunStatus = "FAILED"
@@ -135,6 +141,9 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
+        raise
+    except Exception as error:
+        run.set_tags({f"step.{step}.error": f"{type(error).__name__}: {error}"[:_LONGEST_TAG]})
         raise
     finally:
         run.set_tags({f"step.{step}": status})
@@ -152,6 +161,28 @@ def start_pipeline_run(
     """Starts the one run that all steps of a pipeline run log to, and returns its id for MLFLOW_RUN_ID."""
     client = _client(tracking_uri(config, default_store=default_store))
     return _create_run(client, config, run_name or config.train.run_name or "pipeline", tags or {})
+
+
+def open_pipeline_run(config: RunConfig, *, pipeline_run: str, run_name: str) -> str:
+    """The one MLflow run of a pipeline run, by that run's id; it is started where there is none yet.
+
+    A step that is repeated finds what it started before.
+    """
+    found = find_pipeline_run(config, pipeline_run)
+    if found is not None:
+        return found.info.run_id  # type: ignore[no-any-return]
+    return start_pipeline_run(config, run_name=run_name, tags={PIPELINE_RUN_TAG: pipeline_run})
+
+
+def find_pipeline_run(config: RunConfig, pipeline_run: str) -> Any | None:
+    """mlflow's `Run` that `open_pipeline_run` started for a pipeline run; null where there is none."""
+    client = _client(tracking_uri(config))
+    experiment = client.get_experiment_by_name(config.tracking.mlflow_experiment_name)
+    if experiment is None:
+        return None
+    wanted = f"tags.`{PIPELINE_RUN_TAG}` = '{pipeline_run}'"
+    runs = client.search_runs([experiment.experiment_id], filter_string=wanted, max_results=1)
+    return runs[0] if runs else None
 
 
 def finish_pipeline_run(

@@ -83,9 +83,18 @@ def run_in_workers(
         pool.join()
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""Where a container finds its limit of CPU time: microseconds in each period, or `max`."""
+
+
+def available_cores(limit_file: Path = _CPU_LIMIT) -> int:
+    """Cores that this process may use: those of the machine, or fewer where its container has a limit."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    try:
+        quota, period = limit_file.read_text(encoding="ascii").split()
+    except (OSError, ValueError):  # no cgroup v2
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 def limit_memory(gigabytes: float) -> None:

@@ -16,9 +16,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from components.config import RunConfig
-from components.config_files import describe_keys, load_config, parse_overrides
+from components.config_files import describe_keys
+from pipelines.cluster_commands import schedule_command, submit_command
 from pipelines.imports.command import import_command
+from pipelines.settings_words import TAKES_SETTINGS, Settings, read_settings
 
 FAILED, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -34,22 +35,15 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-_TAKES_SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True}
-Settings = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[FILE.yaml] [key=value | --key value]…",
-        help="A YAML file with settings, and settings that win over it. `ivcp config --help-keys` lists them.",
-        show_default=False,
-    ),
-]
 app.command("import")(import_command)
+app.command("submit", context_settings=TAKES_SETTINGS)(submit_command)
+app.command("schedule", context_settings=TAKES_SETTINGS)(schedule_command)
 ModelDir = Annotated[
     str, typer.Option(help="Model directory that export wrote: a path or an s3:// URI.", envvar="IVCP_MODEL_URI")
 ]
 
 
-@app.command(context_settings=_TAKES_SETTINGS)
+@app.command(context_settings=TAKES_SETTINGS)
 def run(
     settings: Settings = None,
     deploy: Annotated[bool, typer.Option(help="Start the predictor and send it a test clip.")] = True,
@@ -76,20 +70,23 @@ def run(
 @app.command("compile")
 def compile_pipeline(
     output: Annotated[Path, typer.Argument(help="File to write.")] = Path("action_cls.yaml"),
+    kubernetes_manifest: Annotated[
+        bool, typer.Option("--kubernetes-manifest", help="Write Pipeline and PipelineVersion objects for kubectl.")
+    ] = False,
+    namespace: Annotated[str | None, typer.Option(help="Of these objects; default: kubectl's.")] = None,
 ) -> None:
     """Compile the pipeline to YAML for a cluster.
 
-    Example: `ivcp compile action_cls.yaml`
+    Examples: `ivcp compile action_cls.yaml`, `ivcp compile --kubernetes-manifest manifest.yaml --namespace kubeflow`
     """
-    from kfp import compiler
+    from pipelines.submit import compile_manifest
+    from pipelines.submit import compile_pipeline as write
 
-    from pipelines.action_cls import action_cls
-
-    compiler.Compiler().compile(action_cls, str(output))
-    console.print(f"wrote {output}", highlight=False)
+    version = compile_manifest(output, namespace=namespace) if kubernetes_manifest else write(output)
+    console.print(f"wrote {output} (version {version})", highlight=False)
 
 
-@app.command(context_settings=_TAKES_SETTINGS)
+@app.command(context_settings=TAKES_SETTINGS)
 def validate(settings: Settings = None) -> None:
     """Check every row and every video, and write the report.
 
@@ -103,7 +100,7 @@ def validate(settings: Settings = None) -> None:
     console.print(f"report: {single_steps.validated_dir(config) / 'report.html'}", highlight=False)
 
 
-@app.command(context_settings=_TAKES_SETTINGS)
+@app.command(context_settings=TAKES_SETTINGS)
 def prepare(settings: Settings = None) -> None:
     """Decode every clip once and write the shards that training reads.
 
@@ -117,7 +114,7 @@ def prepare(settings: Settings = None) -> None:
     console.print(f"{clips} clips, {index.mean_tokens:.0f} tokens each, in {index.root_uri}", highlight=False)
 
 
-@app.command(context_settings=_TAKES_SETTINGS)
+@app.command(context_settings=TAKES_SETTINGS)
 def train(settings: Settings = None) -> None:
     """Train, preparing the data first where that is needed.
 
@@ -133,7 +130,7 @@ def train(settings: Settings = None) -> None:
     console.print(f"{result.summary}; adapter in {config.train.output_dir}", highlight=False)
 
 
-@app.command(context_settings=_TAKES_SETTINGS)
+@app.command(context_settings=TAKES_SETTINGS)
 def evaluate(settings: Settings = None) -> None:
     """Measure an adapter on the test split.
 
@@ -151,7 +148,7 @@ def evaluate(settings: Settings = None) -> None:
         raise typer.Exit(REFUSED)
 
 
-@app.command(context_settings=_TAKES_SETTINGS)
+@app.command(context_settings=TAKES_SETTINGS)
 def export(settings: Settings = None) -> None:
     """Merge the adapter into a servable model directory and register it.
 
@@ -240,7 +237,7 @@ def tiny_model(
     )
 
 
-@app.command(context_settings=_TAKES_SETTINGS)
+@app.command(context_settings=TAKES_SETTINGS)
 def config(
     settings: Settings = None,
     help_keys: Annotated[bool, typer.Option("--help-keys", help="List every key with its meaning.")] = False,
@@ -253,13 +250,6 @@ def config(
         _show_keys()
         return
     typer.echo(yaml.safe_dump(read_settings(settings).flat(), sort_keys=False, allow_unicode=True), nl=False)
-
-
-def read_settings(words: list[str] | None) -> RunConfig:
-    """The configuration from command-line words: at most one YAML file, and overrides."""
-    words = list(words or [])
-    file = words.pop(0) if words and words[0].endswith((".yaml", ".yml")) else None
-    return load_config(file, parse_overrides(words))
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import copy
 import io
 import os
 import re
@@ -44,7 +45,7 @@ class RunSummary(Record):
     """`summary.json`: what a local run came to."""
 
     status: str
-    """`succeeded`, `refused` (by the gate) or `failed`."""
+    """`succeeded`, `refused` (by the gate), `unchanged` (nothing to train, see `skip_unchanged`) or `failed`."""
     seconds: float
     steps: dict[str, float]
     """Seconds of each step that ran."""
@@ -75,7 +76,7 @@ def run_locally(config: RunConfig, *, runs_dir: Path = Path("runs"), deploy: boo
     run_id = start_pipeline_run(config, default_store=runs_dir, run_name=run_dir.name)
     uri = tracking_uri(config, default_store=runs_dir)
     started, error = time.monotonic(), ""
-    arguments = pipeline_arguments(config, shards_uri=str(runs_dir.resolve() / "clips"), deploy=deploy)
+    arguments = pipeline_arguments(_with_shards(config, runs_dir), deploy=deploy)
     variables = {
         RECORDS_DIR_VARIABLE: str(run_dir / "steps"),
         "MLFLOW_TRACKING_URI": uri,
@@ -98,8 +99,6 @@ def run_locally(config: RunConfig, *, runs_dir: Path = Path("runs"), deploy: boo
 def _run_pipeline(arguments: Mapping[str, Any], *, pipeline_root: Path) -> None:
     from kfp import local
 
-    from pipelines.action_cls import action_cls
-
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(pipeline_root),
@@ -110,9 +109,29 @@ def _run_pipeline(arguments: Mapping[str, Any], *, pipeline_root: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)  # our images
-            action_cls(**arguments)
+            warnings.filterwarnings("ignore", "Task '.*': settings .* have no effect", UserWarning)  # placement
+            _without_retries()(**arguments)
     finally:
         builtins.print = builtin_print  # kfp leaves it wrapped after some failures
+
+
+def _without_retries() -> Any:
+    """The pipeline without the retries that are for a cluster's accidents: on one machine a failure is an answer."""
+    from pipelines.action_cls import action_cls
+
+    pipeline = copy.deepcopy(action_cls)
+    spec = pipeline.pipeline_spec
+    for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
+    return pipeline
+
+
+def _with_shards(config: RunConfig, runs_dir: Path) -> RunConfig:
+    if config.cluster.shards_uri:
+        return config
+    cluster = config.cluster.model_copy(update={"shards_uri": str(runs_dir.resolve() / "clips")})
+    return config.model_copy(update={"cluster": cluster})
 
 
 def _new_run_dir(runs_dir: Path, name: str | None) -> Path:
@@ -134,7 +153,7 @@ def _summarize(run_dir: Path, *, seconds: float, error: str, uri: str, run_id: s
     }
     metrics = _metrics(folders.get("evaluation"))
     return RunSummary(
-        status="failed" if error else "succeeded" if "export" in records else "refused",
+        status="failed" if error else _status(records),
         seconds=seconds,
         steps={step: round(record.seconds, 1) for step, record in records.items()},
         results={step: record.result or record.error for step, record in records.items()},
@@ -151,6 +170,13 @@ def _summarize(run_dir: Path, *, seconds: float, error: str, uri: str, run_id: s
         mlflow_run_id=run_id,
         log=str(run_dir / LOG_FILE),
     )
+
+
+def _status(records: Mapping[str, StepRecord]) -> str:
+    """Of a run without an error, by the steps that ran."""
+    if "training" not in records:
+        return "unchanged"
+    return "succeeded" if "export" in records else "refused"
 
 
 def _read_record(folder: Path, step: str) -> StepRecord | None:

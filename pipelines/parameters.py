@@ -7,22 +7,25 @@ from typing import Any
 
 from components.config import RunConfig
 
+REQUIRED = ("model_name_or_path", "dataset", "shards_uri")
+"""Settings that have no default in the pipeline."""
 
-def pipeline_arguments(config: RunConfig, *, shards_uri: str, deploy: bool = True) -> dict[str, Any]:
+
+def pipeline_arguments(config: RunConfig, *, deploy: bool = True) -> dict[str, Any]:
     """Arguments of `pipelines.action_cls`: its typed parameters, and every other setting that is no default.
 
     Raises:
         ValueError: a setting that the pipeline cannot do without is missing.
     """
     settings = config.flat()
-    for key in ("model_name_or_path", "dataset"):
+    for key in REQUIRED:
         if not settings[key]:
             raise ValueError(f"{key} is not set: the pipeline needs it")
     names = parameter_names()
-    typed = {key: _as_parameter(settings.pop(key)) for key in names if key in settings}
+    typed = {key: _as_parameter(key, settings.pop(key)) for key in names if key in settings}
     defaults = RunConfig().flat()
     overrides = {key: value for key, value in settings.items() if value != defaults[key]}
-    return typed | {"shards_uri": shards_uri, "deploy": deploy, "overrides": overrides}
+    return typed | {"deploy": deploy, "overrides": overrides}
 
 
 def parameter_names() -> tuple[str, ...]:
@@ -32,5 +35,7 @@ def parameter_names() -> tuple[str, ...]:
     return tuple(inspect.signature(action_cls.pipeline_func).parameters)
 
 
-def _as_parameter(value: Any) -> Any:
-    return ",".join(value) if isinstance(value, list) else value
+def _as_parameter(key: str, value: Any) -> Any:
+    """Names are one text in KFP's form, comma-separated; what is JSON there stays so."""
+    names = key in ("dataset", "test_dataset")
+    return ",".join(value) if names else value

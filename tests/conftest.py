@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def action_data(data_set: DataSet) -> DataSet:
         video = make_clip(data_set.folder / f"{number}.mp4", seed=number)
         rows.append(sharegpt_row(video.name, ("run", "sit", "walk")[number % 3], group=f"person {number // 3}"))
     return data_set.add("actions", rows)
+
+
+@pytest.fixture(scope="session")
+def _empty_mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Creating the tables takes seconds."""
+    from mlflow import MlflowClient
+
+    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments()
+    return database
+
+
+@pytest.fixture
+def mlflow_uri(_empty_mlflow_store: Path, tmp_path: Path) -> str:
+    """An MLflow store of the test's own."""
+    return f"sqlite:///{shutil.copy(_empty_mlflow_store, tmp_path / 'mlflow.db')}"
 
 
 @pytest.fixture

@@ -1,35 +1,33 @@
-"""The `data_validation` step: from settings to clean annotations."""
+"""The `data_validation` step: from the settings that data depend on to clean annotations."""
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from components.annotations import AnnotationError
-from components.artifacts import REPORT_HTML
-from components.config import SECTION_OF_KEY
-from components.config_files import check_trainable, config_from_settings, save_config
+from components.artifacts import REPORT_HTML, RUN_CONFIG_FILE, writable_folder
+from components.config_files import config_from_settings, save_config
 from components.data_validation.validate import validate_data
 from components.step_records import recorded_step
 
 
-def run_step(parameters: Mapping[str, Any], *, run_config: str, validated: str, report: str) -> dict[str, float]:
-    """Resolves the settings among `parameters` (its `overrides` win), validates, and copies the report's page.
+def run_step(settings: str, *, validated: str, report: str) -> dict[str, float]:
+    """Validates with `settings`, flat JSON, into the folder `validated`, and copies the page to the file `report`.
 
-    `run_config` and `report` are files, `validated` is a folder; all three are written. Returns the numbers by which
-    runs are compared.
+    The settings stand in `validated` as well: preparation reads them there.
+
+    Returns the numbers by which runs are compared.
 
     Raises:
-        ConfigError: a setting cannot be used, or asks for what training does not do.
+        ConfigError: a setting cannot be used.
         AnnotationError: the data cannot be used, or have no test split for the evaluation step.
     """
     with recorded_step("data_validation") as outcome:
-        settings = {key: value for key, value in parameters.items() if key in SECTION_OF_KEY}
-        config = config_from_settings(settings | parameters["overrides"], source="pipeline parameters")
-        check_trainable(config)
-        save_config(config, Path(run_config))
+        config = config_from_settings(json.loads(settings), source="pipeline parameters")
+        writable_folder(Path(validated))
+        save_config(config, Path(validated) / RUN_CONFIG_FILE)
         outcome.directory = validated
         try:
             result = validate_data(config, Path(validated))

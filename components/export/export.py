@@ -16,6 +16,7 @@ from components.export.model_card import model_card
 from components.exported_model import EXPORT_RESULT_FILE, ExportResult
 from components.model_files import DECODER_FILE, check_complete
 from components.prepared_clips import PreparedClips
+from components.run_identity import CONFIGURATION_TAG, configuration_fingerprint
 from components.tracking import register_model, tracked_run
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def export_model(
             config=config,
             metrics=metrics.headline(),
             run_id=run.run_id,
-            tags=metrics.fingerprints(),
+            tags=metrics.fingerprints() | {CONFIGURATION_TAG: configuration_fingerprint(config)},
         )
         run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
     result = ExportResult(model_dir=str(export_dir), merge=checked, registered=registered, run_id=run.run_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,8 +31,8 @@ class Merged:
     rows: NDArray[np.int64]
     """Their places in the plan."""
     offsets: NDArray[np.int64]
-    num_tokens: NDArray[np.int64]
-    num_answer_tokens: NDArray[np.int64]
+    num_tokens: NDArray[np.int32]
+    num_answer_tokens: NDArray[np.int32]
     shards: tuple[ShardInfo, ...]
     failed: tuple[QuarantinedClip, ...]
 
@@ -42,8 +41,8 @@ class Merged:
         return {
             "clip_id": self.plan.clip_ids.take(pa.array(self.rows)),
             "label": self.plan.labels[self.rows],
-            "num_tokens": self.num_tokens.astype(np.int32),
-            "num_answer_tokens": self.num_answer_tokens.astype(np.int32),
+            "num_tokens": self.num_tokens,
+            "num_answer_tokens": self.num_answer_tokens,
             "offset": self.offsets,
             "key": self.plan.keys[self.rows],
         }
@@ -108,8 +107,8 @@ class _Collected:
 
     rows: list[NDArray[np.int64]] = field(default_factory=list)
     offsets: list[NDArray[np.int64]] = field(default_factory=list)
-    num_tokens: list[NDArray[np.int64]] = field(default_factory=list)
-    num_answer_tokens: list[NDArray[np.int64]] = field(default_factory=list)
+    num_tokens: list[NDArray[np.int32]] = field(default_factory=list)
+    num_answer_tokens: list[NDArray[np.int32]] = field(default_factory=list)
     shards: list[ShardInfo] = field(default_factory=list)
     failed: list[QuarantinedClip] = field(default_factory=list)
 
@@ -135,10 +134,10 @@ def merge_receipts(plan: Plan, folder: ShardFolder) -> Merged:
                 _collect(collected, receipt, receipt.rows(planned))
     return Merged(
         plan=plan,
-        rows=_joined(collected.rows),
-        offsets=_joined(collected.offsets),
-        num_tokens=_joined(collected.num_tokens),
-        num_answer_tokens=_joined(collected.num_answer_tokens),
+        rows=_joined(collected.rows, np.int64),
+        offsets=_joined(collected.offsets, np.int64),
+        num_tokens=_joined(collected.num_tokens, np.int32),
+        num_answer_tokens=_joined(collected.num_answer_tokens, np.int32),
         shards=tuple(collected.shards),
         failed=tuple(collected.failed),
     )
@@ -151,9 +150,11 @@ def _collect(collected: _Collected, receipt: Receipt, rows: NDArray[np.int64]) -
     collected.shards.append(receipt.shard)
     collected.rows.append(rows)
     collected.offsets.append(np.array(receipt.offsets, dtype=np.int64))
-    collected.num_tokens.append(np.array(receipt.num_tokens, dtype=np.int64))
-    collected.num_answer_tokens.append(np.array(receipt.num_answer_tokens, dtype=np.int64))
+    collected.num_tokens.append(np.array(receipt.num_tokens, dtype=np.int32))
+    collected.num_answer_tokens.append(np.array(receipt.num_answer_tokens, dtype=np.int32))
 
 
-def _joined(arrays: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
+def _joined(arrays: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    joined = np.concatenate([*arrays, np.zeros(0, dtype=dtype)])
+    arrays.clear()  # not all of them twice in memory
+    return joined

@@ -103,9 +103,14 @@ class _Columns:
         self._id_chunks.append(pa.array(self._ids, type=pa.large_string()))
         self._ids = []
 
+    def take(self, name: str, dtype: Any) -> NDArray[Any]:
+        """A column as an array; it is not kept, so that not all of them lie in memory twice."""
+        return np.frombuffer(self.__dict__.pop(name), dtype=dtype)
+
     def clip_ids(self, order: NDArray[np.int64]) -> pa.Array:
         self.close_chunk()
-        return pa.concat_arrays(self._id_chunks).take(pa.array(order))
+        chunks, self._id_chunks = self._id_chunks, []
+        return pa.concat_arrays(chunks).take(pa.array(order))
 
 
 def plan_shards(
@@ -133,17 +138,17 @@ def plan_shards(
                 key = clip_key(clip, candidates=candidates, data_fingerprint=data_fingerprint)
                 columns.add(clip, place, key=key, action_token=action_token)
             place += len(line)
-    splits = np.frombuffer(columns.splits, dtype=np.int8)
-    order = _videos_together(splits, np.frombuffer(columns.videos, dtype=np.int64))
-    keys = np.frombuffer(columns.keys, dtype=f"S{KEY_BYTES}")[order]
-    records = np.frombuffer(columns.records, dtype=f"S{KEY_BYTES}")[order]
+    splits = columns.take("splits", np.int8)
+    order = _videos_together(splits, columns.take("videos", np.int64))
+    keys = columns.take("keys", f"S{KEY_BYTES}")[order]
+    records = columns.take("records", f"S{KEY_BYTES}")[order]
     return Plan(
         annotations=annotations,
-        places=np.frombuffer(columns.places, dtype=np.int64)[order],
+        places=columns.take("places", np.int64)[order],
         keys=keys,
         records=records,
-        labels=np.frombuffer(columns.labels, dtype=np.int32)[order],
-        prompts=np.frombuffer(columns.prompts, dtype=np.int64)[order],
+        labels=columns.take("labels", np.int32)[order],
+        prompts=columns.take("prompts", np.int64)[order],
         clip_ids=columns.clip_ids(order),
         shards=tuple(_cut_shards(splits[order], keys, records, clips_per_shard or CLIPS_PER_SHARD)),
     )

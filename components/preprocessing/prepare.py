@@ -66,18 +66,29 @@ def prepare_clips(config: RunConfig, *, validated_dir: Path, shards_uri: str, in
     return index
 
 
-def plan_parts(config: RunConfig, *, validated_dir: Path, shards_uri: str) -> list[int]:
-    """Numbers of the parts that a run is divided into: `preprocessing_parts`, but no more than there are shards.
+@dataclass(frozen=True)
+class PartsPlan:
+    """Into what the preparation of a run is divided."""
 
-    Clips that are prepared already are one part, which finds them.
+    parts: tuple[int, ...]
+    """Their numbers: `preprocessing_parts` of them, but no more than there are shards."""
+    is_prepared: bool
+    """All clips are prepared already: there is one part, which finds them."""
+    fingerprint: str
+    """Hash of everything the prepared clips depend on."""
+
+
+def plan_parts(config: RunConfig, *, validated_dir: Path, shards_uri: str) -> PartsPlan:
+    """Divides a run.
 
     Raises:
         FileNotFoundError: the validation step's files are missing.
     """
     run = _Preparation.of(config, validated_dir, shards_uri)
     if run.find_complete() is not None:
-        return [0]
-    return list(range(max(1, min(config.data.preprocessing_parts, len(run.plan.shards)))))
+        return PartsPlan(parts=(0,), is_prepared=True, fingerprint=run.fingerprint)
+    num_parts = max(1, min(config.data.preprocessing_parts, len(run.plan.shards)))
+    return PartsPlan(parts=tuple(range(num_parts)), is_prepared=False, fingerprint=run.fingerprint)
 
 
 def prepare_part(config: RunConfig, *, validated_dir: Path, shards_uri: str, part: int) -> Written | None:

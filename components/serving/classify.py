@@ -153,24 +153,33 @@ class Predictor:
         check_prompt(messages, action_token=token)
         return messages
 
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model it is.
+
+        Raises:
+            NotReadyError: it is not loaded yet.
+        """
+        info = self.model.info
+        return ModelIdentity(
+            name=self._name,
+            version=self._version,
+            trained_steps=info.trained_steps,
+            data_fingerprint=info.data_fingerprint,
+        )
+
     def _answer(self, logits: torch.Tensor, clip: ClipFrames, *, top_k: int, seconds: float) -> Answer:
         names = self.model.labels.label_names
         shares = logits.double().softmax(dim=0)
         order = shares.argsort(descending=True, stable=True)[:top_k].tolist()
         top = tuple(ClassScore(label=i, label_name=names[i], confidence=shares[i].item()) for i in order)
-        info = self.model.info
         return Answer(
             label=top[0].label,
             label_name=top[0].label_name,
             confidence=top[0].confidence,
             top=top,
             logits=tuple(logits.tolist()),
-            model=ModelIdentity(
-                name=self._name,
-                version=self._version,
-                trained_steps=info.trained_steps,
-                data_fingerprint=info.data_fingerprint,
-            ),
+            model=self.identity,
             frames=len(clip.frames),
             backend=clip.backend,
             seconds=seconds,

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import uvicorn
 from fastapi import FastAPI, Form, HTTPException, Response, UploadFile
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from components.artifacts import RUN_CONFIG_FILE
@@ -26,6 +27,7 @@ from components.config_files import read_saved_config
 from components.model_files import check_complete
 from components.prompts import PromptError
 from components.serving.classify import Answer, NotReadyError, Predictor
+from components.serving.metrics import MeasuredRequests, PredictorMetrics
 from components.serving.upload_decoder import UploadDecoder
 from components.video import VideoError
 
@@ -35,6 +37,7 @@ MODEL_URI_VARIABLE = "IVCP_MODEL_URI"
 """Environment variable with the model directory, where the command line does not name it."""
 MAX_UPLOAD_MB = 512.0
 DECODE_TIMEOUT_SECONDS = 60.0
+PREDICT_PATH = "/v1/predict"
 _GRACEFUL_SECONDS = 30
 
 
@@ -157,13 +160,16 @@ def create_app(
 
     app = FastAPI(title="IVCP predictor", lifespan=lifespan)
     app.state.service = service
+    metrics = PredictorMetrics(is_ready=lambda: service.is_ready)
     app.add_middleware(_UploadLimit, max_bytes=int(max_upload_mb * 1e6))
+    app.add_middleware(MeasuredRequests, metrics=metrics, path=PREDICT_PATH)  # around the limit: 413 counts as well
     _add_routes(app, service)
+    _add_metrics(app, service, metrics)
     return app
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/predict")
+    @app.post(PREDICT_PATH)
     def predict(
         video: UploadFile,
         prompt: Annotated[str | None, Form()] = None,
@@ -191,6 +197,14 @@ def _add_routes(app: FastAPI, service: Service) -> None:
             return {"status": "ready"}
         response.status_code = 503
         return {"status": "loading"} if service.failure is None else {"status": f"failed: {service.failure}"}
+
+
+def _add_metrics(app: FastAPI, service: Service, metrics: PredictorMetrics) -> None:
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        """What Prometheus reads."""
+        model = service.predictor.identity if service.is_ready else None
+        return Response(metrics.text(model), media_type=CONTENT_TYPE_LATEST)
 
 
 def serve(

@@ -9,9 +9,10 @@ from components import images
 def training(
     run_config: dsl.Input[dsl.Artifact],
     prepared: dsl.Input[dsl.Dataset],
+    run_id: str,
     adapter: dsl.Output[dsl.Model],
 ) -> None:
     """Trains the action classifier; the artifact is a complete adapter directory."""
     from components.training.step import run_step
 
-    run_step(run_config=run_config.path, prepared=prepared.path, adapter=adapter.path)
+    run_step(run_config=run_config.path, prepared=prepared.path, adapter=adapter.path, run_id=run_id)

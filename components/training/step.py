@@ -7,13 +7,19 @@ from pathlib import Path
 from components.artifacts import PreparedIndex
 from components.config_files import read_saved_config
 from components.step_records import recorded_step
-from components.training.train import train_classifier
+from components.training.inline import train_inline
+from components.training.launcher import train_as_job
 
 
-def run_step(*, run_config: str, prepared: str, adapter: str) -> None:
-    """Trains on the clips of the index `prepared` and writes the adapter directory `adapter`."""
+def run_step(*, run_config: str, prepared: str, adapter: str, run_id: str) -> None:
+    """Trains on the clips of the index `prepared` and writes the adapter directory `adapter`.
+
+    `run_id` is the pipeline run's: with it a step that is retried finds its TrainJob and its checkpoints again.
+    """
     with recorded_step("training") as outcome:
         config = read_saved_config(Path(run_config))
-        result = train_classifier(config, index=PreparedIndex.read(Path(prepared)), output_dir=Path(adapter))
+        index = PreparedIndex.read(Path(prepared))
+        train = train_as_job if config.launch.train_launcher == "trainjob" else train_inline
+        result = train(config, index=index, output_dir=Path(adapter), run_id=run_id)
         outcome.result = result.summary
         outcome.directory = adapter

@@ -67,7 +67,8 @@ def train_classifier(
     """Trains on the prepared training split and writes a complete adapter directory to `output_dir`.
 
     Checkpoints are copied to the folder or s3:// prefix `mirror_uri`, and brought from there where `output_dir` lacks
-    them; null is a folder for runs with these settings and clips in `checkpoints_uri`, where that is set.
+    them; null is a folder for runs with these settings and clips in `checkpoints_uri`, where that is set. A mirror that
+    the caller names stays marked as unfinished: the same run goes on from its last checkpoint, whoever lost its result.
 
     Raises:
         FileExistsError: `output_dir` holds an earlier run and neither resuming nor overwriting was asked for.
@@ -78,31 +79,36 @@ def train_classifier(
         TrainingInterrupted: SIGTERM came; the same call again goes on.
     """
     check_trainable(config)
+    is_ours = mirror_uri is None
     if mirror_uri is None and config.launch.checkpoints_uri is not None:
         mirror_uri = storage.join(config.launch.checkpoints_uri, run_key(config, index, None))
     mirror = CheckpointMirror(mirror_uri) if mirror_uri is not None else None
     with joined_processes(config.train):
-        start = on_main_process(lambda: _begin(config, output_dir, mirror))
-        disk = _share(mirror, output_dir, start)
+        name = on_main_process(lambda: _begin(config, output_dir, mirror))
+        start = None if name is None else output_dir / name
+        disk = _share(mirror, start, output_dir=output_dir)
         result = _train(config, index=index, output_dir=output_dir, start=start, disk=disk, mirror=mirror)
         if is_main_process():
             end_run(output_dir)
-            if mirror:
+            if mirror and is_ours:
                 mirror.end()
     return result
 
 
-def _begin(config: RunConfig, output_dir: Path, mirror: CheckpointMirror | None) -> Path | None:
+def _begin(config: RunConfig, output_dir: Path, mirror: CheckpointMirror | None) -> str | None:
+    """The checkpoint to start from: its name in `output_dir`, which is another path on each node, or a whole path."""
     if mirror:
         mirror.restore(config, output_dir)
     check_output_dir(config, output_dir)
     start = begin_run(config, output_dir)
     if mirror:
         mirror.begin(output_dir, start)
-    return start
+    if start is None:
+        return None
+    return start.name if start.parent.resolve() == output_dir.resolve() else str(start.resolve())
 
 
-def _share(mirror: CheckpointMirror | None, output_dir: Path, start: Path | None) -> Disk:
+def _share(mirror: CheckpointMirror | None, start: Path | None, *, output_dir: Path) -> Disk:
     """This process's disk; where there are several, the checkpoint that the run goes on from gets on all of them."""
     disk = find_disk(output_dir)
     if mirror:

@@ -155,3 +155,15 @@ def test_the_steps_one_by_one(project):
     again = ivcp(project, "train", *words)
     assert again.returncode == 2
     assert "overwrite_output_dir" in again.stderr
+
+
+@pytest.mark.slow
+def test_nothing_is_trained_again_where_nothing_changed(project, passed):
+    """Behind the others: it becomes the last run of the folder."""
+    again = ivcp(project, "run", "run.yaml", "skip_unchanged=true", "run_name=again")
+    summary = json.loads((project / "runs/latest/summary.json").read_text())
+
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert summary["status"] == "unchanged"
+    assert list(summary["steps"]) == ["data_validation", "preprocessing"]
+    assert "nothing changed since ivcp-action-classifier v" in summary["results"]["preprocessing"]

@@ -40,6 +40,25 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def _compiled_pipeline(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The compiled pipeline and the name of its version: compiling takes a second."""
+    from pipelines.submit import compile_pipeline
+
+    path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    return path, compile_pipeline(path)
+
+
+@pytest.fixture
+def compiled_once(_compiled_pipeline: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`ivcp submit` takes the pipeline that was compiled before."""
+    from pipelines import submit
+
+    path, digest = _compiled_pipeline
+    monkeypatch.setattr(submit, "compile_pipeline", lambda target: shutil.copy(path, target) and digest)
+    return path
+
+
 def find_rclone() -> str:
     """The program that serves S3 in the tests."""
     beside_python = Path(sys.executable).parent  # the virtual environment need not be active

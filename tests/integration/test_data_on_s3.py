@@ -6,6 +6,7 @@ from components.artifacts import Clip, QuarantinedClip, read_lines
 from components.data_validation.validate import validate_data
 from components.prepared_clips import PreparedClips
 from components.preprocessing.prepare import prepare_clips
+from components.run_start.data_fingerprint import data_fingerprint
 from pipelines.demo.tiny_model import build_tiny_model
 from tests.data_sets import DataSet
 
@@ -28,3 +29,8 @@ def test_registry_rows_videos_and_shards_on_s3(action_data: DataSet, s3: object,
     assert index.root_uri.startswith("s3://bucket/shards/")
     assert len(PreparedClips(index, "train", verify_checksums=True)) == 11
     assert prepare_clips(config, **places, index_path=tmp_path / "again.json") == index
+    before = data_fingerprint(config)
+    storage.upload(action_data.folder / "1.mp4", "s3://bucket/data/1.mp4")  # the same bytes
+    assert data_fingerprint(config) == before
+    storage.upload(action_data.folder / "1.mp4", "s3://bucket/data/2.mp4")
+    assert data_fingerprint(config) != before

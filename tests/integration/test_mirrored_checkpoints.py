@@ -1,67 +1,115 @@
 """Checkpoints on S3: a run that starts with an empty disk goes on as if nothing had happened."""
 
 import json
+import os
 import shutil
+import signal
 
 import pytest
 
 from components import storage
 from components.artifacts import PreparedIndex
 from components.config_files import config_from_settings
+from components.training.disks import Disk
+from components.training.interruption import TrainingInterrupted
 from components.training.mirror import CheckpointMirror
-from components.training.train import build_trainer, run_trainer, train_classifier
-from tests.integration.test_interrupted_training import RUN, command, losses, run, terminate_in_step
-from tests.integration.torchrun import torchrun_command
+from components.training.train import train_classifier
 from tests.integration.training_data import training_settings
 
-URI = "s3://bucket/{}"
+RUN = {"max_steps": 6, "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
 
 
-def kept(data, name, **settings):
-    return training_settings(data, data / name, **RUN | settings)
-
-
-def train(data, name, *, mirror, **settings):
-    config = config_from_settings(kept(data, name, **settings))
+def train(data, name, *, mirror=None, **settings):
+    config = config_from_settings(training_settings(data, data / name, **RUN | settings))
     train_classifier(config, index=PreparedIndex.read(data / "index.json"), output_dir=data / name, mirror_uri=mirror)
+    rows = json.loads((data / name / "trainer_state.json").read_text())["log_history"]
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(data):
-    config = config_from_settings(kept(data, "whole", eval_strategy="steps"))
-    train_classifier(config, index=PreparedIndex.read(data / "index.json"), output_dir=data / "whole")
-    return losses(data / "whole")
+def evict(data, name, **settings):
+    """SIGTERM, when the second checkpoint is there."""
+
+    def look(*_):
+        if (data / name / "checkpoint-2").is_dir():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+    try:
+        with pytest.raises(TrainingInterrupted):
+            train(data, name, **settings)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
-def test_an_evicted_run_goes_on_with_an_empty_disk(data, s3, uninterrupted):
-    """Two processes with DeepSpeed, killed by SIGTERM; all that is left of the first pod is in the bucket."""
-    uri = URI.format("evicted")
-    shared = {"checkpoints_uri": uri, "per_device_train_batch_size": 2, "deepspeed": "z2"}
-    words = command(data, data / "evicted", launcher=torchrun_command(), **shared)
-    code, log = terminate_in_step([*words, "slow", "2"], 3)
-    assert code != 0
-    assert "checkpoint-3 is in s3://bucket/evicted/" in log, log
+def test_an_evicted_run_goes_on_with_an_empty_disk(data, s3, caplog):
+    """With the best checkpoint of its first start, too; the limit on checkpoints holds in the bucket as well."""
+    settings = {"save_total_limit": 2, "load_best_model_at_end": True, "checkpoints_uri": "s3://bucket/evicted"}
+    expected = train(data, "whole", **settings | {"checkpoints_uri": None})
+    evict(data, "evicted", **settings)
     shutil.rmtree(data / "evicted")
+    caplog.set_level("INFO")
+    assert train(data, "evicted", **settings) == pytest.approx(expected, abs=1e-6)
 
-    done = run(words)
-    assert done.returncode == 0, done.stderr
-    assert "this run was begun elsewhere and did not end: fetching checkpoint-3" in done.stderr
-    assert losses(data / "evicted") == pytest.approx(uninterrupted, abs=1e-4)
-    folder = next(iter({path.partition("/")[0] for path in storage.list_files(uri)}))
-    assert CheckpointMirror(storage.join(uri, folder)).checkpoints() == ["checkpoint-3", "checkpoint-4", "checkpoint-8"]
-    assert not storage.exists(storage.join(uri, folder, "unfinished_run.json"))
-
-
-def test_only_whole_copies_count_and_the_limit_holds_there_too(data, s3, uninterrupted, tmp_path):
-    """The best checkpoint and the last one stay, here and there; a half-sent one is sent again."""
-    uri, output_dir = URI.format("limited"), data / "limited"
-    settings = {"save_steps": 1, "save_total_limit": 2, "load_best_model_at_end": True}
-    settings |= {"eval_strategy": "steps", "eval_steps": 1}
-    index = PreparedIndex.read(data / "index.json")
-    train(data, "limited", mirror=uri, **settings)
-
-    state = json.loads((output_dir / "trainer_state.json").read_text())
+    assert "this run was begun elsewhere and did not end: fetching checkpoint-" in caplog.text
+    (folder,) = {path.partition("/")[0] for path in storage.list_files("s3://bucket/evicted")}
+    mirror = CheckpointMirror(f"s3://bucket/evicted/{folder}")
+    state = json.loads((data / "evicted" / "trainer_state.json").read_text())
     best = state["best_model_checkpoint"].rpartition("/")[2]
-    assert CheckpointMirror(uri).checkpoints() == sorted(
-        {best, "checkpoint-8"} if best != "checkpoint-8" else {"checkpoint-7", best}
-    )
+    assert {best, "checkpoint-6"} <= set(mirror.checkpoints())
+    assert len(mirror.checkpoints()) <= 2
+    assert not storage.exists(f"{mirror.uri}/unfinished_run.json")
+
+
+def test_a_bucket_that_goes_away_costs_copies_only(data, s3, caplog, monkeypatch):
+    """The disk keeps what it has; a run whose bucket is not there from the start does not start."""
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train(data, "nowhere", mirror="s3://nowhere/run")
+    assert not list((data / "nowhere").glob("checkpoint-*"))
+
+    def refuse(*_):
+        raise PermissionError("the key was revoked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("components.training.mirror.storage.upload", refuse)
+        train(data, "revoked", mirror="s3://bucket/revoked", max_steps=2)
+    assert "could not be copied to s3://bucket/revoked" in caplog.text
+    assert "the key was revoked" in caplog.text
+    assert CheckpointMirror("s3://bucket/revoked").checkpoints() == []
+    assert (data / "revoked" / "checkpoint-2" / "checkpoint.json").is_file()
+
+
+@pytest.fixture
+def part(tmp_path):
+    def write(name="checkpoint-4"):
+        folder = tmp_path / "part" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weights").write_text("weights")
+        return folder
+
+    return write
+
+
+def send(uri, folder, *, number, count, attempt="one"):
+    mirror = CheckpointMirror(uri)
+    mirror.join(Disk(number, count, is_keeper=True), attempt=attempt)
+    mirror.send(folder, limit=None, best=None)
+    mirror.wait()
+    return mirror
+
+
+def test_a_copy_counts_when_the_parts_of_all_nodes_are_there(tmp_path, part):
+    uri = str(tmp_path / "copies")
+    first = send(uri, part(), number=0, count=2)
+    assert first.checkpoints() == []
+    send(uri, part(), number=1, count=2, attempt="another start")
+    assert first.checkpoints() == []
+    send(uri, part(), number=1, count=2)
+    assert first.checkpoints() == ["checkpoint-4"]
+
+    first.fetch("checkpoint-4", tmp_path)
+    assert [file.name for file in (tmp_path / "checkpoint-4").iterdir()] == ["weights"]
+    (tmp_path / "copies" / "checkpoint-4" / "weights").write_text("cut o")
+    assert first.checkpoints() == []

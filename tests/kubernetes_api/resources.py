@@ -66,9 +66,11 @@ RESOURCES = (
     Resource("apps", "v1", "StatefulSet", "statefulsets", ("sts",), ("status", "scale")),
     Resource("batch", "v1", "Job", "jobs", (), ("status",)),
     Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", ("pdb",), ("status",)),
+    Resource("networking.k8s.io", "v1", "Ingress", "ingresses", ("ing",), ("status",)),
     Resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", ("netpol",)),
     Resource("rbac.authorization.k8s.io", "v1", "Role", "roles"),
     Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
+    Resource("storage.k8s.io", "v1", "StorageClass", "storageclasses", ("sc",), namespaced=False),
 )
 _BY_PATH = {(r.group, r.version, r.plural): r for r in RESOURCES}
 _BY_KIND = {(r.api_version, r.kind): r for r in RESOURCES}

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from components.video import VideoError
-from components.video_workers import run_in_workers
+from components.video_workers import available_cores, run_in_workers
 
 
 def behave(item: str) -> str:
@@ -36,3 +36,13 @@ def test_a_bad_item_costs_itself_and_nothing_else() -> None:
 def test_a_mistake_of_the_program_is_raised() -> None:
     with pytest.raises(KeyError, match="bug"):
         list(run_in_workers(behave, ["a", "bug", "b"], timeout_seconds=5.0, num_workers=1))
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("max 100000", 1000), ("150000 100000", 1), ("50000 100000", 1)])
+def test_a_containers_limit_counts(tmp_path, monkeypatch, limit, expected) -> None:
+    """A pod sees all cores of its node, and is held back when it uses more than its limit."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(1000)))
+    (tmp_path / "cpu.max").write_text(limit + "\n")
+
+    assert available_cores(tmp_path / "cpu.max") == expected
+    assert available_cores(tmp_path / "missing") == 1000

@@ -9,6 +9,8 @@ IVCP = Path(sys.executable).parent / "ivcp"
 COMMANDS = (
     "run",
     "compile",
+    "submit",
+    "schedule",
     "import",
     "validate",
     "prepare",
@@ -69,6 +71,12 @@ def test_settings_of_a_file_and_overrides_are_shown(tmp_path):
         (("train", "stage=sft", "output_dir=o"), "only stage: action_cls"),
         (("run", "dataset=a"), "model_name_or_path is not set"),
         (("validate", "dataset=a", "output_dir=o"), "dataset_info.json"),
+        (("submit", "dataset=a", "model_name_or_path=m"), "shards_uri is not set"),
+        (("schedule",), "say one of: --name NAME with --cron, --list"),
+        (
+            ("schedule", "--name", "n", "--cron", "@daily", "dataset=a", "model_name_or_path=m", "shards_uri=s"),
+            "--cron",
+        ),
         (("nothing",), "No such command"),
     ],
 )
@@ -85,3 +93,15 @@ def test_the_compiled_pipeline_is_written(tmp_path):
 
     assert compiled.returncode == 0, compiled.stderr
     assert "data-validation" in (tmp_path / "pipeline.yaml").read_text()
+
+
+def test_the_pipeline_is_written_as_kubernetes_objects(tmp_path):
+    compiled = ivcp("compile", "--kubernetes-manifest", "manifest.yaml", "--namespace", "team", cwd=tmp_path)
+    assert compiled.returncode == 0, compiled.stderr
+    pipeline, version = yaml.safe_load_all((tmp_path / "manifest.yaml").read_text())
+
+    assert [pipeline["kind"], version["kind"]] == ["Pipeline", "PipelineVersion"]
+    assert pipeline["metadata"] == {"name": "action-cls", "namespace": "team"}
+    assert version["metadata"]["name"].startswith("action-cls-")
+    assert version["spec"]["pipelineName"] == "action-cls"
+    assert version["spec"]["platformSpec"]["platforms"]["kubernetes"]

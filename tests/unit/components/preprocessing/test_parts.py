@@ -21,7 +21,8 @@ def run(action_data, settings, tmp_path, monkeypatch):
 
 def test_parts_come_to_what_one_process_writes(run, tmp_path):
     config, places = run
-    assert plan_parts(config, **places) == [0, 1, 2]
+    planned = plan_parts(config, **places)
+    assert (planned.parts, planned.is_prepared) == ((0, 1, 2), False)
     for part in (2, 0, 1):
         assert prepare_part(config, **places, part=part).num_decoded > 0
     merged = merge_parts(config, **places, index_path=tmp_path / "index.json")
@@ -31,7 +32,8 @@ def test_parts_come_to_what_one_process_writes(run, tmp_path):
 
     assert contents(tmp_path / "parts") == contents(tmp_path / "alone")
     assert merged.shards == alone.shards
-    assert plan_parts(config, **places) == [0]
+    again = plan_parts(config, **places)
+    assert (again.parts, again.is_prepared, again.fingerprint) == ((0,), True, merged.fingerprint)
     assert prepare_part(config, **places, part=0) is None
     assert merge_parts(config, **places, index_path=tmp_path / "index.json") == merged
 
@@ -70,7 +72,7 @@ def test_failures_of_all_parts_count_together(run, action_data, tmp_path):
 def test_there_are_no_more_parts_than_shards(run):
     config, places = run
     many = config.model_copy(update={"data": config.data.model_copy(update={"preprocessing_parts": 100})})
-    assert len(plan_parts(many, **places)) == len(
+    assert len(plan_parts(many, **places).parts) == len(
         plan.plan_shards(
             places["validated_dir"] / "annotations.jsonl", candidates=1, action_token="<ACTION>", data_fingerprint=""
         ).shards

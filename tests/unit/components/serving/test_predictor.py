@@ -98,6 +98,42 @@ def test_an_upload_above_the_limit_is_refused(client: TestClient):
     assert "larger than 0.5 MB" in reply.json()["detail"]
 
 
+def test_metrics_count_requests_by_code_and_name_the_model(client: TestClient, video: Path):
+    def metrics() -> dict[str, float]:
+        text = client.get("/metrics").text
+        lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
+
+    before = metrics()
+    _ask(client, video.read_bytes())
+    _ask(client, b"this is a text")
+    _ask(client, bytes(600_000))
+    after = metrics()
+
+    def more(name: str) -> float:
+        return after[name] - before.get(name, 0.0)
+
+    assert [more(f'ivcp_requests_total{{code="{code}"}}') for code in (200, 422, 413)] == [1, 1, 1]
+    assert more("ivcp_request_seconds_count") == 3
+    assert more("ivcp_request_seconds_sum") > 0
+    assert after["ivcp_requests_in_progress"] == 0
+    assert after["ivcp_ready"] == 1
+    (model,) = [name for name in after if name.startswith("ivcp_model_info")]
+    assert 'name="walks"' in model
+    assert 'version="7"' in model
+    assert after["process_resident_memory_bytes"] > 1e6
+
+
+def test_metrics_before_the_model_is_loaded(model_dir: Path):
+    client = TestClient(create_app(model_dir))  # without its lifespan: nothing loads
+    assert _ask(client, b"video").status_code == 503
+    reply = client.get("/metrics")
+    assert reply.headers["content-type"].startswith("text/plain; version=")
+    assert "ivcp_ready 0.0" in reply.text
+    assert 'ivcp_requests_total{code="503"} 1.0' in reply.text
+    assert "ivcp_model_info{" not in reply.text
+
+
 def test_live_answers_before_ready(model_dir: Path, monkeypatch: pytest.MonkeyPatch):
     client = TestClient(create_app(model_dir))  # without its lifespan: nothing loads
     assert client.get("/healthz").status_code == 200

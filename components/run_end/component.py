@@ -1,0 +1,26 @@
+"""The last step for Kubeflow Pipelines, which runs whatever became of the others."""
+
+from typing import Any
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.DATA, install_kfp_package=False)
+def run_end(
+    overrides: dict[str, Any],
+    pipeline_run: str,
+    status: dsl.PipelineTaskFinalStatus,
+    report: dsl.Output[dsl.Markdown],
+) -> None:
+    """Gives the MLflow run its final status and says what failed, or why nothing was to do."""
+    from components.run_end.step import run_step
+
+    run_step(
+        overrides,
+        pipeline_run=pipeline_run,
+        state=status.state,
+        error=status.error_message or "",
+        report=report.path,
+    )

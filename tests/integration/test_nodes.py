@@ -1,0 +1,119 @@
+"""Training on two nodes that share nothing but S3, started by the step through an API server: the pods' command really
+runs. And training in several processes of the step."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from components.artifacts import PreparedIndex
+from components.config_files import config_from_settings
+from components.model_files import load_classifier
+from components.training.checkpoints import UNFINISHED_FILE, whole_checkpoints
+from components.training.inline import TrainingProcessesError, train_inline
+from components.training.interruption import TrainingInterrupted
+from components.training.launcher import JobFailedError, Pace, train_as_job
+from components.training.train import train_classifier
+from tests.conftest import REPOSITORY
+from tests.integration.job_nodes import really_runs
+from tests.integration.test_launched_training import Step
+from tests.integration.training_data import training_settings
+
+RUN = {
+    "max_steps": 24,
+    "save_steps": 4,
+    "save_total_limit": 2,
+    "eval_steps": 4,
+    "load_best_model_at_end": True,
+    "train_start_seconds": 60,
+}
+HALF = RUN | {"per_device_train_batch_size": 2}
+
+
+def losses(folder):
+    rows = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data):
+    config = config_from_settings(training_settings(data, data / "uninterrupted", **RUN))
+    train_classifier(config, index=PreparedIndex.read(data / "index.json"), output_dir=data / "uninterrupted")
+    return losses(data / "uninterrupted")
+
+
+def test_a_node_dies_and_the_job_goes_on_from_s3(data, tmp_path, kubernetes_api, s3, uninterrupted, capfd):
+    """Its second start has empty disks, and ends with the losses of a run that nothing happened to.
+
+    With DeepSpeed each node writes a part of every checkpoint.
+    """
+    step = Step(data, tmp_path, kubernetes_api)
+    step.add_runtime()
+    killed = []
+
+    def kill_once(nodes):
+        if not killed and "checkpoint-12 is in s3://bucket/jobs" in nodes.log(0):
+            killed.append(nodes.codes())
+            nodes.kill(1)
+
+    kubernetes_api.trainer.script(".*", really_runs(tmp_path, meanwhile=kill_once))
+    config = step.config(checkpoints_uri="s3://bucket/jobs", train_max_restarts=1, deepspeed="z2", **HALF)
+    result = train_as_job(
+        config, index=step.index, output_dir=step.output_dir, run_id="1", pace=Pace(poll=0.1, gone=60)
+    )
+
+    log = capfd.readouterr().out
+    assert killed == [[None, None]]
+    assert [body["metadata"]["annotations"]["ivcp.dev/restart"] for body in step.created()] == ["0", "1"]
+    assert "this run was begun elsewhere and did not end: fetching checkpoint-" in log
+    assert result.steps == 24
+    assert losses(step.output_dir) == pytest.approx(uninterrupted, abs=1e-4)
+    load_classifier(step.output_dir)
+    assert step.jobs() == []
+
+
+def test_what_is_wrong_with_a_node_is_the_steps_error(data, tmp_path, kubernetes_api, monkeypatch):
+    """The preflight's words arrive, and the job is not started again."""
+    monkeypatch.setenv("IVCP_GPUS_PER_NODE", "64")
+    step = Step(data, tmp_path, kubernetes_api)
+    step.add_runtime()
+    kubernetes_api.trainer.script(".*", really_runs(tmp_path))
+    with pytest.raises(JobFailedError, match=r"PreflightError: node .* 0 of 64 GPUs are visible: let the"):
+        step.run(train_nodes=1)
+    assert len(step.created()) == 1
+
+
+def inline(data, name, **settings):
+    config = config_from_settings(training_settings(data, data / name, **HALF | settings, train_processes_per_node=2))
+    return train_inline(config, index=PreparedIndex.read(data / "index.json"), output_dir=data / name, run_id="inline")
+
+
+def test_sigterm_reaches_the_processes_of_the_step(data, monkeypatch):
+    """They end behind a checkpoint."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    before = signal.signal(signal.SIGALRM, lambda *_: terminate_behind(data / "in-step" / "checkpoint-4"))
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        with pytest.raises(TrainingInterrupted):
+            inline(data, "in-step")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    last = whole_checkpoints(data / "in-step")[-1]
+    assert (data / "in-step" / UNFINISHED_FILE).is_file()
+    assert int(last.name.rpartition("-")[2]) < 24
+    load_classifier(last)
+
+
+def terminate_behind(checkpoint):
+    if checkpoint.is_dir():
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_the_first_processs_error_is_the_steps(data, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    with pytest.raises(TrainingProcessesError, match=r"^process 0: .*did you mean deepspeed: z2\?"):
+        inline(data, "wrong", deepspeed="zz2")

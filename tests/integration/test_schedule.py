@@ -1,0 +1,106 @@
+"""`ivcp schedule` against a server that speaks KFP's API."""
+
+import pytest
+
+from components.config_files import config_from_settings
+from pipelines import schedule, submit
+from pipelines.cluster_commands import _skipping
+from pipelines.kfp_connection import Server, ServerError, ServerSettings
+from pipelines.parameters import pipeline_arguments
+from tests.kfp_api.server import kfp_server
+
+SETTINGS = {"model_name_or_path": "org/model", "dataset": "a", "shards_uri": "s3://bucket/clips"}
+
+
+@pytest.fixture
+def kfp(compiled_once):
+    with kfp_server() as running:
+        yield running
+
+
+@pytest.fixture
+def server(kfp):
+    return Server(ServerSettings(endpoint=kfp.url, pause_seconds=0.01))
+
+
+@pytest.fixture
+def version(server):
+    return submit.upload_pipeline(server)
+
+
+def nightly(server, version, cron="0 3 * * *", **settings):
+    arguments = pipeline_arguments(config_from_settings(SETTINGS | settings))
+    return schedule.set_schedule(server, version, arguments, name="nightly", cron=cron, experiment="ivcp")
+
+
+def test_a_schedule_is_made(kfp, server, version):
+    made = nightly(server, version)
+    [recurring] = kfp.store.recurring_runs
+
+    assert made.is_enabled
+    assert (recurring.display_name, recurring.trigger.cron_schedule.cron) == ("nightly", "0 0 3 * * *")
+    assert (recurring.no_catchup, recurring.max_concurrency, recurring.mode) == (True, "1", "ENABLE")
+    assert recurring.runtime_config.parameters["dataset"] == "a"
+
+
+def test_it_is_replaced_and_never_doubled_nor_absent(kfp, server, version):
+    nightly(server, version)
+    kfp.store.fewest = 1
+    made = nightly(server, version, cron="30 0 4 * * *", lora_rank=16)
+
+    assert [recurring.recurring_run_id for recurring in kfp.store.recurring_runs] == [made.recurring_run_id]
+    assert made.is_enabled
+    assert kfp.store.recurring_runs[0].runtime_config.parameters["lora_rank"] == 16
+    assert kfp.store.most_enabled == 1
+    assert kfp.store.fewest == 1
+
+
+def test_a_paused_one_stays_paused_when_it_is_replaced(kfp, server, version):
+    nightly(server, version)
+    schedule.pause_schedule(server, "nightly")
+    made = nightly(server, version, cron="0 5 * * *")
+
+    assert not made.is_enabled
+    schedule.resume_schedule(server, "nightly")
+    assert [recurring.mode for recurring in kfp.store.recurring_runs] == ["ENABLE"]
+
+
+@pytest.mark.parametrize("verb", [":disable", ":enable"])
+def test_a_replacement_that_is_interrupted_is_ended_by_the_same_call(kfp, server, version, verb):
+    first = nightly(server, version)
+    kfp.fail_on, kfp.failures = lambda _, path: path.endswith(verb), 1
+    with pytest.raises(ServerError, match="500"):
+        nightly(server, version, cron="0 5 * * *")
+    left = {recurring.recurring_run_id for recurring in kfp.store.recurring_runs}
+    assert first.recurring_run_id in left
+    made = nightly(server, version, cron="0 5 * * *")
+
+    assert [recurring.recurring_run_id for recurring in kfp.store.recurring_runs] == [made.recurring_run_id]
+    assert made.is_enabled
+    assert kfp.store.most_enabled == 1
+
+
+def test_other_schedules_stay(kfp, server, version):
+    nightly(server, version)
+    arguments = pipeline_arguments(config_from_settings(SETTINGS))
+    for name in ("weekly", "monthly"):
+        schedule.set_schedule(server, version, arguments, name=name, cron="0 0 * * 1", experiment="ivcp")
+    nightly(server, version)
+    assert {found.name for found in schedule.list_schedules(server)} == {"nightly", "weekly", "monthly"}
+    schedule.delete_schedule(server, "weekly")
+
+    assert sorted(found.name for found in schedule.list_schedules(server)) == ["monthly", "nightly"]
+    with pytest.raises(ServerError, match=r"no schedule 'weekly'.*there are: monthly, nightly"):
+        schedule.pause_schedule(server, "weekly")
+
+
+@pytest.mark.parametrize("cron", ["0 3 * *", "@daily", "0 0 3 * * * 2027", "0 3 * * $", ""])
+def test_a_wrong_cron_expression(kfp, server, version, cron):
+    with pytest.raises(ValueError, match="--cron"):
+        nightly(server, version, cron=cron)
+    assert not kfp.store.recurring_runs
+
+
+def test_scheduled_runs_skip_training_unless_the_settings_say_otherwise():
+    assert _skipping(config_from_settings(SETTINGS)).evaluation.skip_unchanged
+    assert not _skipping(config_from_settings(SETTINGS | {"skip_unchanged": False})).evaluation.skip_unchanged

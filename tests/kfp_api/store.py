@@ -1,0 +1,192 @@
+"""What a Kubeflow Pipelines server knows, and its rules: every request and answer is a model of `kfp_server_api`."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import kfp_server_api as kfp
+import yaml
+
+STEPS = ("run-start", "data-validation", "training")
+
+
+class RefusedError(Exception):
+    """An error answer of the API."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def parse(model: type, content: Any) -> Any:
+    """The model of a request; a key that it does not have is refused, as the server's strict JSON does."""
+    unknown = set(content) - set(model.attribute_map.values())
+    if unknown:
+        raise RefusedError(400, f"unknown field {sorted(unknown)[0]}")
+    return kfp.ApiClient().deserialize(SimpleNamespace(data=json.dumps(content)), model)
+
+
+@dataclass
+class Store:
+    """The server's database. `outcome` is what runs come to, a step further each time somebody asks."""
+
+    multi_user: bool = False
+    outcome: str = "SUCCEEDED"
+    failing_step: str = "training"
+    page_limit: int = 2
+    pipelines: list[Any] = field(default_factory=list)
+    versions: list[Any] = field(default_factory=list)
+    experiments: list[Any] = field(default_factory=list)
+    runs: list[Any] = field(default_factory=list)
+    recurring_runs: list[Any] = field(default_factory=list)
+    most_enabled: int = 0
+    """Most recurring runs of one name that were ever on at the same time."""
+    fewest: int = 10**9
+    """Fewest recurring runs after the first one was there."""
+    _ticks: int = 0
+
+    def now(self) -> datetime:
+        self._ticks += 1
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._ticks)
+
+    def create_pipeline(self, pipeline: Any) -> Any:
+        if any(known.display_name == pipeline.display_name for known in self.pipelines):
+            raise RefusedError(409, f"The name {pipeline.display_name} already exists. Please specify a new name.")
+        pipeline.pipeline_id, pipeline.created_at = str(uuid.uuid4()), self.now()
+        self.pipelines.append(pipeline)
+        return pipeline
+
+    def upload_version(self, package: bytes, name: str, pipeline_id: str) -> Any:
+        if not any(known.pipeline_id == pipeline_id for known in self.pipelines):
+            raise RefusedError(404, f"Pipeline {pipeline_id} not found")
+        if any((known.pipeline_id, known.name) == (pipeline_id, name) for known in self.versions):
+            raise RefusedError(409, f"The name {name} already exists.")
+        documents = list(yaml.safe_load_all(package))
+        if "pipelineInfo" not in documents[0]:
+            raise RefusedError(400, "unknown template format")
+        version = kfp.V2beta1PipelineVersion(
+            pipeline_id=pipeline_id,
+            pipeline_version_id=str(uuid.uuid4()),
+            display_name=name,
+            name=name,
+            created_at=self.now(),
+            pipeline_spec={"pipeline_spec": documents[0], "platform_spec": documents[1]},
+        )
+        self.versions.append(version)
+        return version
+
+    def create_experiment(self, experiment: Any) -> Any:
+        if self.multi_user and not experiment.namespace:
+            raise RefusedError(400, "Invalid resource references for experiment. Namespace is required")
+        experiment.experiment_id = str(uuid.uuid4())
+        self.experiments.append(experiment)
+        return experiment
+
+    def create_run(self, run: Any) -> Any:
+        self._check_job(run)
+        run.run_id, run.state, run.created_at = str(uuid.uuid4()), "PENDING", self.now()
+        run.run_details = kfp.V2beta1RunDetails(task_details=[])
+        self.runs.append(run)
+        return run
+
+    def get_run(self, run_id: str) -> Any:
+        """The run; another step of it has begun since, the one before it ended."""
+        run = next((run for run in self.runs if run.run_id == run_id), None)
+        if run is None:
+            raise RefusedError(404, f"Run {run_id} not found")
+        tasks = run.run_details.task_details
+        if tasks and tasks[-1].state == "RUNNING":
+            fails = self.outcome == "FAILED" and tasks[-1].display_name == self.failing_step
+            tasks[-1].state = "FAILED" if fails else "SUCCEEDED"
+            if fails:
+                tasks[-1].error = kfp.GoogleRpcStatus(code=1, message="exit code 1")
+                run.state = "FAILED"
+                return run
+        if not tasks:  # KFP's own task stands among them
+            tasks.append(self._task("root-driver"))
+            tasks[0].state = "SUCCEEDED"
+        if len(tasks) > len(STEPS):
+            run.state = self.outcome
+        else:
+            run.state = "RUNNING"
+            tasks.append(self._task(STEPS[len(tasks) - 1]))
+        return run
+
+    def create_recurring_run(self, recurring: Any) -> Any:
+        self._check_job(recurring)
+        cron = recurring.trigger.cron_schedule.cron
+        if len(cron.split()) != 6:
+            raise RefusedError(400, f"Schedule cron is not supported. Expected 6 fields, found {len(cron.split())}")
+        if not 1 <= int(recurring.max_concurrency) <= 10:
+            raise RefusedError(400, "The max concurrency of the recurring run must be in range [1, 10]")
+        recurring.recurring_run_id, recurring.created_at = str(uuid.uuid4()), self.now()
+        self.recurring_runs.append(recurring)
+        self._set_mode(recurring, recurring.mode)
+        return recurring
+
+    def set_mode(self, recurring_run_id: str, mode: str) -> dict[str, Any]:
+        self._set_mode(self._recurring(recurring_run_id), mode)
+        return {}
+
+    def delete_recurring_run(self, recurring_run_id: str) -> dict[str, Any]:
+        self.recurring_runs.remove(self._recurring(recurring_run_id))
+        self._note()
+        return {}
+
+    def listing(self, entries: Sequence[Any], query: dict[str, str], make: Callable[..., Any], attribute: str) -> Any:
+        """A page of the entries that the filter lets through."""
+        found = list(entries)
+        if query.get("filter"):
+            wanted = parse(
+                kfp.V2beta1Filter, json.loads(query["filter"].replace("stringValue", "string_value"))
+            )  # protobuf reads both
+            for predicate in wanted.predicates:
+                assert predicate.operation == "EQUALS"
+                found = [entry for entry in found if getattr(entry, predicate.key) == predicate.string_value]
+        if query.get("sort_by") == "created_at desc":
+            found.reverse()
+        size = min(int(query.get("page_size") or 10), self.page_limit)
+        start = int(query.get("page_token") or 0)
+        more = str(start + size) if start + size < len(found) else ""
+        return make(**{attribute: found[start : start + size]}, total_size=len(found), next_page_token=more)
+
+    def _check_job(self, job: Any) -> None:
+        if self.multi_user and not any(known.experiment_id == job.experiment_id for known in self.experiments):
+            raise RefusedError(400, "a run needs an experiment")
+        reference = job.pipeline_version_reference
+        version = next((v for v in self.versions if v.pipeline_version_id == reference.pipeline_version_id), None)
+        if version is None:
+            raise RefusedError(404, f"PipelineVersion {reference.pipeline_version_id} not found")
+        inputs = version.pipeline_spec["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
+        given = job.runtime_config.parameters or {}
+        if unknown := set(given) - set(inputs):
+            raise RefusedError(400, f"parameter {sorted(unknown)[0]} is not in the pipeline's inputs")
+        required = {name for name, one in inputs.items() if "defaultValue" not in one and not one.get("isOptional")}
+        if missing := required - set(given):
+            raise RefusedError(400, f"parameter {sorted(missing)[0]} is required")
+
+    def _recurring(self, recurring_run_id: str) -> Any:
+        for recurring in self.recurring_runs:
+            if recurring.recurring_run_id == recurring_run_id:
+                return recurring
+        raise RefusedError(404, f"RecurringRun {recurring_run_id} not found")
+
+    def _set_mode(self, recurring: Any, mode: str) -> None:
+        recurring.mode, recurring.status = mode, "ENABLED" if mode == "ENABLE" else "DISABLED"
+        self._note()
+
+    def _note(self) -> None:
+        names = [recurring.display_name for recurring in self.recurring_runs if recurring.mode == "ENABLE"]
+        self.most_enabled = max([self.most_enabled, *(names.count(name) for name in names)])
+        self.fewest = min(self.fewest, len(self.recurring_runs))
+
+    def _task(self, name: str) -> Any:
+        return kfp.V2beta1PipelineTaskDetail(
+            task_id=str(uuid.uuid4()), display_name=name, state="RUNNING", start_time=self.now()
+        )

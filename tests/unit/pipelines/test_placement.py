@@ -1,0 +1,115 @@
+"""What stands in the compiled pipeline of resources, nodes, secrets, retries and caching."""
+
+import re
+
+import pytest
+
+from pipelines.placement import SECRETS
+
+STEPS = (
+    "run-start",
+    "data-validation",
+    "preprocessing-plan",
+    "preprocessing-part",
+    "preprocessing",
+    "training",
+    "evaluation",
+    "export",
+    "serving",
+    "run-end",
+)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_has_requests_limits_and_secrets(compiled, step):
+    resources = compiled.container(step)["resources"]
+    secrets = {secret["secretName"]: secret for secret in compiled.kubernetes(step)["secretAsEnv"]}
+
+    for kind in ("resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit"):
+        assert re.fullmatch(r"\d+(m|Gi)?|\{\{\$\.inputs\.parameters.*\}\}", resources[kind])
+    assert set(secrets) == set(SECRETS)
+    for name, keys in SECRETS.items():
+        assert secrets[name]["optional"] is True
+        assert [key["envVar"] for key in secrets[name]["keyToEnv"]] == list(keys)
+
+
+def test_no_step_installs_packages(compiled):
+    assert set(compiled.steps()) == set(STEPS)
+    for step in STEPS:
+        assert "pip install" not in str(compiled.container(step))
+        assert compiled.container(step)["image"].startswith("ivcp-")
+
+
+def test_training_asks_for_what_the_first_step_says(compiled):
+    """Text that the first step makes: KFP reads a number as none, and a launcher of a job holds no accelerator."""
+    resources = compiled.container("training")["resources"]
+    placed = compiled.kubernetes("training")
+
+    assert resources["accelerator"] == {
+        "resourceType": "{{$.inputs.parameters['pipelinechannel--train_accelerator_type']}}",
+        "resourceCount": "{{$.inputs.parameters['pipelinechannel--run-start-accelerators']}}",
+    }
+    assert "run-start-memory" in resources["resourceMemoryLimit"]
+    node_selector, [toleration] = placed["nodeSelector"]["nodeSelectorJson"], placed["tolerations"]
+    assert node_selector["componentInputParameter"] == "pipelinechannel--run-start-node_selector"
+    assert toleration["tolerationJson"]["componentInputParameter"] == "pipelinechannel--run-start-tolerations"
+    started = compiled.spec["components"]["comp-run-start"]["outputDefinitions"]["parameters"]
+    kinds = {name: started[name]["parameterType"] for name in ("accelerators", "node_selector", "tolerations")}
+    assert kinds == {"accelerators": "STRING", "node_selector": "STRUCT", "tolerations": "LIST"}
+
+
+def test_evaluation_runs_on_the_same_nodes_and_no_other_step_does(compiled):
+    placed = compiled.kubernetes("evaluation")
+
+    assert placed["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"].endswith("train_node_selector")
+    assert placed["tolerations"][0]["tolerationJson"]["componentInputParameter"].endswith("train_tolerations")
+    for step in set(STEPS) - {"training", "evaluation"}:
+        assert "accelerator" not in compiled.container(step)["resources"]
+        assert not {"nodeSelector", "tolerations"} & set(compiled.kubernetes(step))
+
+
+def test_steps_with_worker_processes_share_memory(compiled):
+    shared = {step: compiled.kubernetes(step).get("emptyDirMounts") for step in STEPS}
+
+    assert {step for step in STEPS if shared[step]} == {
+        "data-validation",
+        "preprocessing-part",
+        "training",
+        "evaluation",
+    }
+    for [mount] in filter(None, shared.values()):
+        assert (mount["mountPath"], mount["medium"]) == ("/dev/shm", "Memory")
+        assert re.fullmatch(r"\d+Gi", mount["sizeLimit"])
+
+
+def test_only_what_the_datas_fingerprint_covers_is_cached(compiled):
+    """A cached task gets nothing from one that is not: an artifact of that has another name in every run."""
+    steps = compiled.steps()
+    cached = {name for name, task in steps.items() if task.get("cachingOptions", {}).get("enableCache")}
+
+    assert cached == {"data-validation", "preprocessing-part"}
+    validation = steps["data-validation"]["inputs"]["parameters"]
+    assert validation["data_fingerprint"]["taskOutputParameter"]["outputParameterKey"] == "data_fingerprint"
+    assert "artifacts" not in steps["data-validation"]["inputs"]
+    artifacts = steps["preprocessing-part"]["inputs"]["artifacts"]
+    assert {one["componentInputArtifact"] for one in artifacts.values()} == {
+        "pipelinechannel--data-validation-validated"
+    }
+
+
+def test_what_may_be_done_again_is_retried_with_growing_pauses(compiled):
+    policies = {name: task.get("retryPolicy") for name, task in compiled.steps().items()}
+
+    assert [name for name, policy in policies.items() if policy is None] == ["serving"]
+    for policy in filter(None, policies.values()):
+        assert policy["backoffDuration"] == "30s"
+        assert policy["backoffFactor"] == 2.0
+        assert 1 <= policy["maxRetryCount"] <= 3
+
+
+def test_the_last_step_runs_whatever_happened(compiled):
+    end = compiled.spec["root"]["dag"]["tasks"]["run-end"]
+
+    assert end["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert end["dependentTasks"] == ["exit-handler-1"]
+    assert end["inputs"]["parameters"]["status"]["taskFinalStatus"]["producerTask"] == "exit-handler-1"
