@@ -197,7 +197,7 @@ class ServingConfig(Section):
     serve_name: str = Field("action-classifier", pattern=_DNS_LABEL)
     """Name of the predictor's Deployment and Service on a cluster."""
     serve_image: str | None = None
-    """The predictor's image on a cluster; null is IVCP_SERVING_IMAGE, the image that the step itself runs in."""
+    """The predictor's image on a cluster, such as one with CUDA; null is the image that the step itself runs in."""
     serve_url: str | None = None
     """Where the step reaches the predictor's Service on a cluster; null is its name in the cluster's DNS. From
     elsewhere, its path through `kubectl proxy`."""

@@ -13,16 +13,32 @@ from typing import Any
 from components.serving.predictor_manifests import Manifest
 
 
-def applied_by(manager: str, live: Manifest) -> Manifest | None:
-    """The configuration that `manager` applied last, to be applied again; null where it owns nothing of the object."""
-    entries = live["metadata"].get("managedFields", [])
-    fields = next((e["fieldsV1"] for e in entries if (e["manager"], e["operation"]) == (manager, "Apply")), None)
+def applied_by(manager: str, live: Manifest, *, planned: Manifest | None = None) -> Manifest | None:
+    """The configuration that `manager` applied last, to be applied again; null where it owns nothing of the object.
+
+    With `planned`, the result of a dry run of the next application, also the present values of the fields that this one
+    would take over from their owners.
+    """
+    fields = _union(_fields(manager, live), _fields(manager, planned) if planned else None)
     if fields is None:
         return None
     applied: Manifest = _owned(live, fields)
     identity = {key: live["metadata"][key] for key in ("name", "namespace")}
     applied["metadata"] = applied.get("metadata", {}) | identity
     return {"apiVersion": live["apiVersion"], "kind": live["kind"]} | applied
+
+
+def _fields(manager: str, body: Manifest) -> dict[str, Any] | None:
+    entries = body["metadata"].get("managedFields", [])
+    return next((e["fieldsV1"] for e in entries if (e["manager"], e["operation"]) == (manager, "Apply")), None)
+
+
+def _union(one: dict[str, Any] | None, other: dict[str, Any] | None) -> dict[str, Any] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    if not one or not other:
+        return {}  # the whole value
+    return {name: _union(one.get(name), other.get(name)) for name in one | other}
 
 
 def _owned(value: Any, fields: dict[str, Any]) -> Any:

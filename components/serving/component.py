@@ -11,8 +11,15 @@ def serving(
     model: dsl.Input[dsl.Model],
     results: dsl.Input[dsl.Dataset],
     deployment: dsl.Output[dsl.Artifact],
+    predictor_image: str = images.SERVING,
 ) -> None:
     """Deploys the model, sends it a test clip and compares the answer with evaluation's."""
     from components.serving.step import run_step
 
-    run_step(run_config=run_config.path, model=model.path, results=results.path, deployment=deployment.path)
+    run_step(
+        run_config=run_config.path,
+        model=model.path,
+        results=results.path,
+        deployment=deployment.path,
+        predictor_image=predictor_image,
+    )

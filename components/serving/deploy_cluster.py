@@ -19,7 +19,6 @@ from pathlib import Path
 
 import httpx
 
-from components import images
 from components import kubernetes as api
 from components.artifacts import Record
 from components.config import RunConfig
@@ -83,11 +82,18 @@ class ClusterDeployment(Record):
 
 
 def deploy_cluster(
-    config: RunConfig, *, model: ServedModel, model_dir: Path, smoke_clip: SmokeClip | None, output_dir: Path
+    config: RunConfig,
+    *,
+    image: str,
+    model: ServedModel,
+    model_dir: Path,
+    smoke_clip: SmokeClip | None,
+    output_dir: Path,
 ) -> ClusterDeployment:
     """Rolls `model` out, asks its Service for `smoke_clip`, and writes `deployment.json` to `output_dir`.
 
-    `model_dir` is a copy of the model here, whose settings say how exact the answer has to be. When anything fails, and
+    `image` is the predictor's. `model_dir` is a copy of the model here, whose settings say how exact the answer has to
+    be. When anything fails, and
     when this process gets SIGTERM, what served before is applied again; on a first deployment everything is removed.
 
     Raises:
@@ -98,15 +104,13 @@ def deploy_cluster(
     """
     serving = config.serving
     name, timeout = serving.serve_name, serving.serve_timeout_seconds
-    image = serving.serve_image or images.SERVING
     wanted = predictor_manifests(
         model, name=name, namespace=serving.serve_namespace, image=image, progress_seconds=max(2, math.ceil(timeout))
     )
     objects = ClusterObjects(api.connect(), serving.serve_namespace, patience_seconds=timeout)
     url = serving.serve_url or f"http://{name}.{serving.serve_namespace}.svc"
     with api.ends_on_sigterm():
-        former = _former_state(objects, wanted)
-        _check(objects, wanted, take_over=serving.serve_take_over)
+        former = _former_state(objects, wanted, take_over=serving.serve_take_over)
         try:
             began = time.monotonic()
             generation = _apply(objects, wanted, former=former, take_over=serving.serve_take_over)
@@ -140,31 +144,37 @@ def _deployment(manifests: Sequence[Manifest]) -> Manifest:
     return next(manifest for manifest in manifests if manifest["kind"] == DEPLOYMENT)
 
 
-def _former_state(objects: ClusterObjects, wanted: Sequence[Manifest]) -> Former:
-    """What to go back to: what an interrupted deployment wrote down, else what `ivcp` has applied until now."""
+def _former_state(objects: ClusterObjects, wanted: Sequence[Manifest], *, take_over: bool) -> Former:
+    """What to go back to: what an interrupted deployment wrote down, else what `ivcp` has applied until now.
+
+    Everything is applied in a dry run first: conflicts and missing permissions are found before anything changes.
+    """
     live = {manifest["kind"]: objects.read(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted}
-    deployment = live[DEPLOYMENT]
-    written = (deployment or {}).get("metadata", {}).get("annotations", {}).get(FORMER)
+    planned = {manifest["kind"]: _planned(objects, manifest, take_over=take_over) for manifest in wanted}
+    written = (live[DEPLOYMENT] or {}).get("metadata", {}).get("annotations", {}).get(FORMER)
     if written:
         log.info("an earlier deployment was interrupted: if this one fails, what served before that one comes back")
         former: Former = json.loads(written)
         return former
     return {
-        kind: None if body is None else applied_by(FIELD_MANAGER, body) or _empty(body) for kind, body in live.items()
+        kind: None if body is None else applied_by(FIELD_MANAGER, body, planned=planned[kind]) or _empty(body)
+        for kind, body in live.items()
     }
+
+
+def _planned(objects: ClusterObjects, manifest: Manifest, *, take_over: bool) -> Manifest | None:
+    try:
+        return objects.apply(manifest, take_over=take_over, dry_run=True)
+    except FieldConflictError:
+        if _is_required(manifest):
+            raise
+        return None
 
 
 def _empty(body: Manifest) -> Manifest:
     """To apply this gives all fields back: somebody else made the object."""
     names = {key: body["metadata"][key] for key in ("name", "namespace")}
     return {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": names}
-
-
-def _check(objects: ClusterObjects, wanted: Sequence[Manifest], *, take_over: bool) -> None:
-    """Finds conflicts and missing permissions before anything is changed."""
-    for manifest in wanted:
-        if _is_required(manifest):
-            objects.apply(manifest, take_over=take_over, dry_run=True)
 
 
 def _apply(objects: ClusterObjects, wanted: Sequence[Manifest], *, former: Former, take_over: bool) -> int:
@@ -239,7 +249,7 @@ def _restore(objects: ClusterObjects, former: Former, *, name: str, error: BaseE
     """Applies what served before, and removes what did not exist; a failure of this is added to `error` as a note."""
     is_terminated = isinstance(error, Terminated)
     objects.patience_seconds = _RESTORE_WHEN_TERMINATED_SECONDS if is_terminated else _RESTORE_SECONDS
-    log.warning("the deployment of %s failed and is taken back: %s", name, error)
+    log.warning("the deployment of %s is taken back: %s", name, "SIGTERM" if is_terminated else error)
     try:
         with _undisturbed():
             _put_back(objects, former, name=name, take_over=take_over)

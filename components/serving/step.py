@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from components import images
 from components.artifacts import METRICS_FILE
 from components.config_files import read_saved_config
 from components.evaluation_metrics import EvaluationMetrics
@@ -15,22 +16,31 @@ from components.serving.smoke_test import choose_smoke_clip
 from components.step_records import recorded_step
 
 
-def run_step(*, run_config: str, model: str, results: str, deployment: str) -> None:
-    """Deploys the model directory `model`, asks it for a clip of the predictions in `results`, writes `deployment`."""
+def run_step(
+    *, run_config: str, model: str, results: str, deployment: str, predictor_image: str = images.SERVING
+) -> None:
+    """Deploys the model directory `model`, asks it for a clip that evaluation chose, and writes to `deployment`.
+
+    `predictor_image` is what runs on a cluster unless `serve_image` names another; the pipeline gives its own, since
+    the environment that names images is that of whoever compiled it.
+    """
     with recorded_step("serving") as outcome:
-        result = _deploy(
-            run_config=Path(run_config), model_dir=Path(model), results=Path(results), output=Path(deployment)
-        )
+        config, smoke_clip = read_saved_config(Path(run_config)), choose_smoke_clip(Path(results))
+        model_dir, output_dir = Path(model), Path(deployment)
+        result: DeploymentResult | ClusterDeployment
+        if config.serving.serve_target == "local":
+            result = deploy_local(config, model_dir=model_dir, smoke_clip=smoke_clip, output_dir=output_dir)
+        else:
+            result = deploy_cluster(
+                config,
+                image=config.serving.serve_image or predictor_image,
+                model=served_model(model_dir, Path(results)),
+                model_dir=model_dir,
+                smoke_clip=smoke_clip,
+                output_dir=output_dir,
+            )
         outcome.result = result.summary
         outcome.directory = deployment
-
-
-def _deploy(*, run_config: Path, model_dir: Path, results: Path, output: Path) -> DeploymentResult | ClusterDeployment:
-    config, smoke_clip = read_saved_config(run_config), choose_smoke_clip(results)
-    if config.serving.serve_target == "local":
-        return deploy_local(config, model_dir=model_dir, smoke_clip=smoke_clip, output_dir=output)
-    model = served_model(model_dir, results)
-    return deploy_cluster(config, model=model, model_dir=model_dir, smoke_clip=smoke_clip, output_dir=output)
 
 
 def served_model(model_dir: Path, results: Path) -> ServedModel:

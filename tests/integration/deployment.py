@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from components.artifacts import METRICS_FILE
+from components.artifacts import METRICS_FILE, PreparedIndex
 from components.config import RunConfig, from_flat
 from components.config_files import save_config
 from components.evaluation.evaluate import evaluate_adapter
@@ -20,6 +21,7 @@ from components.evaluation_metrics import SmokeClip
 from components.exported_model import EXPORT_RESULT_FILE, ExportResult, MergeCheck
 from components.model_files import load_classifier
 from components.serving.predictor_manifests import ServedModel
+from components.serving.step import run_step
 from components.tracking import ModelVersionRef
 from tests.integration.kubernetes_fixtures import free_port
 from tests.kubernetes_api import KubernetesApi
@@ -31,8 +33,8 @@ NAME, NEW_VERSION = "actions", 2
 URI = "s3://bucket/models/actions/run2"
 
 
-def make_exported(folder: Path) -> None:
-    """A model as export leaves it (`model`), and an evaluation of three clips (`results`)."""
+def make_evaluated(folder: Path) -> PreparedIndex:
+    """A model directory (`model`), and its evaluation (`results`) on three clips, which the index names."""
     model_dir = save_tiny_classifier(folder / "model")
     processor = load_classifier(model_dir).processor
     videos = [write_video(folder / f"{seed}.mp4", seed=seed) for seed in range(3)]
@@ -40,6 +42,13 @@ def make_exported(folder: Path) -> None:
     settings = from_flat({"compare_with_champion": False, "report_to": "none"})
     index = write_index(folder, clips, video=processor.video)
     evaluate_adapter(settings, adapter_dir=model_dir, index=index, output_dir=folder / "results")
+    return index
+
+
+def make_exported(folder: Path) -> None:
+    """The same, with what export writes for the deployment."""
+    make_evaluated(folder)
+    model_dir = folder / "model"
     registered = ModelVersionRef(name=NAME, version=NEW_VERSION, alias="champion", source=URI)
     check = MergeCheck(clips=3, max_logit_difference=0.0, dtype="float32")
     result = ExportResult(model_dir=str(model_dir), merge=check, registered=registered, run_id="run2")
@@ -48,10 +57,11 @@ def make_exported(folder: Path) -> None:
 
 
 @contextmanager
-def running_predictor(model_dir: Path, *, name: str = NAME, version: int = NEW_VERSION) -> Iterator[str]:
-    """The real predictor in a process; its address."""
+def running_predictor(model_dir: Path | None, *, name: str = NAME, version: int = NEW_VERSION) -> Iterator[str]:
+    """The real predictor in a process; its address. Without a directory its environment names the model."""
     port = free_port()
-    command = [sys.executable, "-m", "components.serving.predictor", "--model-dir", str(model_dir)]
+    command = [sys.executable, "-m", "components.serving.predictor"]
+    command += ["--model-dir", str(model_dir)] if model_dir else []
     command += ["--port", str(port), "--model-name", name, "--model-version", str(version)]
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
@@ -91,6 +101,12 @@ def step_arguments(api: KubernetesApi, folder: Path, output: Path, **changed: An
         "results": str(folder / "results"),
         "deployment": str(output),
     }
+
+
+def run_step_with(kubeconfig: str, arguments: dict[str, str]) -> None:
+    """The serving step in a process of its own."""
+    os.environ["KUBECONFIG"] = kubeconfig
+    run_step(**arguments)
 
 
 def wrong(clip: SmokeClip) -> SmokeClip:
