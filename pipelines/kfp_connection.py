@@ -109,7 +109,14 @@ class Server:
     def _check(self) -> str | None:
         """The namespace to ask for: null where the installation has one for all users."""
         with explained(self.url):
-            health = self._client.health()
+            try:
+                health = self._client.health()
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+                raise ServerError(
+                    f"{self.url} does not know KFP's API v2beta1 (404): it is another server, or one before 2.0"
+                ) from error
         version = re.match(r"v?(\d+)\.(\d+)", str(health.get("apiServerTagName") or health.get("tag_name") or ""))
         if version and (int(version[1]), int(version[2])) < _OLDEST:
             raise ServerError(
@@ -240,6 +247,4 @@ def _explain(error: ApiException, url: str) -> str:
             f"{url} does not allow this (403: {message}): the credentials are known, but not allowed in this "
             "namespace; give another --namespace, or ask its owner to add you"
         )
-    if error.status == 404 and "healthz" not in message and not error.body:
-        return f"{url} has no v2 API (404): it is no Kubeflow Pipelines server, or one before 2.0"
     return f"{url} answers {error.status}: {message}"

@@ -20,7 +20,6 @@ from torch.distributed.rendezvous import rendezvous
 
 from components.artifacts import PreparedIndex
 from components.config import RunConfig
-from components.training.checkpoint_size import checkpoint_bytes, checkpoints_on_disk
 from components.training.distributed import num_processes
 
 GPUS_VARIABLE = "IVCP_GPUS_PER_NODE"
@@ -52,6 +51,8 @@ class NodeNeeds:
     @classmethod
     def of(cls, config: RunConfig, index: PreparedIndex) -> NodeNeeds:
         """Those of a run, from its settings and the sizes of its clips."""
+        from components.training.checkpoint_size import checkpoint_bytes, checkpoints_on_disk  # loads all of training
+
         processes = config.launch.train_processes_per_node
         given = os.environ.get(GPUS_VARIABLE)
         clip = sum(shard.num_bytes for shard in index.shards) / max(1, sum(shard.num_clips for shard in index.shards))

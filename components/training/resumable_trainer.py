@@ -174,9 +174,10 @@ class ResumableTrainer(MeteredTrainer):
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / _SCHEDULER_FILE, weights_only=True))
 
     def _load_best_model(self) -> None:
-        best = on_main_process(lambda: self.best_checkpoint)
-        if self._termination.stopped or best is None:
+        name = on_main_process(lambda: self.best_checkpoint.name if self.best_checkpoint else None)
+        if self._termination.stopped or name is None:
             return
+        best = Path(self.args.output_dir) / name  # which may be another path on each node
         log.info("loading the best checkpoint %s (%s)", best, self.state.best_metric)
         self._bring(best)
         self._load_from_checkpoint(str(best))

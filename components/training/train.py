@@ -84,8 +84,9 @@ def train_classifier(
         mirror_uri = storage.join(config.launch.checkpoints_uri, run_key(config, index, None))
     mirror = CheckpointMirror(mirror_uri) if mirror_uri is not None else None
     with joined_processes(config.train):
-        start = on_main_process(lambda: _begin(config, output_dir, mirror))
-        disk = _share(mirror, output_dir, start)
+        name = on_main_process(lambda: _begin(config, output_dir, mirror))
+        start = None if name is None else output_dir / name
+        disk = _share(mirror, start, output_dir=output_dir)
         result = _train(config, index=index, output_dir=output_dir, start=start, disk=disk, mirror=mirror)
         if is_main_process():
             end_run(output_dir)
@@ -94,17 +95,20 @@ def train_classifier(
     return result
 
 
-def _begin(config: RunConfig, output_dir: Path, mirror: CheckpointMirror | None) -> Path | None:
+def _begin(config: RunConfig, output_dir: Path, mirror: CheckpointMirror | None) -> str | None:
+    """The checkpoint to start from: its name in `output_dir`, which is another path on each node, or a whole path."""
     if mirror:
         mirror.restore(config, output_dir)
     check_output_dir(config, output_dir)
     start = begin_run(config, output_dir)
     if mirror:
         mirror.begin(output_dir, start)
-    return start
+    if start is None:
+        return None
+    return start.name if start.parent.resolve() == output_dir.resolve() else str(start.resolve())
 
 
-def _share(mirror: CheckpointMirror | None, output_dir: Path, start: Path | None) -> Disk:
+def _share(mirror: CheckpointMirror | None, start: Path | None, *, output_dir: Path) -> Disk:
     """This process's disk; where there are several, the checkpoint that the run goes on from gets on all of them."""
     disk = find_disk(output_dir)
     if mirror:

@@ -17,7 +17,7 @@ IMAGE_VARIABLE = "IVCP_TRAINING_IMAGE"
 RESTART_ANNOTATION = "ivcp.dev/restart"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 CONTAINER = "node"
-_PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
+_TRACKING = ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
 _LONGEST_RUN_NAME = 20
 """Pods are called `<job>-node-0-<node>-<suffix>`, in at most 63 characters."""
 
@@ -49,7 +49,7 @@ def train_job(
     }
     if image := os.environ.get(IMAGE_VARIABLE):
         trainer["image"] = image
-    if env := [{"name": key, "value": os.environ[key]} for key in _PASSED_ON if _is_reachable(key)]:
+    if env := _tracking_variables(config):
         trainer["env"] = env
     if resources := _resources(runtime, launch.train_processes_per_node):
         trainer["resourcesPerNode"] = resources
@@ -69,11 +69,12 @@ def train_job(
     }
 
 
-def _is_reachable(variable: str) -> bool:
-    """Whether pods can use it: a database file of this machine they cannot."""
-    value = os.environ.get(variable, "")
-    store = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return bool(value) and "://" in store and not store.startswith(("sqlite:", "file:"))
+def _tracking_variables(config: RunConfig) -> list[dict[str, str]]:
+    """What makes the pods log to this step's MLflow run, where its store is a server; a file of this machine is not."""
+    store = config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not store.startswith(("http://", "https://")):
+        return []
+    return [{"name": name, "value": os.environ[name]} for name in _TRACKING if os.environ.get(name)]
 
 
 def _resources(runtime: Mapping[str, Any], processes: int) -> dict[str, Any] | None:

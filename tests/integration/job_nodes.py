@@ -1,11 +1,12 @@
 """Pods of a TrainJob as processes of this machine, with the environment that Kubeflow Trainer's torch policy gives."""
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+
+import psutil
 
 from tests.integration.torchrun import processes_environment
 
@@ -26,7 +27,10 @@ class Nodes:
         return [process.poll() for process in self.processes]
 
     def kill(self, node):
-        os.killpg(self.processes[node].pid, signal.SIGKILL)
+        """As when its machine goes away: nothing of it gets to say anything."""
+        whole = psutil.Process(self.processes[node].pid)
+        for process in [*whole.children(recursive=True), whole]:
+            process.kill()
 
     def end(self):
         """As JobSet does with the others when one failed, or with all when the job is deleted."""

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import signal
-from pathlib import Path
+import threading
 
 import pytest
 import yaml
@@ -18,6 +18,7 @@ from components.training.job_folder import JobFolder, MissingResultError
 from components.training.launcher import JobFailedError, Pace, train_as_job
 from components.training.train import train_classifier
 from components.training.train_job import job_name
+from tests.conftest import REPOSITORY
 from tests.integration.training_data import training_settings
 from tests.kubernetes_api import resources
 from tests.kubernetes_api.managers import Manager
@@ -48,15 +49,13 @@ class Step:
         return config_from_settings(training_settings(self.data, self.output_dir, **launch | settings))
 
     def add_runtime(self, name="ivcp-torch", resources_of_node=None):
-        container = {"name": "node", "image": "ivcp-training:1", "resources": resources_of_node or {}}
-        pod = {"spec": {"template": {"spec": {"containers": [container]}}}}
-        spec = {
-            "mlPolicy": {"torch": {}},
-            "template": {"spec": {"replicatedJobs": [{"name": "node", "template": pod}]}},
-        }
-        body = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainingRuntime"}
+        """The one of the manifests."""
+        body = yaml.safe_load((REPOSITORY / "manifests/training/base/runtime.yaml").read_text())
+        body["metadata"]["name"] = name
+        if resources_of_node:
+            job = body["spec"]["template"]["spec"]["replicatedJobs"][0]
+            job["template"]["spec"]["template"]["spec"]["containers"][0]["resources"] = resources_of_node
         manager = Manager("setup", "Update", body["apiVersion"])
-        body |= {"metadata": {"name": name}, "spec": spec}
         self.api.store.create(resources.TRAINING_RUNTIMES, "ivcp", body, manager=manager)
 
     def run(self, pace=FAST, **settings):
@@ -220,12 +219,10 @@ def test_the_api_server_restarts_and_refuses_in_the_middle(step, adapter, capsys
         job.complete()
 
     script(step, trains_through)
-    restarting = signal.signal(signal.SIGALRM, lambda *_: step.api.restart(seconds_down=0.3))
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
-    try:
-        step.run()
-    finally:
-        signal.signal(signal.SIGALRM, restarting)
+    restart = threading.Timer(0.3, step.api.restart)
+    restart.start()
+    step.run()
+    restart.join()
 
     assert capsys.readouterr().out.splitlines() == [f"step {number}" for number in range(20)]
 
@@ -354,10 +351,9 @@ def test_what_the_cluster_lacks_is_named(step):
 
 
 def test_the_permissions_of_the_manifests_suffice(step, adapter):
-    """The rules of manifests/base: all that the launcher asks for, through failure and restart."""
-    path = Path(__file__).parents[2] / "manifests" / "base" / "roles.yaml"
-    roles = yaml.safe_load_all(path.read_text(encoding="utf-8"))
-    (rules,) = [item["rules"] for item in roles if item["metadata"]["name"] == "pipeline-training" and "rules" in item]
+    """All that the launcher asks for, through failure and restart."""
+    roles = yaml.safe_load_all((REPOSITORY / "manifests/base/roles.yaml").read_text())
+    rules = next(role["rules"] for role in roles if role["metadata"]["name"] == "pipeline-training")
     step.api.faults.allow_only(rules)
     attempts = []
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from components.config_files import config_from_settings
 from pipelines import submit
+from pipelines.cluster_commands import submit_command
 from pipelines.kfp_connection import Server, ServerError, ServerSettings
 from pipelines.parameters import pipeline_arguments
 from tests.kfp_api.server import PASSWORD, SESSION, USER, kfp_server
@@ -251,6 +252,12 @@ def test_an_old_server(kfp, version, is_usable):
         connect(kfp)
 
 
+def test_another_server(kfp):
+    kfp.is_other = True
+    with pytest.raises(ServerError, match=r"does not know KFP's API v2beta1 \(404\)"):
+        connect(kfp)
+
+
 def test_several_users(kfp):
     kfp.store.multi_user = True
     with pytest.raises(ServerError, match="give --namespace"):
@@ -271,6 +278,23 @@ def test_the_command_line(kfp):
     assert refused.returncode == 2
     assert "refuses the credentials" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("outcome", ["SUCCEEDED", "FAILED"])
+def test_the_runs_result_is_the_commands(kfp, outcome, monkeypatch, capsys):
+    """A RuntimeError is exit code 1."""
+    monkeypatch.setitem(submit.follow_run.__kwdefaults__, "poll_seconds", 0.01)
+    kfp.store.outcome = outcome
+    words = [f"{key}={value}" for key, value in SETTINGS.items()]
+    if outcome == "FAILED":
+        with pytest.raises(RuntimeError, match="the run ended as failed: training: exit code 1"):
+            submit_command(words, endpoint=kfp.url, wait=True)
+    else:
+        submit_command(words, endpoint=kfp.url, wait=True)
+    shown = capsys.readouterr().out
+
+    assert f"training: {outcome.lower()}" in shown
+    assert ("the run succeeded" in shown) is (outcome == "SUCCEEDED")
 
 
 def write_certificate(path):

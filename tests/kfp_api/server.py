@@ -34,6 +34,8 @@ class KfpServer:
     """Refuses everybody with 403."""
     login: bool = False
     """A proxy leads everybody without a session to Dex."""
+    is_other: bool = False
+    """It is no Kubeflow Pipelines server of today."""
     version: str | None = None
     """As the UI's proxy adds it to healthz."""
     failures: int = 0
@@ -94,6 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(401, {"error": "Unauthorized", "code": 16})
         elif self.state.forbidden:
             self._answer(403, {"message": "User is not authorized to list pipelines", "code": 7})
+        elif self.state.is_other:
+            self._answer(404, {"detail": "Not Found"})
         elif self.state.failures and self.state.fail_on(method, path):
             self.state.failures -= 1
             self._answer(500, {"message": "database is restarting", "code": 13})

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from torch.distributed import HashStore
 
+from components.config_files import config_from_settings
 from components.training.preflight import (
     MissingPeersError,
     NodeNeeds,
@@ -45,10 +46,9 @@ def test_everything_that_is_missing_is_named_at_once(tmp_path):
         check_node(needs, tmp_path, shm=tmp_path, gpus=1)
 
 
-def test_fewer_processes_than_asked_for(make_config):
-    config = make_config(
-        train_launcher="trainjob", train_nodes=2, train_processes_per_node=4, checkpoints_uri="s3://bucket/runs"
-    )
+def test_fewer_processes_than_asked_for():
+    launch = {"train_launcher": "trainjob", "train_nodes": 2, "train_processes_per_node": 4}
+    config = config_from_settings(launch | {"checkpoints_uri": "s3://bucket/runs"})
     check_world(config, 8)
     with pytest.raises(PreflightError, match="4 processes were started, 2 nodes × 4 processes were asked for"):
         check_world(config, 4)
