@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 VERSION = "0.1.0"
 """The tag where the environment names none."""
 
 
-def image_reference(name: Literal["data", "training", "serving"], environment: Mapping[str, str] = os.environ) -> str:
+Name = Literal["data", "training", "serving"]
+VARIABLES: dict[Name, str] = {name: f"IVCP_{name.upper()}_IMAGE" for name in get_args(Name)}
+
+
+def image_reference(name: Name, environment: Mapping[str, str] = os.environ) -> str:
     """The image that the environment names, else `ivcp-<name>:<VERSION>`.
 
     Raises:
@@ -23,7 +27,7 @@ def image_reference(name: Literal["data", "training", "serving"], environment: M
     """
     registry = environment.get("IVCP_REGISTRY", "").rstrip("/")
     by_tag = f"{registry}{'/' if registry else ''}ivcp-{name}:{environment.get('IVCP_TAG') or VERSION}"
-    variable = f"IVCP_{name.upper()}_IMAGE"
+    variable = VARIABLES[name]
     reference = environment.get(variable) or by_tag
     _, _, tag = reference.rpartition("/")[2].partition(":")
     if not tag or tag == "latest":
