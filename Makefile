@@ -3,7 +3,7 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 BIN := $(abspath $(VENV))/bin
 INSTALLED := $(VENV)/.ivcp-installed
 
-.PHONY: setup demo test e2e unit lint format compile manifests clean
+.PHONY: setup demo test e2e unit lint format compile manifests images push clean
 
 setup: $(INSTALLED)  ## Install everything into the virtual environment.
 
@@ -24,7 +24,7 @@ unit: setup  ## Run the quick tests.
 	$(BIN)/python -m pytest tests/unit
 
 lint: setup  ## Check style, types and the direction of imports.
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/hadolint images/*/Dockerfile && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 format: setup  ## Format the code.
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -37,6 +37,24 @@ manifests:  ## Render every directory of manifests/ with kubectl, as `kubectl ap
 		directory=$$(dirname $$file); rendered=$$(kubectl kustomize $$directory) || exit 1; \
 		echo "$$directory: $$(echo "$$rendered" | grep -c '^kind:') objects"; \
 	done
+
+# Images: `make images REGISTRY=registry.example.com/team TAG=0.1.0`, docs/images.md.
+REGISTRY ?= localhost
+TAG ?= 0.1.0
+CONTAINERS ?= docker
+BUILD ?= $(CONTAINERS) build
+BUILD_OPTIONS ?=
+IMAGES := data training serving
+
+images: $(IMAGES:%=image-%)  ## Build the images of the steps; BASE and TRAINING_BASE name what they are built on.
+
+image-training: BASE := $(or $(TRAINING_BASE),$(BASE))
+image-%:
+	$(BUILD) $(BUILD_OPTIONS) $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg VERSION=$(TAG) \
+		--build-arg REVISION=$$(git rev-parse HEAD) -t $(REGISTRY)/ivcp-$*:$(TAG) -f images/$*/Dockerfile .
+
+push:  ## Push the images.
+	for name in $(IMAGES); do $(CONTAINERS) push $(REGISTRY)/ivcp-$$name:$(TAG) || exit 1; done
 
 clean:  ## Remove runs, the sample data and the tiny model.
 	rm -rf runs data/sample models

@@ -4,6 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
+from components import images
 from components.data_validation.component import data_validation
 from components.evaluation.component import evaluation
 from components.export.component import export
@@ -117,6 +118,7 @@ def action_cls(
                 tolerations=started.outputs["tolerations"],
                 retries=2,
             )
+            trained.set_env_variable(images.VARIABLES["training"], images.TRAINING)  # of a TrainJob's pods
             adapter = trained.outputs["adapter"]
             measured = evaluation(run_config=run_config, prepared=prepared, adapter=adapter)
             place_on_accelerators(
@@ -134,4 +136,5 @@ def action_cls(
                 exported = export(run_config=run_config, prepared=prepared, adapter=adapter, results=results)
                 place(exported, Resources(train_cpu, train_cpu, train_memory, train_memory), retries=2)
                 with dsl.If(deploy == True, name="deploy"):  # noqa: E712
-                    place(serving(run_config=run_config, model=exported.outputs["model"], results=results), LIGHT)
+                    served = serving(run_config=run_config, model=exported.outputs["model"], results=results)
+                    place(served, LIGHT).set_env_variable(images.VARIABLES["serving"], images.SERVING)

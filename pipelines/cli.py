@@ -48,6 +48,9 @@ def run(
     settings: Settings = None,
     deploy: Annotated[bool, typer.Option(help="Start the predictor and send it a test clip.")] = True,
     runs_dir: Annotated[Path, typer.Option(help="Folder that runs are written to.")] = Path("runs"),
+    containers: Annotated[
+        bool, typer.Option("--containers", help="Run each step in its image, through Docker or Podman.")
+    ] = False,
 ) -> None:
     """Run the whole pipeline on this machine, with no cluster.
 
@@ -58,7 +61,7 @@ def run(
     from pipelines.local import PipelineFailedError, run_locally
 
     try:
-        summary = run_locally(config, runs_dir=runs_dir, deploy=deploy)
+        summary = run_locally(config, runs_dir=runs_dir, deploy=deploy, containers=containers)
     except PipelineFailedError as error:
         show_summary(error.summary, console)
         raise

@@ -66,8 +66,12 @@ class RunSummary(Record):
     log: str
 
 
-def run_locally(config: RunConfig, *, runs_dir: Path = Path("runs"), deploy: bool = True) -> RunSummary:
+def run_locally(
+    config: RunConfig, *, runs_dir: Path = Path("runs"), deploy: bool = True, containers: bool = False
+) -> RunSummary:
     """Runs the whole pipeline into a new folder of `runs_dir`, and points `runs_dir`/latest at it.
+
+    Steps run as processes of this environment, or in `containers`, each in its image.
 
     Raises:
         PipelineFailedError: a step failed.
@@ -81,11 +85,15 @@ def run_locally(config: RunConfig, *, runs_dir: Path = Path("runs"), deploy: boo
         RECORDS_DIR_VARIABLE: str(run_dir / "steps"),
         "MLFLOW_TRACKING_URI": uri,
         "MLFLOW_RUN_ID": run_id,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    with _environment(variables), _tee(run_dir / LOG_FILE):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with (
+        _environment(variables | {"PATH": path}),
+        _tee(run_dir / LOG_FILE),
+        _runner(config, runs_dir, variables if containers else None) as runner,
+    ):
         try:
-            _run_pipeline(arguments, pipeline_root=run_dir / "pipeline")
+            _run_pipeline(arguments, runner=runner, pipeline_root=run_dir / "pipeline")
         except RuntimeError as raised:
             error = str(raised)
     summary = _summarize(run_dir, seconds=time.monotonic() - started, error=error, uri=uri, run_id=run_id)
@@ -96,11 +104,25 @@ def run_locally(config: RunConfig, *, runs_dir: Path = Path("runs"), deploy: boo
     return summary
 
 
-def _run_pipeline(arguments: Mapping[str, Any], *, pipeline_root: Path) -> None:
+@contextlib.contextmanager
+def _runner(config: RunConfig, runs_dir: Path, container_variables: Mapping[str, str] | None) -> Iterator[Any]:
+    """What runs the steps: processes, or containers with some environment variables."""
+    from kfp import local
+
+    if container_variables is None:
+        yield local.SubprocessRunner(use_venv=False)
+        return
+    from pipelines.containers import container_runner, own_containers
+
+    with own_containers(container_variables):
+        yield container_runner(config, runs_dir=runs_dir)
+
+
+def _run_pipeline(arguments: Mapping[str, Any], *, runner: Any, pipeline_root: Path) -> None:
     from kfp import local
 
     local.init(
-        runner=local.SubprocessRunner(use_venv=False),
+        runner=runner,
         pipeline_root=str(pipeline_root),
         workspace_root=str(pipeline_root.parent / "workspace"),
         raise_on_error=True,

@@ -7,13 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from components import images
 from components.artifacts import PreparedIndex
 from components.config import RunConfig
 from components.training.mirror import run_key
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
-IMAGE_VARIABLE = "IVCP_TRAINING_IMAGE"
-"""Image of the job's pods; unset is the one of the TrainingRuntime."""
 RESTART_ANNOTATION = "ivcp.dev/restart"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 CONTAINER = "node"
@@ -47,7 +46,7 @@ def train_job(
         "numNodes": launch.train_nodes,
         "numProcPerNode": launch.train_processes_per_node,
     }
-    if image := os.environ.get(IMAGE_VARIABLE):
+    if image := os.environ.get(images.VARIABLES["training"]):  # else the TrainingRuntime's
         trainer["image"] = image
     if env := _tracking_variables(config):
         trainer["env"] = env
