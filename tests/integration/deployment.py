@@ -65,13 +65,15 @@ def running_predictor(model_dir: Path | None, *, name: str = NAME, version: int 
     command += ["--port", str(port), "--model-name", name, "--model-version", str(version)]
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while not _is_ready(url):
-            assert process.poll() is None, "the predictor ended"
-            assert time.monotonic() < deadline, "the predictor does not become ready"
-            time.sleep(0.05)
-        yield url
-        process.terminate()
+        try:
+            deadline = time.monotonic() + 60
+            while not _is_ready(url):
+                assert process.poll() is None, "the predictor ended"
+                assert time.monotonic() < deadline, "the predictor does not become ready"
+                time.sleep(0.05)
+            yield url
+        finally:
+            process.terminate()
 
 
 def settings(api: KubernetesApi, **changed: Any) -> RunConfig:
