@@ -137,4 +137,4 @@ def action_cls(
                 place(exported, Resources(train_cpu, train_cpu, train_memory, train_memory), retries=2)
                 with dsl.If(deploy == True, name="deploy"):  # noqa: E712
                     served = serving(run_config=run_config, model=exported.outputs["model"], results=results)
-                    place(served, LIGHT).set_env_variable(images.VARIABLES["serving"], images.SERVING)
+                    place(served, LIGHT)
