@@ -136,5 +136,10 @@ def action_cls(
                 exported = export(run_config=run_config, prepared=prepared, adapter=adapter, results=results)
                 place(exported, Resources(train_cpu, train_cpu, train_memory, train_memory), retries=2)
                 with dsl.If(deploy == True, name="deploy"):  # noqa: E712
-                    served = serving(run_config=run_config, model=exported.outputs["model"], results=results)
+                    served = serving(
+                        run_config=run_config,
+                        model=exported.outputs["model"],
+                        results=results,
+                        predictor_image=images.SERVING,  # a pod does not know what the compiler's environment named
+                    )
                     place(served, LIGHT)

@@ -10,8 +10,8 @@ def serving(
     run_config: dsl.Input[dsl.Artifact],
     model: dsl.Input[dsl.Model],
     results: dsl.Input[dsl.Dataset],
+    predictor_image: str,
     deployment: dsl.Output[dsl.Artifact],
-    predictor_image: str = images.SERVING,
 ) -> None:
     """Deploys the model, sends it a test clip and compares the answer with evaluation's."""
     from components.serving.step import run_step
