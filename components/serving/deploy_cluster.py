@@ -36,7 +36,7 @@ from components.serving.predictor_manifests import (
     predictor_manifests,
 )
 from components.serving.rollout import REVISION, is_rolled_out, wait_for_rollout
-from components.serving.smoke_test import REQUEST_SECONDS, DeploymentError, ask, check_answer
+from components.serving.smoke_test import REQUEST_SECONDS, DeploymentError, SmokeOutcome, ask, check_answer
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +64,8 @@ class ClusterDeployment(Record):
     image: str
     model: ServedModel
     seconds_until_ready: float
-    clip_id: str | None
-    """The clip that the Service was asked for; null when evaluation found none that can be compared."""
-    label_name: str | None
-    max_logit_difference: float | None
-    request_seconds: float | None
+    smoke: SmokeOutcome | None
+    """What the Service answered; null when evaluation found no clip that can be compared."""
 
     @property
     def summary(self) -> str:
@@ -76,9 +73,7 @@ class ClusterDeployment(Record):
         state = (
             f"{self.namespace}/{self.name} serves {self.model.name} v{self.model.version} (revision {self.revision})"
         )
-        if self.max_logit_difference is None:
-            return f"{state}; no clip to compare"
-        return f"{state}, answers {self.label_name} like evaluation, |Δ logit| ≤ {self.max_logit_difference:.1g}"
+        return f"{state}, {self.smoke.summary}" if self.smoke else f"{state}; no clip to compare"
 
 
 def deploy_cluster(
@@ -93,8 +88,8 @@ def deploy_cluster(
     """Rolls `model` out, asks its Service for `smoke_clip`, and writes `deployment.json` to `output_dir`.
 
     `image` is the predictor's. `model_dir` is a copy of the model here, whose settings say how exact the answer has to
-    be. When anything fails, and
-    when this process gets SIGTERM, what served before is applied again; on a first deployment everything is removed.
+    be. When anything fails, and when this process gets SIGTERM, what served before is applied again; on a first
+    deployment everything is removed.
 
     Raises:
         DeploymentError: the rollout does not succeed, or the answer is not evaluation's.
@@ -116,7 +111,7 @@ def deploy_cluster(
             generation = _apply(objects, wanted, former=former, take_over=serving.serve_take_over)
             live = wait_for_rollout(objects, name, generation=generation, timeout_seconds=timeout)
             seconds_until_ready = time.monotonic() - began
-            answer, difference = _smoke_test(url, model=model, model_dir=model_dir, smoke_clip=smoke_clip)
+            smoke = _smoke_test(url, model=model, model_dir=model_dir, smoke_clip=smoke_clip)
             objects.apply(_deployment(wanted), take_over=serving.serve_take_over)
         except BaseException as error:
             _restore(objects, former, name=name, error=error, take_over=serving.serve_take_over)
@@ -129,10 +124,7 @@ def deploy_cluster(
         image=image,
         model=model,
         seconds_until_ready=seconds_until_ready,
-        clip_id=smoke_clip.clip_id if smoke_clip else None,
-        label_name=answer.label_name if answer else None,
-        max_logit_difference=difference,
-        request_seconds=answer.seconds if answer else None,
+        smoke=smoke,
     )
     output_dir.mkdir(parents=True, exist_ok=True)
     result.write(output_dir / DEPLOYMENT_FILE)
@@ -188,13 +180,18 @@ def _apply(objects: ClusterObjects, wanted: Sequence[Manifest], *, former: Forme
             marked = _annotated(manifest, {FORMER: json.dumps(former, separators=(",", ":"))})
             generation = objects.apply(marked, take_over=take_over)["metadata"]["generation"]
             continue
-        try:
-            objects.apply(manifest, take_over=take_over)
-        except FieldConflictError as error:
-            if _is_required(manifest):
-                raise
-            log.warning("left as it is: %s", error)
+        _apply_unless_owned(objects, manifest, take_over=take_over)
     return generation
+
+
+def _apply_unless_owned(objects: ClusterObjects, manifest: Manifest, *, take_over: bool) -> None:
+    """Applies an object; one that a deployment can do without stays as somebody else has changed it."""
+    try:
+        objects.apply(manifest, take_over=take_over)
+    except FieldConflictError as error:
+        if _is_required(manifest):
+            raise
+        log.warning("left as it is: %s", error)
 
 
 def _is_required(manifest: Manifest) -> bool:
@@ -206,19 +203,17 @@ def _annotated(manifest: Manifest, annotations: Mapping[str, str]) -> Manifest:
     return {**manifest, "metadata": {**metadata, "annotations": metadata.get("annotations", {}) | annotations}}
 
 
-def _smoke_test(
-    url: str, *, model: ServedModel, model_dir: Path, smoke_clip: SmokeClip | None
-) -> tuple[Answer | None, float | None]:
-    """The Service's answer, and how far its logits are from evaluation's; without a clip it only has to be ready."""
+def _smoke_test(url: str, *, model: ServedModel, model_dir: Path, smoke_clip: SmokeClip | None) -> SmokeOutcome | None:
+    """What the new model answers through its Service; without a clip the Service only has to be ready."""
     with httpx.Client(base_url=url, trust_env=False, timeout=REQUEST_SECONDS) as client:
         deadline = time.monotonic() + _SERVICE_SECONDS
         while True:
             reached = _reached(client)
             answer = ask(client, smoke_clip) if reached and smoke_clip else None
             if answer and smoke_clip and _is_from(answer, model):
-                return answer, check_answer(answer, smoke_clip, model_dir=model_dir)
+                return check_answer(answer, smoke_clip, model_dir=model_dir)
             if reached and smoke_clip is None:
-                return None, None
+                return None
             if time.monotonic() > deadline:
                 raise DeploymentError(_not_answered(url, answer, model))
             time.sleep(_PAUSE_SECONDS)
@@ -269,13 +264,8 @@ def _put_back(objects: ClusterObjects, former: Former, *, name: str, take_over: 
     for kind, manifest in sorted(former.items(), key=lambda item: item[0] != DEPLOYMENT):
         if manifest is None:
             objects.delete(kind, name)
-            continue
-        try:
-            objects.apply(manifest, take_over=take_over)
-        except FieldConflictError as error:
-            if _is_required(manifest):
-                raise
-            log.warning("left as it is: %s", error)
+        else:
+            _apply_unless_owned(objects, manifest, take_over=take_over)
 
 
 def _serving_again(objects: ClusterObjects, name: str) -> str:

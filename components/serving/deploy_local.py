@@ -16,7 +16,7 @@ import httpx
 from components.artifacts import Record
 from components.config import RunConfig
 from components.evaluation_metrics import SmokeClip
-from components.serving.smoke_test import REQUEST_SECONDS, DeploymentError, ask, check_answer
+from components.serving.smoke_test import REQUEST_SECONDS, DeploymentError, SmokeOutcome, ask, check_answer
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +40,16 @@ class DeploymentResult(Record):
     """The predictor's process; null when it was stopped after the check."""
     log: str
     seconds_until_ready: float
-    clip_id: str | None
-    """The clip that it was asked for; null when evaluation found none that can be compared."""
-    label_name: str | None
-    max_logit_difference: float | None
-    request_seconds: float | None
+    smoke: SmokeOutcome | None
+    """Null when evaluation found no clip that can be compared."""
 
     @property
     def summary(self) -> str:
         """The result in a few words."""
         state = f"running at {self.url} (process {self.pid})" if self.pid else "checked and stopped"
-        if self.max_logit_difference is None:
+        if self.smoke is None:
             return f"{state}, ready after {self.seconds_until_ready:.1f} s; no clip to compare"
-        return f"{state}, answers {self.label_name} like evaluation, |Δ logit| ≤ {self.max_logit_difference:.1g}"
+        return f"{state}, {self.smoke.summary}"
 
 
 def deploy_local(
@@ -78,18 +75,14 @@ def deploy_local(
         ready_after = _wait_until_ready(
             process, client, log_path=log_path, timeout_seconds=config.serving.serve_timeout_seconds
         )
-        answer = ask(client, smoke_clip) if smoke_clip else None
-        difference = check_answer(answer, smoke_clip, model_dir=model_dir) if answer and smoke_clip else None
+        smoke = check_answer(ask(client, smoke_clip), smoke_clip, model_dir=model_dir) if smoke_clip else None
     result = DeploymentResult(
         url=url,
         model_dir=str(model_dir),
         pid=process.pid if keep else None,
         log=str(log_path),
         seconds_until_ready=ready_after,
-        clip_id=smoke_clip.clip_id if smoke_clip else None,
-        label_name=answer.label_name if answer else None,
-        max_logit_difference=difference,
-        request_seconds=answer.seconds if answer else None,
+        smoke=smoke,
     )
     result.write(output_dir / DEPLOYMENT_FILE)
     if keep:

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 
 from components import storage
-from components.artifacts import RUN_CONFIG_FILE
+from components.artifacts import RUN_CONFIG_FILE, Record
 from components.base_model import training_dtype
 from components.config_files import read_saved_config
 from components.evaluation_metrics import SMOKE_CLIP_FILE, SmokeClip
@@ -17,6 +17,20 @@ MAX_LOGIT_DIFFERENCE = 1e-3
 """Between the server's and evaluation's logits of one clip, for a float32 model."""
 REQUEST_SECONDS = 120.0
 """How long one answer may take."""
+
+
+class SmokeOutcome(Record):
+    """How the answer to the clip compares with evaluation's."""
+
+    clip_id: str
+    label_name: str
+    max_logit_difference: float
+    request_seconds: float
+
+    @property
+    def summary(self) -> str:
+        """The outcome in a few words."""
+        return f"answers {self.label_name} like evaluation, |Δ logit| ≤ {self.max_logit_difference:.1g}"
 
 
 class DeploymentError(RuntimeError):
@@ -48,8 +62,8 @@ def ask(client: httpx.Client, smoke_clip: SmokeClip) -> Answer:
     return Answer.model_validate_json(reply.text)
 
 
-def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> float:
-    """The largest difference between the predictor's and evaluation's logits of a clip.
+def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> SmokeOutcome:
+    """Compares the predictor's answer to a clip with evaluation's.
 
     A model in bfloat16 only has to give the same class: its merged weights are rounded.
 
@@ -68,4 +82,9 @@ def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> flo
             f"{expected.clip_id}: the predictor's logits differ from evaluation's by {difference:.3g}, expected "
             f"at most {MAX_LOGIT_DIFFERENCE:g}: preparation and serving do not see the same clip, or the model changed"
         )
-    return difference
+    return SmokeOutcome(
+        clip_id=expected.clip_id,
+        label_name=answer.label_name,
+        max_logit_difference=difference,
+        request_seconds=answer.seconds,
+    )

@@ -81,4 +81,4 @@ def test_the_pipeline_takes_a_predictor_over_and_leaves_its_place(kubernetes_api
 @pytest.mark.usefixtures("in_repository")
 def test_one_more_overlay_is_accepted(kubectl: Kubectl):
     for part in ("", "/training", "/serving"):
-        kubectl("apply", "-k", f"manifests/overlays/on-prem{part}")
+        assert "created" in kubectl("apply", "-k", f"manifests/overlays/on-prem{part}")

@@ -91,8 +91,8 @@ def test_the_step_rolls_out_and_kubectl_shows_what_serves(
     monkeypatch.setenv("IVCP_STEP_RECORDS", str(tmp_path))
     run_step(**given.step_arguments(old, folder, tmp_path / "deployed", serve_image="registry.local/ivcp-serving:2"))
     result = ClusterDeployment.read(tmp_path / "deployed" / "deployment.json")
-    assert result.max_logit_difference is not None
-    assert result.max_logit_difference <= 1e-5
+    assert result.smoke is not None
+    assert result.smoke.max_logit_difference <= 1e-5
     assert (result.revision, result.model.version) == ("2", 2)
     assert given.model_version(old) == ("2", "2")
     described = kubectl("describe", "deployment/action-classifier")

@@ -58,9 +58,9 @@ def test_the_clip_is_one_that_its_file_alone_gives(smoke_clip: SmokeClip):
 
 def test_the_server_repeats_evaluations_answer(model_dir: Path, smoke_clip: SmokeClip, tmp_path: Path):
     result = deploy_local(RunConfig(), model_dir=model_dir, smoke_clip=smoke_clip, output_dir=tmp_path)
-    assert result.max_logit_difference is not None
-    assert result.max_logit_difference <= 1e-5
-    assert result.label_name == smoke_clip.predicted_name
+    assert result.smoke is not None
+    assert result.smoke.max_logit_difference <= 1e-5
+    assert result.smoke.label_name == smoke_clip.predicted_name
     assert DeploymentResult.read(tmp_path / "deployment.json") == result
     assert result.pid is None
     with pytest.raises(httpx.ConnectError):

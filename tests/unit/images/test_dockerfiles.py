@@ -64,6 +64,18 @@ def test_labels(dockerfile: str, label: str) -> None:
     assert f"org.opencontainers.image.{label}=" in dockerfile
 
 
+def test_images_differ_in_what_they_are_for_only() -> None:
+    """Dockerfiles have no include: what one of them learns, all of them have to."""
+
+    own = re.compile(r"#|RUN python -c 'import|ENTRYPOINT|CMD|EXPOSE|.*image\.(title|description)=")
+
+    def shared(name: str) -> list[str]:
+        text = (ROOT / "images" / name / "Dockerfile").read_text(encoding="utf-8").replace(f"[{name},", "[")
+        return [line.removeprefix("LABEL").strip() for line in text.splitlines() if line and not own.match(line)]
+
+    assert shared("data") == shared("training") == shared("serving")
+
+
 def test_the_tag_is_the_project_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == VERSION

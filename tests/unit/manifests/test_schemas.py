@@ -20,13 +20,8 @@ RUNTIMES = [directory for directory in DIRECTORIES if directory.endswith(("train
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_objects_are_valid(version: str):
     rendered = [item for directory in DIRECTORIES for item in render(directory) if item["kind"] not in CUSTOM]
-    for text in {json.dumps(item, sort_keys=True) for item in rendered}:  # validating one takes 30 ms
-        item = json.loads(text)
-        try:
-            kubernetes_validate.validate(item, version, strict=True)
-        except kubernetes_validate.ValidationError as error:
-            error.add_note(title(item))
-            raise
+    different = {json.dumps(item, sort_keys=True) for item in rendered}  # validating one takes 30 ms
+    assert [error for text in different if (error := what_is_wrong(json.loads(text), version))] == []
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES)
@@ -34,14 +29,21 @@ def test_pods_of_custom_resources_are_valid(directory: str):
     objects = of_kind(render(directory), "TrainingRuntime", "InferenceService")
     for pod in pods(objects):
         whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod", "labels": pod.labels}, "spec": pod.spec}
-        kubernetes_validate.validate(whole, OLDEST, strict=True)
+        assert what_is_wrong(whole, OLDEST) is None
+
+
+def what_is_wrong(item: Object, version: str) -> str | None:
+    try:
+        kubernetes_validate.validate(item, version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return f"{title(item)}: {error.message}"
+    return None
 
 
 def test_a_misspelt_field_is_noticed():
     (item,) = of_kind(render("manifests/serving/base"), "PodDisruptionBudget")
     item["spec"]["maxUnavailible"] = 1
-    with pytest.raises(kubernetes_validate.ValidationError, match="maxUnavailible"):
-        kubernetes_validate.validate(item, NEWEST, strict=True)
+    assert "maxUnavailible" in str(what_is_wrong(item, NEWEST))
 
 
 @pytest.mark.parametrize("directory", RUNTIMES)
