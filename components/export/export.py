@@ -6,6 +6,8 @@ import hashlib
 import logging
 from pathlib import Path
 
+import torch
+
 from components import storage
 from components.artifacts import MODEL_CARD_FILE, PreparedIndex, Split
 from components.clip_processor import PreparedClip
@@ -60,11 +62,21 @@ def _published(export_dir: Path, *, config: RunConfig, run_id: str | None) -> Pa
     """Where the model is to be read from: its copy below `models_uri`, else the directory itself."""
     if config.export.models_uri is None:
         return export_dir
-    run = run_id or hashlib.sha256((export_dir / DECODER_FILE).read_bytes()).hexdigest()[:16]
+    run = run_id or _weights_hash(export_dir / DECODER_FILE)
     uri = storage.join(config.export.models_uri, config.export.registered_model_name, run)
     storage.upload(export_dir, uri)
     log.info("the model lies at %s", uri)
     return uri
+
+
+def _weights_hash(path: Path) -> str:
+    """Of the tensors in a safetensors file: the same ones give other bytes, as the order of its metadata is chance."""
+    from safetensors.torch import load_file
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_file(path).items()):
+        digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _clips_to_check(index: PreparedIndex) -> list[PreparedClip]:
