@@ -89,7 +89,9 @@ def run_container(
             f"there is no image {image} here: build it with `make images`, or name others by IVCP_REGISTRY and IVCP_TAG"
         ) from error
     arguments |= {"environment": {**variables, **(environment or {})}, "volumes": volumes}
-    container = client.containers.run(image=image, command=command, detach=True, **arguments)
+    # As in a pod, the command stands in the place of the image's own entry point: that of the predictor.
+    arguments |= {"entrypoint": command[:1], "command": command[1:]}
+    container = client.containers.run(image=image, detach=True, **arguments)
     try:
         for line in container.logs(stream=True):
             print(line.decode(errors="replace"), end="")  # noqa: T201 (KFP's log of the step)

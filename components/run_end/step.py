@@ -35,13 +35,15 @@ def run_step(overrides: Mapping[str, Any], *, pipeline_run: str, state: str, err
 
 
 def describe_end(status: RunStatus, tags: Mapping[str, str], error: str) -> str:
-    """What became of a pipeline run, from the tags that its steps left in MLflow and KFP's message."""
+    """What became of a pipeline run, from KFP's message and the tags of its MLflow run, which its steps left there."""
     if status == "FINISHED":
         since = tags.get(UNCHANGED_TAG)
         return f"nothing changed since {since}: nothing was trained" if since else "all steps succeeded"
     if status == "KILLED":
         return "the run was cancelled"
     explained = f": {error}" if error else ""
+    if not tags:  # somebody else's run, or none
+        return f"a step failed{explained}; see its log"
     for step in _TRACKED:
         if tags.get(f"step.{step}") == "FAILED":
             return f"{step} failed: {tags.get(f'step.{step}.error', 'see its log')}"

@@ -48,7 +48,9 @@ class Engine:
 def test_a_container_ends_as_its_step_did(code: int, capsys: pytest.CaptureFixture[str]) -> None:
     engine = Engine(code)
     arguments = {"variables": {"RUN": "1", "IMAGE": "a"}, "environment": {"IMAGE": "b"}}
-    assert run_container(engine, "ivcp-data:1", ["python"], {}, **arguments) == code
+    assert run_container(engine, "ivcp-data:1", ["python", "-m", "step"], {}, **arguments) == code
+    assert engine.started["entrypoint"] == ["python"]  # an image's own one would come before the step's command
+    assert engine.started["command"] == ["-m", "step"]
     assert engine.started["environment"] == {"RUN": "1", "IMAGE": "b"}
     assert "auto_remove" not in engine.started
     assert engine.is_removed

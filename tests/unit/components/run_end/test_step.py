@@ -67,3 +67,7 @@ def test_a_run_of_another_owner_is_left_alone(mlflow_uri, tmp_path, monkeypatch)
 )
 def test_the_end_in_words(status, tags, message):
     assert describe_end(status, tags, "why") == message
+
+
+def test_a_failure_in_a_run_that_nothing_is_known_of_is_placed_nowhere():
+    assert describe_end("FAILED", {}, "exit code 1") == "a step failed: exit code 1; see its log"
