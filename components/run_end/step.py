@@ -28,21 +28,21 @@ def run_step(overrides: Mapping[str, Any], *, pipeline_run: str, state: str, err
     """
     with recorded_step("run_end") as outcome:
         status = _STATUS.get(state, "FAILED")
-        tags = {} if os.environ.get("MLFLOW_RUN_ID") else _finish(overrides, pipeline_run, status)
+        tags = None if os.environ.get("MLFLOW_RUN_ID") else _finish(overrides, pipeline_run, status)
         outcome.result = describe_end(status, tags, error)
         Path(report).write_text(outcome.result + "\n", encoding="utf-8")
         log.log(logging.INFO if status == "FINISHED" else logging.ERROR, "%s", outcome.result)
 
 
-def describe_end(status: RunStatus, tags: Mapping[str, str], error: str) -> str:
-    """What became of a pipeline run, from KFP's message and the tags of its MLflow run, which its steps left there."""
+def describe_end(status: RunStatus, tags: Mapping[str, str] | None, error: str) -> str:
+    """What became of a pipeline run, from KFP's message and the tags that its steps left in MLflow; null is unknown."""
     if status == "FINISHED":
-        since = tags.get(UNCHANGED_TAG)
+        since = (tags or {}).get(UNCHANGED_TAG)
         return f"nothing changed since {since}: nothing was trained" if since else "all steps succeeded"
     if status == "KILLED":
         return "the run was cancelled"
     explained = f": {error}" if error else ""
-    if not tags:  # somebody else's run, or none
+    if tags is None:
         return f"a step failed{explained}; see its log"
     for step in _TRACKED:
         if tags.get(f"step.{step}") == "FAILED":
@@ -52,11 +52,11 @@ def describe_end(status: RunStatus, tags: Mapping[str, str], error: str) -> str:
     return f"a step failed {where}{explained}; see its log"
 
 
-def _finish(overrides: Mapping[str, Any], pipeline_run: str, status: RunStatus) -> Mapping[str, str]:
-    """Ends the run; its tags, none where there is no such run."""
+def _finish(overrides: Mapping[str, Any], pipeline_run: str, status: RunStatus) -> Mapping[str, str] | None:
+    """Ends the run; its tags, none where it never began, null where there is no MLflow."""
     config = from_flat({key: value for key, value in overrides.items() if SECTION_OF_KEY.get(key) == "tracking"})
     if not (config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")):
-        return {}
+        return None
     run = find_pipeline_run(config, pipeline_run)
     if run is None:  # the first step failed, or report_to does not name mlflow
         return {}

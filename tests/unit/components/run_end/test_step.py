@@ -70,4 +70,4 @@ def test_the_end_in_words(status, tags, message):
 
 
 def test_a_failure_in_a_run_that_nothing_is_known_of_is_placed_nowhere():
-    assert describe_end("FAILED", {}, "exit code 1") == "a step failed: exit code 1; see its log"
+    assert describe_end("FAILED", None, "exit code 1") == "a step failed: exit code 1; see its log"
