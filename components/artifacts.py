@@ -38,7 +38,13 @@ CHECKPOINT_FILE = "checkpoint.json"
 class Record(BaseModel):
     """What all records share: frozen, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        cache_strings="keys",  # values are paths and ids, each of which comes once
+    )
 
     @classmethod
     def read(cls, path: Path) -> Self:

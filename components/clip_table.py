@@ -112,5 +112,7 @@ class _Sink(io.RawIOBase):
 def _as_array(values: Any, kind: Any) -> Any:
     """An Arrow array of `kind`; keys may be a numpy array of `S16`."""
     if isinstance(values, np.ndarray) and values.dtype.kind == "S":
-        return pa.FixedSizeBinaryArray.from_buffers(kind, len(values), [None, pa.py_buffer(values.tobytes())])
+        return pa.FixedSizeBinaryArray.from_buffers(
+            kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))]
+        )
     return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, type=kind)

@@ -163,13 +163,14 @@ def _videos_together(splits: NDArray[np.int8], videos: NDArray[np.int64]) -> NDA
     """Positions by split, then by the first row of their video in it, then as they come."""
     if not len(videos):
         return np.zeros(0, dtype=np.int64)
-    rows = np.arange(len(videos))
-    by_video = np.lexsort((rows, videos, splits))
-    starts = np.ones(len(videos), dtype=bool)
-    starts[1:] = (np.diff(videos[by_video]) != 0) | (np.diff(splits[by_video]) != 0)
+    by_video = np.lexsort((videos, splits))  # stable: rows of one video stay in their order
+    videos, sorted_splits = videos[by_video], splits[by_video]
+    is_start = np.append(True, (videos[1:] != videos[:-1]) | (sorted_splits[1:] != sorted_splits[:-1]))
+    starts = np.flatnonzero(is_start)
     first_rows = np.empty(len(videos), dtype=np.int64)
-    first_rows[by_video] = by_video[starts][np.cumsum(starts) - 1]
-    return np.lexsort((rows, first_rows, splits))
+    first_rows[by_video] = np.repeat(by_video[starts], np.diff(starts, append=len(videos)))
+    del videos, by_video
+    return np.lexsort((first_rows, splits))
 
 
 def _cut_shards(
@@ -195,8 +196,11 @@ def most_frequent_prompt(plan: Plan, usable: NDArray[np.bool_]) -> Clip | None:
     rows = np.flatnonzero(usable[:last])
     if not len(rows):
         return None
-    _, firsts, counts = np.unique(plan.prompts[rows], return_index=True, return_counts=True)
-    row = int(rows[firsts[counts == counts.max()].min()])
+    prompts = plan.prompts[rows]
+    ordered = np.sort(prompts)
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    counts = np.diff(starts, append=len(ordered))
+    row = int(rows[np.isin(prompts, ordered[starts[counts == counts.max()]]).argmax()])
     return next(plan.read(slice(row, row + 1)))
 
 

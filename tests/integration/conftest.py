@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.s3 import client
+from components import s3 as s3_file
 from tests.integration.kubernetes_fixtures import Kubectl, find_kubectl
+from tests.integration.s3_proxy import Faults, proxy
 from tests.integration.training_data import write_training_data
 from tests.kubernetes_api import KubernetesApi
 
@@ -95,9 +96,19 @@ def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("IVCP_CACHE_DIR", str(tmp_path / "cache"))
     (s3_process.folder / "bucket").mkdir(exist_ok=True)
-    client.cache_clear()
+    s3_file.client.cache_clear()
     yield s3_process
-    client.cache_clear()
+    s3_file.client.cache_clear()
+
+
+@pytest.fixture
+def faults(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+    """The endpoint, behind a proxy that makes faults; objects have parts of 3 MiB."""
+    monkeypatch.setattr(s3_file, "_PART_BYTES", 3 * 2**20)
+    with proxy(s3.endpoint) as (url, made):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        s3_file.client.cache_clear()
+        yield made
 
 
 @pytest.fixture

@@ -1,14 +1,20 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from components import s3 as s3_file
 from components import storage
 from components.artifacts import Clip, QuarantinedClip, read_lines
 from components.data_validation.validate import validate_data
 from components.prepared_clips import PreparedClips
+from components.preprocessing import plan
 from components.preprocessing.prepare import prepare_clips
 from components.run_start.data_fingerprint import data_fingerprint
 from pipelines.demo.tiny_model import build_tiny_model
 from tests.data_sets import DataSet
+from tests.integration.conftest import S3Server
+from tests.integration.s3_proxy import Faults
 
 
 def test_registry_rows_videos_and_shards_on_s3(action_data: DataSet, s3: object, tmp_path: Path) -> None:
@@ -34,3 +40,56 @@ def test_registry_rows_videos_and_shards_on_s3(action_data: DataSet, s3: object,
     assert data_fingerprint(config) == before
     storage.upload(action_data.folder / "1.mp4", "s3://bucket/data/2.mp4")
     assert data_fingerprint(config) != before
+
+
+def test_faults_while_shards_are_uploaded(
+    action_data: DataSet, s3: S3Server, faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost connections and busy answers change no byte; a lost server ends the run, and the next one goes on."""
+    monkeypatch.setattr(plan, "CLIPS_PER_SHARD", 2)
+    model = build_tiny_model(tmp_path / "model", warm_up=False)
+    config = action_data.config(model_name_or_path=str(model), near_duplicate_frames=0, test_size=0.25)
+    validate_data(config, tmp_path / "validated")
+
+    def prepare(name: str) -> None:
+        prepare_clips(
+            config,
+            validated_dir=tmp_path / "validated",
+            shards_uri=f"s3://bucket/{name}",
+            index_path=tmp_path / f"{name}.json",
+        )
+
+    def stored(name: str) -> dict[str, bytes]:
+        faults.cuts_upload = faults.is_busy = lambda request: False
+        folder = storage.local_path(f"s3://bucket/{name}")
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path.name: path.read_bytes().replace(f"bucket/{name}".encode(), b"") for path in files}
+
+    def puts(name: str) -> list[str]:
+        return [request.path for request in faults.requests if request.method == "PUT" and f"/{name}/" in request.path]
+
+    prepare("whole")
+    whole = stored("whole")
+    receipts = {name for name in whole if name.endswith(".json")} - {"index.json"}
+    assert len(receipts) >= 4
+
+    faults.cuts_upload = lambda request: request.method == "PUT" and request.number % 5 == 0
+    faults.is_busy = lambda request: request.number % 5 == 2
+    prepare("shaken")
+    assert len(puts("shaken")) > len(whole)
+    assert stored("shaken") == whole
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3_file.client.cache_clear()
+    faults.is_busy = lambda request: len(puts("lost")) > 4
+    with pytest.raises(ConnectionError, match="s3://bucket/lost/"):
+        prepare("lost")
+    left = stored("lost")
+    assert receipts & left.keys()
+    assert "index.json" not in left
+
+    faults.requests.clear()
+    prepare("lost")
+    again = {path.rsplit("/", 1)[1] for path in puts("lost")}
+    assert not again & receipts & left.keys()
+    assert stored("lost") == whole

@@ -2,7 +2,6 @@ import datetime
 import ipaddress
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,9 @@ from cryptography.x509.oid import NameOID
 from components import s3 as s3_file
 from components import storage
 from tests.integration.conftest import S3Server, find_rclone, free_port, wait_for_port
-from tests.integration.s3_proxy import Faults, proxy
+from tests.integration.s3_proxy import Faults
 
 CONTENT = bytes(range(256)) * 4096 * 7  # 7 MiB: three parts
-
-
-@pytest.fixture
-def faults(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
-    """The endpoint, behind a proxy that makes faults; objects have parts of 3 MiB."""
-    monkeypatch.setattr(s3_file, "_PART_BYTES", 3 * 2**20)
-    with proxy(s3.endpoint) as (url, made):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        s3_file.client.cache_clear()
-        yield made
 
 
 def _direct(s3: S3Server) -> Any:
