@@ -54,7 +54,7 @@ def _thumbnails(catalog: Catalog) -> dict[int, list[Thumbnail]]:
     """By label."""
     found = catalog.ask(
         "SELECT clip.label, video.name, video.thumbnail FROM clip JOIN video ON video.id = clip.video "
-        "WHERE clip.reason IS NULL AND clip.split = 'train' AND LENGTH(video.thumbnail) > 0 "
+        "WHERE clip.reason IS NULL AND LENGTH(video.thumbnail) > 0 "
         "GROUP BY clip.label, video.id ORDER BY clip.label, MIN(clip.id)"
     )
     by_label: dict[int, list[Thumbnail]] = {}

@@ -52,26 +52,35 @@ def _choose_groups(counts: Mapping[str, Counter[int]], share: float, seed: int) 
 
 
 def _take_in_order(names: Sequence[str], counts: Mapping[str, Counter[int]], share: float) -> _Taken:
-    """Takes each group that brings the chosen rows nearer to what is wanted and that every class can spare."""
+    """Takes each group that brings the chosen rows nearer to what is wanted and that every class can spare.
+
+    What is wanted is the share of each class and of all rows; then, whatever the sum, half of its share for each class.
+    """
     rows, groups_left = Counter[int](), Counter[int]()
     for group in counts.values():
         rows.update(group)
         groups_left.update(group.keys())
     missing = {label: share * number for label, number in rows.items()}
     missing_in_all = share * rows.total()
-    taken = []
-    for name in names:
-        group = counts[name]
-        nearer = sum(abs(missing[label]) - abs(missing[label] - number) for label, number in group.items())
-        nearer += abs(missing_in_all) - abs(missing_in_all - group.total())
-        if nearer <= 0 or any(groups_left[label] < 2 for label in group):
-            continue
-        taken.append(name)
-        groups_left.subtract(group.keys())
-        missing_in_all -= group.total()
-        for label, number in group.items():
-            missing[label] -= number
-    return _Taken(taken, sum(map(abs, missing.values())) + abs(missing_in_all))
+    taken: dict[str, None] = {}
+    for fills_classes in (False, True):
+        for name in names:
+            group = counts[name]
+            if name in taken or any(groups_left[label] < 2 for label in group):
+                continue
+            nearer = sum(abs(missing[label]) - abs(missing[label] - number) for label, number in group.items())
+            if not fills_classes:
+                nearer += abs(missing_in_all) - abs(missing_in_all - group.total())
+            elif all(missing[label] <= share * rows[label] / 2 for label in group):
+                continue
+            if nearer <= 0:
+                continue
+            taken[name] = None
+            groups_left.subtract(group.keys())
+            missing_in_all -= group.total()
+            for label, number in group.items():
+                missing[label] -= number
+    return _Taken(list(taken), sum(map(abs, missing.values())) + abs(missing_in_all))
 
 
 def _smallest_spare(names: Sequence[str], counts: Mapping[str, Counter[int]]) -> list[str]:

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,14 @@ def test_the_page_is_self_contained_and_shows_each_class(action_data: DataSet, t
     assert "Tokens were not counted: model_name_or_path is not set" in page
     validate_data(action_data.config(report_thumbnails=0), tmp_path)
     assert "data:image" not in (tmp_path / "report.html").read_text()
+
+
+def test_each_class_is_shown_where_splits_are_cut_again(data_set: DataSet, tmp_path: Path) -> None:
+    rows = []
+    for number in range(24):
+        video = make_clip(data_set.folder / f"{number}.mp4", seed=number)
+        rows.append(sharegpt_row(video.name, number % 3, group=f"person {number}"))
+    shutil.copy(data_set.folder / "0.mp4", data_set.folder / "3.mp4")  # two persons share it: they stay together
+    config = data_set.add("actions", rows).config(report_thumbnails=1, test_size=0.4, near_duplicate_frames=0, seed=2)
+    validate_data(config, tmp_path)
+    assert (tmp_path / "report.html").read_text().count("data:image/jpeg;base64,") == 3

@@ -1,3 +1,4 @@
+import random
 from collections import Counter
 
 import pytest
@@ -49,3 +50,13 @@ def test_groups_larger_than_the_wanted_share() -> None:
         cut_split(groups(1, per_group=10, classes=2), 0.5, seed=0, name="val_size")
     with pytest.raises(AnnotationError, match="test_size = 30 leaves no training row"):
         cut_split(counts, 30, seed=0, name="test_size")
+
+
+def test_no_class_stays_empty_where_each_group_has_one_class() -> None:
+    sizes = random.Random(0)
+    counts = {f"{label} g{group}": Counter({label: sizes.randint(4, 7)}) for label in range(101) for group in range(18)}
+    for seed in range(3):
+        rows = rows_in(counts, cut_split(counts, 0.2, seed=seed, name="x"))
+        whole = rows_in(counts, frozenset(counts))
+        assert min(rows[label] / whole[label] for label in range(101)) >= 0.1
+        assert rows.total() == pytest.approx(0.2 * whole.total(), rel=0.06)
