@@ -2,26 +2,26 @@
 
 Everything lies in `output_dir`: validated annotations and prepared clips in its folder `clips`, the adapter in
 itself, results in `evaluation`, the merged model in `export_dir` or `model`. A step that needs an earlier one runs
-it first; prepared clips are reused as long as nothing they depend on changed.
+it first; prepared clips are reused as long as nothing they depend on changed. A step's code is imported when it
+runs: torch and transformers take seconds, which `ivcp validate` need not wait for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.artifacts import CLIPS_DIR, INDEX_FILE, PreparedIndex, Split
 from components.config import RunConfig
 from components.config_files import check_trainable, config_from_settings
 from components.data_validation.validate import validate_data
-from components.evaluation_metrics import EvaluationMetrics
-from components.export.export import export_model
-from components.exported_model import ExportResult
-from components.preprocessing.prepare import prepare_clips
-from components.training.distributed import is_main_process, joined_processes, on_main_process
-from components.training.train import TrainingResult, check_output_dir, train_classifier
 from components.validation_report import ValidationReport
+
+if TYPE_CHECKING:
+    from components.evaluation_metrics import EvaluationMetrics
+    from components.exported_model import ExportResult
+    from components.training.train import TrainingResult
 
 
 def run_train(args: Mapping[str, Any]) -> TrainingResult:
@@ -40,6 +40,8 @@ def validate(config: RunConfig) -> ValidationReport:
 
 def prepare(config: RunConfig) -> PreparedIndex:
     """Validates and prepares the data sets into `output_dir`/clips."""
+    from components.preprocessing.prepare import prepare_clips
+
     validate(config)
     return prepare_clips(
         config,
@@ -54,10 +56,18 @@ def train(config: RunConfig) -> TrainingResult:
 
     All processes of a distributed run call this; the first one prepares and evaluates.
     """
+    from components.training.distributed import is_main_process, joined_processes, on_main_process
+    from components.training.train import check_output_dir, train_classifier
+
     output_dir = Path(config.train.output_dir)
     check_trainable(config)
+
+    def prepared() -> PreparedIndex:
+        check_output_dir(config, output_dir)
+        return prepare(config)
+
     with joined_processes(config.train):
-        index = on_main_process(lambda: _prepare_for_training(config, output_dir))
+        index = on_main_process(prepared)
         result = train_classifier(config, index=index, output_dir=output_dir)
     if config.train.do_eval and is_main_process():
         evaluate(config)
@@ -77,6 +87,8 @@ def evaluate(config: RunConfig) -> EvaluationMetrics:
 
 def export(config: RunConfig) -> ExportResult:
     """Merges and registers the adapter; its results come from `evaluate`, which runs where they are missing."""
+    from components.export.export import export_model
+
     metrics = evaluate(config)
     export_dir = Path(config.export.export_dir or Path(config.train.output_dir) / "model")
     return export_model(
@@ -101,11 +113,6 @@ def validated_dir(config: RunConfig) -> Path:
 def results_dir(config: RunConfig) -> Path:
     """Where evaluation writes."""
     return Path(config.train.output_dir) / "evaluation"
-
-
-def _prepare_for_training(config: RunConfig, output_dir: Path) -> PreparedIndex:
-    check_output_dir(config, output_dir)
-    return prepare(config)
 
 
 def _clips_dir(config: RunConfig) -> Path:
