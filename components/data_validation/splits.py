@@ -54,7 +54,8 @@ def _choose_groups(counts: Mapping[str, Counter[int]], share: float, seed: int) 
 def _take_in_order(names: Sequence[str], counts: Mapping[str, Counter[int]], share: float) -> _Taken:
     """Takes each group that brings the chosen rows nearer to what is wanted and that every class can spare.
 
-    What is wanted is the share of each class and of all rows; then, whatever the sum, half of its share for each class.
+    What is wanted is the share of each class and of all rows; then, whatever the sum, half of its share for each class
+    into whose share a group fits.
     """
     rows, groups_left = Counter[int](), Counter[int]()
     for group in counts.values():
@@ -71,7 +72,7 @@ def _take_in_order(names: Sequence[str], counts: Mapping[str, Counter[int]], sha
             nearer = sum(abs(missing[label]) - abs(missing[label] - number) for label, number in group.items())
             if not fills_classes:
                 nearer += abs(missing_in_all) - abs(missing_in_all - group.total())
-            elif all(missing[label] <= share * rows[label] / 2 for label in group):
+            elif not any(max(number, share * rows[label] / 2) < missing[label] for label, number in group.items()):
                 continue
             if nearer <= 0:
                 continue
