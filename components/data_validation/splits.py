@@ -5,25 +5,67 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from components.annotations import AnnotationError
 
 _TRIES = 20
 
 
-@dataclass(frozen=True)
-class _Taken:
-    groups: list[str]
-    distance: float
-    """Rows that are missing or too many, over the classes and in all."""
+class _Cut:
+    """Groups chosen so far, and what is still missing of the share of each class and of all rows."""
+
+    def __init__(self, counts: Mapping[str, Counter[int]], share: float) -> None:
+        self.groups: list[str] = []
+        self._counts = counts
+        rows = Counter[int]()
+        for group in counts.values():
+            rows.update(group)
+        self._wanted = {label: share * number for label, number in rows.items()}
+        self._missing = dict(self._wanted)
+        self._missing_in_all = share * rows.total()
+        self._groups_left = Counter(label for group in counts.values() for label in group)
+
+    @property
+    def distance(self) -> float:
+        """Rows that are missing or too many, over the classes and in all."""
+        return sum(map(abs, self._missing.values())) + abs(self._missing_in_all)
+
+    def can_spare(self, name: str) -> bool:
+        """Whether each class of the group keeps another one outside."""
+        return all(self._groups_left[label] >= 2 for label in self._counts[name])
+
+    def brings_classes_nearer(self, name: str) -> float:
+        """By how many rows the group brings its classes nearer to their share."""
+        return sum(_nearer(self._missing[label], number) for label, number in self._counts[name].items())
+
+    def brings_all_nearer(self, name: str) -> float:
+        return _nearer(self._missing_in_all, self._counts[name].total())
+
+    def fills_a_class(self, name: str) -> bool:
+        """Whether the group fits into what is missing of a class that has less than half of its share."""
+        return any(
+            number < self._missing[label] and self._wanted[label] / 2 < self._missing[label]
+            for label, number in self._counts[name].items()
+        )
+
+    def take(self, name: str) -> None:
+        group = self._counts[name]
+        self.groups.append(name)
+        self._groups_left.subtract(group.keys())
+        self._missing_in_all -= group.total()
+        for label, number in group.items():
+            self._missing[label] -= number
+
+
+def _nearer(missing: float, number: int) -> float:
+    return abs(missing) - abs(missing - number)
 
 
 def cut_split(counts: Mapping[str, Counter[int]], size: float, *, seed: int, name: str) -> frozenset[str]:
     """Chooses whole groups of about `size` rows (a share below 1, else a number).
 
     `counts` are the rows of each label, by group. Every class is cut by the same share, as far as groups allow, and
-    keeps at least one group outside.
+    keeps at least one group outside; where a class would get less than half of its share, the sum grows over `size`.
 
     Raises:
         AnnotationError: no group can be chosen, or `size` asks for all rows.
@@ -48,40 +90,28 @@ def _choose_groups(counts: Mapping[str, Counter[int]], share: float, seed: int) 
     for attempt in range(_TRIES):
         random.Random(seed * _TRIES + attempt).shuffle(names)
         tries.append(_take_in_order(names, counts, share))
-    return min(tries, key=lambda taken: (taken.distance, -len(taken.groups))).groups or _smallest_spare(names, counts)
+    return min(tries, key=lambda cut: (cut.distance, -len(cut.groups))).groups or _smallest_spare(names, counts)
 
 
-def _take_in_order(names: Sequence[str], counts: Mapping[str, Counter[int]], share: float) -> _Taken:
-    """Takes each group that brings the chosen rows nearer to what is wanted and that every class can spare.
+def _take_in_order(names: Sequence[str], counts: Mapping[str, Counter[int]], share: float) -> _Cut:
+    """Takes each group that brings the classes and the sum of all rows nearer to the share.
 
-    What is wanted is the share of each class and of all rows; then, whatever the sum, half of its share for each class
-    into whose share a group fits.
+    The sum may be reached before some class has its part: groups that fill such a class are taken whatever the sum.
     """
-    rows, groups_left = Counter[int](), Counter[int]()
-    for group in counts.values():
-        rows.update(group)
-        groups_left.update(group.keys())
-    missing = {label: share * number for label, number in rows.items()}
-    missing_in_all = share * rows.total()
-    taken: dict[str, None] = {}
-    for fills_classes in (False, True):
-        for name in names:
-            group = counts[name]
-            if name in taken or any(groups_left[label] < 2 for label in group):
-                continue
-            nearer = sum(abs(missing[label]) - abs(missing[label] - number) for label, number in group.items())
-            if not fills_classes:
-                nearer += abs(missing_in_all) - abs(missing_in_all - group.total())
-            elif not any(max(number, share * rows[label] / 2) < missing[label] for label, number in group.items()):
-                continue
-            if nearer <= 0:
-                continue
-            taken[name] = None
-            groups_left.subtract(group.keys())
-            missing_in_all -= group.total()
-            for label, number in group.items():
-                missing[label] -= number
-    return _Taken(list(taken), sum(map(abs, missing.values())) + abs(missing_in_all))
+    cut = _Cut(counts, share)
+    for name in names:
+        if cut.can_spare(name) and cut.brings_classes_nearer(name) + cut.brings_all_nearer(name) > 0:
+            cut.take(name)
+    taken = set(cut.groups)
+    for name in names:
+        if (
+            name not in taken
+            and cut.can_spare(name)
+            and cut.fills_a_class(name)
+            and cut.brings_classes_nearer(name) > 0
+        ):
+            cut.take(name)
+    return cut
 
 
 def _smallest_spare(names: Sequence[str], counts: Mapping[str, Counter[int]]) -> list[str]:
