@@ -169,7 +169,6 @@ def _videos_together(splits: NDArray[np.int8], videos: NDArray[np.int64]) -> NDA
     starts = np.flatnonzero(is_start)
     first_rows = np.empty(len(videos), dtype=np.int64)
     first_rows[by_video] = np.repeat(by_video[starts], np.diff(starts, append=len(videos)))
-    del videos, by_video
     return np.lexsort((first_rows, splits))
 
 
@@ -196,11 +195,8 @@ def most_frequent_prompt(plan: Plan, usable: NDArray[np.bool_]) -> Clip | None:
     rows = np.flatnonzero(usable[:last])
     if not len(rows):
         return None
-    prompts = plan.prompts[rows]
-    ordered = np.sort(prompts)
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    counts = np.diff(starts, append=len(ordered))
-    row = int(rows[np.isin(prompts, ordered[starts[counts == counts.max()]]).argmax()])
+    _, firsts, counts = np.unique(plan.prompts[rows], return_index=True, return_counts=True)
+    row = int(rows[firsts[counts == counts.max()].min()])
     return next(plan.read(slice(row, row + 1)))
 
 
