@@ -32,16 +32,24 @@ def create_app(state: ClusterState) -> Starlette:
     """The API server over a cluster's state."""
 
     async def answer(request: Request) -> Response:
-        try:
-            return await _answer(request, state)
-        except ApiError as error:
-            headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-            return JSONResponse(error.status(), status_code=error.code, headers=headers)
-        except Exception as error:  # a mistake of this server: pytest shows the log of a failed test
-            log.exception("%s %s", request.method, request.url)
-            return JSONResponse(ApiError(500, repr(error)).status(), status_code=500)
+        return await _answer(request, state)
 
-    return Starlette(routes=[Route("/{path:path}", answer, methods=_METHODS)])
+    return Starlette(
+        routes=[Route("/{path:path}", answer, methods=_METHODS)],
+        exception_handlers={ApiError: _refused, Exception: _failed},
+    )
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    return JSONResponse(error.status(), status_code=error.code, headers=headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """A mistake of this server: pytest shows the log of a failed test."""
+    log.error("%s %s", request.method, request.url, exc_info=error)
+    return JSONResponse(ApiError(500, repr(error)).status(), status_code=500)
 
 
 async def _answer(request: Request, state: ClusterState) -> Response:
