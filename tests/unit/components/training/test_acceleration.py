@@ -8,7 +8,7 @@ from torch._dynamo.utils import counters
 from components.action_model import language_model_of
 from components.base_model import AttentionError, load_base_model
 from components.config_files import ConfigError
-from components.training.acceleration import compile_layers
+from components.training.acceleration import LoraUp, compile_layers, remember_positions
 from components.training.train import run_trainer
 
 # torch 2.13 defines a module with it as soon as anything is compiled.
@@ -53,6 +53,86 @@ def test_compiling_clips_of_several_lengths_warns(train_on_shards, mixed_index, 
         layer._compiled_call_impl is not None
         for layer in language_model_of(trainer.model.backbone).get_decoder().layers
     )
+
+
+def losses_of(trainer):
+    run_trainer(trainer)
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+def test_compiled_training_computes_activations_again_and_gives_the_same_losses(train_on_shards, tmp_path):
+    """With the compiler itself: what it computes again in the backward pass is its own decision."""
+    torch._dynamo.reset()
+    settings = {"disable_gradient_checkpointing": False, "max_steps": 3, "logging_steps": 1}
+    expected = losses_of(train_on_shards(output_dir=tmp_path / "as it is", **settings))
+    counters.clear()
+    losses = losses_of(train_on_shards(output_dir=tmp_path / "compiled", torch_compile=True, **settings))
+
+    assert len(losses) == 3
+    assert losses == pytest.approx(expected, abs=1e-4)
+    assert counters["inductor"]["fxgraph_cache_hit"] + counters["inductor"]["fxgraph_cache_miss"] > 0
+
+
+def test_torch_compile_without_a_compiler_is_refused(train_on_shards, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"torch_compile needs a C(\+\+)? compiler .* there is no no-such-compiler"):
+        train_on_shards(torch_compile=True)
+
+
+@pytest.mark.parametrize("rank", [1, 8])
+def test_loras_second_matrix_multiplies_as_a_linear_layer_does(rank):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(rank, 24, bias=False)
+    states = torch.randn(2, 5, rank, requires_grad=True)
+    weights = torch.randn(2, 5, 24)
+
+    def run():
+        output = layer(states)
+        return output, *torch.autograd.grad((output * weights).sum(), (states, layer.weight))
+
+    expected = run()
+    layer.__class__ = LoraUp
+    torch.testing.assert_close(run(), expected, atol=1e-6, rtol=0)
+
+
+def test_trained_adapters_have_the_faster_second_matrix(train_on_shards):
+    names = [name for name, module in train_on_shards().model.named_modules() if isinstance(module, LoraUp)]
+    assert names
+    assert all("lora_B" in name for name in names)
+
+
+def test_positions_are_computed_once_for_batches_that_look_the_same(train_on_shards):
+    trainer = train_on_shards(cache_vision_features=False)
+    model = language_model_of(trainer.model.backbone).base_model
+    del model.get_rope_index  # the trainer's, which remembers already
+    clips = trainer.train_dataset
+    whole, shorter = [trainer.data_collator([clips[0], clips[1]]), trainer.data_collator([clips[2]])]
+    calls = []
+    compute = model.get_rope_index
+
+    def counted(*args, **kwargs):
+        calls.append(kwargs)
+        return compute(*args, **kwargs)
+
+    def states(batch):
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        with torch.no_grad():
+            return trainer.model.action_states(**inputs)
+
+    trainer.model.eval()
+    expected = states(whole), states(shorter)
+    model.get_rope_index = counted
+    remember_positions(model)
+    for _ in range(3):
+        assert torch.equal(states(whole), expected[0])
+        assert torch.equal(states(shorter), expected[1])
+    assert len(calls) == 2
+
+    moved = whole | {"attention_mask": whole["attention_mask"].clone()}
+    moved["attention_mask"][0, 0] = 0
+    states(moved)
+    assert len(calls) == 3
 
 
 def test_liger_without_its_package_is_refused(train_on_shards):
