@@ -8,6 +8,7 @@ project's way add one measure after the other. Each way is a process of its own;
 and a round for each repeat. A ratio is the median over the rounds, since a machine's speed drifts between them; clips
 per second of CPU time stand beside those of the clock, because other work on the machine blurs them less. Gradient
 checkpointing is on, as in the users' files, except in the ways that keep activations (`--keep-activations`: in none).
+The first epoch of a compiled way compiles and does not count.
 `tiny` has the compute shares of Qwen2-VL-2B, and `narrow` its shares of memory (see `shapes.py`). On a GPU, weights are
 bfloat16 and `--peak-tflops` adds the share of the device's peak; all ways lie in its memory at once, `--only` chooses
 some. The last line is one JSON object.
@@ -39,6 +40,7 @@ from components.action_model import language_model_of
 from components.clip_processor import ClipProcessor, PreparedClip
 from components.config_files import config_from_settings
 from components.prepared_clips import PreparedClips
+from components.training.acceleration import LoraUp
 from components.training.train import build_trainer
 from components.vision_layers import PatchConv3d, QuickGELU
 
@@ -53,33 +55,46 @@ class Way:
     full_model: bool = False
     keeps_answer: bool = False
     decodes: bool = False
-    faster_tower: bool = True
+    faster_layers: bool = True
     cached: bool = False
+    compiled: bool = False
     recomputes: bool = True
     """Gradient checkpointing."""
     trains_tower: bool = False
 
 
-USERS = {"full_model": True, "keeps_answer": True, "decodes": True, "faster_tower": False}
+USERS = {"full_model": True, "keeps_answer": True, "decodes": True, "faster_layers": False}
 WAYS = {
     "users' way": Way(**USERS),
-    "+ no lm_head, no list of hidden states": Way(keeps_answer=True, decodes=True, faster_tower=False),
-    "+ nothing behind the token": Way(decodes=True, faster_tower=False),
-    "+ prepared clips": Way(faster_tower=False),
-    "+ faster vision tower": Way(),
+    "+ no lm_head, no list of hidden states": Way(keeps_answer=True, decodes=True, faster_layers=False),
+    "+ nothing behind the token": Way(decodes=True, faster_layers=False),
+    "+ prepared clips": Way(faster_layers=False),
+    "+ faster layers": Way(),
     "+ cached vision features": Way(cached=True),
-    "+ activations kept": Way(cached=True, recomputes=False),
+    "+ compiled": Way(cached=True, compiled=True),
+    "+ activations kept": Way(cached=True, compiled=True, recomputes=False),
     "users' way, tower trains": Way(**USERS, trains_tower=True),
-    "+ prepared clips, cut, no lm_head": Way(faster_tower=False, trains_tower=True),
-    "+ faster vision tower, tower trains": Way(trains_tower=True),
-    "+ activations kept, tower trains": Way(recomputes=False, trains_tower=True),
+    "+ prepared clips, cut, no lm_head": Way(faster_layers=False, trains_tower=True),
+    "+ faster layers, tower trains": Way(trains_tower=True),
+    "+ compiled, tower trains": Way(compiled=True, trains_tower=True),
+    "+ activations kept, tower trains": Way(compiled=True, recomputes=False, trains_tower=True),
 }
-FROZEN = ("users' way", "+ activations kept")
 FETCH = ("+ nothing behind the token", "+ prepared clips")
-TRAINING = ("users' way, tower trains", "+ activations kept, tower trains")
-CHECKPOINTED = {"frozen": "+ cached vision features", "training": "+ faster vision tower, tower trains"}
-"""What both sides do with gradient checkpointing; the ways above spend memory on not computing anything twice."""
-MEMORY = (FROZEN[0], CHECKPOINTED["frozen"], FROZEN[1])
+OURS = {
+    "frozen": "+ compiled",
+    "frozen_not_compiled": "+ cached vision features",
+    "frozen_kept": "+ activations kept",
+    "training": "+ compiled, tower trains",
+    "training_not_compiled": "+ faster layers, tower trains",
+    "training_kept": "+ activations kept, tower trains",
+}
+"""Compared with the users' ways. Only those named `kept` spend memory on not computing anything twice."""
+FROZEN_USERS, TRAINING_USERS = "users' way", "users' way, tower trains"
+MEMORY = {
+    "peak_memory_ratio": OURS["frozen"],
+    "peak_memory_ratio_not_compiled": OURS["frozen_not_compiled"],
+    "peak_memory_ratio_kept": OURS["frozen_kept"],
+}
 
 
 class Users:
@@ -134,6 +149,7 @@ def take_turns(way: Way, options: argparse.Namespace) -> None:
                 "bf16": DEVICE == "cuda",
                 "flash_attn": options.attention,
                 "disable_gradient_checkpointing": not way.recomputes or options.keep_activations,
+                "torch_compile": way.compiled,
                 "report_to": "none",
                 **video.model_dump(),
             }
@@ -142,8 +158,8 @@ def take_turns(way: Way, options: argparse.Namespace) -> None:
         trainer = build_trainer(
             config, index=index, clips={"train": PreparedClips(index, "train")}, output_dir=Path(name) / "out"
         )
-        if not way.faster_tower:
-            _restore_tower(language_model_of(trainer.model.backbone).get_encoder(modality="video"), options.attention)
+        if not way.faster_layers:
+            _restore_layers(language_model_of(trainer.model.backbone), options.attention)
         users = Users(way, trainer)
         data: Any = list(zip(videos, range(len(videos)), strict=True)) if way.decodes else trainer.train_dataset
         loader: DataLoader[Any] = DataLoader(data, batch_size=options.batch, shuffle=True, collate_fn=users.collate)
@@ -192,14 +208,17 @@ class Turns:
         sys.exit(self.log.read())
 
 
-def _restore_tower(tower: nn.Module, attention: str) -> None:
-    """Gives the vision tower the layers and the attention that transformers gives it."""
+def _restore_layers(model: Any, attention: str) -> None:
+    """Gives a model the layers, the attention and the positions that transformers and peft give it."""
+    del model.base_model.get_rope_index  # the one that remembers: the class has its own
     if attention == "auto":
-        tower.config._attn_implementation = "sdpa"
-    for parent in list(tower.modules()):
+        model.get_encoder(modality="video").config._attn_implementation = "sdpa"
+    for parent in list(model.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, PatchConv3d):
                 layer.__class__ = nn.Conv3d
+            elif isinstance(layer, LoraUp):
+                layer.__class__ = nn.Linear
             elif isinstance(layer, QuickGELU):
                 setattr(parent, name, QuickGELUActivation())
 
@@ -212,6 +231,7 @@ def _epoch_of(
     if trainer.args.activation_checkpointing:
         model.activation_checkpointing_enable()  # as transformers' Trainer does in `train`
     optimizer = trainer.create_optimizer()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def epoch() -> tuple[float, float]:
         started, cpu_started = time.perf_counter(), time.process_time()
@@ -219,7 +239,7 @@ def _epoch_of(
             with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
                 loss = loss_of(_to_device(batch))
             loss.backward()
-            nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+            nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
             del loss, batch
@@ -287,15 +307,16 @@ def main() -> None:
 
 def measure_memory(starts: dict[str, dict[str, float]], options: argparse.Namespace) -> dict[str, float]:
     """Peak bytes of the ways with a frozen tower, on a model whose shares of memory are those of `2b`."""
-    if not all(name in starts for name in MEMORY):
+    names = (FROZEN_USERS, *MEMORY.values())
+    if not all(name in starts for name in names):
         return {}
     if options.shape != "tiny":
-        return {name: starts[name]["peak_bytes"] for name in MEMORY}
+        return {name: starts[name]["peak_bytes"] for name in names}
     build_model(
         SHAPES["narrow"], Path(options.dir) / "model-narrow", dtype="bfloat16" if DEVICE == "cuda" else "float32"
     )
     peaks = {}
-    for name in MEMORY:
+    for name in names:
         way = Turns(name, "--shape", "narrow", "--clips", "8")
         peaks[name] = way.start["peak_bytes"]
         way.end()
@@ -320,30 +341,32 @@ def report(
     }
     print(f"{'way':<44}{'clips/s':>9}{'x':>7}{'clips/CPU s':>13}{'peak MB':>10}")
     for name, row in ways.items():
-        base = TRAINING[0] if WAYS[name].trains_tower else FROZEN[0]
+        base = _users_way(name)
         numbers = f"{row['clips_per_second']:>9.2f}{ratio(name, base if base in ways else name):>7.2f}"
         print(f"{name:<44}{numbers}{row['clips_per_cpu_second']:>13.2f}{row['peak_bytes'] / 1e6:>10.0f}")
     summary: dict[str, Any] = {"device": DEVICE, "shape": options.shape, "ways": ways}
-    compared = {"frozen": FROZEN, "training": TRAINING}
-    compared |= {f"{key}_checkpointed": (compared[key][0], ours) for key, ours in CHECKPOINTED.items()}
-    for key, (users, ours) in compared.items():
+    for key, ours in OURS.items():
+        users = _users_way(ours)
         if users in ways and ours in ways:
             summary[f"warm_epoch_ratio_{key}"] = ratio(ours, users)
             summary[f"warm_epoch_ratio_{key}_range"] = sorted(
                 row[ours]["clips_per_second"] / row[users]["clips_per_second"] for row in rounds
             )[:: max(1, len(rounds) - 1)]
             summary[f"warm_epoch_ratio_{key}_cpu_time"] = ratio(ours, users, "clips_per_cpu_second")
-    if all(name in ways for name in (*FETCH, FROZEN[0])):
-        with_fetch, without, all_of_it = (1 / ways[name]["clips_per_second"] for name in (*FETCH, FROZEN[0]))
+    if all(name in ways for name in (*FETCH, FROZEN_USERS)):
+        with_fetch, without, all_of_it = (1 / ways[name]["clips_per_second"] for name in (*FETCH, FROZEN_USERS))
         summary["users_fetch_share"] = (with_fetch - without) / all_of_it
     if memory:
-        users_peak, checkpointed, kept = (memory[name] for name in MEMORY)
-        summary |= {"peak_memory_ratio": checkpointed / users_peak, "peak_memory_ratio_kept": kept / users_peak}
+        summary |= {key: memory[name] / memory[FROZEN_USERS] for key, name in MEMORY.items()}
         print("peak MB, shares of memory as in 2b:", ", ".join(f"{n}: {b / 1e6:.0f}" for n, b in memory.items()))
         if options.peak_tflops:
-            rate = ways[FROZEN[1]]["clips_per_second"] * training_flops(options, cached=True)
+            rate = ways[OURS["frozen"]]["clips_per_second"] * training_flops(options, cached=True)
             summary["mfu_frozen"] = rate / (options.peak_tflops * 1e12)
     print(json.dumps(summary))
+
+
+def _users_way(name: str) -> str:
+    return TRAINING_USERS if WAYS[name].trains_tower else FROZEN_USERS
 
 
 if __name__ == "__main__":
