@@ -289,7 +289,7 @@ class SpeedConfig(Section):
     """Tokens of a batch, padding included: clips of like length share a batch of as many as fit. Null takes
     `per_device_train_batch_size` clips."""
     torch_compile: bool = False
-    """Compile the language model; worth it where all clips have one length."""
+    """Compile the language model; worth it where all clips have one length. Needs a C++ compiler (on a GPU: C)."""
     enable_liger_kernel: bool = False
     """Liger's fused kernels; needs the package and a GPU."""
 
