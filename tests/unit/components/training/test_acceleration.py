@@ -56,14 +56,14 @@ def test_compiling_clips_of_several_lengths_warns(train_on_shards, mixed_index, 
 
 
 def losses_of(trainer):
-    run_trainer(trainer)
+    trainer.train()
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
 def test_compiled_training_computes_activations_again_and_gives_the_same_losses(train_on_shards, tmp_path):
     """With the compiler itself: what it computes again in the backward pass is its own decision."""
     torch._dynamo.reset()
-    settings = {"disable_gradient_checkpointing": False, "max_steps": 3, "logging_steps": 1}
+    settings = {"disable_gradient_checkpointing": False, "max_steps": 3, "logging_steps": 1, "eval_strategy": "no"}
     expected = losses_of(train_on_shards(output_dir=tmp_path / "as it is", **settings))
     counters.clear()
     losses = losses_of(train_on_shards(output_dir=tmp_path / "compiled", torch_compile=True, **settings))
