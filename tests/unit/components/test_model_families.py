@@ -9,7 +9,7 @@ from transformers import AutoConfig
 from transformers.video_utils import VideoMetadata
 
 from components.action_decoder import ActionDecoder, DecoderShape
-from components.action_model import ActionClassifier
+from components.action_model import ActionClassifier, language_model_of
 from components.artifacts import Message
 from components.base_model import load_base_model
 from components.clip_processor import CachedClip, ClipProcessor
@@ -25,6 +25,7 @@ from components.model_families import (
 from components.model_files import load_classifier
 from components.prepared_clips import PreparedClips
 from components.prompts import render_prompt
+from components.training.acceleration import remember_positions
 from components.training.processes import Processes
 from components.training.train import build_trainer, run_trainer
 from components.training.vision_encoder import VisionEncoder
@@ -160,6 +161,17 @@ def test_encoded_vision_gives_the_state_of_the_pixels_bit_for_bit(classifier, ba
     cached = states_of(classifier, without_pixels(batch) | {"mm_encoder_outputs": encoded})
     hook.remove()
     assert torch.equal(cached, live)
+
+
+@each_family
+def test_remembered_positions_give_the_same_state_each_time(classifier, batch, monkeypatch):
+    model = language_model_of(classifier.backbone).base_model
+    expected = states_of(classifier, batch)
+    if hasattr(model, "get_rope_index"):
+        monkeypatch.setattr(model, "get_rope_index", model.get_rope_index)  # put back behind the test
+    remember_positions(model)
+    for _ in range(3):
+        assert torch.equal(states_of(classifier, batch), expected)
 
 
 @each_family

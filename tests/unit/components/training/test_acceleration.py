@@ -66,8 +66,10 @@ def test_compiled_training_computes_activations_again_and_gives_the_same_losses(
     settings = {"disable_gradient_checkpointing": False, "max_steps": 3, "logging_steps": 1, "eval_strategy": "no"}
     expected = losses_of(train_on_shards(output_dir=tmp_path / "as it is", **settings))
     counters.clear()
-    losses = losses_of(train_on_shards(output_dir=tmp_path / "compiled", torch_compile=True, **settings))
+    trainer = train_on_shards(output_dir=tmp_path / "compiled", torch_compile=True, **settings)
+    losses = losses_of(trainer)
 
+    assert trainer.args.activation_checkpointing
     assert len(losses) == 3
     assert losses == pytest.approx(expected, abs=1e-4)
     assert counters["inductor"]["fxgraph_cache_hit"] + counters["inductor"]["fxgraph_cache_miss"] > 0
@@ -107,7 +109,7 @@ def test_positions_are_computed_once_for_batches_that_look_the_same(train_on_sha
     model = language_model_of(trainer.model.backbone).base_model
     del model.get_rope_index  # the trainer's, which remembers already
     clips = trainer.train_dataset
-    whole, shorter = [trainer.data_collator([clips[0], clips[1]]), trainer.data_collator([clips[2]])]
+    pair, single = [trainer.data_collator([clips[0], clips[1]]), trainer.data_collator([clips[2]])]
     calls = []
     compute = model.get_rope_index
 
@@ -121,15 +123,15 @@ def test_positions_are_computed_once_for_batches_that_look_the_same(train_on_sha
             return trainer.model.action_states(**inputs)
 
     trainer.model.eval()
-    expected = states(whole), states(shorter)
+    expected = states(pair), states(single)
     model.get_rope_index = counted
     remember_positions(model)
     for _ in range(3):
-        assert torch.equal(states(whole), expected[0])
-        assert torch.equal(states(shorter), expected[1])
+        assert torch.equal(states(pair), expected[0])
+        assert torch.equal(states(single), expected[1])
     assert len(calls) == 2
 
-    moved = whole | {"attention_mask": whole["attention_mask"].clone()}
+    moved = pair | {"attention_mask": pair["attention_mask"].clone()}
     moved["attention_mask"][0, 0] = 0
     states(moved)
     assert len(calls) == 3
