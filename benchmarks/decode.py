@@ -32,13 +32,13 @@ from typing import Any
 
 import av
 
-from components.artifacts import Clip, read_lines
-from components.clip_processor import ClipProcessor
-from components.config import RunConfig, VideoConfig, from_flat
-from components.data_validation.validate import validate_data
-from components.preprocessing.prepare import prepare_clips
-from components.video import VideoError, load_clip
-from components.video_workers import available_cores
+from ivcp.models.processor import ClipProcessor
+from ivcp.preparation.prepare import prepare_clips
+from ivcp.records import Clip, read_lines
+from ivcp.settings import RunConfig, VideoConfig, from_flat
+from ivcp.validation.validate import validate_data
+from ivcp.video import VideoError, load_clip
+from ivcp.video.workers import available_cores
 
 MODEL = Path(__file__).parent.parent / "models" / "tiny-qwen2-vl"
 UPSCALED = ("-vf", "scale=1280:720", "-c:v", "libx264", "-preset", "medium", "-crf", "23", "-pix_fmt", "yuv420p")

@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import PreparedIndex
-from components.config_files import load_config
-from components.evaluation.evaluate import evaluate_adapter
-from components.training.train import train_classifier
-from pipelines.single_steps import prepare
+from ivcp.evaluation.evaluate import evaluate_adapter
+from ivcp.records import PreparedIndex
+from ivcp.settings import load_config
+from ivcp.steps import prepare
+from ivcp.training.train import train_classifier
 
 DEMO = Path(__file__).parent.parent / "pipelines" / "configs" / "demo.yaml"
 FULL = {"finetuning_type": "full", "learning_rate": 1e-3, "weight_decay": 0.05}

@@ -30,7 +30,7 @@ from typing import Any
 import av
 import numpy as np
 
-from components.config import from_flat
+from ivcp.settings import from_flat
 
 NUM_CLASSES, GROUPS_PER_CLASS, NUM_QUESTIONS, NUM_SCENES = 10, 250, 15, 40
 FPS, NUM_FRAMES = 25, 50
@@ -115,7 +115,7 @@ def measure_validation(folder: Path, num_rows: int, args: argparse.Namespace) ->
 
 
 def validate(data: Path) -> None:
-    from components.data_validation.validate import validate_data
+    from ivcp.validation.validate import validate_data
 
     # Several clips of each video stand in the same group, and groups of a class share scenes: nothing leaks.
     settings = {"dataset": "actions", "dataset_dir": str(data), "test_size": 0.1, "on_near_duplicates": "ignore"}

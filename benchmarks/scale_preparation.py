@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from components.artifacts import SPLITS, Clip, Labels, Message, PreparedIndex, ShardInfo, Split
-from components.clip_table import KEY_BYTES, write_table
-from components.config import VideoConfig
-from components.preprocessing.merge import merge_receipts
-from components.preprocessing.plan import plan_shards
-from components.preprocessing.publish import Receipt, ShardFolder
+from ivcp.data.prepared.table import KEY_BYTES, write_table
+from ivcp.preparation.merge import merge_receipts
+from ivcp.preparation.plan import plan_shards
+from ivcp.preparation.publish import Receipt, ShardFolder
+from ivcp.records import SPLITS, Clip, Labels, Message, PreparedIndex, ShardInfo, Split
+from ivcp.settings import VideoConfig
 
 ROWS_PER_VIDEO, CLASSES, CLIPS_PER_SHARD = 4, 101, 256
 QUESTION = "<video>What is the person doing?<ACTION>"
@@ -86,8 +86,8 @@ def index_costs(folder: Path, num_rows: int) -> dict[str, float]:
 
 def order_costs(folder: Path, num_rows: int) -> dict[str, float]:
     """What comes before the first batch of a run on so many clips."""
-    from components.prepared_clips import PreparedClips
-    from components.training.batch_sampler import PlannedBatches
+    from ivcp.data.prepared.reader import PreparedClips
+    from ivcp.training.batches import PlannedBatches
 
     # Written by another process, whose memory does not count.
     subprocess.run([sys.executable, __file__, "--write", str(folder), str(num_rows)], check=True)

@@ -26,16 +26,15 @@ import numpy as np
 import torch
 from shapes import PROMPT, SHAPES, build_model, write_index
 
-from components.action_decoder import ActionDecoder, DecoderShape
-from components.action_model import ActionClassifier
-from components.artifacts import PreparedIndex
-from components.base_model import load_base_model
-from components.clip_processor import ClipProcessor, PreparedClip
-from components.config import VideoConfig
-from components.prepared_clips import PreparedClips
-from components.training.batch_sampler import PlannedBatches
-from components.training_config import ModelConfig
-from pipelines.demo.actions import LABEL_NAMES
+from ivcp.data.prepared.reader import PreparedClips
+from ivcp.demo.actions import LABEL_NAMES
+from ivcp.models.load import load_base_model
+from ivcp.models.processor import ClipProcessor, PreparedClip
+from ivcp.records import PreparedIndex
+from ivcp.settings import ModelConfig, VideoConfig
+from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
+from ivcp.stages.action_cls.module import ActionClassifier
+from ivcp.training.batches import PlannedBatches
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = VideoConfig(video_num_frames=16, video_max_pixels=1024, video_min_pixels=1024)

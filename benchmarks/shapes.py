@@ -23,16 +23,17 @@ from typing import Any
 
 import numpy as np
 
-from components.artifacts import Labels, Message, PreparedIndex
-from components.clip_processor import ClipProcessor, PreparedClip
-from components.clip_table import columns_of, write_table
-from components.config import VideoConfig
-from components.shards import ShardFile, encode_clip
-from components.torchvision_compat import register_missing_operators
-from components.video import load_clip, resize_frames
-from pipelines.demo.actions import LABEL_NAMES
-from pipelines.demo.clip import draw_clip, sample_performer, write_clip
-from pipelines.demo.tiny_tokenizer import SPECIAL_TOKENS, train_tokenizer
+from ivcp.data.prepared.shards import ShardFile, encode_clip
+from ivcp.data.prepared.table import columns_of, write_table
+from ivcp.demo.actions import LABEL_NAMES
+from ivcp.demo.clip import draw_clip, sample_performer, write_clip
+from ivcp.demo.tiny_tokenizer import SPECIAL_TOKENS, train_tokenizer
+from ivcp.models.processor import ClipProcessor, PreparedClip
+from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.records import Labels, Message, PreparedIndex
+from ivcp.settings import VideoConfig
+from ivcp.video import load_clip
+from ivcp.video.clips import resize_frames
 
 register_missing_operators()
 

@@ -32,9 +32,9 @@ from datasets import Dataset
 from PIL import Image
 from shapes import read_clip
 
-from components.clip_processor import ClipProcessor
-from components.config import VideoConfig
-from components.video import VideoError
+from ivcp.models.processor import ClipProcessor
+from ivcp.settings import VideoConfig
+from ivcp.video import VideoError
 
 VIDEO = VideoConfig(video_num_frames=16, video_max_pixels=256 * 256)
 Clip = tuple[np.ndarray, np.ndarray]
@@ -116,7 +116,7 @@ class _ArrowOpened:
 
 
 class Arrow(Format):
-    """One record per clip in an Arrow stream, memory-mapped, as `components.shards` has it."""
+    """One record per clip in an Arrow stream, memory-mapped, as `ivcp.data.prepared.shards` has it."""
 
     schema = pa.schema(
         [("frames", pa.list_(pa.large_binary())), ("shape", pa.list_(pa.int32())), ("ids", pa.list_(pa.int64()))]

@@ -36,13 +36,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 from transformers.activations import QuickGELUActivation
 
-from components.action_model import language_model_of
-from components.clip_processor import ClipProcessor, PreparedClip
-from components.config_files import config_from_settings
-from components.prepared_clips import PreparedClips
-from components.training.acceleration import LoraUp
-from components.training.train import build_trainer
-from components.vision_layers import PatchConv3d, QuickGELU
+from ivcp.data.prepared.reader import PreparedClips
+from ivcp.models.acceleration import LoraUp
+from ivcp.models.backbone import language_model_of
+from ivcp.models.processor import ClipProcessor, PreparedClip
+from ivcp.models.vision.layers import PatchConv3d, QuickGELU
+from ivcp.settings import config_from_settings
+from ivcp.training.train import build_trainer
 
 ANSWER = "The person in the video stands up from the chair."
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

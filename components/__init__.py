@@ -1,1 +1,1 @@
-"""What the pipeline is made of: a folder is one step, a file is shared by two steps or more."""
+"""The steps of the pipelines as Kubeflow Pipelines sees them; their work is in `ivcp`."""

@@ -1,1 +1,1 @@
-"""The chain of steps, and the ways to run it."""
+"""The chains of steps, and what each step gets on a cluster."""

@@ -4,7 +4,6 @@ from typing import Any
 
 from kfp import dsl
 
-from components import images
 from components.data_validation.component import data_validation
 from components.evaluation.component import evaluation
 from components.export.component import export
@@ -13,6 +12,7 @@ from components.run_end.component import run_end
 from components.run_start.component import run_start
 from components.serving.component import serving
 from components.training.component import training
+from ivcp.kubernetes import images
 from pipelines.placement import DECODING, LIGHT, Resources, place, place_on_accelerators
 
 PIPELINE_NAME = "action-cls"

@@ -1,6 +1,6 @@
 """What each step of the pipeline gets on a cluster: resources, memory to share, secrets, retries, caching.
 
-KFP's local runner ignores all of it but retries, which `pipelines.local` leaves out.
+KFP's local runner ignores all of it but retries, which `ivcp.pipeline_runs.local` leaves out.
 """
 
 from __future__ import annotations

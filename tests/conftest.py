@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture(autouse=True, scope="session")
 def _workers_share_one_import() -> None:
     """Worker processes of all tests fork from one server, which imports torch and transformers once."""
-    multiprocessing.set_forkserver_preload(["components.clip_processor", "components.preprocessing.clip_worker"])
+    multiprocessing.set_forkserver_preload(["ivcp.models.processor", "ivcp.preparation.clip_worker"])
     forkserver.ensure_running()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
-from components.config import RunConfig, from_flat
+from ivcp.settings import RunConfig, from_flat
 
 QUESTION = "<video>What is the person doing?<ACTION>"
 

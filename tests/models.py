@@ -4,14 +4,14 @@ from pathlib import Path
 
 import torch
 
-from components.action_decoder import ActionDecoder, DecoderShape
-from components.action_model import ActionClassifier
-from components.artifacts import Labels, Message
-from components.base_model import load_base_model
-from components.clip_processor import ClipProcessor
-from components.config_files import config_from_settings
-from components.model_files import ClassifierInfo, save_classifier_files
-from pipelines.demo.tiny_model import build_tiny_model
+from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.models.load import load_base_model
+from ivcp.models.processor import ClipProcessor
+from ivcp.records import Labels, Message
+from ivcp.settings import config_from_settings
+from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
+from ivcp.stages.action_cls.files import ClassifierInfo, save_classifier_files
+from ivcp.stages.action_cls.module import ActionClassifier
 
 LABELS = Labels(label_names=("sit_down", "stand_up", "wave"), reversed_pairs=(("sit_down", "stand_up"),))
 PROMPT = (

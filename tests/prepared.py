@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.artifacts import SPLITS, PreparedIndex, QuarantinedClip, Split
-from components.clip_processor import ClipProcessor, PreparedClip
-from components.clip_table import columns_of, write_table
-from components.config import VideoConfig
-from components.shards import ShardFile, encode_clip
-from components.video import load_clip
+from ivcp.data.prepared.shards import ShardFile, encode_clip
+from ivcp.data.prepared.table import columns_of, write_table
+from ivcp.models.processor import ClipProcessor, PreparedClip
+from ivcp.records import SPLITS, PreparedIndex, QuarantinedClip, Split
+from ivcp.settings import VideoConfig
+from ivcp.video import load_clip
 from tests.models import LABELS, PROMPT
 
 

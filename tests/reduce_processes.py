@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from components.training.preflight import MissingPeersError, check_all_reduce
+from ivcp.launch.preflight import MissingPeersError, check_all_reduce
 
 
 def reduce(rank: int, fault: str, store: Path, seen: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Any, get_args
 import torch
 import transformers as hf
 
-from components.torchvision_compat import register_missing_operators
-from pipelines.demo.tiny_architectures import Architecture
-from pipelines.demo.tiny_model import build_tiny_model
-from pipelines.demo.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, train_vocabulary
+from ivcp.demo.tiny_architectures import Architecture
+from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.demo.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, train_vocabulary
+from ivcp.models.torchvision_compat import register_missing_operators
 from tests.tiny_family_parts import (
     IM_TEMPLATE,
     VICUNA_TEMPLATE,

@@ -7,7 +7,7 @@ from typing import Any
 import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from pipelines.demo.tiny_tokenizer import train_vocabulary
+from ivcp.demo.tiny_tokenizer import train_vocabulary
 
 IM_TEMPLATE = """
 {%- for message in messages -%}

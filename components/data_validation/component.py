@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components import images
+from ivcp.kubernetes import images
 
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
@@ -14,7 +14,7 @@ def data_validation(
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Checks every row and every video, and assigns splits. `data_fingerprint` is for the cluster's cache."""
-    from components.data_validation.step import run_step
+    from ivcp.validation.step import run_step
 
     headline = run_step(data_settings, validated=validated.path, report=report.path)
     for name, value in headline.items():

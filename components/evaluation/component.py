@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components import images
+from ivcp.kubernetes import images
 
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
@@ -16,7 +16,7 @@ def evaluation(
     report: dsl.Output[dsl.HTML],
 ) -> bool:
     """Measures the adapter on the test split and returns the gate's verdict."""
-    from components.evaluation.step import run_step
+    from ivcp.evaluation.step import run_step
 
     outcome = run_step(
         run_config=run_config.path,

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components import images
+from ivcp.kubernetes import images
 
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
@@ -14,7 +14,7 @@ def export(
     model: dsl.Output[dsl.Model],
 ) -> None:
     """Merges the adapter, checks the merged model against it, and registers it with its alias."""
-    from components.export.step import run_step
+    from ivcp.export.step import run_step
 
     run_step(
         run_config=run_config.path,

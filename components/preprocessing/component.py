@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components import images
+from ivcp.kubernetes import images
 
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
@@ -12,7 +12,7 @@ def preprocessing_plan(
     pipeline_run: str,
 ) -> list[str]:
     """Says into which parts the clips are divided, and names each so that the cluster's cache finds finished ones."""
-    from components.preprocessing.step import run_plan
+    from ivcp.preparation.step import run_plan
 
     return run_plan(validated=validated.path, shards_uri=shards_uri, pipeline_run=pipeline_run)
 
@@ -24,7 +24,7 @@ def preprocessing_part(
     part: str,
 ) -> str:
     """Decodes the clips of one part and writes their shards below `shards_uri`; says what it did."""
-    from components.preprocessing.step import run_part
+    from ivcp.preparation.step import run_part
 
     return run_part(validated=validated.path, shards_uri=shards_uri, part=part)
 
@@ -38,7 +38,7 @@ def preprocessing(
     prepared: dsl.Output[dsl.Dataset],
 ) -> bool:
     """Makes the index of all shards; says whether there is anything to train. `parts` is what the parts did."""
-    from components.preprocessing.step import run_merge
+    from ivcp.preparation.step import run_merge
 
     return run_merge(
         run_config=run_config.path,

@@ -4,7 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
-from components import images
+from ivcp.kubernetes import images
 
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
@@ -15,7 +15,7 @@ def run_end(
     report: dsl.Output[dsl.Markdown],
 ) -> None:
     """Gives the MLflow run its final status and says what failed, or why nothing was to do."""
-    from components.run_end.step import run_step
+    from ivcp.lifecycle.end import run_step
 
     run_step(
         overrides,

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
-from components import images
+from ivcp.kubernetes import images
 
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
@@ -51,6 +51,6 @@ def run_start(
 ):
     """Resolves the run's settings, opens its MLflow run, lists its data, and says what training asks for."""
     parameters = dict(locals())
-    from components.run_start.step import run_step
+    from ivcp.lifecycle.start import run_step
 
     return run_step(parameters, run_config=run_config.path)

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components import images
+from ivcp.kubernetes import images
 
 
 @dsl.component(base_image=images.SERVING, install_kfp_package=False)
@@ -14,7 +14,7 @@ def serving(
     deployment: dsl.Output[dsl.Artifact],
 ) -> None:
     """Deploys the model, sends it a test clip and compares the answer with evaluation's."""
-    from components.serving.step import run_step
+    from ivcp.deployment.step import run_step
 
     run_step(
         run_config=run_config.path,

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components import images
+from ivcp.kubernetes import images
 
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
@@ -13,6 +13,6 @@ def training(
     adapter: dsl.Output[dsl.Model],
 ) -> None:
     """Trains the action classifier; the artifact is a complete adapter directory."""
-    from components.training.step import run_step
+    from ivcp.launch.step import run_step
 
     run_step(run_config=run_config.path, prepared=prepared.path, adapter=adapter.path, run_id=run_id)

@@ -31,7 +31,7 @@ def settings() -> Path:
 
 
 def ivcp(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipelines.cli", *map(str, words)]
+    command = [sys.executable, "-m", "ivcp.cli.main", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
 
 

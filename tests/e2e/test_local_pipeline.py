@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.config_files import config_from_settings
-from components.tracking import find_champion
-from pipelines.demo.sample_data import generate_sample_data
-from pipelines.demo.tiny_model import build_tiny_model
+from ivcp.demo.sample_data import generate_sample_data
+from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.settings import config_from_settings
+from ivcp.tracking import find_champion
 
 IVCP = Path(sys.executable).parent / "ivcp"
 

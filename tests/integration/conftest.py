@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components import s3 as s3_file
+from ivcp.storage import s3 as s3_file
 from tests.integration.kubernetes_fixtures import Kubectl, find_kubectl
 from tests.integration.s3_proxy import Faults, proxy
 from tests.integration.training_data import write_training_data
@@ -44,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def _compiled_pipeline(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The compiled pipeline and the name of its version: compiling takes a second."""
-    from pipelines.submit import compile_pipeline
+    from ivcp.pipeline_runs.submit import compile_pipeline
 
     path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
     return path, compile_pipeline(path)
@@ -53,7 +53,7 @@ def _compiled_pipeline(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 @pytest.fixture
 def compiled_once(_compiled_pipeline: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
     """`ivcp submit` takes the pipeline that was compiled before."""
-    from pipelines import submit
+    from ivcp.pipeline_runs import submit
 
     path, digest = _compiled_pipeline
     monkeypatch.setattr(submit, "compile_pipeline", lambda target: shutil.copy(path, target) and digest)

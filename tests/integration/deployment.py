@@ -13,16 +13,15 @@ from typing import Any
 
 import httpx
 
-from components.artifacts import METRICS_FILE, PreparedIndex
-from components.config import RunConfig, from_flat
-from components.config_files import save_config
-from components.evaluation.evaluate import evaluate_adapter
-from components.evaluation_metrics import SmokeClip
-from components.exported_model import EXPORT_RESULT_FILE, ExportResult, MergeCheck
-from components.model_files import load_classifier
-from components.serving.predictor_manifests import ServedModel
-from components.serving.step import run_step
-from components.tracking import ModelVersionRef
+from ivcp.deployment.predictor_manifests import ServedModel
+from ivcp.deployment.step import run_step
+from ivcp.evaluation.evaluate import evaluate_adapter
+from ivcp.records import METRICS_FILE, PreparedIndex
+from ivcp.records.evaluation import SmokeClip
+from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult, MergeCheck
+from ivcp.settings import RunConfig, from_flat, save_config
+from ivcp.stages.action_cls.files import load_classifier
+from ivcp.tracking import ModelVersionRef
 from tests.integration.kubernetes_fixtures import free_port
 from tests.kubernetes_api import KubernetesApi
 from tests.models import save_tiny_classifier
@@ -60,7 +59,7 @@ def make_exported(folder: Path) -> None:
 def running_predictor(model_dir: Path | None, *, name: str = NAME, version: int = NEW_VERSION) -> Iterator[str]:
     """The real predictor in a process; its address. Without a directory its environment names the model."""
     port = free_port()
-    command = [sys.executable, "-m", "components.serving.predictor"]
+    command = [sys.executable, "-m", "ivcp.serving.server"]
     command += ["--model-dir", str(model_dir)] if model_dir else []
     command += ["--port", str(port), "--model-name", name, "--model-version", str(version)]
     url = f"http://127.0.0.1:{port}"

@@ -6,9 +6,9 @@ python -m tests.integration.prepare_validated RUN_CONFIG.json VALIDATED_DIR SHAR
 import sys
 from pathlib import Path
 
-from components.config_files import read_saved_config
-from components.preprocessing import plan
-from components.preprocessing.prepare import prepare_clips
+from ivcp.preparation import plan
+from ivcp.preparation.prepare import prepare_clips
+from ivcp.settings import read_saved_config
 
 
 def main() -> None:

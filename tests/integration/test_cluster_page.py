@@ -65,7 +65,7 @@ def test_secrets_have_the_documented_keys(kubectl: Kubectl):
 def test_the_pipeline_takes_a_predictor_over_and_leaves_its_place(kubernetes_api: KubernetesApi, kubectl: Kubectl):
     """What the page says of `serve_take_over`, with the template as the pipeline applies it."""
     kubectl("apply", "-k", "manifests/overlays/gke/serving")
-    template = yaml.safe_load((ROOT / "components/serving/manifests/deployment.yaml").read_text(encoding="utf-8"))
+    template = yaml.safe_load((ROOT / "ivcp/deployment/manifests/deployment.yaml").read_text(encoding="utf-8"))
     as_pipeline = ["apply", "-n", "ivcp", "--server-side", "--field-manager=ivcp", "-f", "-"]
 
     assert ".image" in kubectl(*as_pipeline, stdin=json.dumps(template), fails=True)

@@ -3,15 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from components import s3 as s3_file
-from components import storage
-from components.artifacts import Clip, QuarantinedClip, read_lines
-from components.data_validation.validate import validate_data
-from components.prepared_clips import PreparedClips
-from components.preprocessing import plan
-from components.preprocessing.prepare import prepare_clips
-from components.run_start.data_fingerprint import data_fingerprint
-from pipelines.demo.tiny_model import build_tiny_model
+from ivcp import storage
+from ivcp.data.prepared.reader import PreparedClips
+from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.lifecycle.data_fingerprint import data_fingerprint
+from ivcp.preparation import plan
+from ivcp.preparation.prepare import prepare_clips
+from ivcp.records import Clip, QuarantinedClip, read_lines
+from ivcp.storage import s3 as s3_file
+from ivcp.validation.validate import validate_data
 from tests.data_sets import DataSet
 from tests.integration.conftest import S3Server
 from tests.integration.s3_proxy import Faults

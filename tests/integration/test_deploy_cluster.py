@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from components.evaluation_metrics import SmokeClip
-from components.serving.cluster_objects import FieldConflictError
-from components.serving.deploy_cluster import FORMER, ClusterDeployment, deploy_cluster
-from components.serving.smoke_test import DeploymentError, choose_smoke_clip
-from components.serving.step import run_step
+from ivcp.deployment.cluster_objects import FieldConflictError
+from ivcp.deployment.on_cluster import FORMER, ClusterDeployment, deploy_cluster
+from ivcp.deployment.smoke_test import DeploymentError, choose_smoke_clip
+from ivcp.deployment.step import run_step
+from ivcp.records.evaluation import SmokeClip
 from tests.integration import deployment as given
 from tests.integration.kubernetes_fixtures import Kubectl
 from tests.kubernetes_api import KubernetesApi, resources

@@ -6,12 +6,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from components.config import RunConfig, from_flat
-from components.evaluation.evaluate import evaluate_adapter
-from components.evaluation_metrics import SmokeClip
-from components.model_files import load_classifier
-from components.serving.deploy_local import DeploymentResult, deploy_local
-from components.serving.smoke_test import DeploymentError, choose_smoke_clip
+from ivcp.deployment.locally import DeploymentResult, deploy_local
+from ivcp.deployment.smoke_test import DeploymentError, choose_smoke_clip
+from ivcp.evaluation.evaluate import evaluate_adapter
+from ivcp.records.evaluation import SmokeClip
+from ivcp.settings import RunConfig, from_flat
+from ivcp.stages.action_cls.files import load_classifier
 from tests.models import save_tiny_classifier
 from tests.prepared import prepare_video, write_index
 from tests.videos import write_video

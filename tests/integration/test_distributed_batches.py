@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from components.model_files import load_classifier
-from components.training.head_sweep import SWEEP_FILE, SweepResult
+from ivcp.stages.action_cls.files import load_classifier
+from ivcp.stages.action_cls.head_sweep import SWEEP_FILE, SweepResult
 from tests.integration.torchrun import processes_environment, torchrun_command
 from tests.integration.training_data import training_settings
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.artifacts import PreparedIndex
-from components.model_files import load_classifier
-from components.prepared_clips import PreparedClips
+from ivcp.data.prepared.reader import PreparedClips
+from ivcp.records import PreparedIndex
+from ivcp.stages.action_cls.files import load_classifier
 from tests.integration.torchrun import torchrun
 from tests.integration.training_data import training_settings
 from tests.integration.training_processes import train_once

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from components import tracking
-from components.artifacts import Labels, PreparedIndex
-from components.config import RunConfig
-from components.evaluation.evaluate import evaluate_adapter
-from components.model_files import CLASSIFIER_FILE, ClassifierInfo, ModelFilesError, load_classifier
+from ivcp import tracking
+from ivcp.evaluation.evaluate import evaluate_adapter
+from ivcp.records import Labels, PreparedIndex
+from ivcp.settings import RunConfig
+from ivcp.stages.action_cls.files import CLASSIFIER_FILE, ClassifierInfo, ModelFilesError, load_classifier
 from tests.models import save_tiny_classifier
 from tests.prepared import prepare_video, write_index
 from tests.videos import write_video

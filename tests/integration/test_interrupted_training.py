@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts import PreparedIndex
-from components.config_files import config_from_settings
-from components.model_files import ModelFilesError, load_classifier
-from components.prepared_clips import PreparedClips
-from components.training.checkpoints import UNFINISHED_FILE, CheckpointError, whole_checkpoints
-from components.training.interruption import INTERRUPTED
-from components.training.run_record import RUN_RECORD_FILE
-from components.training.train import build_trainer, check_output_dir, run_trainer, train_classifier
+from ivcp.data.prepared.reader import PreparedClips
+from ivcp.records import PreparedIndex
+from ivcp.settings import config_from_settings
+from ivcp.stages.action_cls.files import ModelFilesError, load_classifier
+from ivcp.training.checkpoints.folder import UNFINISHED_FILE, CheckpointError, whole_checkpoints
+from ivcp.training.interruption import INTERRUPTED
+from ivcp.training.run_record import RUN_RECORD_FILE
+from ivcp.training.train import build_trainer, check_output_dir, run_trainer, train_classifier
 from tests.integration.torchrun import processes_environment, torchrun_command
 from tests.integration.training_data import training_settings
 

@@ -10,10 +10,10 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from components.config_files import save_config
-from components.data_validation.validate import validate_data
-from components.shards import PARTIAL
-from pipelines.demo.tiny_model import build_tiny_model
+from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.settings import save_config
+from ivcp.storage.atomic import PARTIAL
+from ivcp.validation.validate import validate_data
 from tests.data_sets import make_clip, sharegpt_row
 from tests.integration.torchrun import processes_environment
 

@@ -10,14 +10,14 @@ import pytest
 import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
-from components.artifacts import PreparedIndex
-from components.config_files import config_from_settings
-from components.kubernetes import KubernetesError, Terminated
-from components.model_files import load_classifier
-from components.training.job_folder import JobFolder, MissingResultError
-from components.training.launcher import JobFailedError, Pace, train_as_job
-from components.training.train import train_classifier
-from components.training.train_job import job_name
+from ivcp.kubernetes.api import KubernetesError, Terminated
+from ivcp.launch.trainjob.folder import JobFolder, MissingResultError
+from ivcp.launch.trainjob.launcher import JobFailedError, Pace, train_as_job
+from ivcp.launch.trainjob.manifest import job_name
+from ivcp.records import PreparedIndex
+from ivcp.settings import config_from_settings
+from ivcp.stages.action_cls.files import load_classifier
+from ivcp.training.train import train_classifier
 from tests.conftest import REPOSITORY
 from tests.integration.training_data import training_settings
 from tests.kubernetes_api import resources
@@ -284,7 +284,7 @@ def test_a_retried_step_finds_its_job(step, adapter, monkeypatch):
 
     script(step, runs)
     with monkeypatch.context() as patched:
-        patched.setattr("components.training.launcher.time.sleep", die)
+        patched.setattr("ivcp.launch.trainjob.launcher.time.sleep", die)
         with pytest.raises(DiedError):
             step.run()
     (step.folder / "go").touch()

@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from components.model_files import load_classifier
-from pipelines.demo.tiny_model import build_tiny_model
+from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.stages.action_cls.files import load_classifier
 from tests.conftest import REPOSITORY
 from tests.integration.torchrun import processes_environment, torchrun_command
 
@@ -47,7 +47,7 @@ def start(*words: str) -> subprocess.CompletedProcess:
 @ON_CPUS
 def test_deepspeed_with_words_as_the_users_write_them(action_data, tmp_path):
     words = [word for key, value in settings(action_data, tmp_path).items() for word in (f"--{key}", str(value))]
-    launcher = [str(BESIDE_PYTHON / "deepspeed"), "--num_gpus", "2", "--master_port", "29617", "pipelines/train.py"]
+    launcher = [str(BESIDE_PYTHON / "deepspeed"), "--num_gpus", "2", "--master_port", "29617", "ivcp/cli/train.py"]
     done = start(*launcher, "--deepspeed", "z3", *words, "--learning_rate", "1e-4", "--bf16")
 
     assert done.returncode == 0, done.stdout[-5000:]
@@ -78,7 +78,7 @@ def test_accelerate_with_a_file_for_fsdp(action_data, tmp_path):
         )
     )
     launcher = [str(BESIDE_PYTHON / "accelerate"), "launch", "--config_file", str(tmp_path / "fsdp.yaml")]
-    done = start(*launcher, "pipelines/train.py", str(tmp_path / "run.yaml"), "learning_rate=1e-3", "do_eval=true")
+    done = start(*launcher, "ivcp/cli/train.py", str(tmp_path / "run.yaml"), "learning_rate=1e-3", "do_eval=true")
 
     assert done.returncode == 0, done.stdout[-5000:]
     assert "accelerate's configuration: fsdp: full_shard" in done.stdout
@@ -89,7 +89,7 @@ def test_accelerate_with_a_file_for_fsdp(action_data, tmp_path):
 
 def test_torchrun_shows_a_wrong_setting_first(tmp_path):
     done = start(
-        *torchrun_command(), "-m", "pipelines.train", "deepspeed=examples/deepspeed/ds_z3_config.json",
+        *torchrun_command(), "-m", "ivcp.cli.train", "deepspeed=examples/deepspeed/ds_z3_config.json",
         f"output_dir={tmp_path / 'adapter'}", "model_name_or_path=nowhere", "dataset=actions",
     )  # fmt: skip
 

@@ -7,13 +7,13 @@ import signal
 
 import pytest
 
-from components import storage
-from components.artifacts import PreparedIndex
-from components.config_files import config_from_settings
-from components.training.disks import Disk
-from components.training.interruption import TrainingInterrupted
-from components.training.mirror import CheckpointMirror
-from components.training.train import train_classifier
+from ivcp import storage
+from ivcp.distributed.disks import Disk
+from ivcp.records import PreparedIndex
+from ivcp.settings import config_from_settings
+from ivcp.training.checkpoints.mirror import CheckpointMirror
+from ivcp.training.interruption import TrainingInterrupted
+from ivcp.training.train import train_classifier
 from tests.integration.training_data import training_settings
 
 RUN = {"max_steps": 6, "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
@@ -73,7 +73,7 @@ def test_a_bucket_that_goes_away_costs_copies_only(data, s3, caplog, monkeypatch
         raise PermissionError("the key was revoked")
 
     with monkeypatch.context() as patched:
-        patched.setattr("components.training.mirror.storage.upload", refuse)
+        patched.setattr("ivcp.training.checkpoints.mirror.storage.upload", refuse)
         train(data, "revoked", mirror="s3://bucket/revoked", max_steps=2)
     assert "could not be copied to s3://bucket/revoked" in caplog.text
     assert "the key was revoked" in caplog.text

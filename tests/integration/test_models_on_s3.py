@@ -5,14 +5,14 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from components.artifacts import METRICS_FILE
-from components.config import from_flat
-from components.evaluation_metrics import EvaluationMetrics
-from components.export.export import export_model
-from components.exported_model import EXPORT_RESULT_FILE, ExportResult
-from components.serving.smoke_test import ask, check_answer, choose_smoke_clip
-from components.storage import list_files
-from pipelines.cli import app
+from ivcp.cli.main import app
+from ivcp.deployment.smoke_test import ask, check_answer, choose_smoke_clip
+from ivcp.export.export import export_model
+from ivcp.records import METRICS_FILE
+from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
+from ivcp.settings import from_flat
+from ivcp.storage import list_files
 from tests.integration.conftest import S3Server
 from tests.integration.deployment import make_evaluated, running_predictor
 

@@ -7,14 +7,14 @@ import signal
 
 import pytest
 
-from components.artifacts import PreparedIndex
-from components.config_files import config_from_settings
-from components.model_files import load_classifier
-from components.training.checkpoints import UNFINISHED_FILE, whole_checkpoints
-from components.training.inline import TrainingProcessesError, train_inline
-from components.training.interruption import TrainingInterrupted
-from components.training.launcher import JobFailedError, Pace, train_as_job
-from components.training.train import train_classifier
+from ivcp.launch.inline import TrainingProcessesError, train_inline
+from ivcp.launch.trainjob.launcher import JobFailedError, Pace, train_as_job
+from ivcp.records import PreparedIndex
+from ivcp.settings import config_from_settings
+from ivcp.stages.action_cls.files import load_classifier
+from ivcp.training.checkpoints.folder import UNFINISHED_FILE, whole_checkpoints
+from ivcp.training.interruption import TrainingInterrupted
+from ivcp.training.train import train_classifier
 from tests.conftest import REPOSITORY
 from tests.integration.job_nodes import really_runs
 from tests.integration.test_launched_training import Step

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.data_validation.validate import validate_data
-from components.model_files import load_classifier
-from components.prepared_clips import PreparedClips
-from components.preprocessing.prepare import prepare_clips
-from components.serving.classify import prepare
-from components.serving.upload_decoder import UploadDecoder
-from components.video_backends import Backend, has_torchcodec
+from ivcp.data.prepared.reader import PreparedClips
+from ivcp.preparation.prepare import prepare_clips
+from ivcp.serving.predictor import prepare
+from ivcp.serving.upload_decoder import UploadDecoder
+from ivcp.stages.action_cls.files import load_classifier
+from ivcp.validation.validate import validate_data
+from ivcp.video.backends import Backend, has_torchcodec
 from tests.data_sets import DataSet, sharegpt_row
 from tests.models import PROMPT, save_tiny_classifier
 from tests.videos import write_footage

@@ -2,10 +2,10 @@
 
 import pytest
 
-from components.artifacts import PreparedIndex
-from components.config_files import config_from_settings
-from components.training.checkpoint_size import checkpoint_bytes, checkpoints_on_disk
-from components.training.train import train_classifier
+from ivcp.records import PreparedIndex
+from ivcp.settings import config_from_settings
+from ivcp.training.checkpoints.size import checkpoint_bytes, checkpoints_on_disk
+from ivcp.training.train import train_classifier
 from tests.integration.training_data import training_settings
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.artifacts import Clip, QuarantinedClip, read_lines
-from components.config import from_flat
-from components.data_validation.validate import validate_data
-from components.video_backends import Backend, decode_places, has_torchcodec
-from components.video_decoders import VideoReader
+from ivcp.records import Clip, QuarantinedClip, read_lines
+from ivcp.settings import from_flat
+from ivcp.validation.validate import validate_data
+from ivcp.video.backends import Backend, decode_places, has_torchcodec
+from ivcp.video.decoders import VideoReader
 from tests.data_sets import DataSet, sharegpt_row
 
 BACKENDS: tuple[Backend, ...] = ("pyav", "decord", "torchcodec")

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from components import s3 as s3_file
-from components import storage
+from ivcp import storage
+from ivcp.storage import s3 as s3_file
 from tests.integration.conftest import S3Server, find_rclone, free_port, wait_for_port
 from tests.integration.s3_proxy import Faults
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from components.config_files import config_from_settings
-from pipelines import schedule, submit
-from pipelines.cluster_commands import _skipping
-from pipelines.kfp_connection import Server, ServerError, ServerSettings
-from pipelines.parameters import pipeline_arguments
+from ivcp.cli.cluster_commands import _skipping
+from ivcp.pipeline_runs import schedule, submit
+from ivcp.pipeline_runs.connection import Server, ServerError, ServerSettings
+from ivcp.pipeline_runs.parameters import pipeline_arguments
+from ivcp.settings import config_from_settings
 from tests.kfp_api.server import kfp_server
 
 SETTINGS = {"model_name_or_path": "org/model", "dataset": "a", "shards_uri": "s3://bucket/clips"}

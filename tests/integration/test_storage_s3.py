@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from components import storage
-from components.s3 import client
+from ivcp import storage
+from ivcp.storage.s3 import client
 from tests.integration.conftest import S3Server, free_port
 
 

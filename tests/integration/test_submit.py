@@ -12,11 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from components.config_files import config_from_settings
-from pipelines import submit
-from pipelines.cluster_commands import submit_command
-from pipelines.kfp_connection import Server, ServerError, ServerSettings
-from pipelines.parameters import pipeline_arguments
+from ivcp.cli.cluster_commands import submit_command
+from ivcp.pipeline_runs import submit
+from ivcp.pipeline_runs.connection import Server, ServerError, ServerSettings
+from ivcp.pipeline_runs.parameters import pipeline_arguments
+from ivcp.settings import config_from_settings
 from tests.kfp_api.server import PASSWORD, SESSION, USER, kfp_server
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def arguments(**settings):
 def ivcp(kfp, *words, **variables):
     environment = os.environ | {"KF_PIPELINES_ENDPOINT": kfp.url, "COLUMNS": "200"} | variables
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *words, *(f"{key}={value}" for key, value in SETTINGS.items())],
+        [sys.executable, "-m", "ivcp.cli.main", *words, *(f"{key}={value}" for key, value in SETTINGS.items())],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -91,7 +91,7 @@ def test_another_pipeline_is_another_version(kfp, compiled_once, monkeypatch):
 def test_the_version_is_named_by_the_content(tmp_path, monkeypatch):
     first, second = (submit.compile_pipeline(tmp_path / name) for name in ("one.yaml", "two.yaml"))
     changed = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "compile", str(tmp_path / "three.yaml")],
+        [sys.executable, "-m", "ivcp.cli.main", "compile", str(tmp_path / "three.yaml")],
         cwd=ROOT,
         env=os.environ | {"IVCP_DATA_IMAGE": "registry/data@sha256:1", "COLUMNS": "300"},
         capture_output=True,

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from mlflow import MlflowClient
 
-from components.artifacts import PreparedIndex
-from components.config_files import config_from_settings
-from components.training.train import train_classifier
+from ivcp.records import PreparedIndex
+from ivcp.settings import config_from_settings
+from ivcp.training.train import train_classifier
 from tests.integration.training_data import training_settings, write_training_data
 
 

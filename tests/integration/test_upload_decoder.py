@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.model_files import load_classifier
-from components.serving.upload_decoder import UploadDecoder
-from components.video import VideoError, load_clip
+from ivcp.serving.upload_decoder import UploadDecoder
+from ivcp.stages.action_cls.files import load_classifier
+from ivcp.video import VideoError, load_clip
 from tests.models import save_tiny_classifier
 from tests.videos import write_video
 

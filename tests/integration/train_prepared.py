@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from components.artifacts import PreparedIndex
-from components.config_files import config_from_settings
-from components.training import train as training
-from components.training.train import train_classifier
+from ivcp.records import PreparedIndex
+from ivcp.settings import config_from_settings
+from ivcp.training import train as training
+from ivcp.training.train import train_classifier
 
 from transformers import TrainerCallback  # isort: skip  (behind what makes torchvision importable)
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from components.artifacts import Labels, Message, PreparedIndex
-from components.clip_processor import ClipProcessor, PreparedClip
-from components.config_files import config_from_settings
-from pipelines.demo.tiny_model import build_tiny_model
+from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.models.processor import ClipProcessor, PreparedClip
+from ivcp.records import Labels, Message, PreparedIndex
+from ivcp.settings import config_from_settings
 from tests.prepared import write_shards
 
 LABELS = Labels(label_names=("dark", "light", "half"))

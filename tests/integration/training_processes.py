@@ -14,14 +14,13 @@ from pathlib import Path
 import torch
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from components.artifacts import PreparedIndex
-from components.config_files import config_from_settings
-from components.prepared_clips import PreparedClips
-from components.training.checkpoints import CheckpointError
-from components.training.distributed import is_main_process, joined_processes
-from components.training.train import build_trainer, run_trainer
-from components.training.trainable import parameter_table
-from components.training_config import TrainConfig
+from ivcp.data.prepared.reader import PreparedClips
+from ivcp.distributed.launched import is_main_process, joined_processes
+from ivcp.records import PreparedIndex
+from ivcp.settings import TrainConfig, config_from_settings
+from ivcp.training.checkpoints.folder import CheckpointError
+from ivcp.training.parameter_table import parameter_table
+from ivcp.training.train import build_trainer, run_trainer
 
 
 def main() -> None:

@@ -7,9 +7,8 @@ import pytest
 import typer
 import yaml
 
-from components.config import RunConfig
-from components.config_files import config_from_settings
-from pipelines.cli import app
+from ivcp.cli.main import app
+from ivcp.settings import RunConfig, config_from_settings
 
 ROOT = Path(__file__).parents[2]
 READMES = ("README.md", "README.zh-CN.md")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.images import VARIABLES, VERSION
+from ivcp.kubernetes.images import VARIABLES, VERSION
 
 ROOT = Path(__file__).parents[3]
 
@@ -54,7 +54,7 @@ def test_versions_are_those_that_are_tested_together(dockerfile: str) -> None:
 
 
 def test_dependencies_come_before_the_source(dockerfile: str) -> None:
-    assert dockerfile.index("COPY pyproject.toml") < dockerfile.index("COPY components")
+    assert dockerfile.index("COPY pyproject.toml") < dockerfile.index("COPY ivcp")
     packages, project = dockerfile.index("--no-index"), dockerfile.index("COPY --from=wheels /project")
     assert packages < project
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
 DIRECTORIES = sorted(
     str(path.parent.relative_to(ROOT))
-    for folder in (MANIFESTS, ROOT / "components" / "serving" / "manifests")
+    for folder in (MANIFESTS, ROOT / "ivcp" / "deployment" / "manifests")
     for path in folder.rglob("kustomization.yaml")
 )
 OVERLAYS = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from components.serving import predictor
+from ivcp.serving import server as predictor
 from pipelines.placement import SECRETS
 from tests.unit.manifests import policy, references
 from tests.unit.manifests.rendered import (
@@ -229,7 +229,7 @@ def test_the_canary_answers_behind_the_same_service():
 
 
 def test_the_template_leaves_replicas_to_the_autoscaler():
-    (deployment,) = of_kind(render("components/serving/manifests"), "Deployment")
+    (deployment,) = of_kind(render("ivcp/deployment/manifests"), "Deployment")
     assert "replicas" not in deployment["spec"]
 
 

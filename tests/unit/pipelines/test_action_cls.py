@@ -3,10 +3,9 @@ import typing
 
 import pytest
 
-from components.config import SECTION_OF_KEY, SECTIONS, RunConfig
-from components.config_files import config_from_settings
+from ivcp.pipeline_runs.parameters import REQUIRED, parameter_names, pipeline_arguments
+from ivcp.settings import SECTION_OF_KEY, SECTIONS, RunConfig, config_from_settings
 from pipelines.action_cls import action_cls
-from pipelines.parameters import REQUIRED, parameter_names, pipeline_arguments
 
 OWN_PARAMETERS = {"deploy", "overrides"}
 SETTINGS = {"model_name_or_path": "m", "dataset": "a,b", "shards_uri": "s3://bucket/clips"}

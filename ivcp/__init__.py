@@ -1,0 +1,1 @@
+"""Fine-tunes video language models into action classifiers, and serves them."""

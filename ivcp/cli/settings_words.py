@@ -1,0 +1,26 @@
+"""Settings as command-line words: at most one YAML file, and settings that win over it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ivcp.settings import RunConfig, load_config, parse_overrides
+
+TAKES_SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True}
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE.yaml] [key=value | --key value]…",
+        help="A YAML file with settings, and settings that win over it. `ivcp config --help-keys` lists them.",
+        show_default=False,
+    ),
+]
+
+
+def read_settings(words: list[str] | None) -> RunConfig:
+    """The configuration from command-line words."""
+    words = list(words or [])
+    file = words.pop(0) if words and words[0].endswith((".yaml", ".yml")) else None
+    return load_config(file, parse_overrides(words))

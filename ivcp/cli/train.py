@@ -1,0 +1,65 @@
+"""Training in several processes: what torchrun, deepspeed and accelerate start.
+
+    torchrun --nproc-per-node 2 -m ivcp.cli.train my.yaml deepspeed=z2
+    deepspeed --num_gpus 4 ivcp/cli/train.py --deepspeed z3 --stage action_cls --model_name_or_path … --bf16
+    accelerate launch --config_file fsdp.yaml ivcp/cli/train.py my.yaml
+
+Settings are those of `ivcp train`. Exit codes: 0 done; 1 it failed; 2 a file or a setting is wrong; 75 interrupted by
+SIGTERM, and the same command again goes on (a launcher ends with a code of its own).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from ivcp import steps as single_steps
+from ivcp.distributed.launched import is_main_process, launcher_settings
+from ivcp.settings import load_config, parse_overrides
+
+log = logging.getLogger("ivcp.cli.train")
+
+FAILED, WRONG_CALL = 1, 2
+
+
+def main() -> None:
+    """Trains in this process, one of those that the launcher started."""
+    rank = os.environ.get("RANK", "0")
+    logging.basicConfig(
+        level=logging.INFO if is_main_process() else logging.WARNING,
+        format=f"%(asctime)s process {rank} %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    try:
+        record(train)(sys.argv[1:])  # writes an error, with its time, where torchrun looks for the first one
+    except (ValueError, OSError) as error:
+        log.error("%s", error)
+        sys.exit(WRONG_CALL)
+
+
+def train(words: Sequence[str]) -> None:
+    """Trains with settings from command-line words: at most one YAML file, and overrides."""
+    file, overrides = read_words(words)
+    config = load_config(file, launcher_settings(os.environ) | parse_overrides(overrides))
+    result = single_steps.train(config)
+    if is_main_process():
+        log.info("%s; adapter in %s", result.summary, config.train.output_dir)
+
+
+def read_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The YAML file, where one is named first, and the other words, without what launchers add."""
+    left = list(words)
+    while "--local_rank" in left:
+        at = left.index("--local_rank")
+        del left[at : at + 2]
+    left = [word for word in left if not word.startswith(("--local_rank=", "--local-rank="))]
+    file = left.pop(0) if left and left[0].endswith((".yaml", ".yml")) else None
+    return file, left
+
+
+if __name__ == "__main__":
+    main()

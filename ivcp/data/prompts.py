@@ -1,0 +1,88 @@
+"""The conversation of a sample, and where the action token stands in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ivcp.records import Message
+
+VIDEO_TAG = "<video>"
+
+
+class PromptError(ValueError):
+    """A conversation that cannot be classified; the message says what was expected and what came."""
+
+
+def check_prompt(messages: Sequence[Message], *, action_token: str, num_videos: int = 1) -> None:
+    """Checks that the action token stands exactly once, behind one `<video>` tag per video.
+
+    Raises:
+        PromptError: it does not.
+    """
+    text = "".join(message.content for message in messages)
+    tokens, tags = text.count(action_token), text.count(VIDEO_TAG)
+    if tokens == 0:
+        raise PromptError(
+            f"{action_token} is missing: put it where the state is read, e.g. at the end of the user's turn"
+        )
+    if tokens > 1:
+        raise PromptError(f"{action_token} stands {tokens} times: a sample is classified at exactly one")
+    if tags != num_videos:
+        raise PromptError(f"{tags} {VIDEO_TAG} tag(s) for {num_videos} video(s): their numbers must agree")
+    if text.rfind(VIDEO_TAG) > text.index(action_token):
+        raise PromptError(f"{VIDEO_TAG} stands behind {action_token}: the token could not see the clip")
+
+
+def cut_behind_action(messages: Sequence[Message], *, action_token: str) -> tuple[Message, ...]:
+    """The conversation up to and including the action token: a causal model sees nothing behind it."""
+    kept: list[Message] = []
+    for message in messages:
+        before, found, _ = message.content.partition(action_token)
+        if found:
+            return (*kept, Message(role=message.role, content=before + action_token))
+        kept.append(message)
+    raise PromptError(f"{action_token} is missing")
+
+
+def render_prompt(processor: Any, messages: Sequence[Message], *, action_token: str) -> str:
+    """The text that the model reads: the processor's chat template, ending in the action token.
+
+    `processor` is a transformers processor; each `<video>` tag becomes its video placeholder.
+    """
+    kept = cut_behind_action(messages, action_token=action_token)
+    turns = [{"role": message.role, "content": _content(message.content)} for message in kept]
+    text: str = processor.apply_chat_template(turns, tokenize=False)
+    return text[: text.rindex(action_token) + len(action_token)]
+
+
+def render_answer(processor: Any, messages: Sequence[Message], *, action_token: str) -> tuple[str, str]:
+    """The text behind the action token: what leads to the answer, and the answer with its end of turn.
+
+    Both are empty where the conversation holds no answer.
+    """
+    kept = cut_behind_action(messages, action_token=action_token)
+    is_assistants = kept[-1].role == "assistant"
+    if not is_assistants and len(messages) == len(kept):
+        return "", ""
+    tail = _tail(processor, messages, action_token)
+    if is_assistants:
+        return "", tail
+    header = _tail(processor, messages[: len(kept)], action_token, add_generation_prompt=True)
+    return (header, tail[len(header) :]) if tail.startswith(header) else ("", tail)
+
+
+def _tail(processor: Any, messages: Sequence[Message], action_token: str, **options: bool) -> str:
+    turns = [{"role": message.role, "content": _content(message.content)} for message in messages]
+    text: str = processor.apply_chat_template(turns, tokenize=False, **options)
+    return text[text.rindex(action_token) + len(action_token) :]
+
+
+def _content(text: str) -> list[dict[str, str]]:
+    parts: list[dict[str, str]] = []
+    for number, piece in enumerate(text.split(VIDEO_TAG)):
+        if number:
+            parts.append({"type": "video"})
+        if piece:
+            parts.append({"type": "text", "text": piece})
+    return parts

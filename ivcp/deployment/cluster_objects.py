@@ -1,0 +1,195 @@
+"""The predictor's objects on a Kubernetes cluster: read, applied server-side with an own field manager, removed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from ivcp.deployment.predictor_manifests import Manifest
+from ivcp.kubernetes import api
+from ivcp.kubernetes.api import KubernetesError
+
+T = TypeVar("T")
+
+FIELD_MANAGER = "ivcp"
+_PATHS = {
+    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "Service": "/api/v1/namespaces/{}/services",
+    "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+    "ReplicaSet": "/apis/apps/v1/namespaces/{}/replicasets",
+    "Pod": "/api/v1/namespaces/{}/pods",
+    "Event": "/api/v1/namespaces/{}/events",
+}
+_APPLY = "application/apply-patch+yaml"
+_PERMISSIONS = "the role `pipeline-serving` of manifests/base"
+
+log = logging.getLogger(__name__)
+
+
+class FieldConflictError(KubernetesError):
+    """Somebody else owns fields that have to change."""
+
+
+class ClusterObjects:
+    """The objects of one namespace; every call outlives a restart of the API server, as long as `patience_seconds`."""
+
+    def __init__(self, client: Any, namespace: str, *, patience_seconds: float) -> None:
+        """`client` is a `kubernetes.client.ApiClient`."""
+        self.client, self.namespace, self.patience_seconds = client, namespace, patience_seconds
+
+    def read(self, kind: str, name: str) -> Manifest | None:
+        """An object; null where there is none.
+
+        Raises:
+            KubernetesError: the server refuses.
+        """
+        from kubernetes.client import ApiException
+
+        try:
+            found: Manifest = self._call("GET", kind, name)
+            return found
+        except ApiException as error:
+            if error.status == 404 and "namespaces" not in api.message_of(error):
+                return None
+            raise api.explained(error, f"reading {kind} {name}", permissions=_PERMISSIONS) from error
+
+    def matching(self, kind: str, *, labels: str = "", fields: str = "") -> list[Manifest]:
+        """The objects of a kind that fit both selectors.
+
+        Raises:
+            KubernetesError: the server refuses.
+        """
+        selectors = [(key, text) for key, text in (("labelSelector", labels), ("fieldSelector", fields)) if text]
+        found = self._explained(f"listing {kind}s", lambda: self._call("GET", kind, query=selectors))
+        items: list[Manifest] = found["items"]
+        return items
+
+    def apply(self, manifest: Manifest, *, take_over: bool = False, dry_run: bool = False) -> Manifest:
+        """Server-side apply: what `ivcp` applied before and is not in `manifest` goes, other managers' fields stay.
+
+        Raises:
+            FieldConflictError: another manager owns a field whose value would change; the message names both.
+            KubernetesError: the server refuses for another reason.
+        """
+        from kubernetes.client import ApiException
+
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        query = [("fieldManager", FIELD_MANAGER), ("force", str(take_over).lower())]
+        query += [("dryRun", "All")] if dry_run else []
+        try:
+            applied: Manifest = self._call("PATCH", kind, name, query=query, body=manifest)
+            return applied
+        except ApiException as error:
+            if error.status == 409:
+                raise FieldConflictError(_conflict(error, kind, name)) from error
+            raise api.explained(error, f"applying {kind} {name}", permissions=_PERMISSIONS) from error
+
+    def delete(self, kind: str, name: str) -> None:
+        """Removes an object and what it made; one that is not there is no error.
+
+        Raises:
+            KubernetesError: the server refuses.
+        """
+        from kubernetes.client import ApiException
+
+        try:
+            self._call("DELETE", kind, name, query=[("propagationPolicy", "Background")])
+        except ApiException as error:
+            if error.status != 404:
+                raise api.explained(error, f"deleting {kind} {name}", permissions=_PERMISSIONS) from error
+
+    def log_tail(self, pod: str, *, container: str, lines: int, previous: bool) -> str:
+        """The last lines of a container; empty where it has not written any, or they cannot be read."""
+        from kubernetes.client import ApiException
+
+        query = [("container", container), ("tailLines", str(lines)), ("previous", str(previous).lower())]
+        try:
+            return str(self._call("GET", "Pod", f"{pod}/log", query=query, response_type="str"))
+        except ApiException as error:
+            return "" if error.status in (400, 404) else f"(the log cannot be read: {api.message_of(error)})"
+
+    def wait_for_change(self, kind: str, live: Manifest, *, seconds: float) -> None:
+        """Returns when the object changed since `live`, the connection broke off, or `seconds` passed."""
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        metadata = live["metadata"]
+        query = [
+            ("watch", "true"),
+            ("fieldSelector", f"metadata.name={metadata['name']}"),
+            ("resourceVersion", metadata["resourceVersion"]),
+            ("timeoutSeconds", str(max(1, round(seconds)))),
+        ]
+        try:
+            for line in self._stream(kind, query, seconds=seconds):
+                if json.loads(line)["type"] != "BOOKMARK":
+                    return  # also for 410 Gone: the object is read again
+        except (ApiException, HTTPError, OSError, ValueError) as error:
+            log.debug("the watch on %s %s broke off: %s", kind, metadata["name"], error)
+
+    def _stream(self, kind: str, query: list[tuple[str, str]], *, seconds: float) -> Iterator[bytes]:
+        reply = self._request(
+            "GET", _PATHS[kind].format(self.namespace), query, timeout=(5.0, seconds + 5), stream=True
+        )
+        try:
+            yield from reply
+        finally:
+            reply.release_conn()
+
+    def _explained(self, doing: str, call: Callable[[], T]) -> T:
+        from kubernetes.client import ApiException
+
+        try:
+            return call()
+        except ApiException as error:
+            raise api.explained(error, doing, permissions=_PERMISSIONS) from error
+
+    def _call(
+        self,
+        method: str,
+        kind: str,
+        name: str = "",
+        *,
+        query: list[tuple[str, str]] | None = None,
+        body: Manifest | None = None,
+        response_type: str = "object",
+    ) -> Any:
+        path = _PATHS[kind].format(self.namespace) + (f"/{name}" if name else "")
+        return api.retried(
+            lambda: self._request(method, path, query or [], body=body, response_type=response_type),
+            patience_seconds=self.patience_seconds,
+        )
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: list[tuple[str, str]],
+        *,
+        body: Manifest | None = None,
+        response_type: str = "object",
+        timeout: tuple[float, float] = api.CALL_SECONDS,
+        stream: bool = False,
+    ) -> Any:
+        return self.client.call_api(
+            path,
+            method,
+            query_params=query,
+            header_params={"Accept": "application/json, */*"} | ({"Content-Type": _APPLY} if body else {}),
+            body=body,
+            response_type=response_type,
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _preload_content=not stream,
+            _request_timeout=timeout,
+        )
+
+
+def _conflict(error: Any, kind: str, name: str) -> str:
+    return (
+        f"{kind} {name} was changed by another field manager: {api.message_of(error)}. Undo that change, or set "
+        "serve_take_over: true once to overwrite it"
+    )

@@ -1,0 +1,56 @@
+"""The `serving` step: deploys a model directory and checks its answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ivcp.deployment.locally import DeploymentResult, deploy_local
+from ivcp.deployment.on_cluster import ClusterDeployment, deploy_cluster
+from ivcp.deployment.predictor_manifests import ServedModel
+from ivcp.deployment.smoke_test import choose_smoke_clip
+from ivcp.kubernetes import images
+from ivcp.records import METRICS_FILE
+from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
+from ivcp.settings import read_saved_config
+from ivcp.tracking.steps import recorded_step
+
+
+def run_step(
+    *, run_config: str, model: str, results: str, deployment: str, predictor_image: str = images.SERVING
+) -> None:
+    """Deploys the model directory `model`, asks it for a clip that evaluation chose, and writes to `deployment`.
+
+    `predictor_image` is what runs on a cluster unless `serve_image` names another; the pipeline gives its own, since
+    the environment that names images is that of whoever compiled it.
+    """
+    with recorded_step("serving") as outcome:
+        config, smoke_clip = read_saved_config(Path(run_config)), choose_smoke_clip(Path(results))
+        model_dir, output_dir = Path(model), Path(deployment)
+        result: DeploymentResult | ClusterDeployment
+        if config.serving.serve_target == "local":
+            result = deploy_local(config, model_dir=model_dir, smoke_clip=smoke_clip, output_dir=output_dir)
+        else:
+            result = deploy_cluster(
+                config,
+                image=config.serving.serve_image or predictor_image,
+                model=served_model(model_dir, Path(results)),
+                model_dir=model_dir,
+                smoke_clip=smoke_clip,
+                output_dir=output_dir,
+            )
+        outcome.result = result.summary
+        outcome.directory = deployment
+
+
+def served_model(model_dir: Path, results: Path) -> ServedModel:
+    """The model as export registered it and evaluation measured it."""
+    exported = ExportResult.read(model_dir / EXPORT_RESULT_FILE)
+    metrics = EvaluationMetrics.read(results / METRICS_FILE)
+    return ServedModel(
+        uri=exported.registered.source,
+        name=exported.registered.name,
+        version=exported.registered.version,
+        run_id=exported.run_id,
+        top1_accuracy=metrics.top1_accuracy,
+    )

@@ -1,0 +1,183 @@
+"""Evaluates an adapter or model directory on a prepared split, and decides the gate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ivcp.data.prepared.reader import PreparedClips
+from ivcp.evaluation.confusion_plot import draw_confusion_matrix
+from ivcp.evaluation.gate import compare_with_champion, decide, split_fingerprint, why_unfit
+from ivcp.evaluation.measure import measure, measure_disturbed
+from ivcp.evaluation.predict import Clips, PredictedSplit, predict_split, prediction_rows
+from ivcp.evaluation.report import worst_mistakes, write_class_table, write_report
+from ivcp.evaluation.smoke import choose_smoke_clip
+from ivcp.records import (
+    CONFUSION_MATRIX_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    REPORT_HTML,
+    PreparedIndex,
+    QuarantinedClip,
+    Split,
+    write_lines,
+)
+from ivcp.records.evaluation import (
+    SMOKE_CLIP_FILE,
+    ChampionComparison,
+    Disturbance,
+    DisturbedResult,
+    EvaluationMetrics,
+)
+from ivcp.settings import RunConfig
+from ivcp.stages.action_cls.files import LoadedClassifier, load_classifier
+from ivcp.tracking import DEFAULT_STORE, find_champion, tracked_run
+
+log = logging.getLogger(__name__)
+
+CLASS_TABLE_FILE = "per_class.csv"
+
+
+def evaluate_adapter(
+    config: RunConfig,
+    *,
+    adapter_dir: Path,
+    index: PreparedIndex,
+    output_dir: Path,
+    split: Split = "test",
+    default_store: Path = DEFAULT_STORE,
+) -> EvaluationMetrics:
+    """Measures a trained classifier on a split of prepared clips and writes metrics, predictions and report.
+
+    `adapter_dir` is an adapter or a model directory. A model that the gate refuses is a result, not an error.
+
+    Raises:
+        ModelFilesError: `adapter_dir` is incomplete or untrained.
+        ValueError: it was trained for other labels or video settings than the clips, or the split is empty.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    model = load_classifier(adapter_dir, device=_device())
+    unfit = why_unfit(model, index)
+    if unfit:
+        raise ValueError(f"{adapter_dir} cannot be evaluated on these prepared clips: {unfit}")
+    clips = PreparedClips(index, split, verify_checksums=config.data.prepared_verify_checksums)
+    evaluation = SplitEvaluation(config, model=model, index=index, clips=clips, split=split)
+    with tracked_run(config, step="evaluation", default_store=default_store) as run:
+        predicted = evaluation.predict()
+        metrics = evaluation.metrics(predicted, default_store=default_store)
+        evaluation.write(output_dir, metrics=metrics, predicted=predicted)
+        run.log_metrics({f"{split}/{name}": value for name, value in metrics.headline().items()})
+        run.set_tags(metrics.fingerprints() | {"gate": "passed" if metrics.gate.passed else "refused"})
+        for name in (METRICS_FILE, REPORT_HTML, CONFUSION_MATRIX_FILE, PREDICTIONS_FILE, CLASS_TABLE_FILE):
+            run.log_artifact(output_dir / name, folder="evaluation")
+    log.info("top-1 accuracy %.3f; gate: %s", metrics.top1_accuracy, "; ".join(metrics.gate.reasons))
+    return metrics
+
+
+class SplitEvaluation:
+    """One model on one prepared split."""
+
+    def __init__(
+        self, config: RunConfig, *, model: LoadedClassifier, index: PreparedIndex, clips: Clips, split: Split
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.index = index
+        self.clips = clips
+        self.split = split
+        self.failed: Sequence[QuarantinedClip] = [clip for clip in index.failed if clip.split == split]
+
+    def predict(self, *, disturb: Disturbance | None = None, model: LoadedClassifier | None = None) -> PredictedSplit:
+        """Predicts the split, with disturbed frames or by another model where one is given."""
+        return predict_split(
+            (model or self.model).logits,
+            self.clips,
+            num_classes=self.index.labels.num_classes,
+            batch_size=self.config.train.per_device_eval_batch_size,
+            failed=self.failed,
+            disturb=disturb,
+            seed=self.config.train.seed,
+        )
+
+    def metrics(self, predicted: PredictedSplit, *, default_store: Path = DEFAULT_STORE) -> EvaluationMetrics:
+        """Everything that is known about `predicted`, the undisturbed prediction of the split."""
+        measured = measure(predicted, labels=self.index.labels, majority_label=self._majority_label())
+        fingerprint = split_fingerprint(predicted, prepared_fingerprint=self.index.fingerprint)
+        champion = self._champion(fingerprint, default_store)
+        return EvaluationMetrics(
+            **measured.model_dump(),
+            split=self.split,
+            model_dir=str(self.model.directory),
+            disturbed=self._disturbed(predicted),
+            champion=champion,
+            gate=decide(
+                measured.top1_accuracy,
+                settings=self.config.evaluation,
+                champion=champion,
+                model_alias=self.config.export.model_alias,
+            ),
+            test_fingerprint=fingerprint,
+            prepared_fingerprint=self.index.fingerprint,
+            data_fingerprint=self.index.data_fingerprint,
+            seconds=predicted.seconds,
+        )
+
+    def write(self, output_dir: Path, *, metrics: EvaluationMetrics, predicted: PredictedSplit) -> None:
+        """Writes the numbers, the predictions, the pictures and the report."""
+        names = self.index.labels.label_names
+        metrics.write(output_dir / METRICS_FILE)
+        write_lines(output_dir / PREDICTIONS_FILE, prediction_rows(predicted, self.index.labels))
+        smoke_clip = choose_smoke_clip(predicted, self.clips, self.model)
+        if smoke_clip is not None:
+            smoke_clip.write(output_dir / SMOKE_CLIP_FILE)
+        write_class_table(output_dir / CLASS_TABLE_FILE, metrics.classes)
+        title = f"{self.split} split: top-1 accuracy {100 * metrics.top1_accuracy:.1f} %"
+        picture = output_dir / CONFUSION_MATRIX_FILE
+        draw_confusion_matrix(metrics.confusion_matrix, label_names=names, path=picture, title=title)
+        write_report(
+            output_dir / REPORT_HTML,
+            metrics=metrics,
+            mistakes=worst_mistakes(predicted, self.clips, self.index.labels),
+            failed=self.failed,
+            confusion_picture=picture,
+            title=f"Evaluation of {self.config.train.run_name or 'an action classifier'}",
+        )
+
+    def _disturbed(self, predicted: PredictedSplit) -> tuple[DisturbedResult, ...]:
+        kinds = self.config.evaluation.disturb_frames
+        if not kinds:
+            return ()
+        labels = self.index.labels
+        results = [measure_disturbed(self.predict(disturb=kind), labels=labels, kind=kind) for kind in kinds]
+        return (measure_disturbed(predicted, labels=labels, kind=None), *results)
+
+    def _champion(self, test_fingerprint: str, default_store: Path) -> ChampionComparison | None:
+        if not self.config.evaluation.compare_with_champion:
+            return None
+        champion = find_champion(self.config, default_store=default_store)
+        if champion is None:
+            return None
+        return compare_with_champion(
+            champion,
+            model=self.model,
+            index=self.index,
+            test_fingerprint=test_fingerprint,
+            device=_device(),
+            measure_top1=self._top1_of,
+        )
+
+    def _top1_of(self, model: LoadedClassifier) -> float:
+        predicted = self.predict(model=model)
+        return measure(predicted, labels=self.index.labels, majority_label=self._majority_label()).top1_accuracy
+
+    def _majority_label(self) -> int:
+        counts = self.index.label_counts.get("train") or self.index.label_counts[self.split]
+        return int(np.argmax(counts))
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,43 @@
+"""The `evaluation` step: from an adapter directory to metrics, a report and the gate's verdict."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ivcp.evaluation.evaluate import evaluate_adapter
+from ivcp.records import REPORT_HTML, PreparedIndex
+from ivcp.settings import read_saved_config
+from ivcp.tracking.steps import recorded_step
+
+
+@dataclass(frozen=True)
+class EvaluationOutcome:
+    """What KFP shows of an evaluation."""
+
+    passed: bool
+    headline: dict[str, float]
+    label_names: list[str]
+    confusion_matrix: list[list[int]]
+
+
+def run_step(*, run_config: str, prepared: str, adapter: str, results: str, report: str) -> EvaluationOutcome:
+    """Measures `adapter` on the test split of `prepared`; writes `results`, a folder, and `report`, a page."""
+    with recorded_step("evaluation") as outcome:
+        metrics = evaluate_adapter(
+            read_saved_config(Path(run_config)),
+            adapter_dir=Path(adapter),
+            index=PreparedIndex.read(Path(prepared)),
+            output_dir=Path(results),
+        )
+        shutil.copyfile(Path(results) / REPORT_HTML, report)
+        verdict = "passed" if metrics.gate.passed else "refused: " + "; ".join(metrics.gate.reasons)
+        outcome.result = f"top-1 {metrics.top1_accuracy:.3f} on {metrics.num_clips} clips, gate {verdict}"
+        outcome.directory = results
+    return EvaluationOutcome(
+        passed=metrics.gate.passed,
+        headline=metrics.headline(),
+        label_names=[row.label_name for row in metrics.classes],
+        confusion_matrix=[list(row) for row in metrics.confusion_matrix],
+    )

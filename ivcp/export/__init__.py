@@ -1,0 +1,1 @@
+"""Merges, checks, writes and registers the servable model."""

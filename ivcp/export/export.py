@@ -1,0 +1,86 @@
+"""The exported model: merged, checked, described and registered."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+
+from ivcp import storage
+from ivcp.data.prepared.reader import PreparedClips
+from ivcp.export.merge import merge_adapter
+from ivcp.export.model_card import model_card
+from ivcp.models.processor import PreparedClip
+from ivcp.records import MODEL_CARD_FILE, PreparedIndex, Split
+from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
+from ivcp.settings import RunConfig
+from ivcp.stages.action_cls.files import DECODER_FILE, check_complete
+from ivcp.tracking import register_model, tracked_run
+from ivcp.tracking.identity import CONFIGURATION_TAG, configuration_fingerprint
+
+log = logging.getLogger(__name__)
+
+_CHECKED_CLIPS = 16
+
+
+def export_model(
+    config: RunConfig, *, adapter_dir: Path, index: PreparedIndex, metrics: EvaluationMetrics, export_dir: Path
+) -> ExportResult:
+    """Writes the merged model of `adapter_dir` to `export_dir` and registers it under the run's alias.
+
+    With `models_uri`, what is registered is a copy at `<models_uri>/<registered_model_name>/<run>`; a copy that was
+    interrupted goes on when the step is repeated.
+
+    Raises:
+        MergeError: the merged model answers differently; nothing is registered then.
+        ModelFilesError: `adapter_dir` is incomplete.
+    """
+    check_complete(adapter_dir)
+    checked = merge_adapter(
+        adapter_dir, export_dir, clips=_clips_to_check(index), max_shard_gigabytes=config.export.export_size
+    )
+    (export_dir / MODEL_CARD_FILE).write_text(model_card(export_dir, metrics=metrics), encoding="utf-8")
+    with tracked_run(config, step="export") as run:
+        model_uri = _published(export_dir, config=config, run_id=run.run_id)
+        registered = register_model(
+            model_uri,
+            config=config,
+            metrics=metrics.headline(),
+            run_id=run.run_id,
+            tags=metrics.fingerprints() | {CONFIGURATION_TAG: configuration_fingerprint(config)},
+        )
+        run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
+    result = ExportResult(model_dir=str(export_dir), merge=checked, registered=registered, run_id=run.run_id)
+    result.write(export_dir / EXPORT_RESULT_FILE)
+    return result
+
+
+def _published(export_dir: Path, *, config: RunConfig, run_id: str | None) -> Path | str:
+    """Where the model is to be read from: its copy below `models_uri`, else the directory itself."""
+    if config.export.models_uri is None:
+        return export_dir
+    run = run_id or _weights_hash(export_dir / DECODER_FILE)
+    uri = storage.join(config.export.models_uri, config.export.registered_model_name, run)
+    storage.upload(export_dir, uri)
+    log.info("the model lies at %s", uri)
+    return uri
+
+
+def _weights_hash(path: Path) -> str:
+    """Of the tensors in a safetensors file: the same ones give other bytes, as the order of its metadata is chance."""
+    from safetensors.torch import load_file
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_file(path).items()):
+        digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _clips_to_check(index: PreparedIndex) -> list[PreparedClip]:
+    order: tuple[Split, ...] = ("test", "val", "train")
+    split = next(split for split in order if index.num_clips.get(split))
+    clips = PreparedClips(index, split)
+    return [clips[i] for i in range(min(_CHECKED_CLIPS, len(clips)))]

@@ -1,0 +1,94 @@
+"""The model card: what the model is, how good it is, and how to use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ivcp.records import LABELS_FILE, RUN_CONFIG_FILE, Labels
+from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.settings import read_saved_config
+from ivcp.stages.action_cls.files import CLASSIFIER_FILE, ClassifierInfo
+
+_CARD = """---
+base_model: {base_model}
+library_name: transformers
+pipeline_tag: video-classification
+---
+
+# Action classifier with {num_classes} classes
+
+Made from `{base_model}`: the language model's last hidden state at `{action_token}` goes through a {decoder_type}
+ActionDecoder to class logits. {method}, {steps} optimizer steps.
+
+## Results
+
+| split | clips | failed | frames | views | top-1 | top-5 | mean class | majority class |
+|---|---|---|---|---|---|---|---|---|
+| {split} | {num_clips} | {num_failed} | {frames} | 1 | {top1:.4f} | {top5:.4f} | {mean_class:.4f} | {majority:.4f} |
+
+A clip that could not be decoded counts as an error.
+
+## Use
+
+```bash
+ivcp predict --model-dir {name} VIDEO.mp4
+ivcp serve --model-dir {name} --port 8080
+```
+
+`transformers.AutoModelForImageTextToText.from_pretrained` reads the merged weights; the decoder is
+`action_decoder.safetensors`.
+
+## Input
+
+- Prompt: {prompt}
+- Frames: {sampling}, between {min_pixels} and {max_pixels} pixels each
+
+## Labels
+
+{labels}
+
+## Data
+
+Annotations `{data}`, prepared clips `{prepared}` (fingerprints).
+"""
+
+
+def model_card(model_dir: Path, *, metrics: EvaluationMetrics) -> str:
+    """The card of the model in `model_dir`, as Markdown with Hugging Face's metadata block."""
+    config = read_saved_config(model_dir / RUN_CONFIG_FILE)
+    info = ClassifierInfo.read(model_dir / CLASSIFIER_FILE)
+    labels = Labels.read(model_dir / LABELS_FILE)
+    method, video = config.method, config.video
+    is_lora = method.finetuning_type == "lora"
+    return _CARD.format(
+        base_model=config.model.model_name_or_path,
+        num_classes=labels.num_classes,
+        action_token=config.action_cls.action_token,
+        decoder_type=config.action_cls.action_decoder_type,
+        method=f"LoRA of rank {method.lora_rank}, merged" if is_lora else "Full fine-tuning",
+        steps=info.trained_steps,
+        split=metrics.split,
+        num_clips=metrics.num_clips,
+        num_failed=metrics.num_failed,
+        frames=_range(metrics.min_frames, metrics.max_frames),
+        top1=metrics.top1_accuracy,
+        top5=metrics.top5_accuracy,
+        mean_class=metrics.mean_class_accuracy,
+        majority=metrics.majority_baseline,
+        name=model_dir.name,
+        prompt=" ".join(f"`{message.role}: {message.content}`" for message in info.prompt),
+        sampling=(
+            f"{video.video_num_frames}, evenly spread"
+            if video.video_num_frames
+            else f"{video.video_fps:g} per second, at most {video.video_maxlen}"
+        ),
+        min_pixels=video.video_min_pixels,
+        max_pixels=video.video_max_pixels,
+        labels="\n".join(f"{label}. {name}" for label, name in enumerate(labels.label_names)),
+        data=info.data_fingerprint[:16],
+        prepared=info.prepared_fingerprint[:16],
+    )
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}–{high}"

@@ -1,0 +1,25 @@
+"""The `export` step: from an adapter directory to a registered model directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ivcp.export.export import export_model
+from ivcp.records import METRICS_FILE, PreparedIndex
+from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.settings import read_saved_config
+from ivcp.tracking.steps import recorded_step
+
+
+def run_step(*, run_config: str, prepared: str, adapter: str, results: str, model: str) -> None:
+    """Merges `adapter` into the model directory `model` and registers it with the metrics in `results`."""
+    with recorded_step("export") as outcome:
+        result = export_model(
+            read_saved_config(Path(run_config)),
+            adapter_dir=Path(adapter),
+            index=PreparedIndex.read(Path(prepared)),
+            metrics=EvaluationMetrics.read(Path(results) / METRICS_FILE),
+            export_dir=Path(model),
+        )
+        outcome.result = result.summary
+        outcome.directory = model

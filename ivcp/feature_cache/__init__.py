@@ -1,0 +1,1 @@
+"""What a frozen model computed of each sample, kept on disk."""

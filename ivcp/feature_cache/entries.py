@@ -1,0 +1,118 @@
+"""The folder that keeps what was computed per clip: how sets are named, and how all processes of a run fill one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import transformers
+from torch import Tensor
+
+from ivcp import storage
+from ivcp.distributed.processes import Processes
+from ivcp.feature_cache.encoder import UnlikeLiveError
+from ivcp.feature_cache.store import FeatureSet, StoreError, make_room, pack
+from ivcp.models.processor import ClipProcessor
+from ivcp.models.vision.features import InseparableFeaturesError
+from ivcp.records import PreparedIndex
+from ivcp.settings import RunConfig
+
+_VERSION = 1
+"""Raised when the same inputs give other stored tensors than before."""
+_FOLDER = "vision_features"
+_CHANGES_NOTHING = {"_name_or_path", "transformers_version", "use_cache"}
+
+Encode = Callable[[Sequence[int]], Iterator[Mapping[str, Tensor]]]
+"""What is kept of the clips at some positions, in their order."""
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """A folder of feature sets with a limit, and the processes that write into it together."""
+
+    folder: Path
+    max_bytes: int
+    processes: Processes
+
+    @classmethod
+    def of(cls, config: RunConfig, index: PreparedIndex, processes: Processes) -> Self:
+        """`vision_cache_dir`, else a folder beside the prepared clips, or in the download cache for clips on S3."""
+        given, root = config.speed.vision_cache_dir, index.root_uri
+        parent = storage.default_cache_dir() if storage.is_s3(root) else Path(root).parent
+        folder = Path(given) if given is not None else parent / _FOLDER
+        return cls(folder, int(config.speed.vision_cache_max_gigabytes * 1e9), processes)
+
+    def complete(self, features: FeatureSet, encode: Encode) -> int:
+        """Computes the missing parts of a set below this folder, and holds the set; the number of clips computed here.
+
+        Raises, in all processes where it happens in one:
+            StoreError: the set cannot be written, or does not fit.
+            InseparableFeaturesError, UnlikeLiveError: `encode` raised it.
+        """
+        num_computed = 0
+        for share in (self.processes.share, list[int]):  # the rest is missing where machines share no disk
+            problem: Exception | None = None
+            try:
+                features.hold()
+                num_computed += self._write(features, share(features.missing()), encode)
+            except (StoreError, InseparableFeaturesError, UnlikeLiveError) as error:
+                problem = error
+            if not self.processes.agree(problem is None):
+                features.release()
+                raise problem or StoreError("another process could not keep them; its log says why")
+        return num_computed
+
+    def _write(self, features: FeatureSet, parts: Sequence[int], encode: Encode) -> int:
+        if not parts:
+            return 0
+        positions = [position for part in parts for position in features.clips_of(part)]
+        encoded = encode(positions)
+        for number, part in enumerate(parts):
+            clips = [next(encoded) for _ in features.clips_of(part)]
+            if number == 0:  # the others are about as large
+                num_bytes = sum(tensor.nbytes for tensor in pack(clips).values()) * len(parts) * self.processes.count
+                make_room(self.folder, num_bytes, max_bytes=self.max_bytes, keep=[features.folder])
+            features.write(part, clips)
+        return len(positions)
+
+
+def fingerprint(
+    model: Any,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    index: PreparedIndex,
+    processor: ClipProcessor,
+    processes: Processes,
+) -> str:
+    """Hash of all that outputs of a transformers model for prepared clips depend on.
+
+    That is the content of `tensors`, the weights that take part, the model's configuration and attention, the clips,
+    how their pixels are normalised, precision, device and library versions.
+    """
+    config = model.config
+    described = {
+        "version": _VERSION,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "clips": index.fingerprint,
+        "pixels": json.loads(processor.processor.video_processor.to_json_string()),
+        "model": {key: value for key, value in config.to_dict().items() if key not in _CHANGES_NOTHING},
+        "attention": [part._attn_implementation for part in (config, *_sub_configs(config))],
+        "device": processes.device.type,
+        "autocast": str(processes.autocast_dtype),
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().flatten().contiguous().view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def _sub_configs(config: Any) -> Iterator[Any]:
+    found = (getattr(config, name) for name in sorted(config.sub_configs))
+    return (sub_config for sub_config in found if sub_config is not None)

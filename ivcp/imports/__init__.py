@@ -1,0 +1,1 @@
+"""Turns data sets of other layouts into annotations."""

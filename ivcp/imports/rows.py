@@ -1,0 +1,200 @@
+"""Samples → rows of an annotation file, after everything about them was checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ivcp.imports.class_names import make_labels
+from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample
+from ivcp.imports.templates import Template, choose
+from ivcp.imports.video_files import VideoFiles, is_elsewhere
+from ivcp.records import Labels
+
+MissingPolicy = Literal["refuse", "skip", "keep"]
+_SHOWN = 3
+_OWN_ENTRY = {"formatting": "sharegpt", "columns": {"messages": "conversations", "videos": "videos"}}
+
+
+@dataclass(frozen=True)
+class Built:
+    """The rows of a data set, ready to be written."""
+
+    rows: list[dict[str, Any]]
+    labels: Labels | None
+    """None where the classes have ids only, or there are none."""
+    entry: dict[str, Any] = field(default_factory=lambda: dict(_OWN_ENTRY))
+    """What its entry in the registry has beside its file and labels."""
+    notes: tuple[str, ...] = ()
+    num_missing: int = 0
+    """Videos that are listed and absent."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """How the path of a video is written."""
+
+    videos: VideoFiles
+    dataset_dir: Path
+    relative: bool
+    """Below the videos' folder, which a run then names as media_dir."""
+
+    def written(self, path: str) -> str:
+        """Relative where the file lies below `dataset_dir`, else absolute or s3://."""
+        if is_elsewhere(path):
+            return path
+        if self.relative:
+            return path
+        if self.videos.root.startswith("s3://"):
+            return f"{self.videos.root.rstrip('/')}/{path}"
+        absolute = Path(self.videos.root).absolute() / path
+        below = absolute.is_relative_to(self.dataset_dir.absolute())
+        return (absolute.relative_to(self.dataset_dir.absolute()) if below else absolute).as_posix()
+
+
+def build_rows(
+    reading: Reading,
+    listing: Listing,
+    *,
+    labels: Labels | None,
+    templates: tuple[Template, ...],
+    seed: int,
+    paths: Paths,
+    missing: MissingPolicy,
+) -> Built:
+    """Rows of the samples that are sound; what is wrong with the others goes to `reading.problems`.
+
+    `labels` are the user's, which win over the layout's.
+
+    Raises:
+        ImportRefusedError: nothing was listed, there are fewer than two classes, or videos are absent and `missing`
+            is "refuse".
+    """
+    if not listing.samples and not reading.problems:
+        raise ImportRefusedError(f"{reading.sources[0].path} lists no clip")
+    labels = labels or listing.labels or _labels_of(listing.samples)
+    known = _Classes(labels)
+    sound = [sample for sample in _without_twins(reading, listing.samples) if _is_sound(reading, sample, known)]
+    kept, num_missing = _keep(sound, missing, reading.videos)
+    rows = [_row(sample, known, choose(templates, seed=seed, row_id=sample.row_id), paths) for sample in kept]
+    return Built(rows, labels, notes=listing.notes, num_missing=num_missing)
+
+
+@dataclass(frozen=True)
+class _Classes:
+    labels: Labels | None
+    ids: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = self.labels.label_names if self.labels else ()
+        object.__setattr__(self, "ids", {name: number for number, name in enumerate(names)})
+
+    def id_of(self, label: str) -> int | None:
+        """The id of a name, or of an id in decimals; None where there is no such class."""
+        if label in self.ids:
+            return self.ids[label]
+        is_id = label.isdecimal() and (self.labels is None or int(label) < self.labels.num_classes)
+        return int(label) if is_id else None
+
+    def name_of(self, label: int) -> str:
+        return self.labels.label_names[label] if self.labels else str(label)
+
+
+def _labels_of(samples: Sequence[Sample]) -> Labels | None:
+    names = sorted({sample.label for sample in samples if sample.label})
+    if names and all(name.isdecimal() for name in names):
+        return None
+    return make_labels(names, "the rows")
+
+
+def _is_sound(reading: Reading, sample: Sample, known: _Classes) -> bool:
+    start, end = sample.start_seconds or 0.0, sample.end_seconds
+    wrong = None
+    if not sample.video:
+        wrong = "no path of a video"
+    elif not sample.label:
+        wrong = "no label"
+    elif known.id_of(sample.label) is None:
+        nearest = difflib.get_close_matches(sample.label, known.ids, n=1, cutoff=0.4)
+        wrong = f"label {sample.label!r} is no class" + (f"; the nearest is {nearest[0]!r}" if nearest else "")
+    elif not 0 <= start < (float("inf") if end is None else end):  # also true for NaN
+        wrong = f"start = {sample.start_seconds}, end = {end}: expected 0 <= start < end"
+    if wrong:
+        reading.problem(sample.file, sample.row, wrong)
+    return wrong is None
+
+
+def _without_twins(reading: Reading, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples without those whose clip was listed before, with the same class or another."""
+    first: dict[object, Sample] = {}
+    kept = []
+    for sample in samples:
+        before = first.setdefault((sample.video, sample.start_seconds, sample.end_seconds), sample)
+        if before is sample:
+            kept.append(sample)
+        elif before.label == sample.label and before.split == sample.split:
+            reading.problem(sample.file, sample.row, "a clip that is listed before, with the same label")
+        else:
+            other = f"{before.label} ({before.split})" if before.split else before.label
+            reading.problem(sample.file, sample.row, f"a clip that is listed before, there as {other}")
+    return kept
+
+
+def _look_up(videos: VideoFiles, sample: Sample) -> Sample | None:
+    """The sample under the name that its file has there; None where it, or one of its frames, is absent."""
+    if isinstance(sample.video, str):
+        found = videos.find(sample.video)
+        return None if found is None else replace(sample, video=found)
+    frames = [videos.find(image) for image in sample.video]
+    there = tuple(name for name in frames if name is not None)
+    return replace(sample, video=there) if len(there) == len(frames) else None
+
+
+def _keep(samples: Sequence[Sample], missing: MissingPolicy, videos: VideoFiles) -> tuple[list[Sample], int]:
+    """The samples to write, in their order, and how many videos are absent."""
+    found = [(sample, _look_up(videos, sample)) for sample in samples]
+    absent = [_shown(sample) for sample, there in found if there is None]
+    check_missing(absent, len(samples), missing, videos)
+    kept = [there or sample for sample, there in found if there or missing == "keep"]
+    return kept, len(absent)
+
+
+def check_missing(absent: Sequence[str], total: int, missing: MissingPolicy, videos: VideoFiles) -> None:
+    """Raises:
+    ImportRefusedError: videos are absent that must not be; one sentence says it for all of them.
+    """
+    if not absent or missing == "keep" or (missing == "skip" and len(absent) < total):
+        return
+    shown = ", ".join(absent[:_SHOWN]) + (", …" if len(absent) > _SHOWN else "")
+    there = f"it has {len(videos.videos):,} videos" + (f", e.g. {videos.videos[0]}" if videos.videos else "")
+    raise ImportRefusedError(
+        f"{len(absent):,} of {total:,} listed videos are not in {videos.root} ({shown}); {there}. Correct --videos, "
+        + ("or leave them out with --skip-missing, " if missing == "refuse" else "")
+        + "or keep their rows with --allow-missing"
+    )
+
+
+def _shown(sample: Sample) -> str:
+    return sample.video if isinstance(sample.video, str) else sample.video[0]
+
+
+def _row(sample: Sample, known: _Classes, template: Template, paths: Paths) -> dict[str, Any]:
+    label = known.id_of(sample.label)
+    assert label is not None, "_is_sound checks it"
+    video = sample.video
+    written = paths.written(video) if isinstance(video, str) else [paths.written(image) for image in video]
+    columns = {
+        "group": sample.group,
+        "split": sample.split,
+        "start_seconds": sample.start_seconds,
+        "end_seconds": sample.end_seconds,
+    }
+    return {
+        "conversations": template.conversation(known.name_of(label)),
+        "videos": [written],
+        "action_label": label,
+        **{key: value for key, value in columns.items() if value is not None},
+    }

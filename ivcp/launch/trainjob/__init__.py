@@ -1,0 +1,1 @@
+"""Training as a Kubeflow TrainJob: its object, its pods, and the launcher that follows it."""

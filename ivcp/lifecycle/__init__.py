@@ -1,0 +1,1 @@
+"""The begin and the end of a pipeline run: settings, tracking, the fingerprint of the data."""

@@ -1,0 +1,74 @@
+"""What a run's data are, as a hash that is made without opening a video: the key of results that the cluster keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ivcp import storage
+from ivcp.data.annotations import RowError, read_videos
+from ivcp.data.registry import DatasetInfo, data_files, read_dataset_info, read_rows
+from ivcp.settings import DataConfig, RunConfig
+from ivcp.tracking.identity import sampled_hash
+
+_CHUNK_BYTES = 2**20
+
+
+def data_fingerprint(config: RunConfig) -> str:
+    """Hash of the registry's entries, the annotations, the videos that they name, and a local base model's files.
+
+    Annotations count by their content; videos by size and ETag on S3, by size and time of change in a folder: a video
+    that was replaced counts as changed, and one that no row names does not count.
+
+    Raises:
+        AnnotationError: the registry or an annotation file cannot be read.
+    """
+    digest = hashlib.sha256()
+    names_by_folder: dict[str, set[str]] = {}
+    for name in (*config.data.dataset, *config.data.eval_dataset, *config.data.test_dataset):
+        info = read_dataset_info(name, config.data.dataset_dir)
+        digest.update(info.model_dump_json().encode())
+        if info.labels:
+            digest.update(storage.read_text(storage.join(config.data.dataset_dir, info.labels)).encode())
+        for file in data_files(info, config.data.dataset_dir):
+            digest.update(_hash_file(file))
+            for video in _videos(file, info, config.data):
+                folder, _, base = video.rpartition("/")
+                names_by_folder.setdefault(folder, set()).add(base)
+    for line in _versions(names_by_folder):
+        digest.update(line.encode())
+    model = Path(config.model.model_name_or_path or "")
+    if config.model.model_name_or_path and model.is_dir():
+        digest.update(sampled_hash(model).encode())
+    return digest.hexdigest()[:32]
+
+
+def _videos(file: Path, info: DatasetInfo, data: DataConfig) -> Iterator[str]:
+    for row in read_rows(file):
+        try:
+            videos = read_videos(row, info.columns.videos, data.media_dir or data.dataset_dir)
+        except RowError:
+            continue  # validation names it
+        for video in videos:
+            yield from (video,) if isinstance(video, str) else video
+
+
+def _versions(names_by_folder: Mapping[str, set[str]]) -> Iterator[str]:
+    """A line for each video, folder by folder; a folder inside another one is listed with that."""
+    listed_root, listing = "", dict[str, str]()
+    for folder in sorted(names_by_folder):
+        if not listed_root or not f"{folder}/".startswith(f"{listed_root}/"):
+            listed_root, listing = folder, storage.file_versions(folder)
+        inside = folder[len(listed_root) :].strip("/")
+        for name in sorted(names_by_folder[folder]):
+            yield f"{folder}/{name} {listing.get(posixpath.join(inside, name), 'missing')}\n"
+
+
+def _hash_file(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.digest()

@@ -1,0 +1,95 @@
+"""The `run_start` step: what all others of a pipeline run share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ivcp.lifecycle.data_fingerprint import data_fingerprint
+from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, check_trainable, config_from_settings, save_config
+from ivcp.tracking import open_pipeline_run
+from ivcp.tracking.steps import recorded_step
+
+_DATA_SECTIONS = ("model", "data", "video")
+_DATA_KEYS = ("action_token", "num_action_classes", "action_cls_token_loss_weight", "seed")
+"""All that validation and preparation read. They get nothing else, so that another learning rate finds the results that
+the cluster keeps of them."""
+_LAUNCHER_CPU, _LAUNCHER_MEMORY = "1", "4Gi"
+"""Of a training step that only starts a job and follows it."""
+
+
+class RunStart(NamedTuple):
+    """What the pipeline needs of the settings; names and order are those of the component's outputs."""
+
+    data_settings: str
+    """The settings that validation and preparation depend on, as JSON."""
+    data_fingerprint: str
+    accelerators: str
+    """Of the training step: none where it starts a job that has them."""
+    evaluation_accelerators: str
+    cpu: str
+    """CPUs of the training step."""
+    memory: str
+    """Memory of the training step."""
+    node_selector: dict[str, str]
+    tolerations: list[dict[str, Any]]
+
+
+def run_step(parameters: Mapping[str, Any], *, run_config: str) -> RunStart:
+    """Resolves the settings among `parameters` (its `overrides` win) and writes them to the file `run_config`.
+
+    `pipeline_run` and `pipeline_run_name` among them are KFP's id and name of the run.
+
+    Raises:
+        ConfigError: a setting cannot be used, asks for what training does not do, or there is nowhere to track the run.
+        AnnotationError: the registry of data sets or an annotation file cannot be read.
+    """
+    with recorded_step("run_start") as outcome:
+        settings = {key: value for key, value in parameters.items() if key in SECTION_OF_KEY}
+        config = config_from_settings(settings | parameters["overrides"], source="pipeline parameters")
+        check_trainable(config)
+        config = _tracked(config, parameters["pipeline_run"], parameters["pipeline_run_name"])
+        save_config(config, Path(run_config))
+        started = RunStart(
+            data_settings=data_settings(config), data_fingerprint=data_fingerprint(config), **_placement(config)
+        )
+        outcome.result = f"data {started.data_fingerprint[:12]}"
+    return started
+
+
+def data_settings(config: RunConfig) -> str:
+    """The settings that validation and preparation depend on, as JSON."""
+    chosen = {
+        key: value for key, value in config.flat().items() if SECTION_OF_KEY[key] in _DATA_SECTIONS or key in _DATA_KEYS
+    }
+    return json.dumps(chosen, sort_keys=True)
+
+
+def _tracked(config: RunConfig, pipeline_run: str, pipeline_run_name: str) -> RunConfig:
+    """`config` with the run that the steps log to, unless the environment names one."""
+    if os.environ.get("MLFLOW_RUN_ID") or "mlflow" not in config.train.report_to:
+        return config
+    if not (config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")):
+        raise ConfigError(
+            "no MLflow server: set mlflow_tracking_uri, or MLFLOW_TRACKING_URI in the Kubernetes secret ivcp-mlflow; "
+            "a file in one step's pod would be gone with it, and the registered models too"
+        )
+    run_id = open_pipeline_run(config, pipeline_run=pipeline_run, run_name=pipeline_run_name)
+    tracking = config.tracking.model_copy(update={"mlflow_run_id": run_id})
+    return config.model_copy(update={"tracking": tracking})
+
+
+def _placement(config: RunConfig) -> dict[str, Any]:
+    """Resources and nodes of the training step, and the accelerators of evaluation, as Kubernetes wants them."""
+    cluster, starts_a_job = config.cluster, config.launch.train_launcher == "trainjob"
+    return {
+        "accelerators": "0" if starts_a_job else str(cluster.train_accelerator_count),
+        "evaluation_accelerators": str(min(1, cluster.train_accelerator_count)),
+        "cpu": _LAUNCHER_CPU if starts_a_job else cluster.train_cpu,
+        "memory": _LAUNCHER_MEMORY if starts_a_job else cluster.train_memory,
+        "node_selector": {} if starts_a_job else dict(cluster.train_node_selector),
+        "tolerations": [] if starts_a_job else cluster.model_dump(mode="json")["train_tolerations"],
+    }

@@ -1,0 +1,1 @@
+"""Video language models: loading, what differs between families, the processor, adapters."""

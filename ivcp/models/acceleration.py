@@ -1,0 +1,145 @@
+"""Faster code for the language model, where the machine and the data allow it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers.integrations.liger import apply_liger_kernel
+from transformers.utils import is_liger_kernel_available
+
+from ivcp.models.backbone import language_model_of
+from ivcp.settings import ConfigError, SpeedConfig
+from ivcp.stages.action_cls.module import ActionClassifier
+
+log = logging.getLogger(__name__)
+
+_LIGER_KERNELS = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+"""Liger's losses are of vocabulary logits, which are never computed here; its norms, rotary and MLP kernels stay."""
+
+
+def accelerate_language_model(classifier: ActionClassifier, speed: SpeedConfig, *, lengths: NDArray[np.int64]) -> None:
+    """Applies `enable_liger_kernel`, `torch_compile`, and what is always worth it; `lengths` are the tokens of the
+    training clips.
+
+    Raises:
+        ConfigError: Liger's package, a GPU or a compiler is missing.
+    """
+    model = language_model_of(classifier.backbone)
+    replace_slow_lora(model)
+    remember_positions(model.base_model)
+    if speed.enable_liger_kernel:
+        _check_liger()
+        apply_liger_kernel(model, _LIGER_KERNELS)
+    if speed.torch_compile:
+        _check_compiler()
+        if lengths.min() != lengths.max():
+            log.warning(
+                "torch_compile: clips have %d to %d tokens and batches as many shapes: the first steps compile anew, "
+                "later ones run code for any shape, which is slower; it is worth it where all clips have one length",
+                *(lengths.min(), lengths.max()),
+            )
+        compile_layers(model)
+
+
+def compile_layers(model: Any, *, backend: str = "inductor") -> None:
+    """Compiles the layers of a transformers model's language model, in place; names of weights stay as they are.
+
+    Layers share their code, so that one is compiled for all (PyTorch's "regional compilation"). Nothing is compiled
+    before the first step.
+    """
+    for layer in model.get_decoder().layers:
+        layer.compile(backend=backend)
+
+
+class LoraUp(nn.Linear):
+    """LoRA's second matrix, multiplied in the order that is fast on a CPU.
+
+    Its weight is (out_features, rank). Gradients of a product with a matrix that narrow take MKL several times longer
+    where the narrow side is the columns', as nn.Linear has it, than where it is the rows'; copying the weight costs
+    nothing beside them.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., rank) → (..., out_features)."""
+        if self.weight.device.type != "cpu":
+            return super().forward(input)
+        return input @ self.weight.t().contiguous()
+
+
+def replace_slow_lora(model: nn.Module) -> None:
+    """Puts `LoraUp` in place of the layers that peft made; weights are kept, not copied."""
+    for name, adapters in model.named_modules():
+        if name.endswith("lora_B"):
+            for layer in adapters.children():
+                if type(layer) is nn.Linear and layer.bias is None:
+                    layer.__class__ = LoraUp
+
+
+_REMEMBERED_BATCHES = 64
+
+
+def remember_positions(model: Any) -> None:
+    """Computes the rotary positions of a batch once for all batches that look the same, where a model has its own.
+
+    Qwen-like models find them from tokens and grids in Python loops over clips, and wait for the GPU at each. Clips of
+    one size with one prompt give the same batch in every step.
+    """
+    if not hasattr(model, "get_rope_index"):
+        return
+    compute = model.get_rope_index
+
+    @lru_cache(_REMEMBERED_BATCHES)
+    def positions(batch: _Arguments) -> tuple[Tensor, ...]:
+        found: tuple[Tensor, ...] = compute(*batch.args, **batch.kwargs)
+        return found
+
+    model.get_rope_index = lambda *args, **kwargs: positions(_Arguments(args, kwargs))
+
+
+class _Arguments:
+    """The arguments of a call, equal to others by the content of tensors."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args, self.kwargs = args, kwargs
+        self._key = (*map(_content, args), *((name, _content(value)) for name, value in sorted(kwargs.items())))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Arguments) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.device, value.dtype, tuple(value.shape), value.cpu().numpy().tobytes()
+    return value if value is None else repr(value)
+
+
+def _check_compiler() -> None:
+    """inductor writes C++ for a CPU; for a GPU, Triton compiles its launchers in C."""
+    if torch.cuda.is_available():
+        language, names = "C", [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    else:
+        language, names = "C++", [os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")]
+    if not any(map(shutil.which, names)):
+        raise ConfigError(
+            f"torch_compile needs a {language} compiler on the machine that trains: there is no {' or '.join(names)}; "
+            f"install one (Debian: apt-get install {'gcc' if language == 'C' else 'g++'}), or remove torch_compile"
+        )
+
+
+def _check_liger() -> None:
+    if not is_liger_kernel_available():
+        raise ConfigError("enable_liger_kernel needs the package liger-kernel: pip install liger-kernel, or remove it")
+    if not torch.cuda.is_available():
+        raise ConfigError("enable_liger_kernel: its kernels run on a GPU only, there is none here: remove it")

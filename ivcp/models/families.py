@@ -1,0 +1,263 @@
+"""What differs between families of video language models, in one place.
+
+Nothing here knows a model by its name: model, configuration and processor are asked. `docs/model_families.md` lists the
+families that are tested.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ivcp.models.torchvision_compat import register_missing_operators
+
+register_missing_operators()
+
+from transformers import ProcessorMixin  # noqa: E402
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES  # noqa: E402
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES  # noqa: E402
+
+_OURS = {
+    "do_resize": False,
+    "do_center_crop": False,
+    "do_sample_frames": False,
+    # VideoLLaMA3 drops tokens of still regions: then the tokens of a prompt would depend on pixels, and a clip whose
+    # frames are augmented or disturbed would no longer fit its prompt.
+    "use_token_compression": False,
+    # MiniCPM-V can take the last frames of a clip for pictures between the others; ours are all alike.
+    "stack_frames": 1,
+}
+"""Settings of video processors that this project decides: it samples and sizes frames itself."""
+
+_MERGERS_IN_TOWER = re.compile(r"(merger|deepstack_merger_list)\.")
+"""Parts of a Qwen vision tower that are its projector."""
+
+_EXPECTED = (
+    "expected a video language model of transformers such as Qwen2-VL, Qwen3-VL, LLaVA-NeXT-Video or InternVL "
+    "(docs/model_families.md lists the tested ones): set model_name_or_path to one"
+)
+
+
+class UnsupportedModelError(ValueError):
+    """A model that cannot classify videos here; the message says what was expected, what came and what to do."""
+
+
+def check_architecture(config: Any, source: str) -> None:
+    """Checks by the configuration alone that a model reads videos and text; `source` names it in the message.
+
+    Models whose code comes with them (`trust_remote_code`) are asked by what their configuration offers.
+
+    Raises:
+        UnsupportedModelError: it is a text model, an image model, or an encoder-decoder.
+    """
+    kind = config.model_type
+    offered: Mapping[str, str] = config.to_dict().get("auto_map") or {}
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and "AutoModelForImageTextToText" not in offered:
+        raise UnsupportedModelError(f"{source} is a {kind} model, which reads no video with its text; {_EXPECTED}")
+    if kind not in VIDEO_PROCESSOR_MAPPING_NAMES and not offered:
+        raise UnsupportedModelError(f"{source} is a {kind} model, which reads images but no videos; {_EXPECTED}")
+    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
+        raise UnsupportedModelError(
+            f"{source} is a {kind} model, an encoder-decoder: the state at the action token of a causal language model "
+            f"is classified; {_EXPECTED}"
+        )
+
+
+def check_processor(processor: Any, source: str) -> None:
+    """Checks that a processor prepares videos and text; `source` names it in the message.
+
+    Raises:
+        UnsupportedModelError: it is the tokenizer of a text model, the processor of an image model, or one with two
+            tokenizers.
+    """
+    came = type(processor).__name__
+    if not isinstance(processor, ProcessorMixin):
+        raise UnsupportedModelError(f"{source} has a {came} and no processor for videos: a text model; {_EXPECTED}")
+    if "video_processor" not in processor.get_attributes() or "tokenizer" not in processor.get_attributes():
+        parts = ", ".join(processor.get_attributes())
+        raise UnsupportedModelError(f"{source} has a {came} of {parts} and no video processor; {_EXPECTED}")
+    second = [name for name in processor.get_attributes() if name.endswith("_tokenizer")]
+    if second:
+        raise UnsupportedModelError(
+            f"{source} has a {came} with a {second[0]}: its vision side reads the question too, which prepared clips "
+            f"do not hold; {_EXPECTED}"
+        )
+
+
+def frame_step(video_processor: Any) -> int | None:
+    """Pixels that height and width of a frame are multiples of: a patch times what is merged into one token.
+
+    None for a model with one fixed frame size (`fixed_frame_size`).
+    """
+    names = _settings_of(video_processor)
+    if "downsample_mode" in names:  # MiniCPM-V merges 2x2 patches twice, or once
+        return int(video_processor.patch_size) * (2 if video_processor.downsample_mode == "4x" else 4)
+    if "merge_size" in names and video_processor.merge_size:
+        return int(video_processor.patch_size) * int(video_processor.merge_size)
+    return None
+
+
+def fixed_frame_size(video_processor: Any) -> tuple[int, int]:
+    """The (height, width) in pixels that every frame has.
+
+    Raises:
+        UnsupportedModelError: the processor does not name one.
+    """
+    if "max_image_size" in _settings_of(video_processor):  # SmolVLM
+        side = int(video_processor.max_image_size["longest_edge"])
+        return side, side
+    size = video_processor.crop_size if video_processor.do_center_crop else video_processor.size
+    if not (size and size.get("height") and size.get("width")):
+        raise UnsupportedModelError(
+            f"{type(video_processor).__name__} names no frame size: expected size or crop_size with height and width "
+            f"in the model's video processor configuration, it has size = {video_processor.size}, crop_size = "
+            f"{video_processor.crop_size}"
+        )
+    return int(size["height"]), int(size["width"])
+
+
+def processor_settings(video_processor: Any) -> dict[str, Any]:
+    """How to call a video processor on frames that are sampled and sized already."""
+    names = _settings_of(video_processor)
+    return {name: value for name, value in _OURS.items() if name in names}
+
+
+def check_rendered(processor: Any, text: str) -> None:
+    """Checks that the chat template wrote the video into a prompt.
+
+    Raises:
+        UnsupportedModelError: it did not.
+    """
+    if processor.video_token not in text:
+        raise UnsupportedModelError(
+            f"the chat template of this {type(processor).__name__} put no video into the prompt: expected one that "
+            f'writes {processor.video_token} for content of {{"type": "video"}}; take the chat template of the '
+            "family's video model"
+        )
+
+
+def vision_token_types(
+    processor: Any, input_ids: NDArray[np.int64], token_types: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Modality of tokens, (num_tokens,): not 0 exactly where a vision feature goes, in the processor's own numbers.
+
+    Some processors mark the tokens around a frame too (InternVL's `<img>`), which are text to the model.
+    """
+    # Families whose videos are images to the model have one of the two only.
+    ids = [getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video")]
+    placeholders = np.isin(input_ids, [token_id for token_id in ids if token_id is not None])
+    types: NDArray[np.int64] = np.where(placeholders, token_types, 0)
+    return types
+
+
+def vision_inputs(processor: Any, clips: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The pixel tensors of clips as the model takes them; clips are (num_frames, 3, height, width), uint8, sized.
+
+    Raises:
+        UnsupportedModelError: the model takes clips of one length only, and these have several.
+    """
+    video_processor = processor.video_processor
+    # Without return_tensors: clips that the model takes as they are come as a list.
+    encoded = video_processor(list(clips), **processor_settings(video_processor))
+    inputs = {name: encoded[name] for name in video_processor.model_input_names}
+    if isinstance(inputs.get("pixel_values_videos"), list):
+        frames = inputs.pop("pixel_values_videos")
+        if "pixel_values_videos" not in processor.model_input_names:  # InternVL's model knows images only
+            inputs["pixel_values"] = torch.cat(frames)
+        else:
+            inputs["pixel_values_videos"] = _joined(processor, frames)
+    return {name: value if isinstance(value, Tensor) else torch.stack(list(value)) for name, value in inputs.items()}
+
+
+def _joined(processor: Any, clips: list[Tensor]) -> Tensor:
+    """One tensor of clips, (clips, num_frames, 3, height, width), whatever their lengths.
+
+    A model that gives each frame the same number of tokens looks at each alone (LLaVA-NeXT-Video), so that every frame
+    may be a clip. LLaVA-OneVision's adds a token to each clip.
+    """
+    texts = [processor.replace_video_token({"pixel_values_videos": clips}, number) for number in range(len(clips))]
+    counts = [text.count(processor.video_token) for text in texts]
+    if all(count % len(clip) == 0 for count, clip in zip(counts, clips, strict=True)):
+        return torch.cat(clips).unsqueeze(1)
+    lengths = sorted({len(clip) for clip in clips})
+    if len(lengths) > 1:
+        raise UnsupportedModelError(
+            f"the model of this {type(processor).__name__} takes clips of one length in a batch, these have "
+            f"{', '.join(map(str, lengths))} frames: set video_num_frames, or a batch size of 1"
+        )
+    return torch.stack(clips)
+
+
+def time_inputs(processor: Any, seconds_per_frame: Sequence[float | None]) -> dict[str, Tensor]:
+    """What a model takes about time besides its prompt: Qwen2.5-VL's seconds per temporal patch, (clips,).
+
+    Raises:
+        ValueError: the model needs the time between frames and a clip does not have it.
+    """
+    if "second_per_grid_ts" not in processor.model_input_names:
+        return {}
+    known = [seconds for seconds in seconds_per_frame if seconds is not None]
+    if len(known) < len(seconds_per_frame):
+        raise ValueError("this model needs the seconds between frames, which these clips lack: prepare them again")
+    return {"second_per_grid_ts": torch.tensor(known) * processor.video_processor.temporal_patch_size}
+
+
+def accepted_inputs(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `inputs` that the model's forward names; others would reach its layers as unknown options."""
+    names = _parameters_of(type(model).forward)
+    return {name: value for name, value in inputs.items() if name in names}
+
+
+def encode_vision(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What vision tower and projector of a transformers model make of a batch: its `mm_encoder_outputs`.
+
+    With it, and with `inputs` without their pixels (`without_pixels`), the model's forward gives bit for bit what the
+    pixels give. Build it anew for each call: the model writes into it.
+    """
+    base = model.base_model
+    is_video = "pixel_values_videos" in inputs
+    encode = base.get_video_features if is_video else base.get_image_features
+    names = _parameters_of(encode.__func__)
+    features = encode(**{name: value for name, value in inputs.items() if name in names}, return_dict=True)
+    return {"video" if is_video else "image": features}
+
+
+def without_pixels(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model still needs of a batch beside `encode_vision`: tokens, grids, times."""
+    return {name: value for name, value in inputs.items() if not name.startswith("pixel_")}
+
+
+def part_of(name: str, model: Any) -> str:
+    """The part of a transformers model that a parameter belongs to.
+
+    One of `language_model`, `vision_tower`, `projector` (whatever lies between these two), `lm_head`.
+    """
+    if name.startswith(prefix_of(model, model.get_decoder())):
+        return "language_model"
+    tower = prefix_of(model, model.get_encoder(modality="video"))
+    if name.startswith(tower):
+        return "projector" if _MERGERS_IN_TOWER.match(name, len(tower)) else "vision_tower"
+    return "projector" if name.startswith(prefix_of(model, model.base_model)) else "lm_head"
+
+
+def prefix_of(model: nn.Module, module: nn.Module) -> str:
+    """What the names of the parameters of `module` begin with in `model`."""
+    name = next(name for name, candidate in model.named_modules() if candidate is module)
+    return f"{name}." if name else ""
+
+
+def _settings_of(video_processor: Any) -> frozenset[str]:
+    return frozenset(video_processor.valid_kwargs.__annotations__)
+
+
+@functools.cache
+def _parameters_of(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)

@@ -1,0 +1,84 @@
+"""Loads the backbone: a video language model from a local directory or from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ivcp.models.families import check_architecture
+from ivcp.models.path import check_model_path
+from ivcp.models.quantization import bitsandbytes_config, keep_differentiable
+from ivcp.models.vision.attention import batch_vision_attention
+from ivcp.models.vision.layers import replace_slow_layers
+from ivcp.settings import MethodConfig, ModelConfig, RunConfig
+
+_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
+
+
+class AttentionError(RuntimeError):
+    """An attention implementation that this machine does not have; the message says what to do."""
+
+
+def load_base_model(
+    model_name_or_path: str | Path,
+    *,
+    settings: ModelConfig,
+    dtype: torch.dtype = torch.float32,
+    quantization: MethodConfig | None = None,
+) -> Any:
+    """A transformers image-text-to-text model in evaluation mode.
+
+    `quantization` quantizes the language model's linear layers, where its `quantization_bit` is set.
+
+    Raises:
+        FileNotFoundError: `model_name_or_path` is a path without a model.
+        AttentionError: `flash_attn: fa2` without the package or without a GPU.
+        UnsupportedModelError: the model reads no videos together with text.
+        QuantizationError: the weights cannot be quantized here.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    check_model_path(model_name_or_path)
+    _check_attention(settings)
+    name = str(model_name_or_path)
+    place: dict[str, Any] = {
+        "revision": settings.model_revision,
+        "cache_dir": settings.cache_dir,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    config = AutoConfig.from_pretrained(name, **place)
+    check_architecture(config, name)
+    quantized = (
+        {"quantization_config": bitsandbytes_config(config, quantization, dtype)}
+        if quantization and quantization.quantization_bit
+        else {}
+    )
+    model = AutoModelForImageTextToText.from_pretrained(
+        name, attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **place, **quantized
+    )
+    batch_vision_attention(model)
+    replace_slow_layers(model.get_encoder(modality="video"))
+    if quantized:
+        keep_differentiable(model)
+    return model.eval()
+
+
+def _check_attention(settings: ModelConfig) -> None:
+    if settings.flash_attn != "fa2":
+        return
+    if importlib.util.find_spec("flash_attn") is None:
+        raise AttentionError("flash_attn = fa2 needs the package flash-attn: pip install flash-attn, or set it to auto")
+    if not torch.cuda.is_available():
+        raise AttentionError("flash_attn = fa2 runs on a GPU only, there is none here: set it to auto")
+
+
+def training_dtype(config: RunConfig) -> torch.dtype:
+    """Precision of the weights: bfloat16 with `bf16` where none of them trains, else float32."""
+    method = config.method
+    is_decoder_only = method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0
+    is_frozen = method.freeze_vision_tower and method.freeze_multi_modal_projector
+    keeps_weights = method.finetuning_type == "lora" or (is_decoder_only and is_frozen)
+    return torch.bfloat16 if config.train.bf16 and keeps_weights else torch.float32

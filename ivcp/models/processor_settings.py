@@ -1,0 +1,77 @@
+"""Which processor turns clips into a model's inputs, and how a worker process gets it.
+
+The module is light: only the processes that call `load_processor` import torch and transformers.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ivcp.settings import RunConfig, VideoConfig
+
+if TYPE_CHECKING:
+    from ivcp.models.processor import ClipProcessor
+
+PRELOAD = "ivcp.models.processor"
+"""What worker processes share one import of."""
+
+
+@dataclass(frozen=True)
+class ProcessorSettings:
+    """A base model's processor, and how it sees videos."""
+
+    model_name_or_path: str
+    revision: str
+    cache_dir: str | None
+    trust_remote_code: bool
+    action_token: str
+    video: VideoConfig
+
+    @classmethod
+    def of(cls, config: RunConfig) -> ProcessorSettings:
+        """The processor that a run prepares clips with.
+
+        Raises:
+            ValueError: the run names no base model.
+        """
+        model = config.model
+        if model.model_name_or_path is None:
+            raise ValueError("model_name_or_path is not set: give the path of a model directory or a hub id")
+        return cls(
+            model_name_or_path=model.model_name_or_path,
+            revision=model.model_revision,
+            cache_dir=model.cache_dir,
+            trust_remote_code=model.trust_remote_code,
+            action_token=config.action_cls.action_token,
+            video=config.video,
+        )
+
+
+@functools.cache
+def load_processor(settings: ProcessorSettings) -> ClipProcessor:
+    """The processor, loaded once in each process.
+
+    Raises:
+        OSError, ValueError: there is no such base model, or its tokenizer splits the action token.
+    """
+    from ivcp.models.processor import ClipProcessor
+
+    return ClipProcessor.from_pretrained(
+        settings.model_name_or_path,
+        video=settings.video,
+        action_token=settings.action_token,
+        revision=settings.revision,
+        cache_dir=settings.cache_dir,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def use_one_thread() -> None:
+    """For worker processes, of which there are as many as cores."""
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -1,0 +1,1 @@
+"""The vision tower: faster layers, batched attention, its features as plain tensors."""

@@ -1,0 +1,115 @@
+"""What a vision tower gives the language model, as plain tensors: of each clip, to keep; of a batch, to give back.
+
+transformers' models take features computed before as `mm_encoder_outputs`, a dictionary from modality to what
+`get_video_features` or `get_image_features` returned. Here that is flattened to tensors named by their path in it
+(`video.pooler_output.0`, `video.deepstack_features.1.0`), so that nothing else has to know a model family.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ivcp.models.families import encode_vision
+
+Features = dict[str, Tensor]
+"""Tensors by their path in `mm_encoder_outputs`; rows of one clip, or of all clips of a batch in order."""
+
+FEATURE_PREFIX = "vision_features/"
+"""Kept tensors with this prefix go to the model as `vision_features`, the others as inputs of their own."""
+
+_FIELDS = ("pooler_output", "deepstack_features")
+"""What language models read of a tower's output; the rest of it would only take space."""
+
+
+class InseparableFeaturesError(ValueError):
+    """Features that cannot be divided among the clips of a batch."""
+
+
+def takes_features(model: Any) -> bool:
+    """Whether the model's forward takes features that were computed before."""
+    return "mm_encoder_outputs" in inspect.signature(model.base_model.forward).parameters
+
+
+def encode_clips(model: Any, inputs: Mapping[str, Tensor], num_tokens: Sequence[int]) -> list[Features]:
+    """The features of each clip of a batch, in one pass of the tower (and the projector behind it).
+
+    `inputs` are the processor's pixel inputs of all clips, `num_tokens` the vision tokens of each clip's prompt.
+
+    Raises:
+        InseparableFeaturesError: the tower's output is not a whole number of rows for each token of a clip.
+    """
+    ((modality, output),) = encode_vision(model, inputs).items()
+    clips: list[Features] = [{} for _ in num_tokens]
+    for path, parts in _by_path(output, modality, num_tokens):
+        for clip, part in zip(clips, parts, strict=True):
+            clip[path] = part
+    return clips
+
+
+def encoder_outputs(features: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The `mm_encoder_outputs` that stand for a batch's features; made anew for each call of a model."""
+    nested: dict[str, Any] = {}
+    for path, tensor in features.items():
+        *folders, last = path.split(".")
+        place = nested
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = tensor
+    return {
+        modality: SimpleNamespace(**{field: _lists(value) for field, value in fields.items()})
+        for modality, fields in nested.items()
+    }
+
+
+def join_features(clips: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
+    """The model's inputs for clips whose tensors were kept: one concatenation for each tensor."""
+    joined: dict[str, Any] = {name: torch.cat([clip[name] for clip in clips]) for name in clips[0]}
+    features = [name for name in joined if name.startswith(FEATURE_PREFIX)]
+    return {"vision_features": {name.removeprefix(FEATURE_PREFIX): joined.pop(name) for name in features}, **joined}
+
+
+def split_rows(
+    tensor: Tensor, num_tokens: Sequence[int], num_frames: Sequence[int] | None = None
+) -> tuple[Tensor, ...]:
+    """Divides the rows of a batch among its clips: one each, one a frame, or in proportion to their vision tokens.
+
+    Raises:
+        InseparableFeaturesError: neither is possible.
+    """
+    if len(tensor) == len(num_tokens):
+        return torch.split(tensor, 1)
+    if num_frames is not None and len(tensor) == sum(num_frames):
+        return torch.split(tensor, list(num_frames))
+    total = sum(num_tokens)
+    if any(len(tensor) * count % total for count in num_tokens):
+        raise InseparableFeaturesError(
+            f"{len(tensor)} rows cannot be divided among clips of {', '.join(map(str, num_tokens))} vision tokens"
+        )
+    return torch.split(tensor, [len(tensor) * count // total for count in num_tokens])
+
+
+def _by_path(output: Any, modality: str, num_tokens: Sequence[int]) -> Iterator[tuple[str, Sequence[Tensor]]]:
+    for field in _FIELDS:
+        value = output.get(field)
+        if value is None:
+            continue
+        layers = {f".{number}": layer for number, layer in enumerate(value)} if field == _FIELDS[1] else {"": value}
+        for number, layer in layers.items():
+            path = f"{modality}.{field}{number}"
+            if isinstance(layer, Tensor):
+                yield path, split_rows(layer, num_tokens)
+            else:  # the model joins a sequence itself: one that holds all clips' rows will do
+                is_per_clip = len(layer) == len(num_tokens)
+                yield f"{path}.0", layer if is_per_clip else split_rows(torch.cat(list(layer)), num_tokens)
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value
+    return [_lists(value[key]) for key in sorted(value, key=int)]

@@ -1,0 +1,25 @@
+"""The pipelines that are installed: packages name theirs as entry points of the group `ivcp.pipelines`.
+
+So the library runs and submits pipelines without importing the packages that define them.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+GROUP = "ivcp.pipelines"
+ACTION_CLS = "action-cls"
+
+
+def load_pipeline(name: str = ACTION_CLS) -> Any:
+    """kfp's pipeline of this name.
+
+    Raises:
+        ValueError: no installed package has one.
+    """
+    found = entry_points(group=GROUP)
+    if name not in found.names:
+        known = ", ".join(sorted(found.names)) or "none"
+        raise ValueError(f"there is no pipeline {name}: installed are {known}; install ivcp again (pip install -e .)")
+    return found[name].load()

@@ -1,0 +1,1 @@
+"""Decodes every clip once and writes the shards that training reads."""

@@ -1,0 +1,113 @@
+"""What a worker process of the preparation step does: the rows of one video → prepared clips.
+
+The module itself is light: worker processes share one import of torch and transformers, the step's own process does
+without.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from ivcp.data.prepared.shards import encode_clip
+from ivcp.models import processor_settings
+from ivcp.models.processor_settings import ProcessorSettings, load_processor, use_one_thread
+from ivcp.records import Clip, first_path
+from ivcp.video import ClipFrames, Span, VideoError, count_frames, load_clips, probe
+
+if TYPE_CHECKING:
+    from ivcp.models.processor import ClipProcessor
+
+PRELOAD = (processor_settings.PRELOAD, __name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Clips of one video to prepare."""
+
+    clips: tuple[Clip, ...]
+    """At least one; all have the same `video`."""
+    settings: ProcessorSettings
+    jpeg_quality: int | None
+    """Of stored frames; null keeps their pixels."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One clip as `ivcp.data.prepared.shards` writes it."""
+
+    num_tokens: int
+    """Up to the action token."""
+    num_answer_tokens: int
+    """Behind it; 0 where there is no answer."""
+    backend: str
+    """What decoded its frames: pyav, decord, torchcodec or images."""
+    encoded: pa.RecordBatch
+
+
+def start_worker(settings: ProcessorSettings) -> None:
+    """Called in each new worker process: what every clip needs does not count as the first one's time."""
+    use_one_thread()
+    with suppress(OSError, ValueError):  # the first clip raises it again, where it reaches the step
+        load_processor(settings)
+
+
+def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
+    """Decodes, resizes and tokenises the clips of one video, in the order of `job.clips`.
+
+    The file is opened and decoded once for all of them. A clip that cannot be used is a `VideoError` in its place.
+
+    Raises:
+        OSError, ValueError: there is no such base model, or its tokenizer splits the action token.
+    """
+    processor = load_processor(job.settings)
+    spans = [Span(clip.start_seconds, clip.end_seconds, clip.split == "train") for clip in job.clips]
+    try:
+        loaded = load_clips(job.clips[0].video, spans, processor=processor)
+    except VideoError as error:
+        return (error,) * len(job.clips)
+    return tuple(
+        frames if isinstance(frames, VideoError) else _prepare(clip, frames, processor, job.jpeg_quality)
+        for clip, frames in zip(job.clips, loaded, strict=True)
+    )
+
+
+def _prepare(
+    clip: Clip, loaded: ClipFrames, processor: ClipProcessor, jpeg_quality: int | None
+) -> Prepared | VideoError:
+    if loaded.video_frames not in (None, clip.num_frames) and _counted(clip) != clip.num_frames:
+        return VideoError("wrong_count", f"{loaded.video_frames} frames, but {clip.num_frames} when it was validated")
+    input_ids, mm_token_type_ids = processor.tokenize(
+        clip.messages,
+        frames=loaded.frames,
+        frame_indices=loaded.frame_indices,
+        source_fps=loaded.source_fps,
+        total_frames=loaded.total_frames,
+    )
+    answer_ids, answer_start = processor.tokenize_answer(clip.messages)
+    encoded = encode_clip(
+        clip_id=clip.clip_id,
+        video=first_path(clip.video),
+        label=clip.label,
+        frames=loaded.candidates,
+        input_ids=input_ids,
+        mm_token_type_ids=mm_token_type_ids,
+        seconds_per_frame=loaded.seconds_per_frame,
+        frame_candidates=len(loaded.candidates) // len(loaded.frames),
+        answer_ids=answer_ids,
+        answer_start=answer_start,
+        backend=loaded.backend,
+        jpeg_quality=jpeg_quality,
+    )
+    return Prepared(len(input_ids), len(answer_ids), loaded.backend, encoded)
+
+
+def _counted(clip: Clip) -> int | None:
+    """Frames by decoding all, which is how validation counts: a decoder may leave out what the packets hold."""
+    try:
+        return count_frames(clip.video, probe(clip.video))
+    except VideoError:
+        return None

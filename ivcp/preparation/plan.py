@@ -1,0 +1,204 @@
+"""Which clip goes to which shard: decided from the annotations alone, and alike by all parts of a run.
+
+A shard is named after the clips it holds. Where one ends is decided by the clips around, not by counting from the
+start: a clip that is added or removed changes the shard it is in, and the others are found as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ivcp.data.prepared.table import KEY_BYTES
+from ivcp.data.prompts import cut_behind_action
+from ivcp.preparation.fingerprint import clip_key, record_key
+from ivcp.records import SPLITS, Clip, Split, first_path
+
+CLIPS_PER_SHARD = 256
+"""On average: a shard ends where a clip's hash says so, between half of this number and one and a half of it."""
+_IDS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """Clips of one split that are written to one file."""
+
+    name: str
+    """Without its ending."""
+    split: Split
+    rows: slice
+    """In the plan."""
+
+    def __len__(self) -> int:
+        return int(self.rows.stop - self.rows.start)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All clips of a run, in the order in which they stand in shards: about a hundred bytes for each.
+
+    Training clips come first, then validation, then test; the clips of one video are side by side.
+    """
+
+    annotations: Path
+    places: NDArray[np.int64]
+    """Where each clip's line begins in the annotations, (clips,)."""
+    keys: NDArray[Any]
+    """`clip_key` of each, (clips,)."""
+    records: NDArray[Any]
+    """`record_key` of each, (clips,)."""
+    labels: NDArray[np.int32]
+    prompts: NDArray[np.int64]
+    """Hash of the conversation up to the action token, (clips,)."""
+    clip_ids: pa.Array
+    shards: tuple[PlannedShard, ...]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def read(self, rows: slice) -> Iterator[Clip]:
+        """The clips of some rows, from the annotations."""
+        with self.annotations.open("rb") as file:
+            for place in self.places[rows].tolist():
+                file.seek(place)
+                yield Clip.model_validate_json(file.readline())
+
+    def part(self, number: int, num_parts: int) -> tuple[PlannedShard, ...]:
+        """The shards of one of the parts that a run is divided into."""
+        return self.shards[number::num_parts]
+
+
+class _Columns:
+    """What the plan keeps of each row of the annotations, in their order."""
+
+    def __init__(self) -> None:
+        self.places, self.splits, self.labels = array("q"), array("b"), array("i")
+        self.videos, self.prompts = array("q"), array("q")
+        self.keys, self.records = bytearray(), bytearray()
+        self._ids: list[str] = []
+        self._id_chunks: list[pa.Array] = []
+
+    def add(self, clip: Clip, place: int, *, key: bytes, action_token: str) -> None:
+        self.places.append(place)
+        self.splits.append(SPLITS.index(clip.split))
+        self.labels.append(clip.label)
+        self.videos.append(_hash64(first_path(clip.video)))
+        prompt = cut_behind_action(clip.messages, action_token=action_token)
+        self.prompts.append(_hash64(repr([(message.role, message.content) for message in prompt])))
+        self.keys += key
+        self.records += record_key(clip, key)
+        self._ids.append(clip.clip_id)
+        if len(self._ids) == _IDS_AT_ONCE:
+            self.close_chunk()
+
+    def close_chunk(self) -> None:
+        self._id_chunks.append(pa.array(self._ids, type=pa.large_string()))
+        self._ids = []
+
+    def take(self, name: str, dtype: Any) -> NDArray[Any]:
+        """A column as an array; it is not kept, so that not all of them lie in memory twice."""
+        return np.frombuffer(self.__dict__.pop(name), dtype=dtype)
+
+    def clip_ids(self, order: NDArray[np.int64]) -> pa.Array:
+        self.close_chunk()
+        chunks, self._id_chunks = self._id_chunks, []
+        return pa.concat_arrays(chunks).take(pa.array(order))
+
+
+def plan_shards(
+    annotations: Path,
+    *,
+    candidates: int,
+    action_token: str,
+    data_fingerprint: str,
+    clips_per_shard: int | None = None,
+) -> Plan:
+    """Reads the annotations once, line by line, and decides.
+
+    Args:
+        annotations: what validation wrote.
+        candidates: frames that are stored around each sampled moment of training clips.
+        action_token: where the prompt ends.
+        data_fingerprint: validation's, for videos that have no hash of their own.
+        clips_per_shard: null is `CLIPS_PER_SHARD`.
+    """
+    columns, place = _Columns(), 0
+    with annotations.open("rb") as file:
+        for line in file:
+            if line.strip():
+                clip = Clip.model_validate_json(line)
+                key = clip_key(clip, candidates=candidates, data_fingerprint=data_fingerprint)
+                columns.add(clip, place, key=key, action_token=action_token)
+            place += len(line)
+    splits = columns.take("splits", np.int8)
+    order = _videos_together(splits, columns.take("videos", np.int64))
+    keys = columns.take("keys", f"S{KEY_BYTES}")[order]
+    records = columns.take("records", f"S{KEY_BYTES}")[order]
+    return Plan(
+        annotations=annotations,
+        places=columns.take("places", np.int64)[order],
+        keys=keys,
+        records=records,
+        labels=columns.take("labels", np.int32)[order],
+        prompts=columns.take("prompts", np.int64)[order],
+        clip_ids=columns.clip_ids(order),
+        shards=tuple(_cut_shards(splits[order], keys, records, clips_per_shard or CLIPS_PER_SHARD)),
+    )
+
+
+def name_shard(split: Split, records: NDArray[Any]) -> str:
+    """The name of a shard with these `record_key`s, in order."""
+    return f"{split}-{hashlib.sha256(records.tobytes()).hexdigest()[:16]}"
+
+
+def _videos_together(splits: NDArray[np.int8], videos: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions by split, then by the first row of their video in it, then as they come."""
+    if not len(videos):
+        return np.zeros(0, dtype=np.int64)
+    by_video = np.lexsort((videos, splits))  # stable: rows of one video stay in their order
+    videos, sorted_splits = videos[by_video], splits[by_video]
+    is_start = np.append(True, (videos[1:] != videos[:-1]) | (sorted_splits[1:] != sorted_splits[:-1]))
+    starts = np.flatnonzero(is_start)
+    first_rows = np.empty(len(videos), dtype=np.int64)
+    first_rows[by_video] = np.repeat(by_video[starts], np.diff(starts, append=len(videos)))
+    return np.lexsort((first_rows, splits))
+
+
+def _cut_shards(
+    splits: NDArray[np.int8], keys: NDArray[Any], records: NDArray[Any], clips_per_shard: int
+) -> Iterator[PlannedShard]:
+    fewest, most = max(1, clips_per_shard // 2), max(1, 3 * clips_per_shard // 2)
+    hashes = np.frombuffer(keys.tobytes(), dtype=np.uint64)[:: KEY_BYTES // 8]
+    may_end = hashes % np.uint64(max(1, clips_per_shard - fewest)) == 0
+    may_end[:-1] |= np.diff(splits) != 0
+    start = 0
+    while start < len(keys):
+        split_end = int(np.searchsorted(splits, splits[start], side="right"))
+        ends = np.flatnonzero(may_end[start + fewest - 1 : min(start + most, split_end)])
+        stop = min(start + fewest + int(ends[0]) if len(ends) else start + most, split_end)
+        split = SPLITS[splits[start]]
+        yield PlannedShard(name_shard(split, records[start:stop]), split, slice(start, stop))
+        start = stop
+
+
+def most_frequent_prompt(plan: Plan, usable: NDArray[np.bool_]) -> Clip | None:
+    """The first training clip with the prompt that most usable training clips have; null where there is none."""
+    last = max((shard.rows.stop for shard in plan.shards if shard.split == "train"), default=0)
+    rows = np.flatnonzero(usable[:last])
+    if not len(rows):
+        return None
+    _, firsts, counts = np.unique(plan.prompts[rows], return_index=True, return_counts=True)
+    row = int(rows[firsts[counts == counts.max()].min()])
+    return next(plan.read(slice(row, row + 1)))
+
+
+def _hash64(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)

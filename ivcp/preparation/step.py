@@ -1,0 +1,78 @@
+"""The `preprocessing` step: from clean annotations to prepared clips."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from ivcp.preparation.prepare import merge_parts, plan_parts, prepare_part
+from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
+from ivcp.settings import RunConfig, read_saved_config
+from ivcp.tracking import UNCHANGED_TAG, tracked_run
+from ivcp.tracking.identity import unchanged_champion
+from ivcp.tracking.steps import recorded_step
+
+log = logging.getLogger(__name__)
+
+
+def run_plan(*, validated: str, shards_uri: str, pipeline_run: str) -> list[str]:
+    """Names of the parts that the clips of `validated` are divided into: `<number>-<key>`.
+
+    The key stays the same where all clips are prepared already, so that a cluster finds the parts in its cache, and
+    is that of this pipeline run where shards are missing: they may have been removed behind the cache's back.
+    """
+    with recorded_step("preprocessing-plan") as outcome:
+        plan = plan_parts(_data_config(validated), validated_dir=Path(validated), shards_uri=shards_uri)
+        key = plan.fingerprint[:16] if plan.is_prepared else pipeline_run
+        outcome.result = f"{len(plan.parts)} parts"
+    return [f"{part}-{key}" for part in plan.parts]
+
+
+def run_part(*, validated: str, shards_uri: str, part: str) -> str:
+    """Prepares the clips of one part of the plan below `shards_uri`; what it did, in a few words."""
+    number = int(part.partition("-")[0])
+    with recorded_step(f"preprocessing-part-{number}") as outcome:
+        written = prepare_part(
+            _data_config(validated), validated_dir=Path(validated), shards_uri=shards_uri, part=number
+        )
+        outcome.result = f"part {number}: {written or 'all clips were prepared already'}"
+    return outcome.result
+
+
+def run_merge(*, run_config: str, validated: str, shards_uri: str, parts: Sequence[str], prepared: str) -> bool:
+    """Writes the index of all parts below `shards_uri` and to the file `prepared`.
+
+    Returns whether there is anything to train: not where `skip_unchanged` is set and the champion was trained on these
+    clips with these settings.
+    """
+    with recorded_step("preprocessing") as outcome:
+        config = read_saved_config(Path(run_config))
+        for part in parts:
+            log.info("%s", part)
+        index = merge_parts(config, validated_dir=Path(validated), shards_uri=shards_uri, index_path=Path(prepared))
+        clips = ", ".join(f"{count} {split}" for split, count in index.num_clips.items() if count)
+        outcome.result = f"{clips} clips, {index.mean_tokens:.0f} tokens each, {len(index.failed)} failed"
+        outcome.directory = index.root_uri
+        unchanged_since = _unchanged_since(config, index)
+        if unchanged_since:
+            outcome.result += f"; nothing changed since {unchanged_since}"
+            log.info("nothing changed since %s: nothing is trained", unchanged_since)
+    return unchanged_since is None
+
+
+def _unchanged_since(config: RunConfig, index: PreparedIndex) -> str | None:
+    if not config.evaluation.skip_unchanged:
+        return None
+    champion = unchanged_champion(config, prepared_fingerprint=index.fingerprint)
+    if champion is None:
+        return None
+    name = f"{champion.name} v{champion.version}"
+    with tracked_run(config, step="preprocessing") as run:
+        run.set_tags({UNCHANGED_TAG: name})
+    return name
+
+
+def _data_config(validated: str) -> RunConfig:
+    """The settings that the data were validated with: those that preparation depends on."""
+    return read_saved_config(Path(validated) / RUN_CONFIG_FILE)

@@ -1,0 +1,95 @@
+"""Validated annotations: splits, classes, conversations, clips, and the rows that cannot be used."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ivcp.records.record import Record
+
+Split = Literal["train", "val", "test"]
+
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class Labels(Record):
+    """The classes: a label is an index into `label_names`."""
+
+    label_names: tuple[str, ...] = Field(min_length=2)
+    """Class names; the position is the label."""
+    reversed_pairs: tuple[tuple[str, str], ...] = ()
+    """Pairs of classes that differ only in the order of time."""
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        if len(set(self.label_names)) != len(self.label_names):
+            raise ValueError("label_names holds a name twice")
+        unknown = {name for pair in self.reversed_pairs for name in pair} - set(self.label_names)
+        if unknown:
+            raise ValueError(f"reversed_pairs names unknown classes: {', '.join(sorted(unknown))}")
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.label_names)
+
+    @property
+    def partner(self) -> dict[int, int]:
+        """Each label of a reversed pair → the other one."""
+        index = {name: label for label, name in enumerate(self.label_names)}
+        both = (*self.reversed_pairs, *((b, a) for a, b in self.reversed_pairs))
+        return {index[a]: index[b] for a, b in both}
+
+
+class Message(Record):
+    """One turn of a conversation; `content` holds `<video>` tags and the action token as text."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Clip(Record):
+    """One validated sample: a row of `annotations.jsonl`."""
+
+    clip_id: str
+    """Unique and stable: `<data set>:<row>`."""
+    dataset: str
+    row: int
+    """Row in the data set's file, from 0."""
+    video: str | tuple[str, ...]
+    """Path or s3:// URI of the video, or of its frame images in order."""
+    messages: tuple[Message, ...]
+    label: int
+    split: Split
+    group: str
+    """Clips of one group (one source video, one person) are never in two splits."""
+    start_seconds: float | None = None
+    """Start of the clip in its video; null is the video's start."""
+    end_seconds: float | None = None
+    """End of the clip in its video; null is the video's end."""
+    num_frames: int
+    """Frames of the whole video, counted by decoding."""
+    content_hash: str | None = None
+    """What identifies the bytes of its video: `sha256:…` of a local file, `etag:…` of an S3 object."""
+
+
+def first_path(video: str | tuple[str, ...]) -> str:
+    """What stands for a clip where one path is shown: its video, or the first of its frame images."""
+    return video if isinstance(video, str) else video[0]
+
+
+class QuarantinedClip(Record):
+    """A row whose video cannot be used, and why."""
+
+    clip_id: str
+    dataset: str
+    row: int
+    video: str
+    split: Split
+    label: int
+    reason: str
+    """Short and countable: missing, empty, not_a_video, no_video_stream, truncated, timeout, …"""
+    detail: str

@@ -1,0 +1,150 @@
+"""What evaluation measured, as its `metrics.json` holds it; export and the pipeline read it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ivcp.records.annotations import Split
+from ivcp.records.record import Record
+
+SMOKE_CLIP_FILE = "smoke_clip.json"
+
+Disturbance = Literal["reversed", "shuffled", "middle"]
+
+
+class ClassMetrics(Record):
+    """One line of the per-class table."""
+
+    label_name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    """Clips of this class, failed ones included."""
+    num_failed: int
+    """Clips of this class that could not be decoded: errors in its recall."""
+
+
+class SplitMetrics(Record):
+    """The numbers of one split; clips that could not be decoded count as errors in every accuracy."""
+
+    num_clips: int
+    """All clips of the split, failed ones included."""
+    num_failed: int
+    """Clips that could not be decoded."""
+    min_frames: int
+    """Fewest frames of a clip; 0 when no clip could be decoded."""
+    max_frames: int
+    """Most frames of a clip."""
+    views: Literal[1] = 1
+    """Temporal and spatial crops per clip that are averaged."""
+    top1_accuracy: float
+    top5_accuracy: float
+    """Right class among the five best; with five classes or fewer, 1 for every decoded clip."""
+    mean_class_accuracy: float
+    """Mean recall of the classes that have clips."""
+    majority_baseline: float
+    """Accuracy of always answering the most frequent class of the training split."""
+    loss: float | None
+    """Mean cross-entropy of the decoded clips; null when there are none."""
+    reversed_pairs_accuracy: float | None
+    """Top-1 accuracy on the clips whose class has a time-reversed partner; null when there are none."""
+    num_reversed_pair_clips: int
+    classes: tuple[ClassMetrics, ...]
+    confusion_matrix: tuple[tuple[int, ...], ...]
+    """Decoded clips by true class (row) and predicted class (column)."""
+
+
+class DisturbedResult(Record):
+    """The same decoded clips with their frames disturbed; an undisturbed line stands beside for comparison."""
+
+    kind: Literal[Disturbance, "none"]
+    num_clips: int
+    """Decoded clips."""
+    top1_accuracy: float
+    """Of the decoded clips."""
+    num_pair_clips: int
+    """Decoded clips whose class has a time-reversed partner."""
+    predicted_partner: float | None
+    """Share of those that are predicted as the partner class."""
+    num_within_pair: int
+    """Those that are predicted as either class of their pair."""
+    right_within_pair: float | None
+    """Share of these with the larger logit at the right class of the two: 0.5 is chance."""
+
+
+class ChampionComparison(Record):
+    """The registered model against the new one."""
+
+    name: str
+    version: int
+    how: Literal["recorded", "evaluated", "not_comparable"]
+    """Its accuracy was recorded on the same test split, or measured now, or neither is possible."""
+    top1_accuracy: float | None
+    """Null when not comparable."""
+    detail: str
+
+
+class GateVerdict(Record):
+    """Whether the model may be exported and deployed, and why."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    """One sentence per rule."""
+
+
+class EvaluationMetrics(SplitMetrics):
+    """`metrics.json`."""
+
+    split: Split
+    model_dir: str
+    disturbed: tuple[DisturbedResult, ...]
+    """Empty unless `disturb_frames` asks for it."""
+    champion: ChampionComparison | None
+    """Null when there is none, or it was not asked for."""
+    gate: GateVerdict
+    test_fingerprint: str
+    """Hash of the split's clips, their labels and how they were prepared: equal numbers are comparable."""
+    prepared_fingerprint: str
+    data_fingerprint: str
+    seconds: float
+    """Time to predict the split, without loading the model."""
+
+    def headline(self) -> dict[str, float]:
+        """The numbers for MLflow and the registry, by name."""
+        numbers = {
+            "top1_accuracy": self.top1_accuracy,
+            "top5_accuracy": self.top5_accuracy,
+            "mean_class_accuracy": self.mean_class_accuracy,
+            "majority_baseline": self.majority_baseline,
+            "loss": self.loss,
+            "reversed_pairs_accuracy": self.reversed_pairs_accuracy,
+            "num_clips": float(self.num_clips),
+            "num_failed": float(self.num_failed),
+        }
+        for row in self.disturbed:
+            if row.kind != "none":
+                numbers[f"{row.kind}_top1_accuracy"] = row.top1_accuracy
+                numbers[f"{row.kind}_predicted_partner"] = row.predicted_partner
+                numbers[f"{row.kind}_right_within_pair"] = row.right_within_pair
+        return {name: value for name, value in numbers.items() if value is not None}
+
+    def fingerprints(self) -> dict[str, str]:
+        """The tags that say what the numbers were measured on."""
+        return {
+            "evaluated_split": self.split,
+            "test_fingerprint": self.test_fingerprint,
+            "prepared_fingerprint": self.prepared_fingerprint,
+            "data_fingerprint": self.data_fingerprint,
+        }
+
+
+class SmokeClip(Record):
+    """`smoke_clip.json`: a clip whose answer a deployment must repeat."""
+
+    clip_id: str
+    video: str
+    """Path or s3:// URI of a whole video file."""
+    prediction: int
+    predicted_name: str
+    logits: tuple[float, ...]

@@ -1,0 +1,49 @@
+"""Names of the files and folders that steps leave for each other."""
+
+from __future__ import annotations
+
+import re
+
+ANNOTATIONS_FILE = "annotations.jsonl"
+
+
+LABELS_FILE = "labels.json"
+
+
+QUARANTINE_FILE = "quarantine.jsonl"
+
+
+REPORT_HTML = "report.html"
+
+
+REPORT_JSON = "report.json"
+
+
+INDEX_FILE = "index.json"
+
+
+RUN_CONFIG_FILE = "run_config.json"
+
+
+METRICS_FILE = "metrics.json"
+
+
+PREDICTIONS_FILE = "predictions.jsonl"
+
+
+CONFUSION_MATRIX_FILE = "confusion_matrix.png"
+
+
+MODEL_CARD_FILE = "README.md"
+
+
+CLIPS_DIR = "clips"
+"""Folder in an output folder that holds its validated annotations and prepared clips."""
+
+
+CHECKPOINT_FOLDER = re.compile(r"checkpoint-(\d+)")
+"""Name of a checkpoint's folder, with its step."""
+
+
+CHECKPOINT_FILE = "checkpoint.json"
+"""Last file of a checkpoint: without it the checkpoint was left half-written."""

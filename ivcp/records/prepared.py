@@ -1,0 +1,62 @@
+"""Prepared samples: their shards, their table and their index."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ivcp.records.annotations import Labels, Message, QuarantinedClip, Split
+from ivcp.records.record import Record
+from ivcp.settings import VideoConfig
+
+
+class ShardInfo(Record):
+    """One file of prepared clips."""
+
+    file: str
+    """Name below the index's `root_uri`."""
+    split: Split
+    num_clips: int
+    num_bytes: int
+    sha256: str
+
+
+class TableInfo(Record):
+    """The file with one row per prepared clip, which `ivcp.data.prepared.table` reads."""
+
+    file: str
+    """Name below the index's `root_uri`."""
+    num_bytes: int
+    sha256: str
+
+
+class PreparedIndex(Record):
+    """`index.json`: everything a reader of prepared clips needs to know."""
+
+    schema_version: Literal[2] = 2
+    fingerprint: str
+    """Hash of everything the prepared clips depend on."""
+    root_uri: str
+    """Folder or s3:// prefix with the shards."""
+    shards: tuple[ShardInfo, ...]
+    """Those of training clips first, then validation, then test."""
+    table: TableInfo
+    """Rows in the order of `shards` and of the clips in them."""
+    labels: Labels
+    video: VideoConfig
+    action_token: str
+    prompt: tuple[Message, ...]
+    """The conversation up to the action token that the predictor uses: the most frequent one in training."""
+    num_clips: dict[Split, int]
+    label_counts: dict[Split, tuple[int, ...]]
+    """Clips of each label, by split."""
+    failed: tuple[QuarantinedClip, ...] = ()
+    """Clips that could not be decoded: an error in the metrics of their split."""
+    max_tokens: int
+    """Length of the longest sample, up to the action token."""
+    mean_tokens: float
+    max_tokens_with_answer: int = 0
+    """Length of the longest sample with its answer behind the action token."""
+    num_answers: int = 0
+    """Samples with an answer behind the action token."""
+    data_fingerprint: str
+    """Hash of the validated annotations."""

@@ -1,0 +1,58 @@
+"""What all records share, and how they are read and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ivcp.storage.atomic import replacing, write_whole
+
+
+class Record(BaseModel):
+    """What all records share: frozen, no unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        cache_strings="keys",  # values are paths and ids, each of which comes once
+    )
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads one JSON file.
+
+        Raises:
+            FileNotFoundError: the step that writes it has not run, or its folder is incomplete.
+            ValueError: the file does not hold such a record.
+        """
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{path} is missing: expected a {cls.__name__}") from error
+        except ValidationError as error:
+            raise ValueError(f"{path} is no {cls.__name__}: {error}") from error
+
+    def write(self, path: Path) -> None:
+        """Writes one JSON file, whole or not at all."""
+        write_whole(path, json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def write_lines(path: Path, records: Iterable[Record]) -> None:
+    """Writes records as JSON lines, whole or not at all."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(record.model_dump_json() + "\n" for record in records)
+
+
+def read_lines(path: Path, kind: type[RecordT]) -> list[RecordT]:
+    """Reads the JSON lines that `write_lines` wrote."""
+    with path.open(encoding="utf-8") as file:
+        return [kind.model_validate_json(line) for line in file if line.strip()]

@@ -1,0 +1,42 @@
+"""Models in the registry."""
+
+from __future__ import annotations
+
+from ivcp.records.record import Record
+
+TOP1_TAG = "top1_accuracy"
+
+
+TEST_FINGERPRINT_TAG = "test_fingerprint"
+
+
+class ModelVersionRef(Record):
+    """A registered model version."""
+
+    name: str
+    version: int
+    alias: str
+    source: str
+    """URI of the model directory."""
+
+
+class Champion(Record):
+    """The registered version that bears the alias."""
+
+    name: str
+    version: int
+    model_dir: str
+    """Path or s3:// URI of the model directory."""
+    tags: dict[str, str]
+    """What was recorded at registration: metrics, fingerprints."""
+
+    @property
+    def top1_accuracy(self) -> float | None:
+        """The recorded accuracy; null for a version that was registered without one."""
+        recorded = self.tags.get(TOP1_TAG)
+        return None if recorded is None else float(recorded)
+
+    @property
+    def test_fingerprint(self) -> str | None:
+        """Which test split that accuracy is from."""
+        return self.tags.get(TEST_FINGERPRINT_TAG)

@@ -1,0 +1,1 @@
+"""The predictor: a model directory that answers requests."""

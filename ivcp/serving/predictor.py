@@ -1,0 +1,224 @@
+"""What the predictor does with a video, without HTTP: `load()` a model, `predict()` a file."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ivcp import storage
+from ivcp.data.prompts import VIDEO_TAG, check_prompt
+from ivcp.models.processor import PreparedClip
+from ivcp.records import Message, Record
+from ivcp.stages.action_cls.files import LoadedClassifier, load_classifier
+from ivcp.video import ClipFrames, VideoError, load_clip
+
+log = logging.getLogger(__name__)
+
+Decode = Callable[[Path], ClipFrames]
+"""Samples and decodes a video file; raises VideoError."""
+
+
+class ClassScore(Record):
+    """One class of an answer."""
+
+    label: int
+    label_name: str
+    confidence: float
+    """Softmax probability."""
+
+
+class ModelIdentity(Record):
+    """Which model answered."""
+
+    name: str
+    version: str | None
+    """Version in the model registry, where the deployment gave one."""
+    trained_steps: int
+    data_fingerprint: str
+
+
+class Answer(Record):
+    """The predictor's answer for one video."""
+
+    label: int
+    label_name: str
+    confidence: float
+    top: tuple[ClassScore, ...]
+    """The best classes, the best first."""
+    logits: tuple[float, ...]
+    """Of all classes, by label."""
+    model: ModelIdentity
+    frames: int
+    """Frames that the model saw."""
+    backend: str
+    """What decoded the video."""
+    seconds: float
+    """From the file to the answer."""
+
+
+class NotReadyError(RuntimeError):
+    """A prediction was asked for before the model was loaded."""
+
+
+class Predictor:
+    """One model directory: `load()` once, then `predict()` from any thread; the model works on one clip at a time."""
+
+    def __init__(self, model_uri: Path | str, *, name: str | None = None, version: str | None = None) -> None:
+        """`model_uri` is a path or an s3:// URI of a model directory."""
+        self.model_uri = model_uri
+        self._name, self._version = name or posixpath.basename(str(model_uri).rstrip("/")), version
+        self._model: LoadedClassifier | None = None
+        self._one_at_a_time = threading.Lock()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the model is loaded."""
+        return self._model is not None
+
+    @property
+    def model(self) -> LoadedClassifier:
+        """The loaded model.
+
+        Raises:
+            NotReadyError: it is not loaded yet.
+        """
+        if self._model is None:
+            raise NotReadyError(f"{self.model_uri} is not loaded yet: ask /readyz first")
+        return self._model
+
+    def fetch(self) -> Path:
+        """The model directory on this machine; from S3 it is downloaded into the cache, where it may be already.
+
+        Raises:
+            FileNotFoundError, PermissionError, ConnectionError: as `ivcp.storage.local_path` says.
+        """
+        started = time.monotonic()
+        model_dir = storage.local_path(self.model_uri)
+        if storage.is_s3(self.model_uri):
+            log.info("%s is here after %.1f s", self.model_uri, time.monotonic() - started)
+        return model_dir
+
+    def load(self) -> None:
+        """Loads the model, which is downloaded first where it lies on S3.
+
+        Raises:
+            ModelFilesError: the directory is no complete, trained model.
+            FileNotFoundError, PermissionError, ConnectionError: as `fetch` says.
+        """
+        model_dir, started = self.fetch(), time.monotonic()
+        self._model = load_classifier(model_dir, device="cuda" if torch.cuda.is_available() else "cpu")
+        log.info("loaded %s in %.1f s", self.model_uri, time.monotonic() - started)
+
+    def predict(
+        self, video: Path, *, prompt: str | None = None, top_k: int = 5, decode: Decode | None = None
+    ) -> Answer:
+        """Classifies one video file; `decode` replaces decoding in this process.
+
+        Raises:
+            NotReadyError: `load()` has not finished.
+            PromptError: `prompt` does not fit the model's action token.
+            VideoError: the video cannot be decoded; `reason` says why.
+        """
+        started = time.monotonic()
+        messages = self.messages(prompt)
+        clip = decode(video) if decode else load_clip(video, processor=self.model.processor)
+        prepared = prepare(clip, messages, model=self.model, name=video.name)
+        with self._one_at_a_time:
+            logits = self.model.logits([prepared])[0]
+        return self._answer(logits, clip, top_k=top_k, seconds=time.monotonic() - started)
+
+    def messages(self, prompt: str | None) -> Sequence[Message]:
+        """The conversation of a request: the model's own, or `prompt` as the user's turn.
+
+        `<video>` is put before a prompt that lacks it, and the action token behind one that lacks it.
+
+        Raises:
+            PromptError: the prompt holds one of them twice, or in the wrong order.
+        """
+        model = self.model
+        if prompt is None:
+            return model.prompt
+        token = model.config.action_cls.action_token
+        text = prompt if VIDEO_TAG in prompt else f"{VIDEO_TAG}{prompt}"
+        text = text if token in text else f"{text} {token}"
+        system = [message for message in model.prompt if message.role == "system"]
+        messages = (*system, Message(role="user", content=text))
+        check_prompt(messages, action_token=token)
+        return messages
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model it is.
+
+        Raises:
+            NotReadyError: it is not loaded yet.
+        """
+        info = self.model.info
+        return ModelIdentity(
+            name=self._name,
+            version=self._version,
+            trained_steps=info.trained_steps,
+            data_fingerprint=info.data_fingerprint,
+        )
+
+    def _answer(self, logits: torch.Tensor, clip: ClipFrames, *, top_k: int, seconds: float) -> Answer:
+        names = self.model.labels.label_names
+        shares = logits.double().softmax(dim=0)
+        order = shares.argsort(descending=True, stable=True)[:top_k].tolist()
+        top = tuple(ClassScore(label=i, label_name=names[i], confidence=shares[i].item()) for i in order)
+        return Answer(
+            label=top[0].label,
+            label_name=top[0].label_name,
+            confidence=top[0].confidence,
+            top=top,
+            logits=tuple(logits.tolist()),
+            model=self.identity,
+            frames=len(clip.frames),
+            backend=clip.backend,
+            seconds=seconds,
+        )
+
+
+def prepare(clip: ClipFrames, messages: Sequence[Message], *, model: LoadedClassifier, name: str) -> PreparedClip:
+    """A decoded clip as the model's input: the same tokens and pixels as preparation makes."""
+    input_ids, mm_token_type_ids = model.processor.tokenize(
+        messages,
+        frames=clip.frames,
+        frame_indices=clip.frame_indices,
+        source_fps=clip.source_fps,
+        total_frames=clip.total_frames,
+    )
+    return PreparedClip(
+        clip_id=name,
+        video=name,
+        label=0,
+        frames=clip.frames,
+        input_ids=np.asarray(input_ids),
+        mm_token_type_ids=np.asarray(mm_token_type_ids),
+        seconds_per_frame=clip.seconds_per_frame,
+    )
+
+
+def predict_files(model_dir: Path | str, videos: Sequence[Path]) -> list[Answer | VideoError]:
+    """Classifies video files with a model directory (a path or an s3:// URI), in their order; a bad video costs itself.
+
+    Raises:
+        ModelFilesError: `model_dir` is no complete, trained model.
+    """
+    predictor = Predictor(model_dir)
+    predictor.load()
+    return [_answer_or_error(predictor, video) for video in videos]
+
+
+def _answer_or_error(predictor: Predictor, video: Path) -> Answer | VideoError:
+    try:
+        return predictor.predict(video)
+    except VideoError as error:
+        return error

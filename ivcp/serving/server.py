@@ -1,0 +1,264 @@
+"""The predictor: classifies videos that are sent over HTTP.
+
+`python -m ivcp.serving.server --model-dir DIR --port 8080`, then
+`curl -F video=@clip.mp4 http://127.0.0.1:8080/v1/predict`. DIR is a path or an s3:// URI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import uvicorn
+from fastapi import FastAPI, Form, HTTPException, Response, UploadFile
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ivcp.data.prompts import PromptError
+from ivcp.records import RUN_CONFIG_FILE
+from ivcp.serving.metrics import MeasuredRequests, PredictorMetrics
+from ivcp.serving.predictor import Answer, NotReadyError, Predictor
+from ivcp.serving.upload_decoder import UploadDecoder
+from ivcp.settings import read_saved_config
+from ivcp.stages.action_cls.files import check_complete
+from ivcp.video import VideoError
+
+log = logging.getLogger(__name__)
+
+MODEL_URI_VARIABLE = "IVCP_MODEL_URI"
+"""Environment variable with the model directory, where the command line does not name it."""
+MAX_UPLOAD_MB = 512.0
+DECODE_TIMEOUT_SECONDS = 60.0
+PREDICT_PATH = "/v1/predict"
+_GRACEFUL_SECONDS = 30
+
+
+class Service:
+    """A predictor and its decoding processes, loaded in the background while the server already answers."""
+
+    def __init__(self, predictor: Predictor, *, num_decoders: int, decode_timeout_seconds: float) -> None:
+        self.predictor = predictor
+        self.failure: BaseException | None = None
+        self.on_failure: Callable[[], None] = lambda: None
+        self._num_decoders, self._decode_timeout_seconds = num_decoders, decode_timeout_seconds
+        self._decoder: UploadDecoder | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether videos can be classified."""
+        return self._decoder is not None
+
+    def start(self) -> None:
+        """Begins to load."""
+        threading.Thread(target=self._load, name="load-model", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends the decoding processes."""
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None:
+            decoder.close()
+
+    def classify(self, video: UploadFile, *, prompt: str | None, top_k: int) -> Answer:
+        """Classifies an upload through a temporary file that is deleted in any case.
+
+        Raises:
+            NotReadyError: the model is still loading.
+            PromptError: the prompt does not fit.
+            VideoError: the upload is no video that can be decoded.
+        """
+        if self._decoder is None:
+            raise NotReadyError("the model is still loading: wait until /readyz answers 200")
+        suffix = Path(video.filename or "").suffix[:16]
+        with tempfile.NamedTemporaryFile(prefix="upload-", suffix=suffix) as file:
+            shutil.copyfileobj(video.file, file)
+            file.flush()
+            return self.predictor.predict(Path(file.name), prompt=prompt, top_k=top_k, decode=self._decoder.decode)
+
+    def _load(self) -> None:
+        try:
+            self._decoder = self._load_both()
+        except BaseException as error:  # the edge of a thread: `serve` raises it again
+            self.failure = error
+            log.exception("cannot load %s", self.predictor.model_uri)
+            self.on_failure()
+
+    def _load_both(self) -> UploadDecoder:
+        """Loads the model here while a decoding process starts; both need its files, which are downloaded first."""
+        model_dir = self.predictor.fetch()
+        check_complete(model_dir)
+        config = read_saved_config(model_dir / RUN_CONFIG_FILE)
+        decoder = UploadDecoder(
+            model_dir,
+            video=config.video,
+            action_token=config.action_cls.action_token,
+            num_workers=self._num_decoders,
+            timeout_seconds=self._decode_timeout_seconds,
+            memory_gigabytes=config.data.video_memory_gigabytes,
+        )
+        try:
+            started = decoder.start()
+            self.predictor.load()
+            started.result()
+        except BaseException:
+            decoder.close()
+            raise
+        return decoder
+
+
+class _UploadLimit:
+    """Answers 413 to a request body that is too large, whether or not its length was announced."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self.app, self.max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_bytes:
+                raise HTTPException(413, f"the upload is larger than {self.max_bytes / 1e6:g} MB")
+            return message
+
+        await self.app(scope, counted, send)
+
+
+def create_app(
+    model_dir: Path | str,
+    *,
+    model_name: str | None = None,
+    model_version: str | None = None,
+    max_upload_mb: float = MAX_UPLOAD_MB,
+    num_decoders: int = 1,
+    decode_timeout_seconds: float = DECODE_TIMEOUT_SECONDS,
+) -> FastAPI:
+    """The predictor as an ASGI application; it begins to load the model when it starts."""
+    service = Service(
+        Predictor(model_dir, name=model_name, version=model_version),
+        num_decoders=num_decoders,
+        decode_timeout_seconds=decode_timeout_seconds,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        service.stop()
+
+    app = FastAPI(title="IVCP predictor", lifespan=lifespan)
+    app.state.service = service
+    metrics = PredictorMetrics(is_ready=lambda: service.is_ready)
+    app.add_middleware(_UploadLimit, max_bytes=int(max_upload_mb * 1e6))
+    app.add_middleware(MeasuredRequests, metrics=metrics, path=PREDICT_PATH)  # around the limit: 413 counts as well
+    _add_routes(app, service)
+    _add_metrics(app, service, metrics)
+    return app
+
+
+def _add_routes(app: FastAPI, service: Service) -> None:
+    @app.post(PREDICT_PATH)
+    def predict(
+        video: UploadFile,
+        prompt: Annotated[str | None, Form()] = None,
+        top_k: Annotated[int, Form(ge=1)] = 5,
+    ) -> Answer:
+        """Classifies the video file in the field `video`."""
+        try:
+            return service.classify(video, prompt=prompt, top_k=top_k)
+        except NotReadyError as error:
+            raise HTTPException(503, str(error)) from error
+        except PromptError as error:
+            raise HTTPException(422, f"prompt: {error}") from error
+        except VideoError as error:
+            raise HTTPException(422, f"video: {error}") from error
+
+    @app.get("/healthz")
+    async def live() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "live"}
+
+    @app.get("/readyz")
+    async def ready(response: Response) -> dict[str, str]:
+        """The model is loaded."""
+        if service.is_ready:
+            return {"status": "ready"}
+        response.status_code = 503
+        return {"status": "loading"} if service.failure is None else {"status": f"failed: {service.failure}"}
+
+
+def _add_metrics(app: FastAPI, service: Service, metrics: PredictorMetrics) -> None:
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        """What Prometheus reads."""
+        model = service.predictor.identity if service.is_ready else None
+        return Response(metrics.text(model), media_type=CONTENT_TYPE_LATEST)
+
+
+def serve(
+    model_dir: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    model_name: str | None = None,
+    model_version: str | None = None,
+    max_upload_mb: float = MAX_UPLOAD_MB,
+) -> None:
+    """Serves `model_dir`, a path or an s3:// URI, until SIGTERM or SIGINT; requests under way are answered first.
+
+    Raises:
+        ModelFilesError: `model_dir` is no complete, trained model.
+        FileNotFoundError, PermissionError, ConnectionError: it cannot be read.
+    """
+    app = create_app(model_dir, model_name=model_name, model_version=model_version, max_upload_mb=max_upload_mb)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+            log_config=None,
+            access_log=False,  # probes would fill the log
+        )
+    )
+    service: Service = app.state.service
+
+    def end() -> None:
+        server.should_exit = True
+
+    service.on_failure = end
+    server.run()
+    if service.failure is not None:
+        raise service.failure
+
+
+def main() -> None:
+    """The command line of `python -m ivcp.serving.server`."""
+    parser = argparse.ArgumentParser(description="Serve an action classifier over HTTP.")
+    model_uri = os.environ.get(MODEL_URI_VARIABLE)
+    help_text = f"directory that training or export wrote: a path or an s3:// URI; by default {MODEL_URI_VARIABLE}"
+    parser.add_argument("--model-dir", default=model_uri, required=model_uri is None, help=help_text)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on")
+    parser.add_argument("--model-name", help="name that answers give, by default the directory's")
+    parser.add_argument("--model-version", help="version that answers give")
+    parser.add_argument("--max-upload-mb", type=float, default=MAX_UPLOAD_MB, help="largest request")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    serve(**vars(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Settings: one schema for YAML files, the command line and the pipeline's form, in LLaMA-Factory's spelling."""
+
+from ivcp.settings.action_cls import ActionClsConfig, DecoderType, SweepDecoderType
+from ivcp.settings.cluster import ClusterConfig
+from ivcp.settings.data import DataConfig, VideoConfig
+from ivcp.settings.evaluation import EvaluationConfig, ExportConfig, TrackingConfig
+from ivcp.settings.files import (
+    ConfigError,
+    check_trainable,
+    config_from_settings,
+    describe_keys,
+    load_config,
+    parse_overrides,
+    read_saved_config,
+    save_config,
+)
+from ivcp.settings.launch import LaunchConfig
+from ivcp.settings.model import MethodConfig, ModelConfig
+from ivcp.settings.run import SECTION_OF_KEY, SECTIONS, RunConfig, from_flat
+from ivcp.settings.section import Section
+from ivcp.settings.serving import ServingConfig
+from ivcp.settings.training import AugmentationConfig, LossConfig, SpeedConfig, TrainConfig
+
+__all__ = [
+    "SECTIONS",
+    "SECTION_OF_KEY",
+    "ActionClsConfig",
+    "AugmentationConfig",
+    "ClusterConfig",
+    "ConfigError",
+    "DataConfig",
+    "DecoderType",
+    "EvaluationConfig",
+    "ExportConfig",
+    "LaunchConfig",
+    "LossConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "RunConfig",
+    "Section",
+    "ServingConfig",
+    "SpeedConfig",
+    "SweepDecoderType",
+    "TrackingConfig",
+    "TrainConfig",
+    "VideoConfig",
+    "check_trainable",
+    "config_from_settings",
+    "describe_keys",
+    "from_flat",
+    "load_config",
+    "parse_overrides",
+    "read_saved_config",
+    "save_config",
+]

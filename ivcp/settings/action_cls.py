@@ -1,0 +1,66 @@
+"""Settings of the stage `action_cls`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from ivcp.settings.section import Section
+
+DecoderType = Literal["linear", "mlp", "transformer", "transformer_no_vision"]
+SweepDecoderType = Literal["linear", "mlp"]
+
+
+class ActionClsConfig(Section):
+    """How a clip becomes class logits."""
+
+    num_action_classes: int | None = Field(None, ge=2)
+    """Number of classes. Null counts the labels; a number that disagrees with the labels is an error."""
+    action_decoder_type: DecoderType = "linear"
+    """Classifier on the hidden state at the action token: one linear layer, two with GELU, or transformer layers
+    over the token's state, with the clip's own vision tokens or without."""
+    action_decoder_hidden_size: int | None = Field(None, ge=1)
+    """Width of the MLP and transformer decoders; null is the language model's hidden size."""
+    action_decoder_num_transformer_layers: int = Field(2, ge=1)
+    """Layers of the transformer decoders."""
+    action_decoder_num_heads: int = Field(8, ge=1)
+    """Attention heads of the transformer decoders."""
+    action_decoder_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout inside the MLP and transformer decoders."""
+    action_decoder_path: str | None = None
+    """Directory or `action_decoder.safetensors` file to start the decoder from; null starts it at random."""
+    action_token: str = Field("<ACTION>", min_length=3)
+    """The special token whose hidden state is classified. It stands once in every sample."""
+    action_token_lr_scale: float = Field(0.1, ge=0)
+    """Learning rate of the action token's embedding row, as a share of `learning_rate`."""
+    action_cls_token_loss_weight: float = Field(0.0, ge=0)
+    """Weight of the language-model loss on the answer behind the action token. 0 computes nothing behind it."""
+    head_sweep: bool = False
+    """With `freeze` and `freeze_trainable_layers: 0`: train many decoders at once on states computed once."""
+    head_sweep_decoder_types: tuple[SweepDecoderType, ...] = Field(("linear", "mlp"), min_length=1)
+    """Decoder types that a head sweep tries, in place of `action_decoder_type`."""
+    head_sweep_learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3, 1e-2), min_length=1)
+    """Peak learning rates that a head sweep tries."""
+    head_sweep_weight_decays: tuple[float, ...] = Field((0.0, 0.1), min_length=1)
+    """Weight decays that a head sweep tries."""
+    head_sweep_seeds: int = Field(2, ge=1)
+    """Initialisations that a head sweep tries of each combination."""
+    head_sweep_epochs: int = Field(50, ge=1)
+    """Passes over the training states of a head sweep."""
+
+    @field_validator("head_sweep_decoder_types", "head_sweep_learning_rates", "head_sweep_weight_decays", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(v.strip() for v in value.split(",") if v.strip())
+        return (value,) if isinstance(value, float | int) else value
+
+    @model_validator(mode="after")
+    def _width_is_used(self) -> Self:
+        if self.action_decoder_hidden_size and self.action_decoder_type == "linear":
+            raise ValueError(
+                "action_decoder_hidden_size has no meaning for action_decoder_type: linear; "
+                "remove it or choose action_decoder_type: mlp or transformer"
+            )
+        return self

@@ -1,0 +1,56 @@
+"""Settings of what comes behind training: the gate, export and registry, tracking."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ivcp.settings.section import Section
+
+
+class EvaluationConfig(Section):
+    """The evaluation step and its gate."""
+
+    min_top1_accuracy: float = Field(0.0, ge=0, le=1)
+    """The gate: a model below this is neither exported nor deployed."""
+    compare_with_champion: bool = True
+    """The gate also refuses a model that is worse than the registered one with alias `model_alias`."""
+    champion_tolerance: float = Field(0.0, ge=0, le=1)
+    """How much top-1 accuracy below the champion still passes."""
+    skip_unchanged: bool = False
+    """End the pipeline before training, and well, when neither data nor settings changed since the champion."""
+    disturb_frames: tuple[Literal["reversed", "shuffled", "middle"], ...] = ()
+    """Also measure with disturbed frames, to see whether the order of time is used."""
+
+    @field_validator("disturb_frames", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else (value or ())
+
+
+class ExportConfig(Section):
+    """The merged model and its place in the registry."""
+
+    export_dir: str | None = None
+    """Where the merged model goes; null is inside the run's folder."""
+    export_size: float = Field(5.0, gt=0)
+    """Largest weight file in gigabytes; a larger model is split over several."""
+    models_uri: str | None = None
+    """Folder or s3:// prefix that exported models are copied to, each to `<registered_model_name>/<run>` below it;
+    that copy is what is registered and deployed. Null leaves a model where the step wrote it."""
+    registered_model_name: str = "ivcp-action-classifier"
+    """Name in MLflow's model registry."""
+    model_alias: str = "champion"
+    """Alias that the newly registered version receives."""
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    mlflow_tracking_uri: str | None = None
+    """MLflow server or store; null is MLFLOW_TRACKING_URI, else a sqlite file in the runs folder."""
+    mlflow_experiment_name: str = "ivcp"
+    """Experiment that runs belong to."""
+    mlflow_run_id: str | None = None
+    """Run that every step logs to; null is MLFLOW_RUN_ID, else a run of each step's own. The pipeline sets it."""

@@ -1,0 +1,147 @@
+"""Reads a `RunConfig` from a YAML file and from `key=value` or `--key value` overrides."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ivcp.settings.known_keys import NO_MEANING, REFUSED, reason_by_key
+from ivcp.settings.run import SECTION_OF_KEY, SECTIONS, RunConfig, from_flat
+
+log = logging.getLogger(__name__)
+
+_NO_MEANING = reason_by_key(NO_MEANING)
+_REFUSED = reason_by_key(REFUSED)
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the key, the value and what to do."""
+
+
+def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Reads the YAML file at `path`, where given, and puts `overrides` over it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: it is no YAML mapping, or a setting in it or in `overrides` cannot be used.
+    """
+    settings = _read_yaml(Path(path)) if path is not None else {}
+    return config_from_settings({**settings, **(overrides or {})}, source=str(path) if path else "settings")
+
+
+def config_from_settings(settings: Mapping[str, Any], *, source: str = "settings") -> RunConfig:
+    """The configuration that flat settings describe; keys without meaning here are named in one warning.
+
+    Raises:
+        ConfigError: a key is unknown or not available, or a value does not fit.
+    """
+    ignored = [key for key in settings if key in _NO_MEANING]
+    used = {key: value for key, value in settings.items() if key not in _NO_MEANING}
+    for key, value in used.items():
+        _check_key(key, value, source)
+    if ignored:
+        named = "; ".join(f"{key} ({_NO_MEANING[key]})" for key in ignored)
+        log.warning("%s: no effect here: %s", source, named)
+    try:
+        return from_flat({key: value for key, value in used.items() if key not in _REFUSED})
+    except ValidationError as error:
+        raise ConfigError(f"{source}: " + "; ".join(_explain(e) for e in error.errors())) from error
+
+
+def check_trainable(config: RunConfig) -> None:
+    """Refuses what users' files may ask for and training does not do: asked before any data are prepared.
+
+    Raises:
+        ConfigError: names the setting and what to do.
+    """
+    method = config.method
+    if method.stage != "action_cls":
+        raise ConfigError(f"stage = {method.stage}: only stage: action_cls can be trained")
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Writes the resolved configuration as flat JSON."""
+    path.write_text(json.dumps(config.flat(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_saved_config(path: Path) -> RunConfig:
+    """Reads what `save_config` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: it holds a setting that this version does not know.
+    """
+    return config_from_settings(json.loads(path.read_text(encoding="utf-8")), source=str(path))
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """Settings from command-line words: `key=value`, `--key value`, `--key=value`, or `--flag` for true.
+
+    Values are read as YAML, so `null`, `true`, `3` and `[a, b]` have their types.
+
+    Raises:
+        ConfigError: a word is none of these.
+    """
+    settings: dict[str, Any] = {}
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        key, equals, text = word.removeprefix("--").partition("=")
+        if not equals and not word.startswith("--"):
+            raise ConfigError(f"cannot read {word!r}: write key=value or --key value")
+        if not equals:
+            text = words.pop(0) if words and not _is_option(words[0]) else "true"
+        settings[key.replace("-", "_")] = yaml.safe_load(text)
+    return settings
+
+
+def describe_keys() -> Iterator[tuple[str, str, str, str]]:
+    """Every key with its section, default and meaning, in the schema's order."""
+    defaults = RunConfig().flat()
+    for name, section in SECTIONS.items():
+        for key, field in section.model_fields.items():
+            default = json.dumps(defaults[key], ensure_ascii=False)
+            yield key, name, default, " ".join((field.description or "").split())
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("--") or ("=" in word and word.partition("=")[0] in SECTION_OF_KEY)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no configuration file {path}: give the path of a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, got {type(content).__name__}")
+    return content
+
+
+def _check_key(key: str, value: Any, source: str) -> None:
+    if key in SECTION_OF_KEY:
+        return
+    if key in _REFUSED:
+        if value:
+            raise ConfigError(f"{source}: {key} = {value!r}: {_REFUSED[key]}")
+        return
+    nearest = difflib.get_close_matches(key, [*SECTION_OF_KEY, *_NO_MEANING], n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]}?" if nearest else "`ivcp config --help-keys` lists all keys"
+    raise ConfigError(f"{source}: unknown setting {key} = {value!r}; {hint}")
+
+
+def _explain(error: ErrorDetails) -> str:
+    key = str(error["loc"][1]) if len(error["loc"]) > 1 else ""
+    if error["type"] == "value_error":
+        return f"{key}: {error['msg']}" if key else error["msg"].removeprefix("Value error, ")
+    return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"

@@ -1,0 +1,72 @@
+"""Settings of the base model, and of what is trained of it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ivcp.settings.section import Section
+
+
+class ModelConfig(Section):
+    """The base model."""
+
+    model_name_or_path: str | None = None
+    """Path of a local model directory, or the id of a model on the Hugging Face hub."""
+    model_revision: str = "main"
+    """Branch, tag or commit of a hub model."""
+    cache_dir: str | None = None
+    """Where downloaded models are kept; null is the Hugging Face default."""
+    trust_remote_code: bool = False
+    """Run modelling code that comes with the model."""
+    flash_attn: Literal["auto", "disabled", "sdpa", "fa2"] = "auto"
+    """Attention implementation: transformers' choice, eager, PyTorch SDPA, or FlashAttention-2."""
+    disable_gradient_checkpointing: bool = False
+    """Keep activations instead of computing them again in the backward pass: faster, more memory."""
+
+
+class MethodConfig(Section):
+    """What is trained, and how a clip becomes class logits."""
+
+    stage: Literal["action_cls", "sft", "pt", "rm", "ppo", "dpo", "kto"] = "action_cls"
+    """Training stage. Other stages of LLaMA-Factory are read, and refused by the training step."""
+    finetuning_type: Literal["lora", "full", "freeze"] = "lora"
+    """Train LoRA matrices, all weights of the language model, or only its last layers (`freeze`)."""
+    freeze_trainable_layers: int = 2
+    """Layers that `freeze` trains: the last n, the first n where negative, none but decoder and token row for 0."""
+    adapter_name_or_path: str | None = None
+    """Adapter directory to evaluate, export or serve."""
+    lora_rank: int = Field(8, ge=1)
+    """Rank of the LoRA matrices."""
+    lora_alpha: int | None = Field(None, ge=1)
+    """LoRA's scaling numerator; null is twice the rank."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout in front of the LoRA matrices."""
+    lora_target: str = "all"
+    """`all` linear layers of what is not frozen, comma-separated names of such layers, or a regular expression over
+    full module names (anything that is not a plain list of names)."""
+    quantization_bit: Literal[4, 8] | None = None
+    """Quantize the frozen weights with bitsandbytes (QLoRA, arXiv:2305.14314). Needs `finetuning_type: lora`."""
+    quantization_type: Literal["nf4", "fp4"] = "nf4"
+    """Data type of 4-bit weights."""
+    double_quantization: bool = True
+    """Quantize the constants of 4-bit weights too."""
+    use_rslora: bool = False
+    """Scale LoRA by alpha / sqrt(rank) (rank-stabilised LoRA, arXiv:2312.03732)."""
+    use_dora: bool = False
+    """Weight-decomposed LoRA (arXiv:2402.09353)."""
+    freeze_vision_tower: bool = True
+    """Leave the vision tower untouched."""
+    freeze_multi_modal_projector: bool = True
+    """Leave the projector between vision tower and language model untouched."""
+
+    @field_validator("lora_target", mode="before")
+    @classmethod
+    def _join_names(cls, value: Any) -> Any:
+        return ",".join(value) if isinstance(value, list) else value
+
+    @property
+    def resolved_lora_alpha(self) -> int:
+        """LoRA's alpha with its default applied."""
+        return self.lora_alpha if self.lora_alpha is not None else 2 * self.lora_rank

@@ -1,0 +1,123 @@
+"""The whole schema: `RunConfig` and its sections.
+
+Settings keep LLaMA-Factory's spelling and are flat in files and on the command line; each belongs to exactly
+one section. `ivcp.settings.files` reads them from YAML and from the command line.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import model_validator
+
+from ivcp.settings.action_cls import ActionClsConfig
+from ivcp.settings.cluster import ClusterConfig
+from ivcp.settings.data import DataConfig, VideoConfig
+from ivcp.settings.evaluation import EvaluationConfig, ExportConfig, TrackingConfig
+from ivcp.settings.launch import LaunchConfig
+from ivcp.settings.model import MethodConfig, ModelConfig
+from ivcp.settings.section import Section
+from ivcp.settings.serving import ServingConfig
+from ivcp.settings.training import AugmentationConfig, LossConfig, SpeedConfig, TrainConfig
+
+
+class RunConfig(Section):
+    """All settings of a run, by section."""
+
+    model: ModelConfig = ModelConfig()
+    method: MethodConfig = MethodConfig()
+    action_cls: ActionClsConfig = ActionClsConfig()
+    data: DataConfig = DataConfig()
+    video: VideoConfig = VideoConfig()
+    train: TrainConfig = TrainConfig()
+    loss: LossConfig = LossConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    speed: SpeedConfig = SpeedConfig()
+    launch: LaunchConfig = LaunchConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    export: ExportConfig = ExportConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    serving: ServingConfig = ServingConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.serving.serve_target == "cluster" and self.export.models_uri is None:
+            raise ValueError(
+                "serve_target: cluster needs models_uri, a place that the predictor's pods can read the model from: "
+                "an s3:// prefix, or a folder on a volume that they mount"
+            )
+        if self.train.bf16 and self.train.fp16:
+            raise ValueError("bf16 and fp16 exclude each other: keep one")
+        bits, finetuning_type = self.method.quantization_bit, self.method.finetuning_type
+        if bits and finetuning_type != "lora":
+            raise ValueError(
+                f"quantization_bit = {bits} with finetuning_type: {finetuning_type}: quantized weights cannot be "
+                "trained; choose finetuning_type: lora, or remove quantization_bit"
+            )
+        if self.train.deepspeed and self.train.fsdp:
+            raise ValueError("deepspeed and fsdp exclude each other: keep one")
+        if self.augmentation.augment_temporal_jitter and self.video.video_frame_candidates == 1:
+            raise ValueError(
+                "augment_temporal_jitter needs stored frames to choose from: set video_frame_candidates: 3"
+            )
+        if self.train.load_best_model_at_end and not (self.data.val_size or self.data.eval_dataset):
+            raise ValueError("load_best_model_at_end needs a validation split: set val_size or eval_dataset")
+        if self.train.early_stopping_steps and not (self.data.val_size or self.data.eval_dataset):
+            raise ValueError("early_stopping_steps needs a validation split: set val_size or eval_dataset")
+        return self
+
+    @model_validator(mode="after")
+    def _head_sweep_is_possible(self) -> Self:
+        """A sweep trains decoders on states computed once: what would change the states, or the start, has no place."""
+        if not self.action_cls.head_sweep:
+            return self
+        if (self.method.finetuning_type, self.method.freeze_trainable_layers) != ("freeze", 0):
+            raise ValueError(
+                "head_sweep needs a frozen backbone: set finetuning_type: freeze, freeze_trainable_layers: 0"
+            )
+        if self.train.deepspeed or self.train.fsdp:
+            raise ValueError("head_sweep trains decoders only, with nothing to shard: remove deepspeed and fsdp")
+        if not (self.data.val_size or self.data.eval_dataset):
+            raise ValueError("head_sweep chooses a decoder by its validation accuracy: set val_size or eval_dataset")
+        in_the_way = {
+            "action_decoder_path": self.action_cls.action_decoder_path is not None,
+            "action_cls_token_loss_weight": self.action_cls.action_cls_token_loss_weight > 0,
+            "mixup_alpha": self.loss.mixup_alpha > 0,
+            "augment_crop, augment_flip, augment_color_jitter or augment_temporal_jitter": (
+                self.augmentation.changes_frames
+            ),
+            "resume_from_checkpoint": bool(self.train.resume_from_checkpoint),
+        }
+        if set_keys := [key for key, is_set in in_the_way.items() if is_set]:
+            raise ValueError(
+                f"head_sweep trains new decoders on states that are computed once: remove {', '.join(set_keys)}"
+            )
+        return self
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its key, as JSON types."""
+        sections = self.model_dump(mode="json")
+        return {key: value for section in sections.values() for key, value in section.items()}
+
+
+SECTIONS: dict[str, type[Section]] = {
+    name: field.annotation  # type: ignore[misc]
+    for name, field in RunConfig.model_fields.items()
+}
+
+
+SECTION_OF_KEY: dict[str, str] = {key: name for name, cls in SECTIONS.items() for key in cls.model_fields}
+
+
+def from_flat(settings: dict[str, Any]) -> RunConfig:
+    """The configuration that flat settings describe; unmentioned ones have their defaults.
+
+    Raises:
+        KeyError: for a key that no section has (`ivcp.settings.files` explains it to users).
+        pydantic.ValidationError: for a value that does not fit its field.
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        sections.setdefault(SECTION_OF_KEY[key], {})[key] = value
+    return RunConfig.model_validate(sections)

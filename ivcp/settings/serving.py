@@ -1,0 +1,37 @@
+"""Settings of the predictor."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ivcp.settings.section import Section
+
+_DNS_LABEL = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
+
+
+class ServingConfig(Section):
+    """The predictor."""
+
+    serve_target: Literal["local", "cluster"] = "local"
+    """Where the serving step deploys: a process beside it that it checks, or the Kubernetes cluster."""
+    serve_namespace: str = Field("ivcp", pattern=_DNS_LABEL)
+    """Namespace of the predictor on a cluster."""
+    serve_name: str = Field("action-classifier", pattern=_DNS_LABEL)
+    """Name of the predictor's Deployment and Service on a cluster."""
+    serve_image: str | None = None
+    """The predictor's image on a cluster, such as one with CUDA; null is the image that the step itself runs in."""
+    serve_url: str | None = None
+    """Where the step reaches the predictor's Service on a cluster; null is its name in the cluster's DNS. From
+    elsewhere, its path through `kubectl proxy`."""
+    serve_take_over: bool = False
+    """Overwrite fields that `kubectl edit` or another tool owns; without it such a field is an error."""
+    serve_host: str = "127.0.0.1"
+    """Address the predictor listens on."""
+    serve_port: int = Field(0, ge=0, le=65535)
+    """Port the predictor listens on; 0 takes a free one."""
+    serve_timeout_seconds: float = Field(900.0, gt=0)
+    """How long a deployment may take to become ready: a new node, the image and the model take minutes."""
+    serve_keep: bool = False
+    """Leave the predictor running after the local deployment's smoke test."""

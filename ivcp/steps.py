@@ -1,0 +1,118 @@
+"""The steps one by one, in this process and in one folder: what `ivcp train FILE.yaml` and its siblings run.
+
+Everything lies in `output_dir`: validated annotations and prepared clips in its folder `clips`, the adapter in
+itself, results in `evaluation`, the merged model in `export_dir` or `model`. A step that needs an earlier one runs
+it first; prepared clips are reused as long as nothing they depend on changed. A step's code is imported when it
+runs: torch and transformers take seconds, which `ivcp validate` need not wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ivcp.records import CLIPS_DIR, INDEX_FILE, PreparedIndex, Split
+from ivcp.records.validation import ValidationReport
+from ivcp.settings import RunConfig, check_trainable, config_from_settings
+from ivcp.validation.validate import validate_data
+
+if TYPE_CHECKING:
+    from ivcp.records.evaluation import EvaluationMetrics
+    from ivcp.records.export import ExportResult
+    from ivcp.training.train import TrainingResult
+
+
+def run_train(args: Mapping[str, Any]) -> TrainingResult:
+    """Trains with the same settings as a YAML file has, given as a dict.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+    return train(config_from_settings(args))
+
+
+def validate(config: RunConfig) -> ValidationReport:
+    """Validates the data sets into `output_dir`/clips/validated."""
+    return validate_data(config, validated_dir(config))
+
+
+def prepare(config: RunConfig) -> PreparedIndex:
+    """Validates and prepares the data sets into `output_dir`/clips."""
+    from ivcp.preparation.prepare import prepare_clips
+
+    validate(config)
+    return prepare_clips(
+        config,
+        validated_dir=validated_dir(config),
+        shards_uri=str(_clips_dir(config)),
+        index_path=_clips_dir(config) / INDEX_FILE,
+    )
+
+
+def train(config: RunConfig) -> TrainingResult:
+    """Prepares the data sets and trains into `output_dir`; with `do_eval`, evaluates as well.
+
+    All processes of a distributed run call this; the first one prepares and evaluates.
+    """
+    from ivcp.distributed.launched import is_main_process, joined_processes, on_main_process
+    from ivcp.training.train import check_output_dir, train_classifier
+
+    output_dir = Path(config.train.output_dir)
+    check_trainable(config)
+
+    def prepared() -> PreparedIndex:
+        check_output_dir(config, output_dir)
+        return prepare(config)
+
+    with joined_processes(config.train):
+        index = on_main_process(prepared)
+        result = train_classifier(config, index=index, output_dir=output_dir)
+    if config.train.do_eval and is_main_process():
+        evaluate(config)
+    return result
+
+
+def evaluate(config: RunConfig) -> EvaluationMetrics:
+    """Measures the adapter on the test split, or on the validation split where there is no test split."""
+    from ivcp.evaluation.evaluate import evaluate_adapter
+
+    index = prepare(config)
+    split: Split = "test" if index.num_clips.get("test") else "val"
+    return evaluate_adapter(
+        config, adapter_dir=adapter_dir(config), index=index, output_dir=results_dir(config), split=split
+    )
+
+
+def export(config: RunConfig) -> ExportResult:
+    """Merges and registers the adapter; its results come from `evaluate`, which runs where they are missing."""
+    from ivcp.export.export import export_model
+
+    metrics = evaluate(config)
+    export_dir = Path(config.export.export_dir or Path(config.train.output_dir) / "model")
+    return export_model(
+        config,
+        adapter_dir=adapter_dir(config),
+        index=PreparedIndex.read(_clips_dir(config) / INDEX_FILE),
+        metrics=metrics,
+        export_dir=export_dir,
+    )
+
+
+def adapter_dir(config: RunConfig) -> Path:
+    """The adapter that is evaluated and exported: `adapter_name_or_path`, else `output_dir`."""
+    return Path(config.method.adapter_name_or_path or config.train.output_dir)
+
+
+def validated_dir(config: RunConfig) -> Path:
+    """Where validation writes its annotations and its report."""
+    return _clips_dir(config) / "validated"
+
+
+def results_dir(config: RunConfig) -> Path:
+    """Where evaluation writes."""
+    return Path(config.train.output_dir) / "evaluation"
+
+
+def _clips_dir(config: RunConfig) -> Path:
+    return Path(config.train.output_dir) / CLIPS_DIR

@@ -1,0 +1,32 @@
+"""MLflow: the run that steps log to, the registry of models; progress and the records of steps."""
+
+from ivcp.records.registered import Champion, ModelVersionRef
+from ivcp.tracking.client import DEFAULT_STORE, tracking_uri
+from ivcp.tracking.pipeline_run import (
+    PIPELINE_RUN_TAG,
+    UNCHANGED_TAG,
+    find_pipeline_run,
+    finish_pipeline_run,
+    open_pipeline_run,
+    start_pipeline_run,
+)
+from ivcp.tracking.registry import find_champion, register_model
+from ivcp.tracking.runs import RunStatus, TrackedRun, tracked_run
+
+__all__ = [
+    "DEFAULT_STORE",
+    "PIPELINE_RUN_TAG",
+    "UNCHANGED_TAG",
+    "Champion",
+    "ModelVersionRef",
+    "RunStatus",
+    "TrackedRun",
+    "find_champion",
+    "find_pipeline_run",
+    "finish_pipeline_run",
+    "open_pipeline_run",
+    "register_model",
+    "start_pipeline_run",
+    "tracked_run",
+    "tracking_uri",
+]

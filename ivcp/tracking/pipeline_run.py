@@ -1,0 +1,59 @@
+"""The one MLflow run that all steps of a pipeline run log to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ivcp.settings import RunConfig
+from ivcp.tracking.client import DEFAULT_STORE, connect, tracking_uri
+from ivcp.tracking.runs import RunStatus, create_run
+
+PIPELINE_RUN_TAG = "ivcp.pipeline_run"
+"""Tag of an MLflow run with the id of its pipeline run."""
+
+
+UNCHANGED_TAG = "ivcp.unchanged_since"
+"""Tag of an MLflow run that trained nothing: the champion that is as new."""
+
+
+def start_pipeline_run(
+    config: RunConfig,
+    *,
+    default_store: Path = DEFAULT_STORE,
+    run_name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """Starts the one run that all steps of a pipeline run log to, and returns its id for MLFLOW_RUN_ID."""
+    client = connect(tracking_uri(config, default_store=default_store))
+    return create_run(client, config, run_name or config.train.run_name or "pipeline", tags or {})
+
+
+def open_pipeline_run(config: RunConfig, *, pipeline_run: str, run_name: str) -> str:
+    """The one MLflow run of a pipeline run, by that run's id; it is started where there is none yet.
+
+    A step that is repeated finds what it started before.
+    """
+    found = find_pipeline_run(config, pipeline_run)
+    if found is not None:
+        return found.info.run_id  # type: ignore[no-any-return]
+    return start_pipeline_run(config, run_name=run_name, tags={PIPELINE_RUN_TAG: pipeline_run})
+
+
+def find_pipeline_run(config: RunConfig, pipeline_run: str) -> Any | None:
+    """mlflow's `Run` that `open_pipeline_run` started for a pipeline run; null where there is none."""
+    client = connect(tracking_uri(config))
+    experiment = client.get_experiment_by_name(config.tracking.mlflow_experiment_name)
+    if experiment is None:
+        return None
+    wanted = f"tags.`{PIPELINE_RUN_TAG}` = '{pipeline_run}'"
+    runs = client.search_runs([experiment.experiment_id], filter_string=wanted, max_results=1)
+    return runs[0] if runs else None
+
+
+def finish_pipeline_run(
+    run_id: str, status: RunStatus, *, config: RunConfig, default_store: Path = DEFAULT_STORE
+) -> None:
+    """Gives the run of `start_pipeline_run` its final status."""
+    connect(tracking_uri(config, default_store=default_store)).set_terminated(run_id, status)

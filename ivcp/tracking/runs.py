@@ -1,0 +1,161 @@
+"""MLflow runs: the one that a step logs to."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from ivcp.records import RUN_CONFIG_FILE
+from ivcp.settings import RunConfig
+from ivcp.tracking.client import DEFAULT_STORE, connect, sqlite_file, tracking_uri
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+_BATCH = 100
+"""MLflow's limit of parameters in one call."""
+
+
+_LONGEST_TAG = 5000
+
+
+_LONGEST_VALUE = 500
+"""MLflow's oldest limit of a parameter's value; the whole configuration is logged as a file besides."""
+
+
+class TrackedRun:
+    """The MLflow run of a step, or none (`run_id` is null): then nothing is logged."""
+
+    def __init__(self, client: Any | None, run_id: str | None) -> None:
+        self._client = client
+        self.run_id = run_id
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Logs numbers; `step` is the optimizer step of points of a curve."""
+        if self._client is None:
+            return
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        points = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        for start in range(0, len(points), _BATCH):
+            self._client.log_batch(self.run_id, metrics=points[start : start + _BATCH])
+
+    def log_params(self, params: Mapping[str, Any], *, step_name: str) -> None:
+        """Logs settings. One that the run has with another value is logged as `<step_name>.<key>`."""
+        if self._client is None:
+            return
+        from mlflow.entities import Param
+
+        texts = {key: _text(value) for key, value in params.items()}
+        logged = self._client.get_run(self.run_id).data.params
+        texts = {_free_key(key, text, logged, step_name): text for key, text in texts.items()}
+        new = [Param(key, text) for key, text in texts.items() if key not in logged]
+        for start in range(0, len(new), _BATCH):
+            self._client.log_batch(self.run_id, params=new[start : start + _BATCH])
+
+    def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
+        """Stores a picture, a report or another file with the run, in `folder` of its artifacts."""
+        if self._client is not None:
+            self._client.log_artifact(self.run_id, str(path), folder)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags of the run."""
+        if self._client is not None:
+            for key, value in tags.items():
+                self._client.set_tag(self.run_id, key, value)
+
+
+@contextmanager
+def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_STORE) -> Iterator[TrackedRun]:
+    """The run that a step logs to, with the run's settings as parameters.
+
+    Continues the run that the environment's MLFLOW_RUN_ID names, else that of `mlflow_run_id`, and leaves its final
+    status to its owner; without one, a run of the step's own is started and ended. The tag `step.<step>` says how the
+    step ended, and `step.<step>.error` why it failed. Nothing is logged where `report_to` does not name mlflow, nor on
+    other ranks than 0.
+
+    Raises:
+        ValueError: the store has no run MLFLOW_RUN_ID.
+    """
+    if int(os.environ.get("RANK", "0")) != 0 or "mlflow" not in config.train.report_to:
+        yield TrackedRun(None, None)
+        return
+    client = connect(tracking_uri(config, default_store=default_store))
+    given = os.environ.get("MLFLOW_RUN_ID") or config.tracking.mlflow_run_id
+    run_id = _existing_run(client, given) if given else create_run(client, config, step, {"ivcp.step": step})
+    run = TrackedRun(client, run_id)
+    status: RunStatus = "FAILED"
+    try:
+        run.log_params(config.flat(), step_name=step)
+        client.log_text(run_id, json.dumps(config.flat(), indent=2), f"{step}/{RUN_CONFIG_FILE}")
+        yield run
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    except Exception as error:
+        run.set_tags({f"step.{step}.error": f"{type(error).__name__}: {error}"[:_LONGEST_TAG]})
+        raise
+    finally:
+        run.set_tags({f"step.{step}": status})
+        if not given:
+            client.set_terminated(run_id, status)
+
+
+def create_run(client: Any, config: RunConfig, run_name: str, tags: Mapping[str, str]) -> str:
+    """Starts a run in the experiment of the settings, and returns its id."""
+    experiment_id = _experiment_id(client, config.tracking.mlflow_experiment_name)
+    run = client.create_run(experiment_id, run_name=config.train.run_name or run_name, tags=dict(tags))
+    run_id: str = run.info.run_id
+    return run_id
+
+
+def _existing_run(client: Any, run_id: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_run(run_id)
+    except MlflowException as error:
+        raise ValueError(
+            f"MLFLOW_RUN_ID = {run_id}, which cannot be read from {client.tracking_uri}: "
+            f"point mlflow_tracking_uri at that run's store, or unset MLFLOW_RUN_ID ({error})"
+        ) from error
+    return run_id
+
+
+def _experiment_id(client: Any, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            created: str = client.create_experiment(name, artifact_location=_artifact_location(client.tracking_uri))
+            return created
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+                raise
+            experiment = client.get_experiment_by_name(name)
+    if experiment.lifecycle_stage != "active":
+        raise ValueError(f"mlflow_experiment_name = {name} was deleted in MLflow: restore it or choose another name")
+    experiment_id: str = experiment.experiment_id
+    return experiment_id
+
+
+def _artifact_location(uri: str) -> str | None:
+    database = sqlite_file(uri)
+    return None if database is None else (database.resolve().parent / "mlartifacts").as_uri()
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def _free_key(key: str, text: str, logged: Mapping[str, str], step_name: str) -> str:
+    return key if logged.get(key, text) == text else f"{step_name}.{key}"

@@ -1,0 +1,1 @@
+"""The optimisation of any stage: the trainer, its batches, its checkpoints."""

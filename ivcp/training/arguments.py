@@ -1,0 +1,102 @@
+"""The run's settings in transformers' words."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ivcp.distributed.launched import deepspeed_settings, fsdp_settings
+from ivcp.settings import ConfigError, RunConfig, TrainConfig
+
+_OURS = {
+    "do_train",
+    "do_eval",
+    "warmup_ratio",
+    "resume_from_checkpoint",
+    "overwrite_output_dir",
+    "plot_loss",
+    "vision_tower_learning_rate",
+    "projector_learning_rate",
+    "action_decoder_learning_rate",
+    "early_stopping_steps",
+    "deepspeed",
+    "fsdp",
+    "save_total_limit",
+}
+"""Settings that transformers' arguments do not have, or that this project acts on itself."""
+
+
+_TRACKERS = ("mlflow", "tensorboard", "wandb")
+
+
+def training_arguments(config: RunConfig, *, output_dir: Path, has_val: bool) -> Any:
+    """transformers' TrainingArguments for a run that writes into `output_dir`.
+
+    Raises:
+        ConfigError: `report_to` names a tracker that is unknown or not installed.
+
+    mlflow is left out of `report_to`: the run's own tracking logs there, since transformers' callback may end a
+    run that somebody else opened.
+    """
+    from transformers import TrainingArguments
+
+    train = config.train
+    _check_trackers(train)
+    return TrainingArguments(
+        **train.model_dump(exclude=_OURS)
+        | {
+            "output_dir": str(output_dir),
+            "warmup_steps": train.warmup_steps or train.warmup_ratio,
+            "eval_strategy": eval_strategy(train, has_val=has_val),
+            "activation_checkpointing": not config.model.disable_gradient_checkpointing and trains_backbone(config),
+            "report_to": [name for name in train.report_to if name != "mlflow"] or "none",
+            "label_names": ["labels"],
+            "remove_unused_columns": False,
+            "use_cpu": not torch.cuda.is_available(),
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            "disable_tqdm": not sys.stderr.isatty(),
+            "metric_for_best_model": f"eval_{train.metric_for_best_model}" if has_val else None,
+            "restore_callback_states_from_checkpoint": True,  # how long early stopping has waited
+            **_distribution(config),
+            "greater_is_better": train.metric_for_best_model != "loss" if has_val else None,
+        }
+    )
+
+
+def _distribution(config: RunConfig) -> dict[str, Any]:
+    train, method = config.train, config.method
+    opens_vision = not (method.freeze_vision_tower and method.freeze_multi_modal_projector)
+    return {
+        "deepspeed": deepspeed_settings(train.deepspeed) if train.deepspeed else None,
+        "fsdp": True if train.fsdp else None,
+        "fsdp_config": fsdp_settings(train) if train.fsdp else None,
+        # A vision tower may have weights that videos do not use; a language model has none.
+        "ddp_find_unused_parameters": opens_vision and method.finetuning_type == "full",
+    }
+
+
+def trains_backbone(config: RunConfig) -> bool:
+    """Whether gradients pass through the backbone: a part of it trains, or the token's row in front of it does."""
+    method = config.method
+    is_frozen = method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0
+    has_open_tower = not (method.freeze_vision_tower and method.freeze_multi_modal_projector)
+    return not is_frozen or has_open_tower or config.action_cls.action_token_lr_scale > 0
+
+
+def eval_strategy(train: TrainConfig, *, has_val: bool) -> str:
+    """When validation runs: as set, else every epoch where there is a validation split."""
+    if not has_val:
+        return "no"
+    return train.eval_strategy or (train.save_strategy if train.load_best_model_at_end else "epoch")
+
+
+def _check_trackers(train: TrainConfig) -> None:
+    for name in train.report_to:
+        if name not in _TRACKERS:
+            raise ConfigError(f"report_to names {name}: choose from {', '.join(_TRACKERS)}, or none")
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"report_to names {name}, which is not installed: pip install {name}, or leave it out")

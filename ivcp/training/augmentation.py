@@ -1,0 +1,104 @@
+"""Random changes of training clips: what a clip becomes depends on the seed, the epoch, the clip and the draw alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from ivcp.models.processor import PreparedClip
+from ivcp.records import Labels
+from ivcp.settings import AugmentationConfig
+
+# Behind the imports above, which make torchvision importable where it is not.
+from torchvision.transforms import InterpolationMode  # isort: skip
+from torchvision.transforms.v2 import functional as transforms  # isort: skip
+
+
+class AugmentationError(ValueError):
+    """An augmentation that does not fit the data; the message names the setting."""
+
+
+class AugmentedClips(Dataset[PreparedClip]):
+    """Prepared clips with changed frames, anew in every epoch, the same in every process and after a resume.
+
+    Item `draw * len + position` is draw number `draw` of the clip at `position`: a clip that a sampler takes several
+    times in an epoch is changed in several ways.
+    """
+
+    def __init__(self, clips: Any, settings: AugmentationConfig, *, labels: Labels, seed: int) -> None:
+        """`clips` is a map-style data set of `PreparedClip` that keeps its frame candidates.
+
+        Raises:
+            AugmentationError: `augment_no_flip_labels` names a class that the data do not have.
+        """
+        unknown = sorted(set(settings.augment_no_flip_labels) - set(labels.label_names))
+        if unknown:
+            raise AugmentationError(
+                f"augment_no_flip_labels names {', '.join(unknown)}, the classes are {', '.join(labels.label_names)}"
+            )
+        self.clips = clips
+        self.settings = settings
+        self.seed = seed
+        self._never_flipped = {labels.label_names.index(name) for name in settings.augment_no_flip_labels}
+        # Shared memory: worker processes that live on for the next epoch see its number.
+        self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> PreparedClip:
+        draw, position = divmod(index, len(self.clips))
+        clip: PreparedClip = self.clips[position]
+        rng = np.random.default_rng([self.seed, int(self._epoch), position, draw])
+        return augment(clip, self.settings, may_flip=clip.label not in self._never_flipped, rng=rng)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called at the start of each epoch (accelerate passes it on from the trainer)."""
+        self._epoch.fill_(epoch)
+
+
+def augment(
+    clip: PreparedClip, settings: AugmentationConfig, *, may_flip: bool, rng: np.random.Generator
+) -> PreparedClip:
+    """The clip with changed frames of the same number and size; all frames of a clip change alike."""
+    frames = choose_candidates(clip, rng) if settings.augment_temporal_jitter else clip.frames
+    changed = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (num_frames, 3, height, width)
+    if settings.augment_crop < 1:
+        changed = _crop(changed, settings.augment_crop, rng)
+    if may_flip and rng.random() < settings.augment_flip:
+        changed = transforms.horizontal_flip(changed)
+    if settings.augment_color_jitter > 0:
+        changed = _jitter_colors(changed, settings.augment_color_jitter, rng)
+    return replace(clip, frames=changed.permute(0, 2, 3, 1).contiguous().numpy(), frame_candidates=1)
+
+
+def choose_candidates(clip: PreparedClip, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """One of the stored frames around each sampled moment, (num_frames, height, width, 3)."""
+    count = clip.frame_candidates
+    starts = np.arange(0, len(clip.frames), count)
+    chosen: NDArray[np.uint8] = clip.frames[starts + rng.integers(count, size=len(starts))]
+    return chosen
+
+
+def _crop(frames: torch.Tensor, smallest: float, rng: np.random.Generator) -> torch.Tensor:
+    """A random window of the frames' aspect with a share of their area from `smallest` to 1, at the frames' size."""
+    height, width = frames.shape[-2:]
+    side = math.sqrt(rng.uniform(smallest, 1.0))
+    rows, columns = max(1, round(height * side)), max(1, round(width * side))
+    top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+    cropped: torch.Tensor = transforms.resized_crop(
+        frames, int(top), int(left), rows, columns, [height, width], InterpolationMode.BILINEAR, antialias=True
+    )
+    return cropped
+
+
+def _jitter_colors(frames: torch.Tensor, strength: float, rng: np.random.Generator) -> torch.Tensor:
+    for adjust in (transforms.adjust_brightness, transforms.adjust_contrast, transforms.adjust_saturation):
+        frames = adjust(frames, float(rng.uniform(1 - strength, 1 + strength)))
+    return frames

@@ -1,0 +1,248 @@
+"""Checkpoints on disk: which are whole, which one a run goes on from, which are deleted.
+
+A checkpoint is a folder `checkpoint-<step>` in `output_dir`. Its last file is `checkpoint.json`, written when all
+others are on the disk: a folder without it was left half-written by a run that died, is never read, and is removed
+by the next run. `unfinished_run.json` stands in `output_dir` from a run's start to its end; while it stands, the same
+command goes on where that run ended.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
+
+from ivcp.distributed.disks import Disk
+from ivcp.distributed.launched import Sharding, wait_for_all
+from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, Record
+from ivcp.settings import LaunchConfig, RunConfig
+from ivcp.storage.atomic import flush_to_disk
+
+log = logging.getLogger(__name__)
+
+UNFINISHED_FILE = "unfinished_run.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, or that a run cannot go on from; the message says what to do."""
+
+
+class CheckpointInfo(Record):
+    """`checkpoint.json`: that a checkpoint is whole, and who can go on from it."""
+
+    step: int
+    sharding: Sharding
+    num_processes: int
+    resumable: bool
+    """Whether the optimizer's state is there (`save_only_model` leaves it out)."""
+
+
+def whole_checkpoints(output_dir: Path) -> list[Path]:
+    """The checkpoints that were written to their end, the earliest first."""
+    found = (path for path in output_dir.glob("checkpoint-*") if (path / CHECKPOINT_FILE).is_file())
+    return sorted(found, key=_step)
+
+
+@contextmanager
+def writing_checkpoint(directory: Path, info: CheckpointInfo, disk: Disk | None = None) -> Iterator[None]:
+    """Inside, all processes write their files into `directory`; afterwards it counts as a checkpoint.
+
+    `disk` is this process's where the processes have several; null is one that all of them see.
+
+    Raises:
+        CheckpointError: it could not be written; what there was of it is removed.
+    """
+    is_keeper = (disk or Disk.shared()).is_keeper
+    if is_keeper:
+        remove_checkpoint(directory)
+        directory.mkdir(parents=True)
+    wait_for_all()
+    is_whole = False
+    try:
+        yield
+        wait_for_all()
+        if is_keeper:
+            _flush_to_disk(directory)
+            info.write(directory / CHECKPOINT_FILE)
+            flush_to_disk(directory / CHECKPOINT_FILE)
+            flush_to_disk(directory)
+        is_whole = True
+    # What plain files, safetensors, torch.distributed.checkpoint and torch.save raise on a full disk.
+    except (OSError, SafetensorError, CheckpointException) as error:
+        raise CheckpointError(_explain_failure(directory, error)) from error
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # another process's end, say
+            raise
+        raise CheckpointError(_explain_failure(directory, error)) from error
+    finally:
+        if not is_whole:
+            remove_checkpoint(directory)
+    wait_for_all()
+
+
+def remove_checkpoint(directory: Path) -> None:
+    """Deletes a checkpoint; should that be cut short, what is left counts as half-written."""
+    (directory / CHECKPOINT_FILE).unlink(missing_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def delete_old_checkpoints(
+    output_dir: Path, *, limit: int | None, best: Path | None, in_use: Collection[str] = ()
+) -> None:
+    """Deletes the oldest whole checkpoints beyond `limit`, but never the best, the last one, nor those `in_use`."""
+    present = [path.name for path in whole_checkpoints(output_dir)]
+    for name in surplus_checkpoints(present, limit=limit, best=best.name if best else None):
+        if name not in in_use:
+            remove_checkpoint(output_dir / name)
+
+
+def surplus_checkpoints(present: Sequence[str], *, limit: int | None, best: str | None) -> list[str]:
+    """Names of the oldest of `present`, which are in order, beyond `limit`; the best and the last one never are."""
+    if limit is None or not present:
+        return []
+    kept = {present[-1], best} & set(present)
+    surplus = max(0, len(present) - max(limit, len(kept)))
+    return [name for name in present if name not in kept][:surplus]
+
+
+def is_unfinished(config: RunConfig, output_dir: Path) -> bool:
+    """Whether `output_dir` holds a run with these settings that did not come to its end."""
+    if config.train.resume_from_checkpoint is False:
+        return False
+    try:
+        return is_same_run(config, (output_dir / UNFINISHED_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+
+
+def is_same_run(config: RunConfig, started: str) -> bool:
+    """Whether `started`, the content of an `unfinished_run.json`, describes a run with these settings."""
+    try:
+        return bool(json.loads(started) == same_run(config))
+    except json.JSONDecodeError:
+        return False
+
+
+def begin_run(config: RunConfig, output_dir: Path) -> Path | None:
+    """Tidies `output_dir`, marks the run as unfinished, and returns the checkpoint it starts from.
+
+    Half-written checkpoints are removed, and so are those behind the one that the run starts from: they belong to a
+    run that was given up. Only the first process calls this.
+
+    Raises:
+        CheckpointError: the checkpoint asked for is not there, not whole, or without the optimizer's state.
+    """
+    for path in output_dir.glob("checkpoint-*"):
+        if not (path / CHECKPOINT_FILE).is_file() and CHECKPOINT_FOLDER.fullmatch(path.name):
+            log.warning("removing the half-written checkpoint %s", path)
+            remove_checkpoint(path)
+    start = _starting_point(config, output_dir)
+    if start is None or start.parent.resolve() == output_dir.resolve():
+        for path in whole_checkpoints(output_dir):
+            if start is None or _step(path) > _step(start):
+                log.info("removing %s, of an earlier run", path)
+                remove_checkpoint(path)
+    (output_dir / UNFINISHED_FILE).write_text(json.dumps(same_run(config), indent=2) + "\n", encoding="utf-8")
+    return start
+
+
+def end_run(output_dir: Path) -> None:
+    """Marks the run as finished."""
+    (output_dir / UNFINISHED_FILE).unlink(missing_ok=True)
+
+
+def is_earlier_run(entry: Path) -> bool:
+    """Whether an entry of `output_dir` is the result of training, which a new run would mix with its own."""
+    return entry.name not in {CLIPS_DIR, UNFINISHED_FILE}
+
+
+def check_resumable(directory: Path, *, sharding: Sharding, num_processes: int) -> None:
+    """Checks that a run spread in this way can go on from a checkpoint.
+
+    Raises:
+        CheckpointError: says what does not fit and what to do.
+    """
+    info = _read_info(directory)
+    instead = f"or start a new run from its weights with adapter_name_or_path: {directory}"
+    if not info.resumable:
+        raise CheckpointError(
+            f"{directory} holds weights only (save_only_model), nothing that training could go on from: {instead[3:]}"
+        )
+    if info.sharding != sharding:
+        raise CheckpointError(
+            f"{directory} was written by a run with {_described(info.sharding)}, this one has "
+            f"{_described(sharding)}: go on as that run was started, {instead}"
+        )
+    if sharding.startswith("zero") and info.num_processes != num_processes:
+        raise CheckpointError(
+            f"{directory} was written by {info.num_processes} processes, this run has {num_processes}: DeepSpeed cuts "
+            f"the optimizer's state into one piece per process; start {info.num_processes} processes, {instead}"
+        )
+
+
+def _starting_point(config: RunConfig, output_dir: Path) -> Path | None:
+    present = whole_checkpoints(output_dir)
+    asked = config.train.resume_from_checkpoint
+    if is_unfinished(config, output_dir):
+        resumable = [path for path in present if _read_info(path).resumable]
+        if resumable:
+            log.info("this run was begun before and did not end: going on from %s", resumable[-1])
+            return resumable[-1]
+    if isinstance(asked, str):
+        _read_info(Path(asked))
+        return Path(asked)
+    if asked and present:
+        log.info("resume_from_checkpoint: going on from %s", present[-1])
+        return present[-1]
+    if asked:
+        log.info("resume_from_checkpoint: %s holds no checkpoint yet, starting from the beginning", output_dir)
+    return None
+
+
+def _read_info(directory: Path) -> CheckpointInfo:
+    if (directory / CHECKPOINT_FILE).is_file():
+        return CheckpointInfo.read(directory / CHECKPOINT_FILE)
+    others = ", ".join(path.name for path in whole_checkpoints(directory.parent)) or "none"
+    what = "is not there" if not directory.is_dir() else f"is no whole checkpoint ({CHECKPOINT_FILE} is missing)"
+    raise CheckpointError(f"resume_from_checkpoint: {directory} {what}; whole ones in {directory.parent}: {others}")
+
+
+def same_run(config: RunConfig) -> dict[str, Any]:
+    """What must agree for one run to be the continuation of another: all settings but how and where it is started."""
+    asked = config.train.resume_from_checkpoint
+    settings: dict[str, Any] = json.loads(json.dumps(config.flat()))
+    for key in ("overwrite_output_dir", *LaunchConfig.model_fields):
+        del settings[key]
+    return settings | {"resume_from_checkpoint": asked if isinstance(asked, str) else None}
+
+
+def _described(sharding: Sharding) -> str:
+    names = {"none": "neither deepspeed nor fsdp", "fsdp2": "fsdp"}
+    return names.get(sharding, f"deepspeed (ZeRO-{sharding[-1]})")
+
+
+def _step(checkpoint: Path) -> int:
+    matched = CHECKPOINT_FOLDER.fullmatch(checkpoint.name)
+    return int(matched[1]) if matched else -1
+
+
+def _explain_failure(directory: Path, error: BaseException) -> str:
+    free = shutil.disk_usage(directory.parent).free
+    last = next((path.name for path in reversed(whole_checkpoints(directory.parent))), "none")
+    return (
+        f"cannot write {directory} ({error}); {free / 1e9:.3f} GB are free there. The half-written checkpoint is "
+        f"removed, the last good one is: {last}. Make room (save_total_limit keeps fewer checkpoints, "
+        "save_only_model smaller ones), then run the same command again"
+    )
+
+
+def _flush_to_disk(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        flush_to_disk(path)

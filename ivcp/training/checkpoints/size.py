@@ -1,0 +1,58 @@
+"""How much disk space a run's checkpoints take, from its settings alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ivcp.models.adapters import prepare_backbone
+from ivcp.models.path import check_model_path
+from ivcp.records import PreparedIndex
+from ivcp.settings import RunConfig
+from ivcp.stages.action_cls.build import base_model_name
+
+_BYTES_PER_WEIGHT = 4
+_BYTES_OF_OPTIMIZER = 8
+"""AdamW's two moments of each weight that trains."""
+_TOLERANCE = 1.1
+"""Decoder, tokenizer and processor."""
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """Bytes of one checkpoint, the optimizer's state among them; no weights are loaded.
+
+    Raises:
+        FileNotFoundError: the base model does not exist.
+        UnsupportedMethodError: the model cannot be trained as asked.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    name, model = base_model_name(config), config.model
+    check_model_path(name)
+    described = AutoConfig.from_pretrained(
+        name, revision=model.model_revision, cache_dir=model.cache_dir, trust_remote_code=model.trust_remote_code
+    )
+    with torch.device("meta"):
+        backbone = AutoModelForImageTextToText.from_config(described, trust_remote_code=model.trust_remote_code)
+        backbone = prepare_backbone(backbone, config.method)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in backbone.parameters()]
+    trained = sum(size for size, trains in sizes if trains)
+    written = sum(size for size, _ in sizes) if config.method.finetuning_type == "full" else trained
+    state = 0 if config.train.save_only_model else _BYTES_OF_OPTIMIZER * trained
+    return int(_TOLERANCE * (_BYTES_PER_WEIGHT * written + state))
+
+
+def checkpoints_on_disk(config: RunConfig, index: PreparedIndex) -> int:
+    """Most checkpoints of a run that are on its disk at once, the one being written and the result among them."""
+    train = config.train
+    at_once = config.launch.num_processes * train.per_device_train_batch_size * train.gradient_accumulation_steps
+    steps_per_epoch = math.ceil(index.num_clips["train"] / at_once)
+    steps = train.max_steps if train.max_steps > 0 else math.ceil(steps_per_epoch * train.num_train_epochs)
+    saved = {
+        "no": 1,  # by SIGTERM
+        "epoch": math.ceil(steps / steps_per_epoch),
+        "steps": math.ceil(1 / train.save_steps if train.save_steps < 1 else steps / train.save_steps),
+    }[train.save_strategy]
+    kept = saved if train.save_total_limit is None else min(saved, train.save_total_limit + 1)
+    return kept + 2

@@ -1,0 +1,76 @@
+"""What a run was made of: versions, the state of the code, the machine, the data."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+import ivcp
+from ivcp.records import PreparedIndex, Record
+
+RUN_RECORD_FILE = "run_record.json"
+
+
+class RunRecord(Record):
+    """`run_record.json` in the adapter directory."""
+
+    command: tuple[str, ...]
+    python: str
+    platform: str
+    packages: dict[str, str]
+    """Every installed distribution and its version."""
+    git_commit: str | None
+    """Of this project's code; null where it is no git checkout."""
+    git_changed: bool | None
+    """Whether files differ from that commit."""
+    devices: tuple[str, ...]
+    num_processes: int
+    data_fingerprint: str
+    """Hash of the validated annotations."""
+    prepared_fingerprint: str
+    """Hash of everything the prepared clips depend on."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The short facts, for the tracked run."""
+        return {
+            "ivcp.git_commit": f"{self.git_commit or 'unknown'}{' (changed)' if self.git_changed else ''}",
+            "ivcp.torch": self.packages["torch"],
+            "ivcp.transformers": self.packages["transformers"],
+            "ivcp.devices": ", ".join(self.devices),
+            "ivcp.num_processes": str(self.num_processes),
+            "ivcp.data_fingerprint": self.data_fingerprint,
+            "ivcp.prepared_fingerprint": self.prepared_fingerprint,
+        }
+
+
+def describe_run(index: PreparedIndex, *, num_processes: int) -> RunRecord:
+    """What this process runs on and with."""
+    code = Path(ivcp.__file__).parent
+    commit, changes = _git(code, "rev-parse", "HEAD"), _git(code, "status", "--porcelain")
+    return RunRecord(
+        command=tuple(sys.argv),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        packages={found.metadata["Name"]: found.version for found in metadata.distributions()},
+        git_commit=commit,
+        git_changed=None if changes is None else bool(changes),
+        devices=tuple(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())) or ("cpu",),
+        num_processes=num_processes,
+        data_fingerprint=index.data_fingerprint,
+        prepared_fingerprint=index.fingerprint,
+    )
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    """What git answers; null where there is no git or no checkout."""
+    try:
+        answer = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,1 @@
+"""Checks every row and every video, and assigns splits."""

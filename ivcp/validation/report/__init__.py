@@ -1,0 +1,1 @@
+"""What validation found, as numbers and as a page."""

@@ -1,0 +1,100 @@
+"""Counts what the validation step found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ivcp.records import SPLITS, Labels, Split
+from ivcp.records.validation import ValidationReport
+from ivcp.settings import RunConfig
+from ivcp.validation.catalog import Catalog
+from ivcp.validation.estimate import describe_tokens, estimate_needs
+from ivcp.validation.report.distributions import distribution_of
+from ivcp.validation.report.findings import find_duplicates, find_leaks, find_near_duplicates
+
+_USED = "FROM video WHERE id IN (SELECT video FROM clip WHERE reason IS NULL)"
+_SECONDS = """
+SELECT MIN(COALESCE(clip.stop, num_frames / fps), num_frames / fps) - COALESCE(clip.start, 0)
+FROM clip JOIN video ON video.id = clip.video WHERE clip.reason IS NULL
+"""
+
+
+def build_report(
+    catalog: Catalog,
+    config: RunConfig,
+    *,
+    labels: Labels,
+    fingerprint: str,
+    tokens_missing: str | None,
+    seconds_taken: float,
+) -> ValidationReport:
+    """Everything that can be counted about usable and quarantined rows.
+
+    `tokens_missing` says why tokens were not counted; null where they were.
+    """
+    data = config.data
+    duplicates = find_duplicates(catalog, labels, most=data.report_examples)
+    leaks = find_leaks(catalog, most=data.report_examples)
+    alike = find_near_duplicates(
+        catalog,
+        labels,
+        num_looks=data.near_duplicate_frames,
+        distance=data.near_duplicate_distance,
+        most=data.report_examples,
+    )
+    tokens = None if tokens_missing else describe_tokens(catalog, config)
+    return ValidationReport(
+        fingerprint=fingerprint,
+        datasets=_count(catalog, "SELECT dataset, COUNT(*) FROM clip GROUP BY 1 ORDER BY MIN(id)"),
+        labels=labels,
+        num_rows=catalog.number("SELECT COUNT(*) FROM clip"),
+        num_videos=catalog.number("SELECT COUNT(*) FROM video"),
+        num_quarantined=catalog.number("SELECT COUNT(*) FROM clip WHERE reason IS NOT NULL"),
+        max_invalid_fraction=data.max_invalid_fraction,
+        num_clips=_by_split(_count(catalog, "SELECT split, COUNT(*) FROM clip WHERE reason IS NULL GROUP BY 1")),
+        num_groups=_by_split(
+            _count(catalog, "SELECT split, COUNT(DISTINCT part) FROM clip WHERE reason IS NULL GROUP BY 1")
+        ),
+        label_counts=_count_labels(catalog, labels),
+        quarantine_reasons=_count(
+            catalog, "SELECT reason, COUNT(*) FROM clip WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, MIN(id)"
+        ),
+        num_duplicates=duplicates.number,
+        num_label_conflicts=duplicates.num_conflicts,
+        duplicates=duplicates.examples,
+        num_leaks=leaks.number,
+        leaks=leaks.examples,
+        num_near_duplicates=alike.number,
+        num_near_leaks=alike.num_leaks,
+        num_alike_in_groups=alike.num_in_groups,
+        num_uniform=alike.num_uniform,
+        near_duplicates=alike.examples if data.near_duplicate_frames else None,
+        codecs=_count(catalog, f"SELECT codec, COUNT(*) {_USED} GROUP BY 1 ORDER BY 2 DESC, 1"),
+        sizes=_count(catalog, f"SELECT width || 'x' || height, COUNT(*) {_USED} GROUP BY 1 ORDER BY 2 DESC, 1"),
+        seconds=distribution_of(catalog, _SECONDS),
+        frames=distribution_of(catalog, f"SELECT num_frames {_USED}"),
+        fps=distribution_of(catalog, f"SELECT fps {_USED}"),
+        megapixels=distribution_of(catalog, f"SELECT width * height / 1e6 {_USED}"),
+        tokens=tokens,
+        tokens_missing=tokens_missing,
+        estimate=estimate_needs(catalog, config, tokens) if tokens else None,
+        seconds_taken=round(seconds_taken, 2),
+    )
+
+
+def _count(catalog: Catalog, sql: str) -> dict[str, int]:
+    return dict(catalog.ask(sql))
+
+
+def _by_split(counts: Mapping[str, int]) -> dict[Split, int]:
+    return {split: counts.get(split, 0) for split in SPLITS}
+
+
+def _count_labels(catalog: Catalog, labels: Labels) -> dict[Split, tuple[int, ...]]:
+    counts = {
+        (split, label): number
+        for split, label, number in catalog.ask(
+            "SELECT split, label, COUNT(*) FROM clip WHERE reason IS NULL GROUP BY 1, 2"
+        )
+    }
+    return {split: tuple(counts.get((split, label), 0) for label in range(labels.num_classes)) for split in SPLITS}

@@ -1,0 +1,37 @@
+"""Which frames of each clip will be looked at: spans outside of their video are found before anything is prepared."""
+
+from __future__ import annotations
+
+from ivcp.settings import VideoConfig
+from ivcp.validation.catalog import Catalog
+from ivcp.video import VideoError, sample_indices
+
+_TOLERATED_SECONDS = 1.0
+"""How far a span may reach behind the end of its video: times in annotations are rounded, frame rates are averages."""
+
+
+def check_spans(catalog: Catalog, video: VideoConfig) -> None:
+    """Notes how many frames each usable clip gives, or why its span cannot be used.
+
+    The reason is `span_outside_video`, where no frame lies in it or where it ends behind the video.
+    """
+    clips = (
+        "SELECT clip.id, num_frames, fps, start, stop FROM clip JOIN video ON video.id = clip.video "
+        "WHERE clip.reason IS NULL AND clip.id > ?"
+    )
+    for batch in catalog.in_batches(clips):
+        counts: list[tuple[int, int]] = []
+        errors: list[tuple[str, str, int]] = []
+        for number, num_frames, fps, start, stop in batch:
+            try:
+                sampled = sample_indices(num_frames, fps, video, start_seconds=start, end_seconds=stop)
+            except VideoError as error:
+                errors.append((error.reason, error.detail, number))
+                continue
+            if stop is not None and stop > num_frames / fps + _TOLERATED_SECONDS:
+                detail = f"end_seconds = {stop:g}, but the video ends at {num_frames / fps:.2f} s"
+                errors.append(("span_outside_video", detail, number))
+            else:
+                counts.append((len(sampled), number))
+        catalog.change("UPDATE clip SET num_sampled = ? WHERE id = ?", counts)
+        catalog.change("UPDATE clip SET reason = ?, detail = ? WHERE id = ?", errors)

@@ -1,0 +1,136 @@
+"""What a worker process of the validation step does to count tokens, with the model's own processor.
+
+The module itself is light: only the worker imports torch and transformers.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from ivcp.data.prompts import cut_behind_action
+from ivcp.models import processor_settings
+from ivcp.models.processor_settings import ProcessorSettings, load_processor
+from ivcp.records import Message
+from ivcp.validation.catalog import read_conversation
+from ivcp.video.sampling import Span, Timeline, choose_frames
+
+PRELOAD = (processor_settings.PRELOAD, __name__)
+_SMALL = (16, 16)
+"""(height, width) of frames where their size does not matter."""
+_FEW = 2
+"""Frames where their number does not matter."""
+_LATE = 100_000
+"""A frame index whose time has more digits than the first ones'."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a clip's tokens depend on besides its conversation."""
+
+    height: int
+    """Pixels of the source, as displayed."""
+    width: int
+    num_sampled: int
+
+
+@dataclass(frozen=True)
+class Times:
+    """When a clip's frames were taken: what time stamps in a prompt depend on."""
+
+    num_frames: int
+    """Of the whole video."""
+    fps: float
+    start_seconds: float | None
+    end_seconds: float | None
+
+
+@dataclass(frozen=True)
+class TokenJob:
+    """Things of one kind to count at once."""
+
+    settings: ProcessorSettings
+    with_answers: bool
+    """Whether a conversation's tokens behind the action token count."""
+    numbers: tuple[int, ...]
+    """Their ids in the catalog."""
+    items: tuple[str | Shape | Times, ...]
+    """Conversations as the catalog has them, shapes, or times."""
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """The parts of the sum; a clip's tokens are its conversation's, its shape's and its times'."""
+
+    counts: tuple[int, ...]
+    """Of each item of the job; what a shape or times add may be negative."""
+    sizes: tuple[tuple[int, int], ...]
+    """The (height, width) that frames of each shape are resized to; empty for other items."""
+    depends_on_times: bool
+    """Whether the model writes time stamps of several lengths into its prompt: else times add nothing."""
+
+
+def count_tokens(job: TokenJob) -> TokenCounts:
+    """Counts by calling the processor on black frames: exact for every model, and nothing is decoded.
+
+    Video tokens are special tokens, so that text and video add up: each conversation is counted with one small clip,
+    and each shape and each time with one conversation.
+
+    Raises:
+        OSError, ValueError: there is no such base model, or its tokenizer splits the action token.
+    """
+    counter = _counter(job.settings, job.with_answers)
+    sizes = tuple(counter.frame_size(item) for item in job.items if isinstance(item, Shape))
+    return TokenCounts(tuple(map(counter.count, job.items)), sizes, counter.depends_on_times)
+
+
+class _Counter:
+    def __init__(self, settings: ProcessorSettings, with_answers: bool) -> None:
+        self._processor, self._settings, self._with_answers = load_processor(settings), settings, with_answers
+        self._small = self._processor.frame_size(*_SMALL)
+        self._plain = (Message(role="user", content=f"<video>{settings.action_token}"),)
+        self._prompt = functools.lru_cache(maxsize=4096)(self._count_prompt)
+        self._few = self._count(self._plain, self._small, range(_FEW))
+        self.depends_on_times = self._few != self._count(self._plain, self._small, range(_LATE, _LATE + _FEW))
+
+    def count(self, item: str | Shape | Times) -> int:
+        if isinstance(item, Shape):
+            return self._count(self._plain, self.frame_size(item), range(item.num_sampled)) - self._few
+        return self._stamps(item) if isinstance(item, Times) else self._conversation(item)
+
+    def frame_size(self, shape: Shape) -> tuple[int, int]:
+        return self._processor.frame_size(shape.height, shape.width)
+
+    def _conversation(self, text: str) -> int:
+        messages = read_conversation(text)
+        count: int = self._prompt(cut_behind_action(messages, action_token=self._settings.action_token))
+        if self._with_answers:
+            count += len(self._processor.tokenize_answer(messages)[0])
+        return count
+
+    def _stamps(self, times: Times) -> int:
+        timeline, span = Timeline.even(times.num_frames, times.fps), Span(times.start_seconds, times.end_seconds)
+        indices = choose_frames(timeline, span, self._settings.video).frame_indices
+        stamped = self._count(self._plain, self._small, indices, fps=times.fps)
+        return stamped - self._count(self._plain, self._small, range(len(indices)))
+
+    def _count_prompt(self, messages: tuple[Message, ...]) -> int:
+        return self._count(messages, self._small, range(_FEW))
+
+    def _count(self, messages: tuple[Message, ...], size: tuple[int, int], indices: Any, fps: float = 1.0) -> int:
+        import numpy as np
+
+        ids, _ = self._processor.tokenize(
+            messages,
+            frames=np.zeros((len(indices), *size, 3), dtype=np.uint8),
+            frame_indices=indices,
+            source_fps=fps,
+            total_frames=indices[-1] + 1,
+        )
+        return len(ids)
+
+
+@functools.cache
+def _counter(settings: ProcessorSettings, with_answers: bool) -> _Counter:
+    return _Counter(settings, with_answers)

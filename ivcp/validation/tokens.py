@@ -1,0 +1,112 @@
+"""How many tokens each clip will have: known before anything is prepared, and without decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ivcp.models.processor_settings import ProcessorSettings, use_one_thread
+from ivcp.settings import RunConfig
+from ivcp.tracking.progress import with_progress
+from ivcp.validation.catalog import Catalog
+from ivcp.validation.token_worker import (
+    PRELOAD,
+    Shape,
+    Times,
+    TokenJob,
+    count_tokens,
+)
+from ivcp.video import VideoError
+from ivcp.video.workers import run_in_workers
+
+_Read = Callable[[tuple[Any, ...]], str | Shape | Times]
+_AT_ONCE = 100
+"""What a worker counts in one call."""
+_TIMEOUT_SECONDS = 600.0
+"""Of one call: 100 long clips of a large model take seconds."""
+_NO_TIME = -1.0
+"""Stands for no start or no end: SQL's null equals nothing."""
+_USABLE = f"""
+SELECT clip.id AS clip, clip.conversation, clip.num_sampled, video.height, video.width, video.num_frames, video.fps,
+       COALESCE(start, {_NO_TIME}) AS start, COALESCE(stop, {_NO_TIME}) AS stop
+FROM clip JOIN video ON video.id = clip.video WHERE clip.reason IS NULL
+"""
+_NO_STAMPS = "SELECT num_tokens FROM times WHERE 0"
+_STAMPS = f"""
+SELECT times.num_tokens FROM times WHERE times.num_frames = video.num_frames AND times.fps = video.fps
+    AND times.start = COALESCE(clip.start, {_NO_TIME}) AND times.stop = COALESCE(clip.stop, {_NO_TIME})
+"""
+
+
+class TokenCountError(RuntimeError):
+    """The worker process that counts tokens died or hung."""
+
+
+def note_tokens(catalog: Catalog, config: RunConfig) -> None:
+    """Notes the number of tokens of each usable clip, and the size of its frames.
+
+    Raises:
+        OSError, ValueError: there is no such base model, it reads no videos, or its tokenizer splits the action token.
+        TokenCountError: counting failed.
+    """
+    catalog.ask(
+        f"INSERT INTO shape (height, width, num_sampled) SELECT DISTINCT height, width, num_sampled FROM ({_USABLE})"
+    )
+    _count(catalog, config, "shape", "id, height, width, num_sampled", lambda values: Shape(*values))
+    has_stamps = _count(catalog, config, "conversation", "id, text", lambda values: values[0])
+    if has_stamps:
+        catalog.ask(
+            "INSERT INTO times (num_frames, fps, start, stop) "
+            f"SELECT DISTINCT num_frames, fps, start, stop FROM ({_USABLE})"
+        )
+        _count(catalog, config, "times", "id, num_frames, fps, start, stop", _read_times)
+    catalog.ask(
+        "UPDATE clip SET num_tokens = (SELECT conversation.num_tokens + shape.num_tokens + COALESCE(("
+        f"{_STAMPS if has_stamps else _NO_STAMPS}), 0) FROM conversation, video JOIN shape ON "
+        "shape.height = video.height AND shape.width = video.width AND shape.num_sampled = clip.num_sampled "
+        "WHERE conversation.id = clip.conversation AND video.id = clip.video) WHERE reason IS NULL"
+    )
+
+
+def _count(
+    catalog: Catalog,
+    config: RunConfig,
+    table: str,
+    columns: str,
+    read: Callable[[tuple[Any, ...]], str | Shape | Times],
+) -> bool:
+    """Notes what each row of a table adds to the tokens; returns whether times add some."""
+    settings, has_stamps = ProcessorSettings.of(config), False
+    with_answers = config.action_cls.action_cls_token_loss_weight > 0
+
+    def jobs() -> Iterator[TokenJob]:
+        for batch in catalog.in_batches(f"SELECT {columns} FROM {table} WHERE id > ?"):
+            for first in range(0, len(batch), _AT_ONCE):
+                rows = batch[first : first + _AT_ONCE]
+                numbers, values = tuple(row[0] for row in rows), tuple(read(row[1:]) for row in rows)
+                yield TokenJob(settings, with_answers, numbers, values)
+
+    total = catalog.number(f"SELECT COUNT(*) FROM {table}")
+    counted = run_in_workers(
+        count_tokens,
+        jobs(),
+        timeout_seconds=_TIMEOUT_SECONDS,
+        num_workers=1 if total <= _AT_ONCE else config.data.preprocessing_num_workers,
+        preload=PRELOAD,
+        initializer=use_one_thread,
+    )
+    batches = -(-total // _AT_ONCE)
+    for job, found in with_progress(counted, total=batches, what=f"tokens of {table}s counted, by the hundred"):
+        if isinstance(found, VideoError):
+            raise TokenCountError(f"the tokens of {settings.model_name_or_path} could not be counted: {found}")
+        has_stamps = found.depends_on_times
+        catalog.change(f"UPDATE {table} SET num_tokens = ? WHERE id = ?", zip(found.counts, job.numbers, strict=True))
+        if found.sizes:
+            sizes = [(*size, number) for size, number in zip(found.sizes, job.numbers, strict=True)]
+            catalog.change("UPDATE shape SET frame_height = ?, frame_width = ? WHERE id = ?", sizes)
+    return has_stamps
+
+
+def _read_times(values: tuple[Any, ...]) -> Times:
+    num_frames, fps, start, stop = values
+    return Times(num_frames, fps, None if start == _NO_TIME else start, None if stop == _NO_TIME else stop)

@@ -1,0 +1,168 @@
+"""The validation step: every row and every video is looked at before anything expensive starts."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ivcp.data.cutoff import explain_too_long
+from ivcp.models.path import check_model_path
+from ivcp.records import (
+    ANNOTATIONS_FILE,
+    LABELS_FILE,
+    QUARANTINE_FILE,
+    REPORT_HTML,
+    REPORT_JSON,
+    Clip,
+    Labels,
+    write_lines,
+)
+from ivcp.records.quarantine import check_invalid_counts, name_reasons
+from ivcp.records.validation import ValidationReport
+from ivcp.settings import RunConfig
+from ivcp.storage.atomic import writable_folder
+from ivcp.validation.catalog import Catalog
+from ivcp.validation.labels import check_every_class_is_trained
+from ivcp.validation.missing import explain_missing_folder, find_missing
+from ivcp.validation.read import keep_same_content_together, read_annotations
+from ivcp.validation.report.build import build_report
+from ivcp.validation.report.page import write_page
+from ivcp.validation.spans import check_spans
+from ivcp.validation.token_worker import PRELOAD
+from ivcp.validation.tokens import note_tokens
+from ivcp.validation.verdict import check_findings
+from ivcp.validation.videos import check_videos, choose_thumbnails
+
+log = logging.getLogger(__name__)
+_MOST_THUMBNAILS = 400
+_MOST_NAMED = 10
+
+
+def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
+    """Checks all rows and videos of a run and writes what the next steps read.
+
+    Writes the annotations of usable clips with their splits, the labels, the quarantine list, and the report as
+    JSON and HTML to `output_dir`. The report is there even when the data are refused.
+
+    Raises:
+        AnnotationError: rows cannot be used, a class has no usable training row, or leaks or duplicates were found
+            that a setting makes an error.
+        UnusableVideosError: too many videos cannot be used.
+        TooLongError: rows have more tokens than `cutoff_len`.
+        FileNotFoundError: the base model does not exist.
+        OSError: `output_dir` cannot be written.
+    """
+    start = time.monotonic()
+    writable_folder(output_dir)
+    if config.model.model_name_or_path is not None:
+        check_model_path(config.model.model_name_or_path)  # no step can do without it: say so before decoding starts
+    with Catalog() as catalog:
+        labels = read_annotations(config, catalog)
+        find_missing(catalog)
+        wrong_folder = explain_missing_folder(catalog, config.data)
+        tokens_missing: str | None = "no video was looked at"
+        if wrong_folder is None:
+            _look_at_videos(catalog, config)
+            tokens_missing = _count_tokens(catalog, config)
+        fingerprint = _write_rows(catalog, labels, output_dir)
+        report = build_report(
+            catalog,
+            config,
+            labels=labels,
+            fingerprint=fingerprint,
+            tokens_missing=tokens_missing,
+            seconds_taken=time.monotonic() - start,
+        )
+        report.write(output_dir / REPORT_JSON)
+        write_page(report, catalog, output_dir / REPORT_HTML)
+        _log_summary(report, output_dir)
+        if wrong_folder is not None:
+            raise wrong_folder
+        _refuse(report, catalog, config, output_dir)
+    return report
+
+
+def _look_at_videos(catalog: Catalog, config: RunConfig) -> None:
+    data = config.data
+    choose_thumbnails(catalog, per_class=data.report_thumbnails, at_most=_MOST_THUMBNAILS)
+    check_videos(
+        catalog,
+        images_fps=config.video.video_fps,
+        num_looks=data.near_duplicate_frames,
+        timeout_seconds=data.video_timeout_seconds,
+        num_workers=data.preprocessing_num_workers,
+        memory_gigabytes=data.video_memory_gigabytes,
+        preload=PRELOAD if config.model.model_name_or_path else (),
+    )
+    keep_same_content_together(catalog, config)
+    check_spans(catalog, config.video)
+
+
+def _count_tokens(catalog: Catalog, config: RunConfig) -> str | None:
+    """Counts where there is a model; returns why not."""
+    if config.model.model_name_or_path is None:
+        return "model_name_or_path is not set"
+    if not catalog.number("SELECT COUNT(*) FROM clip WHERE reason IS NULL"):
+        return "no clip can be used"
+    try:
+        note_tokens(catalog, config)
+    except OSError as error:
+        if Path(config.model.model_name_or_path).exists():
+            raise
+        # A model of the hub that cannot be reached: preparation may run where it can be.
+        log.warning("tokens are not counted: %s", error)
+        return f"{config.model.model_name_or_path} cannot be read here: {str(error).splitlines()[0]}"
+    return None
+
+
+def _write_rows(catalog: Catalog, labels: Labels, output_dir: Path) -> str:
+    """Writes annotations, quarantine list and labels; returns a hash of all of them."""
+    digest = hashlib.sha256(labels.model_dump_json().encode())
+
+    def hashed_clips() -> Iterator[Clip]:
+        for row in catalog.usable():
+            clip = row.clip()
+            digest.update(clip.model_dump_json().encode())
+            yield clip
+
+    write_lines(output_dir / ANNOTATIONS_FILE, hashed_clips())
+    write_lines(output_dir / QUARANTINE_FILE, catalog.quarantined())
+    labels.write(output_dir / LABELS_FILE)
+    for clip in catalog.quarantined():
+        digest.update(clip.clip_id.encode())
+    return digest.hexdigest()
+
+
+def _refuse(report: ValidationReport, catalog: Catalog, config: RunConfig, output_dir: Path) -> None:
+    """Raises what is wrong with data that were looked at."""
+    check_invalid_counts(
+        report.quarantine_reasons,
+        examples=list(catalog.quarantined(_MOST_NAMED)),
+        num_rows=report.num_rows,
+        max_invalid_fraction=report.max_invalid_fraction,
+        listed_in=str(output_dir / QUARANTINE_FILE),
+    )
+    check_every_class_is_trained(
+        report.labels, (label for label, count in enumerate(report.label_counts["train"]) if count)
+    )
+    check_findings(report, config.data, page=output_dir / REPORT_HTML)
+    tokens = report.tokens
+    if tokens and tokens.num_too_long:
+        named = [(row.clip_id.rpartition(":"), row.num_tokens) for row in tokens.too_long]
+        raise explain_too_long(
+            [(dataset, int(row), count) for (dataset, _, row), count in named],
+            num_too_long=tokens.num_too_long,
+            num_rows=report.num_rows - report.num_quarantined,
+            longest=int(tokens.distribution.maximum),
+            cutoff_len=tokens.cutoff_len,
+        )
+
+
+def _log_summary(report: ValidationReport, output_dir: Path) -> None:
+    splits = ", ".join(f"{split} {number}" for split, number in report.num_clips.items())
+    log.info("%d rows of %d videos: %s; report: %s", report.num_rows, report.num_videos, splits, output_dir)
+    if report.num_quarantined:
+        log.warning("%d rows in quarantine: %s", report.num_quarantined, name_reasons(report.quarantine_reasons))

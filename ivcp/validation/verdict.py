@@ -1,0 +1,85 @@
+"""Whether the data can be used as they are: by the settings `on_leaks`, `on_duplicates` and their siblings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ivcp.data.registry import AnnotationError
+from ivcp.records.validation import Leak, NearDuplicate, ValidationReport
+from ivcp.settings import DataConfig
+from ivcp.settings.data import Strictness
+
+log = logging.getLogger(__name__)
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class _Finding:
+    key: str
+    strictness: Strictness
+    text: str
+    way_out: str
+
+
+def check_findings(report: ValidationReport, data: DataConfig, *, page: Path) -> None:
+    """Logs what the settings warn of, and refuses what they call errors, all at once; `page` shows the details.
+
+    Raises:
+        AnnotationError: leaks, duplicates or contradicting labels that a setting makes an error.
+    """
+    findings = _findings(report, data)
+    for finding in findings:
+        if finding.strictness == "warn":
+            log.warning("%s (%s: warn)", finding.text, finding.key)
+    refused = [finding for finding in findings if finding.strictness == "error"]
+    if refused:
+        lines = (f"{finding.text}\n{finding.way_out}, or set {finding.key}: warn to go on" for finding in refused)
+        raise AnnotationError("\n".join(lines) + f"\nThe report names them: {page}")
+
+
+def _findings(report: ValidationReport, data: DataConfig) -> list[_Finding]:
+    found = []
+    if report.num_leaks:
+        text = f"{report.num_leaks} leaks: the same video content or group stands in several splits, so that accuracy "
+        way_out = "Keep each group and each video in one split"
+        found.append(_Finding("on_leaks", data.on_leaks, text + f"says too much{_name_leaks(report.leaks)}", way_out))
+    if report.num_near_leaks:
+        text = f"{report.num_near_leaks} sets of videos that look alike stand in several splits"
+        way_out = "Look at them in the report and give rows that show the same one group"
+        examples = _name_alike(report.near_duplicates or ())
+        found.append(_Finding("on_near_duplicates", data.on_near_duplicates, text + examples, way_out))
+    if report.num_label_conflicts:
+        text = f"{report.num_label_conflicts} contents have several labels"
+        examples = "; ".join(
+            f"{', '.join(same.clip_ids[:3])} ({', '.join(same.label_names)})"
+            for same in report.duplicates[:_NAMED]
+            if len(same.label_names) > 1
+        )
+        found.append(
+            _Finding("on_label_conflicts", data.on_label_conflicts, f"{text}: {examples}", "Correct the labels")
+        )
+    if report.num_duplicates:
+        examples = "; ".join(", ".join(same.clip_ids[:3]) for same in report.duplicates[:_NAMED])
+        text = f"{report.num_duplicates} contents stand in several rows: {examples}"
+        found.append(_Finding("on_duplicates", data.on_duplicates, text, "Keep one row of each"))
+    return found
+
+
+def _name_leaks(leaks: Sequence[Leak]) -> str:
+    named = [
+        f"\n  the same {leak.kind} {leak.name}: " + ", ".join(f"{n} in {split}" for split, n in leak.num_clips.items())
+        for leak in leaks[:_NAMED]
+    ]
+    return "".join(named)
+
+
+def _name_alike(found: Sequence[NearDuplicate]) -> str:
+    named = [
+        f"\n  {', '.join(alike.videos[:3])}: " + ", ".join(f"{n} in {split}" for split, n in alike.num_clips.items())
+        for alike in found[:_NAMED]
+        if len(alike.num_clips) > 1
+    ]
+    return "".join(named)

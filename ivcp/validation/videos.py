@@ -1,0 +1,178 @@
+"""Looks at every video of a run: opens it, counts its frames by decoding, hashes its content and what it looks like."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ivcp import storage
+from ivcp.tracking.progress import with_progress
+from ivcp.validation.catalog import Catalog, Video, read_video
+from ivcp.video import VideoError, VideoInfo, count_frames, probe
+from ivcp.video.decoders import Frames
+from ivcp.video.perceptual import hash_frame, moments
+from ivcp.video.workers import run_in_workers
+
+_THUMBNAIL_SIDE = 160
+"""Pixels of its longer side."""
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """A video to look at."""
+
+    number: int
+    """Its id in the catalog."""
+    video: Video
+    images_fps: float
+    """Frames per second of frame images, which have none of their own."""
+    num_looks: int
+    """Frames that are hashed by what they look like."""
+    with_thumbnail: bool
+
+
+@dataclass(frozen=True)
+class CheckedVideo:
+    """A video that can be used."""
+
+    info: VideoInfo
+    num_frames: int
+    """Counted by decoding."""
+    sha256: str
+    """Of the file content, or of the hashes of all frame images."""
+    content_hash: str
+    """What `Clip.content_hash` is: `sha256:…` of local files, `etag:…` of S3 objects."""
+    looks: tuple[int, ...]
+    """Perceptual hashes of some frames; empty where all of them are uniform."""
+    thumbnail: bytes | None
+    """JPEG."""
+
+
+def check_videos(
+    catalog: Catalog,
+    *,
+    images_fps: float,
+    num_looks: int,
+    timeout_seconds: float,
+    num_workers: int | None,
+    memory_gigabytes: float,
+    preload: Sequence[str] = (),
+) -> None:
+    """Checks each video that is not known to be unusable, in worker processes; notes what was found in `catalog`.
+
+    Videos of which the catalog wants a thumbnail (`choose_thumbnails`) get one. `preload` are modules that workers of
+    later steps share.
+    """
+    total = catalog.number("SELECT COUNT(*) FROM video WHERE reason IS NULL")
+    if not total:
+        return
+    checked = run_in_workers(
+        check_video,
+        _jobs(catalog, images_fps, num_looks),
+        timeout_seconds=timeout_seconds,
+        num_workers=num_workers,
+        memory_gigabytes=memory_gigabytes,
+        preload=(__name__, *preload),
+    )
+    for job, found in with_progress(checked, total=total, what="videos checked"):
+        _note(catalog, job, found)
+    catalog.ask(
+        "UPDATE clip SET (reason, detail) = (SELECT reason, detail FROM video WHERE video.id = clip.video) "
+        "WHERE video IN (SELECT id FROM video WHERE reason IS NOT NULL)"
+    )
+
+
+def choose_thumbnails(catalog: Catalog, *, per_class: int, at_most: int) -> None:
+    """Marks the first videos of each class in the training split."""
+    catalog.ask(
+        "UPDATE video SET thumbnail = x'' WHERE id IN (SELECT video FROM ("
+        "SELECT video, label, ROW_NUMBER() OVER (PARTITION BY label ORDER BY first) AS place FROM ("
+        "SELECT clip.video, clip.label, MIN(clip.id) AS first FROM clip JOIN video ON video.id = clip.video "
+        "WHERE clip.split = 'train' AND video.reason IS NULL GROUP BY 1, 2)) "
+        "WHERE place <= ? ORDER BY place, label LIMIT ?)",
+        per_class,
+        at_most,
+    )
+
+
+def check_video(job: VideoJob) -> CheckedVideo:
+    """Opens one video, decodes all of it once and hashes it.
+
+    Raises:
+        VideoError: it cannot be used.
+    """
+    info = probe(job.video, images_fps=job.images_fps)
+    wanted = moments(info.num_frames, job.num_looks)
+    shown = info.num_frames // 2
+    hashes: dict[int, int | None] = {}
+    thumbnails: list[bytes] = []
+
+    def look(number: int, frame: Frames) -> None:
+        if number in wanted:
+            hashes[number] = hash_frame(frame)
+        if number == shown and job.with_thumbnail:
+            thumbnails.append(_thumbnail(frame))
+
+    num_frames = count_frames(job.video, info, look_at={*wanted, shown}, look=look)
+    sha256 = _joined([_hash_file(part) for part in _parts(job.video)])
+    return CheckedVideo(
+        info=info,
+        num_frames=num_frames,
+        sha256=sha256,
+        content_hash=_content_hash(job.video, sha256),
+        looks=tuple(hashes.get(number) or 0 for number in wanted) if any(hashes.values()) else (),
+        thumbnail=thumbnails[0] if thumbnails else None,
+    )
+
+
+def _jobs(catalog: Catalog, images_fps: float, num_looks: int) -> Iterator[VideoJob]:
+    waiting = "SELECT id, name, thumbnail IS NOT NULL FROM video WHERE reason IS NULL AND id > ?"
+    for batch in catalog.in_batches(waiting):
+        for number, name, with_thumbnail in batch:
+            yield VideoJob(number, read_video(name), images_fps, num_looks, bool(with_thumbnail))
+
+
+def _note(catalog: Catalog, job: VideoJob, found: CheckedVideo | VideoError) -> None:
+    if isinstance(found, VideoError):
+        catalog.ask("UPDATE video SET reason = ?, detail = ? WHERE id = ?", found.reason, found.detail, job.number)
+        return
+    info = found.info
+    catalog.ask(
+        "UPDATE video SET codec = ?, width = ?, height = ?, fps = ?, num_frames = ?, num_bytes = ?, sha256 = ?, "
+        "content_hash = ?, looks = ?, thumbnail = ? WHERE id = ?",
+        *(info.codec, info.width, info.height, info.fps, found.num_frames, info.num_bytes, found.sha256),
+        *(found.content_hash, np.array(found.looks, dtype=np.uint64).tobytes(), found.thumbnail, job.number),
+    )
+
+
+def _thumbnail(frame: Frames) -> bytes:
+    image, file = Image.fromarray(frame), io.BytesIO()
+    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    image.save(file, "JPEG", quality=75)
+    return file.getvalue()
+
+
+def _content_hash(video: Video, sha256: str) -> str:
+    if not any(storage.is_s3(part) for part in _parts(video)):
+        return f"sha256:{sha256}"
+    tags = [storage.etag(part) if storage.is_s3(part) else _hash_file(part) for part in _parts(video)]
+    return f"etag:{_joined(tags)}"
+
+
+def _hash_file(path: str) -> str:
+    with storage.borrowed(path) as local, local.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _joined(identities: Sequence[str]) -> str:
+    """One identity as it is; several, of frame images in order, as the hash of all."""
+    return identities[0] if len(identities) == 1 else hashlib.sha256("\n".join(identities).encode()).hexdigest()
+
+
+def _parts(video: Video) -> Sequence[str]:
+    return (video,) if isinstance(video, str) else video

@@ -1,0 +1,18 @@
+"""Videos: what is in a file, which frames of it are sampled, decoding, and the workers that do it."""
+
+from ivcp.video.clips import ClipFrames, count_frames, decode, load_clip, load_clips, probe
+from ivcp.video.files import VideoError, VideoInfo
+from ivcp.video.sampling import Span, sample_indices
+
+__all__ = [
+    "ClipFrames",
+    "Span",
+    "VideoError",
+    "VideoInfo",
+    "count_frames",
+    "decode",
+    "load_clip",
+    "load_clips",
+    "probe",
+    "sample_indices",
+]

@@ -1,0 +1,197 @@
+"""Video files: whether one can be read at all, what it says of itself, and how it is opened.
+
+Imports no torch, so that a worker process which only looks at videos starts fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+
+from ivcp.video.mp4_boxes import is_encrypted, lacks_index
+
+Reason = Literal[
+    "missing",
+    "empty",
+    "not_a_video",
+    "no_video_stream",
+    "encrypted",
+    "zero_frames",
+    "damaged",
+    "truncated",
+    "wrong_count",
+    "span_outside_video",
+    "too_large",
+    "out_of_memory",
+    "timeout",
+    "crashed",
+]
+
+av.logging.set_level(av.logging.FATAL)  # damaged videos go into reports, not line by line into logs
+
+FALLBACK_FPS = 25.0
+"""For files that state neither a frame rate nor a duration."""
+MAX_FRAME_PIXELS = 64 * 1024 * 1024
+"""Larger frames than 8192x8192 are refused: one takes 200 MB as RGB, and a decoder holds up to 17."""
+_TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
+"""What FFmpeg makes of text files: not videos, whatever it says."""
+_NO_INDEX = "an MP4 file without its index (moov): it was cut off or is still being written"
+_BYTES_OF_FRAMES = 12
+"""Per pixel, of a few frames with everything that a decoder keeps beside them."""
+DECODER_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, RuntimeError)
+
+
+class VideoError(Exception):
+    """A video that cannot be used: `reason` is short and countable, `detail` says what was found."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)  # both, so that it crosses processes
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file says of itself, and what its first frame shows."""
+
+    container: str
+    """FFmpeg's names for the file format, comma-separated."""
+    codec: str
+    pixel_format: str
+    width: int
+    """Pixels, as displayed: after rotation."""
+    height: int
+    rotation: int
+    """Degrees counter-clockwise that stored frames are turned to be displayed."""
+    interlaced: bool
+    fps: float
+    """Frames per second, averaged over the video."""
+    num_frames: int
+    """Frames that the container holds, by its packets: decoding may find another number. 0 where nobody counted."""
+    stated_frames: int
+    """Frames that the header promises; 0 where it does not say."""
+    duration_seconds: float | None
+    """What the header says."""
+    num_bytes: int
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The opened container and its video stream, which decodes in one thread: there are as many processes as cores.
+
+    Raises:
+        VideoError: the file is missing, empty, encrypted or no video.
+    """
+    _check_file(path)
+    try:
+        container = av.open(f"file:{path}")  # a plain "a:b.mp4" would be read as a protocol
+    except MemoryError as error:
+        raise VideoError("out_of_memory", "opening the file takes more memory than there is") from error
+    except DECODER_ERRORS as error:
+        raise _explain_unreadable(path, error) from error
+    with container:
+        yield container, _video_stream(container, path)
+
+
+def describe(path: Path, container: Any, stream: Any, first: Any, num_frames: int) -> VideoInfo:
+    """What an open video says of itself; `first` is its first frame."""
+    duration = container.duration / av.time_base if container.duration else None
+    height, width = (first.width, first.height) if first.rotation % 180 else (first.height, first.width)
+    return VideoInfo(
+        container=container.format.name,
+        codec=stream.codec_context.codec.canonical_name,
+        pixel_format=first.format.name,
+        width=width,
+        height=height,
+        rotation=first.rotation,
+        interlaced=first.interlaced_frame,
+        fps=_frame_rate(stream.average_rate or stream.guessed_rate, num_frames or stream.frames, duration),
+        num_frames=num_frames,
+        stated_frames=stream.frames,
+        duration_seconds=duration,
+        num_bytes=path.stat().st_size,
+    )
+
+
+def decode_packet(packet: Any, frames_before: int) -> Iterator[Any]:
+    """The frames that a packet completes.
+
+    Raises:
+        VideoError: it cannot be decoded.
+    """
+    try:
+        yield from packet.decode()
+    except MemoryError as error:
+        raise VideoError("out_of_memory", "decoding takes more memory than there is") from error
+    except DECODER_ERRORS as error:
+        if _lacks_memory(packet.stream.codec_context):
+            raise VideoError("out_of_memory", "decoding takes more memory than there is") from error
+        reason: Reason = "truncated" if packet.is_corrupt else "damaged"  # corrupt: the file's end cuts it
+        raise VideoError(reason, f"decoding stops at frame {frames_before}: {in_words(error)}") from error
+
+
+def _lacks_memory(context: Any) -> bool:
+    """Whether this process cannot have a few more frames: FFmpeg's decoders call some failed allocations damage."""
+    try:
+        np.empty(_BYTES_OF_FRAMES * context.width * context.height, dtype=np.uint8)
+    except MemoryError:
+        return True
+    return False
+
+
+def in_words(error: Exception) -> str:
+    """What FFmpeg says of an error."""
+    if not isinstance(error, av.FFmpegError):
+        return str(error)
+    said = f" ({error.log[2].strip()})" if error.log else ""
+    return f"{error.strerror}{said}"
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    stream = container.streams.best("video")
+    if stream is None and lacks_index(path):
+        raise VideoError("truncated", _NO_INDEX)
+    if stream is None:
+        kinds = ", ".join(sorted({other.type for other in container.streams})) or "none"
+        raise VideoError("no_video_stream", f"streams in the file: {kinds}")
+    context = stream.codec_context
+    if context.name in _TEXT_CODECS:
+        raise VideoError("not_a_video", "it is a text file")
+    if context.width * context.height > MAX_FRAME_PIXELS:
+        raise VideoError("too_large", f"frames of {context.width}x{context.height} pixels, most are 8192x8192")
+    stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+    return stream
+
+
+def _check_file(path: Path) -> None:
+    try:
+        num_bytes = path.stat().st_size
+    except OSError as error:
+        raise VideoError("missing", f"there is no file {path}") from error
+    if not path.is_file():
+        raise VideoError("not_a_video", f"{path} is a folder or a device")
+    if num_bytes == 0:
+        raise VideoError("empty", "the file has 0 bytes")
+    if is_encrypted(path):
+        raise VideoError("encrypted", "its samples are encrypted (CENC): decrypt the file")
+
+
+def _explain_unreadable(path: Path, error: Exception) -> VideoError:
+    if lacks_index(path):
+        return VideoError("truncated", _NO_INDEX)
+    return VideoError("not_a_video", f"FFmpeg cannot read it: {in_words(error)}")
+
+
+def _frame_rate(rate: Any, num_frames: int, duration: float | None) -> float:
+    if rate and 0 < float(rate) <= 1000:
+        return float(rate)
+    return num_frames / duration if duration and num_frames else FALLBACK_FPS

@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from ivcp.data.registry import AnnotationError, data_files, read_dataset_info, read_rows
+
+
+def register(place: Path, /, **entry: object) -> str:
+    (place / "dataset_info.json").write_text(json.dumps({"actions": entry, "other": {"file_name": "b.json"}}))
+    return str(place)
+
+
+def test_documented_defaults_fill_partial_columns_and_tags(tmp_path: Path) -> None:
+    folder = register(tmp_path, file_name="a.json", columns={"videos": "clips"}, tags={"role_tag": "who"})
+    info = read_dataset_info("actions", folder)
+    assert (info.formatting, info.ranking, info.split) == ("alpaca", False, "train")
+    assert (info.columns.messages, info.columns.prompt, info.columns.videos) == (
+        "conversations",
+        "instruction",
+        "clips",
+    )
+    assert (info.tags.role_tag, info.tags.content_tag, info.tags.user_tag) == ("who", "value", "human")
+
+
+def test_openai_formatting_brings_its_own_keys(tmp_path: Path) -> None:
+    folder = register(tmp_path, file_name="a.json", formatting="openai", tags={"user_tag": "User"})
+    info = read_dataset_info("actions", folder)
+    assert info.columns.messages == "messages"
+    assert (info.tags.role_tag, info.tags.content_tag, info.tags.user_tag) == ("role", "content", "User")
+
+
+def test_the_registry_of_llama_factory_is_read(shared_data: Path) -> None:
+    folder = str(shared_data / "annotations" / "LLaMA-Factory")
+    info = read_dataset_info("mllm_video_demo", folder)
+    assert [path.name for path in data_files(info, folder)] == ["mllm_video_demo.json"]
+    with pytest.raises(AnnotationError, match=r"alpaca_en: expected file_name .*hf_hub_url, ms_hub_url, om_hub_url"):
+        read_dataset_info("alpaca_en", folder)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"hf_hub_url": "a/b"}, "hf_hub_url cannot be read here: download the data"),
+        ({"script_url": "a"}, "script_url cannot be read here"),
+        ({}, "expected file_name or cloud_file_name; it has none"),
+        ({"file_name": "a.json", "ranking": True}, "preference pairs have no class"),
+        ({"file_name": "a.json", "formating": "sharegpt"}, "unknown key formating; did you mean formatting?"),
+        ({"file_name": "a.json", "columns": {"mesages": "x"}}, "unknown key columns.mesages; did you mean messages?"),
+        ({"file_name": "a.json", "formatting": "chatml"}, "formatting = 'chatml'"),
+        ({"cloud_file_name": "gs://b/a.json"}, "expected an s3:// URI"),
+    ],
+)
+def test_entries_that_cannot_be_used(tmp_path: Path, entry: dict[str, object], message: str) -> None:
+    with pytest.raises(AnnotationError) as caught:
+        read_dataset_info("actions", register(tmp_path, **entry))
+    assert message in str(caught.value)
+
+
+def test_unknown_data_set_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match="did you mean actions"):
+        read_dataset_info("action", register(tmp_path, file_name="a.json"))
+    with pytest.raises(AnnotationError, match="set dataset_dir"):
+        read_dataset_info("actions", str(tmp_path / "nowhere"))
+
+
+def test_a_folder_gives_the_files_of_its_split(tmp_path: Path) -> None:
+    folder = tmp_path / "clips" / "en" / "v2"
+    folder.mkdir(parents=True)
+    for name in ("train-0.json", "train-1.jsonl", "test.csv", "notes.md"):
+        (folder / name).touch()
+    base = {"file_name": "clips", "folder": "en", "subset": "v2"}
+    train = read_dataset_info("actions", register(tmp_path, **base))
+    assert [path.name for path in data_files(train, str(tmp_path))] == ["train-0.json", "train-1.jsonl"]
+    test = read_dataset_info("actions", register(tmp_path, **base, split="test"))
+    assert [path.name for path in data_files(test, str(tmp_path))] == ["test.csv"]
+    missing = read_dataset_info("actions", register(tmp_path, file_name="nowhere.json"))
+    with pytest.raises(AnnotationError, match=r"nowhere.json does not exist"):
+        data_files(missing, str(tmp_path))
+
+
+def test_rows_of_all_kinds_of_files(tmp_path: Path) -> None:
+    rows = [{"a": "1"}, {"a": "跑步"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
+    (tmp_path / "a.csv").write_text("a\n1\n跑步\n", encoding="utf-8-sig")
+    for name in ("a.json", "a.jsonl", "a.csv"):
+        assert list(read_rows(tmp_path / name)) == rows, name
+    (tmp_path / "b.jsonl").write_text('{"a": 1}\n{"a": \n')
+    with pytest.raises(AnnotationError, match=r"b.jsonl line 2 is not valid JSON"):
+        list(read_rows(tmp_path / "b.jsonl"))
+    (tmp_path / "c.json").write_text('{"a": 1}')
+    with pytest.raises(AnnotationError, match="expected a list of rows, got dict"):
+        list(read_rows(tmp_path / "c.json"))

@@ -1,0 +1,158 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ivcp.evaluation.evaluate import SplitEvaluation
+from ivcp.evaluation.gate import why_unfit
+from ivcp.models.processor import PreparedClip
+from ivcp.records import Labels, Prediction, PreparedIndex, TableInfo, read_lines
+from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.settings import RunConfig, from_flat
+from ivcp.stages.action_cls.files import LoadedClassifier, load_classifier
+from ivcp.tracking import register_model
+from tests.models import LABELS, PROMPT, save_tiny_classifier
+from tests.unit.evaluation.predicted import failed_clip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedClassifier:
+    return load_classifier(save_tiny_classifier(tmp_path_factory.mktemp("models") / "new"))
+
+
+@pytest.fixture(scope="module")
+def champion_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_classifier(tmp_path_factory.mktemp("models") / "champion", seed=1)
+
+
+@pytest.fixture(scope="module")
+def clips(model: LoadedClassifier) -> list[PreparedClip]:
+    return [_clip(model, number) for number in range(9)]
+
+
+@pytest.fixture(scope="module")
+def index(model: LoadedClassifier) -> PreparedIndex:
+    return PreparedIndex(
+        fingerprint="prepared",
+        root_uri="",
+        shards=(),
+        table=TableInfo(file="clips.arrow", num_bytes=0, sha256=""),
+        labels=LABELS,
+        video=model.config.video,
+        action_token="<ACTION>",
+        prompt=PROMPT,
+        num_clips={"train": 30, "test": 9},
+        label_counts={"train": (5, 20, 5), "test": (3, 3, 3)},
+        failed=(failed_clip("d:99", 1), failed_clip("d:98", 0).model_copy(update={"split": "train"})),
+        max_tokens=40,
+        mean_tokens=40.0,
+        data_fingerprint="data",
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One store for the module, since creating its tables takes seconds: tests register under names of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+            patch.delenv(name, raising=False)
+        yield tmp_path_factory.mktemp("store")
+
+
+def _clip(model: LoadedClassifier, number: int) -> PreparedClip:
+    frames = np.random.default_rng(number).integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
+    ids, types = model.processor.tokenize(PROMPT, frames=frames, frame_indices=range(4), source_fps=4.0, total_frames=4)
+    return PreparedClip(f"d:{number}", f"/gone/{number}.mp4", number % 3, frames, ids, types)
+
+
+def _evaluation(model, index, clips, *, name: str = "nobody", **settings) -> SplitEvaluation:
+    config = from_flat({"per_device_eval_batch_size": 4, "registered_model_name": name, **settings})
+    return SplitEvaluation(config, model=model, index=index, clips=clips, split="test")
+
+
+def _champion(name: str, champion_dir: Path, store: Path, *, top1_accuracy: float, test_fingerprint: str) -> None:
+    register_model(
+        champion_dir,
+        config=from_flat({"registered_model_name": name}),
+        metrics={"top1_accuracy": top1_accuracy},
+        run_id=None,
+        tags={"test_fingerprint": test_fingerprint},
+        default_store=store,
+    )
+
+
+def test_all_files_are_written_and_agree(model, index, clips, store, tmp_path):
+    evaluation = _evaluation(model, index, clips, disturb_frames="reversed,shuffled,middle")
+    predicted = evaluation.predict()
+    metrics = evaluation.metrics(predicted, default_store=store)
+    evaluation.write(tmp_path, metrics=metrics, predicted=predicted)
+    assert EvaluationMetrics.read(tmp_path / "metrics.json") == metrics
+    rows = read_lines(tmp_path / "predictions.jsonl", Prediction)
+    assert [row.clip_id for row in rows] == [*(f"d:{number}" for number in range(9)), "d:99"]
+    assert rows[0].logits == pytest.approx(model.logits(clips[:1])[0].tolist(), abs=1e-5)
+    right = sum(row.prediction == row.label for row in rows)
+    assert metrics.top1_accuracy == pytest.approx(right / 10)
+    assert (metrics.num_clips, metrics.num_failed) == (10, 1)
+    assert metrics.majority_baseline == pytest.approx(4 / 10)
+    assert [row.kind for row in metrics.disturbed] == ["none", "reversed", "shuffled", "middle"]
+    assert {"top1_accuracy", "reversed_predicted_partner", "shuffled_right_within_pair"} <= set(metrics.headline())
+    assert metrics.champion is None
+    assert metrics.gate.passed
+    for name in ("report.html", "confusion_matrix.png", "per_class.csv"):
+        assert (tmp_path / name).stat().st_size > 100
+    assert not (tmp_path / "smoke_clip.json").exists()  # no video is left to send
+    assert json.loads((tmp_path / "metrics.json").read_text())["views"] == 1
+
+
+def test_a_champion_measured_on_the_same_split_is_compared_by_its_record(model, index, clips, champion_dir, store):
+    evaluation = _evaluation(model, index, clips, name="same")
+    predicted = evaluation.predict()
+    fingerprint = evaluation.metrics(predicted, default_store=store).test_fingerprint
+    _champion("same", champion_dir, store, top1_accuracy=1.0, test_fingerprint=fingerprint)
+    metrics = evaluation.metrics(predicted, default_store=store)
+    assert metrics.champion is not None
+    assert metrics.champion.how == "recorded"
+    assert not metrics.gate.passed
+    alone = _evaluation(model, index, clips, name="same", compare_with_champion=False)
+    ignored = alone.metrics(predicted, default_store=store)
+    assert ignored.champion is None
+    assert ignored.gate.passed
+
+
+def test_a_champion_measured_on_another_split_is_measured_again(model, index, clips, champion_dir, store):
+    evaluation = _evaluation(model, index, clips, name="other")
+    _champion("other", champion_dir, store, top1_accuracy=1.0, test_fingerprint="another")
+    metrics = evaluation.metrics(evaluation.predict(), default_store=store)
+    own = _evaluation(load_classifier(champion_dir), index, clips, compare_with_champion=False)
+    assert metrics.champion is not None
+    assert metrics.champion.how == "evaluated"
+    assert metrics.champion.top1_accuracy == own.metrics(own.predict()).top1_accuracy
+
+
+@pytest.mark.parametrize("reason", ["it cannot be loaded", "its labels"])
+def test_a_champion_that_cannot_be_compared_does_not_decide(model, index, clips, store, tmp_path, reason):
+    champion_dir = tmp_path / "champion"
+    if reason == "its labels":
+        save_tiny_classifier(champion_dir, labels=Labels(label_names=("a", "b")))
+    _champion(reason, champion_dir, store, top1_accuracy=1.0, test_fingerprint="another")
+    evaluation = _evaluation(model, index, clips, name=reason)
+    metrics = evaluation.metrics(evaluation.predict(), default_store=store)
+    assert metrics.champion is not None
+    assert metrics.champion.how == "not_comparable"
+    assert reason in metrics.gate.reasons[1]
+    assert metrics.gate.passed
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"labels": Labels(label_names=("a", "b", "c"))}, "its labels"),
+        ({"action_token": "<ACT>"}, "its action token <ACTION>"),
+        ({"video": RunConfig().video}, "its video settings"),
+    ],
+)
+def test_a_model_for_other_clips_is_refused(model, index, change, reason):
+    assert why_unfit(model, index) is None
+    assert reason in (why_unfit(model, index.model_copy(update=change)) or "")

@@ -1,0 +1,62 @@
+import pytest
+
+from ivcp.evaluation.gate import decide, split_fingerprint
+from ivcp.records.evaluation import ChampionComparison
+from ivcp.settings import EvaluationConfig
+from tests.unit.evaluation.predicted import failed_clip, predicted_split
+
+
+def _champion(top1_accuracy: float | None) -> ChampionComparison:
+    return ChampionComparison(
+        name="m",
+        version=3,
+        how="recorded" if top1_accuracy is not None else "not_comparable",
+        top1_accuracy=top1_accuracy,
+        detail="recorded on the same test split" if top1_accuracy is not None else "its labels are other ones",
+    )
+
+
+@pytest.mark.parametrize(
+    ("top1", "minimum", "champion", "tolerance", "passed", "reason"),
+    [
+        (0.9, 0.9, None, 0.0, True, "reaches min_top1_accuracy 0.900"),
+        (0.89, 0.9, None, 0.0, False, "is below min_top1_accuracy 0.900"),
+        (0.9, 0.0, _champion(0.9), 0.0, True, "not worse than champion m version 3 with 0.900"),
+        (0.89, 0.0, _champion(0.9), 0.0, False, "worse than champion m version 3"),
+        (0.8, 0.0, _champion(0.9), 0.1, True, "champion_tolerance 0.100"),
+        (0.79, 0.0, _champion(0.9), 0.1, False, "champion_tolerance 0.100"),
+        (0.8, 0.85, _champion(0.7), 0.0, False, "is below min_top1_accuracy"),
+        (0.1, 0.0, _champion(None), 0.0, True, "not comparable: its labels are other ones; only the minimum"),
+        (0.1, 0.5, _champion(None), 0.0, False, "only the minimum decides"),
+        (0.1, 0.0, None, 0.0, True, "no registered model has the alias champion yet"),
+    ],
+)
+def test_verdicts(
+    top1: float,
+    minimum: float,
+    champion: ChampionComparison | None,
+    tolerance: float,
+    passed: bool,
+    reason: str,
+):
+    settings = EvaluationConfig(min_top1_accuracy=minimum, champion_tolerance=tolerance)
+    verdict = decide(top1, settings=settings, champion=champion, model_alias="champion")
+    assert verdict.passed is passed
+    assert reason in "; ".join(verdict.reasons)
+    assert len(verdict.reasons) == 2
+
+
+def test_a_comparison_that_nobody_asked_for_is_named():
+    settings = EvaluationConfig(compare_with_champion=False)
+    verdict = decide(0.5, settings=settings, champion=None, model_alias="champion")
+    assert "compare_with_champion is false" in verdict.reasons[1]
+
+
+def test_the_fingerprint_names_clips_labels_and_preparation_but_not_order_or_logits():
+    base = predicted_split([0, 1], [[1, 0], [0, 1]])
+    same = split_fingerprint(base, prepared_fingerprint="p")
+    assert split_fingerprint(predicted_split([0, 1], [[0, 9], [9, 0]]), prepared_fingerprint="p") == same
+    assert split_fingerprint(predicted_split([0, 0], [[1, 0], [0, 1]]), prepared_fingerprint="p") != same
+    assert split_fingerprint(base, prepared_fingerprint="q") != same
+    with_failed = predicted_split([0, 1], [[1, 0], [0, 1]], failed=[failed_clip("d:9", 0)])
+    assert split_fingerprint(with_failed, prepared_fingerprint="p") != same

@@ -1,0 +1,112 @@
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from ivcp.lifecycle.start import data_settings, run_step
+from ivcp.settings import ConfigError, RunConfig, config_from_settings, from_flat, read_saved_config
+from ivcp.tracking import find_pipeline_run
+from tests.data_sets import sharegpt_row
+
+LIBRARY = Path(__file__).parents[3] / "ivcp"
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(monkeypatch):
+    handlers = logging.getLogger().handlers[:]
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    logging.getLogger().handlers[:] = handlers
+
+
+@pytest.fixture
+def start(data_set, tmp_path):
+    (data_set.folder / "a.mp4").write_bytes(b"video")
+    data_set.add("actions", [sharegpt_row("a.mp4", "run")])
+
+    def run(**settings):
+        overrides = {"report_to": "none"} | settings.pop("overrides", {})
+        named = {"dataset": "actions", "dataset_dir": str(data_set.folder), "pipeline_run": "id", "lora_rank": 16.0}
+        parameters = named | {"pipeline_run_name": "name"} | settings | {"overrides": overrides}
+        return run_step(parameters, run_config=str(tmp_path / "run_config.json"))
+
+    return run
+
+
+def test_overrides_win(start, tmp_path):
+    start(overrides={"lora_rank": 32.0, "learning_rate": 1e-3})
+    config = read_saved_config(tmp_path / "run_config.json")
+
+    assert (config.method.lora_rank, config.train.learning_rate) == (32, 1e-3)
+
+
+def test_training_in_the_step_gets_accelerators(start):
+    started = start(train_accelerator_count=4, train_memory="64Gi", train_node_selector={"pool": "gpu"})
+
+    assert (started.accelerators, started.evaluation_accelerators, started.memory) == ("4", "1", "64Gi")
+    assert started.node_selector == {"pool": "gpu"}
+    assert started.tolerations == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+
+
+def test_a_step_that_starts_a_job_holds_none(start):
+    job = {"train_launcher": "trainjob", "checkpoints_uri": "s3://bucket/checkpoints"}
+    started = start(train_accelerator_count=4, train_memory="64Gi", train_node_selector={"a": "b"}, overrides=job)
+
+    assert (started.accelerators, started.evaluation_accelerators, started.memory) == ("0", "1", "4Gi")
+    assert (started.node_selector, started.tolerations) == ({}, [])
+
+
+def test_without_accelerators_evaluation_has_none_either(start):
+    assert start(train_accelerator_count=0).evaluation_accelerators == "0"
+
+
+@pytest.mark.parametrize("settings", [{"stage": "sft"}, {"quantization_bit": 4, "finetuning_type": "full"}])
+def test_what_cannot_be_trained_is_refused(start, settings):
+    with pytest.raises(ConfigError, match=r"stage = sft|quantized weights cannot be trained"):
+        start(overrides=settings)
+
+
+def test_without_a_server_the_run_cannot_be_tracked(start):
+    with pytest.raises(ConfigError, match="no MLflow server: set mlflow_tracking_uri"):
+        start(overrides={"report_to": "mlflow"})
+
+
+def test_the_environments_run_is_obeyed(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "somebody's")
+    start(overrides={"report_to": "mlflow"})
+
+    assert read_saved_config(tmp_path / "run_config.json").tracking.mlflow_run_id is None
+
+
+def test_a_repeated_step_finds_its_run(start, tmp_path, mlflow_uri):
+    ids = set()
+    for _ in range(2):
+        start(overrides={"report_to": "mlflow", "mlflow_tracking_uri": mlflow_uri})
+        ids.add(read_saved_config(tmp_path / "run_config.json").tracking.mlflow_run_id)
+    run = find_pipeline_run(from_flat({"mlflow_tracking_uri": mlflow_uri}), "id")
+
+    assert ids == {run.info.run_id}
+    assert run.info.run_name == "name"
+    assert find_pipeline_run(from_flat({"mlflow_tracking_uri": mlflow_uri}), "other") is None
+
+
+def test_the_data_steps_get_what_they_read():
+    """Their code reads these settings and no others: another learning rate must find their results in the cache."""
+    given = set(json.loads(data_settings(RunConfig())))
+    sections = {"model": "model", "data": "data", "video": "video"}
+    sources = [*LIBRARY.glob("validation/**/*.py"), *LIBRARY.glob("preparation/*.py")]
+    shared = [LIBRARY / name for name in ("models/processor_settings.py", "data/annotations.py", "data/cutoff.py")]
+    read = set()
+    for path in (*sources, *shared):
+        if path.name == "step.py":  # the merge compares the whole configuration with the champion's
+            continue
+        found = re.findall(r"config\.(\w+)\.(\w+)", path.read_text())
+        read |= {key for section, key in found if section in RunConfig.model_fields and section not in sections}
+
+    assert read == {"action_token", "num_action_classes", "action_cls_token_loss_weight", "seed"}
+    assert read <= given
+    assert "learning_rate" not in given
+    assert config_from_settings(json.loads(data_settings(from_flat({"seed": 3})))).train.seed == 3

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+
+from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.models.processor import ClipProcessor
+from ivcp.records import Message
+from ivcp.settings import VideoConfig
+
+PROMPT = (Message(role="user", content="<video>What is the person doing?<ACTION>"),)
+
+
+@pytest.fixture
+def processor(base_model_dir):
+    video = VideoConfig(video_num_frames=4, video_min_pixels=1024, video_max_pixels=2304)
+    return ClipProcessor.from_pretrained(base_model_dir, video=video, action_token="<ACTION>")
+
+
+def tokenize(processor, frames, **where):
+    return processor.tokenize(
+        PROMPT,
+        frames=frames,
+        **{"frame_indices": range(len(frames)), "source_fps": 4.0, "total_frames": len(frames), **where},
+    )
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(48, 48), (240, 320), (320, 240), (1080, 1920), (5, 5), (16, 2000), (100, 30)]
+)
+def test_frames_fit_the_grid_and_the_budget(processor, height, width):
+    new_height, new_width = processor.frame_size(height, width)
+
+    assert new_height % 16 == new_width % 16 == 0
+    assert new_height * new_width <= 2304 or 16 in (new_height, new_width)
+    if max(height, width) / min(height, width) < 4:
+        assert new_height * new_width >= 1024
+        assert 0.4 < (new_height / new_width) / (height / width) < 2.5
+
+
+def test_tokens_hold_one_placeholder_per_merged_patch_and_end_in_the_token(processor):
+    input_ids, types = tokenize(processor, np.zeros((4, 32, 48, 3), np.uint8))
+
+    assert (types == 2).sum() == 2 * 2 * 3
+    assert input_ids[-1] == processor.action_token_id
+    assert (input_ids == processor.action_token_id).sum() == 1
+
+
+def test_pixels_of_a_batch_are_those_of_single_clips(processor):
+    rng = np.random.default_rng(0)
+    clips = [rng.integers(0, 255, (4, *size, 3), dtype=np.uint8) for size in ((32, 48), (48, 32), (32, 48))]
+    together = processor.pixel_inputs(clips)
+    alone = [processor.pixel_inputs([clip]) for clip in clips]
+
+    assert torch.equal(together["pixel_values_videos"], torch.cat([one["pixel_values_videos"] for one in alone]))
+    assert torch.equal(together["video_grid_thw"], torch.cat([one["video_grid_thw"] for one in alone]))
+
+
+def test_batches_are_padded_on_the_right(processor, prepared_clips):
+    short, long = prepared_clips[0], prepared_clips[1]
+    short = type(short)(**{**vars(short), "input_ids": short.input_ids[-5:], "mm_token_type_ids": np.zeros(5, int)})
+    batch = processor.collate([short, long])
+
+    assert batch["attention_mask"].sum(dim=1).tolist() == [5, len(long.input_ids)]
+    assert batch["attention_mask"][0, :5].all()
+    assert batch["labels"].tolist() == [short.label, long.label]
+
+
+def test_the_token_is_new_to_the_base_model_and_known_to_a_saved_processor(processor, tmp_path):
+    assert processor.action_token_is_new
+    processor.processor.save_pretrained(tmp_path)
+
+    saved = ClipProcessor.from_pretrained(tmp_path, video=processor.video, action_token="<ACTION>")
+    assert not saved.action_token_is_new
+    assert saved.action_token_id == processor.action_token_id
+    frames = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
+    for mine, theirs in zip(tokenize(processor, frames), tokenize(saved, frames), strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+def test_qwen3_vl_writes_the_time_of_the_frames(tmp_path):
+    """Its prompt holds time stamps: the place of the frames in the video reaches the tokens."""
+    model_dir = build_tiny_model(tmp_path / "tiny", architecture="qwen3_vl", warm_up=False)
+    video = VideoConfig(video_num_frames=4, video_min_pixels=1024, video_max_pixels=1024)
+    processor = ClipProcessor.from_pretrained(model_dir, video=video, action_token="<ACTION>")
+    frames = np.zeros((4, 32, 32, 3), np.uint8)
+    ids, _ = tokenize(processor, frames, frame_indices=(0, 10, 20, 30), source_fps=10.0, total_frames=40)
+    text = processor.processor.tokenizer.decode(ids)
+
+    assert "<0.5 seconds>" in text
+    assert "<2.5 seconds>" in text
+
+
+def test_a_folder_without_a_processor_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no processor_config.json or tokenizer_config.json"):
+        ClipProcessor.from_pretrained(tmp_path, video=VideoConfig(), action_token="<ACTION>")

@@ -1,0 +1,110 @@
+"""Models that read no videos: what was expected, what came, what to do."""
+
+import pytest
+import transformers as hf
+
+from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.demo.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
+from ivcp.models.families import UnsupportedModelError, check_architecture, check_processor, time_inputs
+from ivcp.models.load import load_base_model
+from ivcp.models.processor import ClipProcessor
+from ivcp.settings import VideoConfig, config_from_settings
+from tests.unit.conftest import prepared_clip
+
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.fixture
+def text_model(tmp_path):
+    tokenizer = train_tokenizer()
+    config = hf.Qwen2Config(**SMALL, num_key_value_heads=2, vocab_size=len(tokenizer))
+    hf.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "text")
+    tokenizer.save_pretrained(tmp_path / "text")
+    return tmp_path / "text"
+
+
+@pytest.fixture
+def image_model(tmp_path):
+    tokenizer = train_tokenizer()
+    text = {"model_type": "qwen2", "vocab_size": len(tokenizer), "num_key_value_heads": 2, **SMALL}
+    vision = {"model_type": "clip_vision_model", "image_size": 16, "patch_size": 8, "projection_dim": 32, **SMALL}
+    config = hf.LlavaConfig(vision_config=vision, text_config=text, image_token_index=5)
+    hf.AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path / "image")
+    processor = hf.LlavaProcessor(hf.CLIPImageProcessor(), tokenizer, patch_size=8, chat_template=CHAT_TEMPLATE)
+    processor.save_pretrained(tmp_path / "image")
+    return tmp_path / "image"
+
+
+def load_processor(directory):
+    return ClipProcessor.from_pretrained(directory, video=VideoConfig(), action_token="<ACTION>")
+
+
+def load_model(directory):
+    return load_base_model(directory, settings=config_from_settings({}).model)
+
+
+@pytest.mark.parametrize(
+    ("load", "came"),
+    [
+        (load_processor, r"text has a Qwen2Tokenizer and no processor for videos: a text model; expected a video"),
+        (
+            load_model,
+            r"text is a qwen2 model, which reads no video with its text; expected .* such as Qwen2-VL",
+        ),
+    ],
+)
+def test_a_text_model_is_refused(text_model, load, came):
+    with pytest.raises(UnsupportedModelError, match=came + r".*set model_name_or_path to one"):
+        load(text_model)
+
+
+@pytest.mark.parametrize(
+    ("load", "came"),
+    [
+        (load_processor, r"image has a LlavaProcessor of image_processor, tokenizer and no video processor; expected"),
+        (load_model, r"image is a llava model, which reads images but no videos; expected a video language model"),
+    ],
+)
+def test_an_image_model_is_refused(image_model, load, came):
+    with pytest.raises(UnsupportedModelError, match=came + r".*set model_name_or_path to one"):
+        load(image_model)
+
+
+def test_an_encoder_decoder_is_refused():
+    config = hf.InstructBlipVideoConfig(text_config={"model_type": "t5"})
+
+    with pytest.raises(UnsupportedModelError, match="instructblipvideo model, an encoder-decoder: the state at the"):
+        check_architecture(config, "Salesforce/instructblip-vicuna-7b")
+
+
+def test_a_processor_with_two_tokenizers_is_refused():
+    tokenizer = train_tokenizer()
+    processor = hf.InstructBlipVideoProcessor(hf.InstructBlipVideoVideoProcessor(), tokenizer, tokenizer)
+
+    with pytest.raises(UnsupportedModelError, match="here has a InstructBlipVideoProcessor with a qformer_tokenizer: "):
+        check_processor(processor, "here")
+
+
+def test_a_chat_template_without_videos_is_refused(tmp_path):
+    directory = build_tiny_model(tmp_path / "tiny", warm_up=False)
+    processor = load_processor(directory)
+    processor.processor.chat_template = "{% for message in messages %}{{ message.content[-1].text }}{% endfor %}"
+
+    with pytest.raises(UnsupportedModelError, match=r"Qwen2VLProcessor put no video into the prompt: expected one"):
+        prepared_clip(processor, 0)
+
+
+def test_a_fixed_frame_size_has_to_be_named(tmp_path):
+    processor = load_processor(build_tiny_model(tmp_path / "tiny", warm_up=False))
+    processor.processor.video_processor = hf.LlavaNextVideoVideoProcessor(do_center_crop=False)
+
+    with pytest.raises(UnsupportedModelError, match=r"LlavaNextVideoVideoProcessor names no frame size: expected size"):
+        processor.frame_size(48, 64)
+
+
+def test_clips_without_time_are_refused_where_the_model_counts_it(tmp_path):
+    processor = load_processor(build_tiny_model(tmp_path / "tiny", architecture="qwen2_5_vl", warm_up=False)).processor
+
+    assert time_inputs(processor, [0.25, 0.5])["second_per_grid_ts"].tolist() == [0.5, 1.0]
+    with pytest.raises(ValueError, match=r"needs the seconds between frames, which these clips lack: prepare them"):
+        time_inputs(processor, [0.25, None])

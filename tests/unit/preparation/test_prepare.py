@@ -1,0 +1,212 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from ivcp.data.cutoff import TooLongError
+from ivcp.data.prepared.reader import PreparedClips
+from ivcp.data.prepared.shards import ShardError
+from ivcp.models.processor import ClipProcessor
+from ivcp.preparation.prepare import prepare_clips
+from ivcp.records import PreparedIndex, Split
+from ivcp.records.quarantine import UnusableVideosError
+from ivcp.validation.validate import validate_data
+from ivcp.video import load_clip
+from tests.data_sets import QUESTION, DataSet, grey_of, make_clip, sharegpt_row
+
+
+def prepare(data: DataSet, folder: Path, **settings: Any) -> PreparedIndex:
+    validated = folder / "validated"
+    if not validated.exists():
+        validate_data(data.config(**settings), validated)
+    return prepare_clips(
+        data.config(**settings),
+        validated_dir=validated,
+        shards_uri=str(folder / "shards"),
+        index_path=folder / "index.json",
+    )
+
+
+@pytest.fixture
+def settings(base_model_dir: Path) -> dict[str, Any]:
+    return {"model_name_or_path": str(base_model_dir), "test_size": 0.25, "video_max_pixels": 32 * 32}
+
+
+def test_prepared_clips_are_what_the_predictor_would_see(
+    action_data: DataSet, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    index = prepare(action_data, tmp_path, **settings)
+    assert PreparedIndex.read(tmp_path / "index.json") == index
+    assert (index.num_clips, index.failed) == ({"train": 9, "val": 0, "test": 3}, ())
+    assert index.label_counts["train"] == (3, 3, 3)
+    assert [message.content for message in index.prompt] == [QUESTION]
+    config = action_data.config(**settings)
+    processor = ClipProcessor.from_pretrained(
+        settings["model_name_or_path"], video=config.video, action_token="<ACTION>"
+    )
+    train = PreparedClips(index, "train", verify_checksums=True)
+    assert len(train) == 9
+    for clip in (train[0], train[-1]):
+        served = load_clip(clip.video, processor=processor)
+        assert np.array_equal(clip.frames, served.frames)
+        tokens, kinds = processor.tokenize(
+            index.prompt,
+            frames=served.frames,
+            frame_indices=served.frame_indices,
+            source_fps=served.source_fps,
+            total_frames=served.total_frames,
+        )
+        assert np.array_equal(clip.input_ids, tokens)
+        assert np.array_equal(clip.mm_token_type_ids, kinds)
+        assert clip.input_ids[-1] == processor.action_token_id
+        assert clip.seconds_per_frame == served.seconds_per_frame == pytest.approx(5 / served.source_fps)
+        assert index.max_tokens == len(tokens)
+    batch = processor.collate([train[0], train[1]])
+    assert batch["input_ids"].shape == (2, index.max_tokens)
+    _check_reading(train, index)
+
+
+def _check_reading(train: PreparedClips, index: PreparedIndex) -> None:
+    assert train[0].frames.shape[0] == 4
+    middle = train[0].frames[:, -4:, -4:].mean((1, 2, 3))
+    assert np.abs(middle - [grey_of(frame) for frame in (2, 7, 12, 17)]).max() < 4
+    copy = pickle.dumps(train)
+    assert len(copy) < 2000
+    assert np.array_equal(pickle.loads(copy)[3].frames, train[3].frames)
+    with pytest.raises(IndexError, match="clip 9 of 9 in split train"):
+        train[9]
+    assert len(PreparedClips(index, "val")) == 0
+    rows = Dataset.from_file(str(Path(index.root_uri) / index.shards[0].file))
+    assert rows[0]["frames"] == train[0].frames.tobytes()
+
+
+def test_prepared_clips_are_reused_and_damage_is_noticed(
+    action_data: DataSet, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    index = prepare(action_data, tmp_path, **settings)
+    shard = Path(index.root_uri) / index.shards[0].file
+    content, written = shard.read_bytes(), shard.stat().st_mtime_ns
+    assert prepare(action_data, tmp_path, **settings) == index
+    assert shard.stat().st_mtime_ns == written
+    shard.write_bytes(content[:-100])
+    with pytest.raises(ShardError, match=r"train-\w+.arrow has \d+ bytes, the index says"):
+        PreparedClips(index, "train")
+    assert prepare(action_data, tmp_path, **settings) == index
+    assert shard.read_bytes() == content  # the same clips give the same bytes
+    shard.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(ShardError, match="has another checksum"):
+        PreparedClips(index, "train", verify_checksums=True)
+    assert prepare(action_data, tmp_path, **settings, prepared_verify_checksums=True) == index
+    assert shard.read_bytes() == content
+    shard.unlink()
+    with pytest.raises(ShardError, match="is missing: run the preparation step again"):
+        PreparedClips(index, "train")
+    changed = prepare(action_data, tmp_path, **settings | {"video_num_frames": 2})
+    assert changed.root_uri != index.root_uri
+    assert changed.fingerprint != index.fingerprint
+
+
+def test_rows_that_do_not_fit_are_named(action_data: DataSet, tmp_path: Path, settings: dict[str, Any]) -> None:
+    validate_data(action_data.config(**settings), tmp_path / "validated")
+    with pytest.raises(TooLongError) as caught:
+        prepare(action_data, tmp_path, **settings, cutoff_len=5)
+    message = str(caught.value)
+    assert "12 of 12 rows are longer than cutoff_len = 5 tokens" in message
+    assert "data set actions row 11: " in message
+    assert "Set cutoff_len: " in message
+    assert not list((tmp_path / "shards").rglob("index.json"))
+    assert not (tmp_path / "index.json").exists()
+    assert prepare(action_data, tmp_path, **settings).num_clips["train"] == 9
+
+
+def test_videos_that_change_after_validation(action_data: DataSet, tmp_path: Path, settings: dict[str, Any]) -> None:
+    settings |= {"max_invalid_fraction": 0.5}
+    (action_data.folder / "0.mp4").unlink()
+    validate_data(action_data.config(**settings), tmp_path / "validated")
+    (action_data.folder / "1.mp4").write_bytes(b"")
+    make_clip(action_data.folder / "2.mp4", num_frames=9)
+    index = prepare(action_data, tmp_path, **settings)
+    assert sorted((clip.row, clip.reason) for clip in index.failed) == [
+        (0, "missing"),
+        (1, "empty"),
+        (2, "wrong_count"),
+    ]
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    assert sum(len(PreparedClips(index, split)) for split in splits) == 9
+    with pytest.raises(UnusableVideosError, match=r"3 of 12 rows \(25.0%\)"):
+        prepare(action_data, tmp_path, **settings | {"max_invalid_fraction": 0.1})
+
+
+def test_a_base_model_that_does_not_exist(action_data: DataSet, tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="model_name_or_path is not set"):
+        prepare(action_data, tmp_path, **settings | {"model_name_or_path": None})
+    with pytest.raises(FileNotFoundError, match=r"model_name_or_path: /no/model does not exist"):
+        prepare(action_data, tmp_path, **settings | {"model_name_or_path": "/no/model"})
+    with pytest.raises(OSError, match="cannot be written"):
+        prepare_clips(
+            action_data.config(**settings),
+            validated_dir=tmp_path / "validated",
+            shards_uri=str(tmp_path / "shards"),
+            index_path=Path("/proc/nowhere/index.json"),
+        )
+
+
+def test_videos_of_several_sizes_lengths_and_spans(data_set: DataSet, tmp_path: Path, settings: dict[str, Any]) -> None:
+    make_clip(data_set.folder / "wide.mp4", size=(48, 96), num_frames=40)
+    make_clip(data_set.folder / "one.mp4", size=(96, 48), num_frames=1)
+    rows = [
+        sharegpt_row("wide.mp4", 0, start_seconds=1, end_seconds=2),
+        sharegpt_row("one.mp4", 1),
+        sharegpt_row("wide.mp4", 0),
+    ]
+    settings |= {"test_size": 0, "video_num_frames": None, "video_fps": 4, "video_max_pixels": 48 * 96}
+    clips = PreparedClips(prepare(data_set.add("actions", rows), tmp_path, **settings), "train")
+    assert [clips[row].frames.shape for row in range(3)] == [(4, 48, 96, 3), (16, 48, 96, 3), (2, 96, 48, 3)]
+    assert [clips[row].clip_id for row in range(3)] == ["actions:0", "actions:2", "actions:1"]  # one video, one opening
+    assert abs(clips[0].frames[0, 20:, 20:].mean() - grey_of(11)) < 4
+
+
+def test_answers_are_kept_and_learned_where_they_count(
+    action_data: DataSet, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    index = prepare(action_data, tmp_path, **settings)
+    processor = ClipProcessor.from_pretrained(
+        settings["model_name_or_path"], video=index.video, action_token="<ACTION>"
+    )
+    clips = PreparedClips(index, "train")
+    batch = processor.collate([clips[0], clips[1]], with_answers=True)
+    decode = processor.processor.tokenizer.decode
+
+    assert (index.num_answers, index.max_tokens_with_answer) == (12, batch["input_ids"].shape[1])
+    learned = batch["answer_labels"][0]
+    assert decode(learned[learned != -100]).split("<|im_end|>")[0] == "Something."
+    assert decode(batch["input_ids"][0]).endswith("<|im_start|>assistant\nSomething.<|im_end|>\n")
+    assert "answer_labels" not in processor.collate([clips[0]])
+    with pytest.raises(TooLongError, match=r"longer than cutoff_len"):
+        prepare(
+            action_data,
+            tmp_path,
+            **settings,
+            action_cls_token_loss_weight=0.1,
+            cutoff_len=index.max_tokens_with_answer - 1,
+        )
+    prepare(action_data, tmp_path, **settings, cutoff_len=index.max_tokens)
+
+
+def test_frames_around_each_moment_are_stored_for_training_alone(
+    action_data: DataSet, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    plain = prepare(action_data, tmp_path, **settings)
+    index = prepare(action_data, tmp_path, **settings, video_frame_candidates=3)
+    frames = PreparedClips(plain, "train")[0].frames
+    clip = PreparedClips(index, "train", keep_candidates=True)[0]
+
+    assert (clip.frame_candidates, len(clip.frames)) == (3, 3 * len(frames))
+    assert np.array_equal(clip.frames[1::3], frames)
+    assert np.array_equal(PreparedClips(index, "train")[0].frames, frames)
+    greys = clip.frames[:, -4:, -4:].mean(axis=(1, 2, 3))
+    assert (np.diff(greys.reshape(-1, 3), axis=1) > 0).all()
+    assert PreparedClips(index, "test", keep_candidates=True)[0].frame_candidates == 1

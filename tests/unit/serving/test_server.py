@@ -1,0 +1,157 @@
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from ivcp.serving.predictor import Predictor, predict_files
+from ivcp.serving.server import create_app
+from ivcp.video import VideoError
+from tests.models import LABELS, save_tiny_classifier
+from tests.videos import write_video
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_classifier(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def client(model_dir: Path, uploads: Path) -> Iterator[TestClient]:
+    """The application with its model loaded and its decoding process started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(uploads))
+        with TestClient(create_app(model_dir, model_name="walks", model_version="7", max_upload_mb=0.5)) as client:
+            deadline = time.monotonic() + 90
+            while client.get("/readyz").status_code != 200:
+                assert time.monotonic() < deadline, client.get("/readyz").text
+                time.sleep(0.1)
+            yield client
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("videos") / "clip.mp4")
+
+
+def _ask(client: TestClient, content: bytes, **fields: str | int):
+    return client.post("/v1/predict", files={"video": ("clip.mp4", content)}, data=fields)
+
+
+def test_a_video_gets_an_answer(client: TestClient, video: Path, uploads: Path):
+    reply = _ask(client, video.read_bytes(), top_k=2)
+    assert reply.status_code == 200, reply.text
+    answer = reply.json()
+    assert answer["label_name"] == LABELS.label_names[answer["label"]]
+    assert len(answer["top"]) == 2
+    assert answer["top"][0]["confidence"] == answer["confidence"] >= answer["top"][1]["confidence"]
+    assert len(answer["logits"]) == 3
+    assert answer["model"]["name"] == "walks"
+    assert answer["model"]["version"] == "7"
+    assert answer["frames"] == 4
+    assert answer["backend"] in {"decord", "pyav"}
+    assert not list(uploads.glob("upload-*"))
+
+
+def test_the_server_answers_as_the_command_line_does(client: TestClient, model_dir: Path, video: Path):
+    (answer,) = predict_files(model_dir, [video])
+    assert _ask(client, video.read_bytes()).json()["logits"] == pytest.approx(answer.logits, abs=1e-6)
+
+
+def test_a_prompt_replaces_the_question(client: TestClient, video: Path):
+    own = _ask(client, video.read_bytes()).json()["logits"]
+    same = _ask(client, video.read_bytes(), prompt="What is the person doing?").json()["logits"]
+    other = _ask(client, video.read_bytes(), prompt="Is it raining?").json()["logits"]
+    assert same == pytest.approx(own, abs=1e-6)
+    assert other != pytest.approx(own, abs=1e-6)
+
+
+def test_bad_uploads_are_the_senders_error(client: TestClient, video: Path, uploads: Path):
+    whole = video.read_bytes()
+    for content in (b"", b"this is a text\n" * 100, whole[: len(whole) // 2]):
+        reply = _ask(client, content)
+        assert reply.status_code == 422, reply.text
+        assert reply.json()["detail"].startswith("video: ")
+    assert not list(uploads.glob("upload-*"))
+
+
+def test_bad_fields_are_the_senders_error(client: TestClient, video: Path):
+    whole = video.read_bytes()
+    assert client.post("/v1/predict", data={"top_k": 1}).status_code == 422
+    assert client.post("/v1/predict", content=b"no form").status_code in {400, 422}
+    assert _ask(client, whole, top_k=0).status_code == 422
+    twice = _ask(client, whole, prompt="<video><video> what?")
+    assert twice.status_code == 422
+    assert "2 <video> tag(s)" in twice.json()["detail"]
+
+
+def test_an_upload_above_the_limit_is_refused(client: TestClient):
+    reply = _ask(client, bytes(600_000))
+    assert reply.status_code == 413
+    assert "larger than 0.5 MB" in reply.json()["detail"]
+
+
+def test_metrics_count_requests_by_code_and_name_the_model(client: TestClient, video: Path):
+    def metrics() -> dict[str, float]:
+        text = client.get("/metrics").text
+        lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
+
+    before = metrics()
+    _ask(client, video.read_bytes())
+    _ask(client, b"this is a text")
+    _ask(client, bytes(600_000))
+    after = metrics()
+
+    def more(name: str) -> float:
+        return after[name] - before.get(name, 0.0)
+
+    assert [more(f'ivcp_requests_total{{code="{code}"}}') for code in (200, 422, 413)] == [1, 1, 1]
+    assert more("ivcp_request_seconds_count") == 3
+    assert more("ivcp_request_seconds_sum") > 0
+    assert after["ivcp_requests_in_progress"] == 0
+    assert after["ivcp_ready"] == 1
+    (model,) = [name for name in after if name.startswith("ivcp_model_info")]
+    assert 'name="walks"' in model
+    assert 'version="7"' in model
+    assert after["process_resident_memory_bytes"] > 1e6
+
+
+def test_metrics_before_the_model_is_loaded(model_dir: Path):
+    client = TestClient(create_app(model_dir))  # without its lifespan: nothing loads
+    assert _ask(client, b"video").status_code == 503
+    reply = client.get("/metrics")
+    assert reply.headers["content-type"].startswith("text/plain; version=")
+    assert "ivcp_ready 0.0" in reply.text
+    assert 'ivcp_requests_total{code="503"} 1.0' in reply.text
+    assert "ivcp_model_info{" not in reply.text
+
+
+def test_live_answers_before_ready(model_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    client = TestClient(create_app(model_dir))  # without its lifespan: nothing loads
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 503
+    assert _ask(client, b"video").status_code == 503
+
+
+def test_a_directory_that_is_no_model_never_becomes_ready(tmp_path: Path):
+    with TestClient(create_app(tmp_path)) as client:
+        deadline = time.monotonic() + 30
+        while "failed" not in (reply := client.get("/readyz")).text and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert reply.status_code == 503
+    assert "is no complete adapter or model directory" in reply.text
+
+
+def test_predicting_a_missing_video_names_it(model_dir: Path, tmp_path: Path):
+    predictor = Predictor(model_dir)
+    predictor.load()
+    with pytest.raises(VideoError, match=r"gone\.mp4"):
+        predictor.predict(tmp_path / "gone.mp4")

@@ -1,0 +1,228 @@
+import logging
+
+import pytest
+
+from ivcp.settings import (
+    ConfigError,
+    RunConfig,
+    config_from_settings,
+    describe_keys,
+    load_config,
+    parse_overrides,
+    read_saved_config,
+    save_config,
+)
+
+# The example of the users' own documentation of action_cls, as they wrote it.
+USERS_FILE = """
+### 模型配置
+model_name_or_path: path/to/your/video-llm-model  # 例如：Qwen2-VL-7B
+
+### 训练方法
+stage: action_cls          # 使用动作分类训练阶段
+do_train: true
+finetuning_type: lora      # 可选：lora, full, freeze
+
+### 数据集配置
+dataset: VideoEspresso_stage3  # 或使用你自定义的数据集
+cutoff_len: 8192
+max_samples: 10000
+overwrite_cache: true
+preprocessing_num_workers: 16
+
+### LoRA配置（如果使用lora）
+lora_rank: 8
+lora_alpha: 16
+lora_dropout: 0.05
+lora_target: all
+
+### 训练参数
+output_dir: output/action_cls_model
+num_train_epochs: 3
+per_device_train_batch_size: 2
+gradient_accumulation_steps: 4
+learning_rate: 1.0e-4
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+bf16: true
+ddp_timeout: 180000000
+
+### 动作分类特定配置
+num_action_classes: 51                    # 动作类别数量（例如HMDB-51为51，UCF-101为101）
+action_decoder_type: linear               # 解码器类型：linear 或 mlp
+action_decoder_hidden_size: null          # MLP隐藏层大小（仅当type=mlp时使用，null表示使用模型hidden_size）
+action_decoder_path: null                 # 预训练的action decoder路径（可选）
+action_token_lr_scale: 0.1                # <ACTION> token embedding的学习率缩放因子
+
+### 日志配置
+logging_steps: 10
+save_steps: 500
+save_total_limit: 2
+plot_loss: true
+"""
+
+# Their example of another stage: it loads, and only the training step refuses it.
+USERS_SFT_FILE = """
+model_name_or_path: Qwen/Qwen3-VL-4B-Instruct
+video_max_pixels: 16384
+trust_remote_code: true
+stage: sft
+do_train: true
+finetuning_type: lora
+lora_rank: 8
+lora_alpha: 16
+lora_dropout: 0.05
+dataset: mllm_video_demo  # 或使用自定义数据集
+template: qwen3_vl
+cutoff_len: 2048
+max_samples: 1000
+output_dir: saves/my_video_model
+logging_steps: 10
+save_steps: 500
+per_device_train_batch_size: 2
+gradient_accumulation_steps: 4
+learning_rate: 5.0e-5
+num_train_epochs: 3.0
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+bf16: true
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_users_file_loads_unchanged_and_names_keys_without_meaning(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        config = load_config(write(tmp_path, USERS_FILE))
+
+    assert config.action_cls.num_action_classes == 51
+    assert config.method.resolved_lora_alpha == 16
+    assert config.train.learning_rate == 1e-4
+    assert config.train.warmup_ratio == 0.1
+    assert config.data.dataset == ("VideoEspresso_stage3",)
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "overwrite_cache" in warning
+    assert config.train.ddp_timeout == 180000000
+
+
+def test_users_file_of_another_stage_loads(tmp_path):
+    config = load_config(write(tmp_path, USERS_SFT_FILE))
+
+    assert config.method.stage == "sft"
+    assert config.video.video_max_pixels == 16384
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        {"deepspeed": "examples/deepspeed/ds_z3_config.json"},
+        {"report_to": "wandb"},
+        {"quantization_bit": 4},
+        {"finetuning_type": "lora", "lora_rank": 8},
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
+    ],
+)
+def test_fragments_of_the_users_documents_load(fragment):
+    assert isinstance(config_from_settings(fragment), RunConfig)
+
+
+def test_overrides_win_over_the_file(tmp_path):
+    config = load_config(write(tmp_path, USERS_FILE), parse_overrides(["lora_rank=32", "--learning_rate", "3e-5"]))
+
+    assert config.method.lora_rank == 32
+    assert config.train.learning_rate == 3e-5
+    assert config.train.num_train_epochs == 3
+
+
+def test_a_bare_no_in_yaml_is_the_strategy_no(tmp_path):
+    config = load_config(write(tmp_path, "eval_strategy: no\nsave_strategy: no\n"))
+
+    assert (config.train.eval_strategy, config.train.save_strategy) == ("no", "no")
+
+
+def test_words_of_the_command_line():
+    assert parse_overrides(["--bf16", "--do-train", "false", "dataset=a,b", "--lora_rank=4", "max_samples=null"]) == {
+        "bf16": True,
+        "do_train": False,
+        "dataset": "a,b",
+        "lora_rank": 4,
+        "max_samples": None,
+    }
+    assert parse_overrides(["--bf16", "lora_rank=4"]) == {"bf16": True, "lora_rank": 4}
+    with pytest.raises(ConfigError, match="'oops': write key=value"):
+        parse_overrides(["oops"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lora_rnk": 8}, "unknown setting lora_rnk = 8; did you mean lora_rank?"),
+        ({"qqqqqqqq": 8}, "unknown setting qqqqqqqq = 8; `ivcp config --help-keys` lists all keys"),
+        ({"learning_rate": "fast"}, "learning_rate = 'fast': input should be a valid number"),
+        ({"finetuning_type": "qlora"}, "finetuning_type = 'qlora': input should be 'lora'"),
+        ({"lora_rank": 0}, "lora_rank = 0: input should be greater than or equal to 1"),
+        ({"bf16": True, "fp16": True}, "bf16 and fp16 exclude each other"),
+        ({"val_size": 0.1, "eval_dataset": "b"}, "eval_dataset = b and val_size = 0.1 exclude each other"),
+        ({"action_decoder_hidden_size": 64}, "no meaning for action_decoder_type: linear"),
+        ({"load_best_model_at_end": True}, "needs a validation split"),
+        ({"quantization_bit": 4, "finetuning_type": "full"}, "quantized weights cannot be trained"),
+        ({"head_sweep": True}, "head_sweep needs a frozen backbone"),
+        (
+            {
+                "head_sweep": True,
+                "finetuning_type": "freeze",
+                "freeze_trainable_layers": 0,
+                "val_size": 9,
+                "fsdp": "full_shard",
+            },
+            "remove deepspeed and fsdp",
+        ),
+        ({"deepspeed": "z3", "fsdp": "full_shard"}, "deepspeed and fsdp exclude each other"),
+        ({"augment_temporal_jitter": True}, "set video_frame_candidates: 3"),
+        ({"use_galore": True}, "use_galore = True: this adapter or optimizer is not available"),
+        ({"video_min_pixels": 100, "video_max_pixels": 50}, "video_min_pixels = 100 is above"),
+    ],
+)
+def test_settings_that_cannot_be_used(settings, message):
+    with pytest.raises(ConfigError) as caught:
+        config_from_settings(settings)
+    assert message in str(caught.value)
+
+
+def test_a_refused_key_that_is_off_does_no_harm():
+    assert config_from_settings({"use_galore": False}) == RunConfig()
+
+
+def test_files_that_are_no_settings(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no configuration file"):
+        load_config(tmp_path / "missing.yaml")
+    with pytest.raises(ConfigError, match="expected `key: value` lines, got list"):
+        load_config(write(tmp_path, "- a\n- b\n"))
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        load_config(write(tmp_path, "a: [b"))
+
+
+def test_saved_configuration_is_read_back_the_same(tmp_path):
+    config = config_from_settings({"dataset": ["a", "b"], "report_to": "none", "disturb_frames": "reversed,middle"})
+    save_config(config, tmp_path / "run_config.json")
+
+    assert read_saved_config(tmp_path / "run_config.json") == config
+
+
+def test_whole_numbers_that_arrive_as_floats_are_turned_back():
+    config = config_from_settings({"lora_rank": 8.0, "cutoff_len": 512.0})
+
+    assert config.method.lora_rank == 8
+    assert isinstance(config.data.cutoff_len, int)
+
+
+def test_every_key_has_a_meaning():
+    rows = list(describe_keys())
+
+    assert len(rows) > 70
+    assert not [key for key, _, _, meaning in rows if not meaning.endswith((".", "…"))]
+    assert ("action_token_lr_scale", "action_cls", "0.1") in [row[:3] for row in rows]
