@@ -3,7 +3,7 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 BIN := $(abspath $(VENV))/bin
 INSTALLED := $(VENV)/.ivcp-installed
 
-.PHONY: setup demo test e2e unit lint format compile manifests images push clean
+.PHONY: setup demo test e2e unit lint format compile picture manifests images push clean
 
 setup: $(INSTALLED)  ## Install everything into the virtual environment.
 
@@ -24,13 +24,16 @@ unit: setup  ## Run the quick tests.
 	$(BIN)/python -m pytest tests/unit
 
 lint: setup  ## Check style, types and the direction of imports.
-	$(BIN)/hadolint images/*/Dockerfile && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/hadolint images/Dockerfile && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 format: setup  ## Format the code.
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 compile: setup  ## Compile the pipeline for a cluster.
 	$(BIN)/ivcp compile action_cls.yaml
+
+picture: setup  ## Draw docs/rooms.svg, the rooms of the code and their imports.
+	$(BIN)/python docs/draw_rooms.py
 
 manifests:  ## Render every directory of manifests/ with kubectl, as `kubectl apply -k` would.
 	@for file in $$(find manifests -name kustomization.yaml | sort); do \
@@ -48,10 +51,10 @@ IMAGES := data training serving
 
 images: $(IMAGES:%=image-%)  ## Build the images of the steps; BASE and TRAINING_BASE name what they are built on.
 
-image-training: BASE := $(or $(TRAINING_BASE),$(BASE))
+image-training: override BASE := $(or $(TRAINING_BASE),$(BASE))
 image-%:
-	$(BUILD) $(BUILD_OPTIONS) $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg VERSION=$(TAG) \
-		--build-arg REVISION=$$(git rev-parse HEAD) -t $(REGISTRY)/ivcp-$*:$(TAG) -f images/$*/Dockerfile .
+	$(BUILD) $(BUILD_OPTIONS) --build-arg IMAGE=$* $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg VERSION=$(TAG) \
+		--build-arg REVISION=$$(git rev-parse HEAD) -t $(REGISTRY)/ivcp-$*:$(TAG) -f images/Dockerfile .
 
 push:  ## Push the images.
 	for name in $(IMAGES); do $(CONTAINERS) push $(REGISTRY)/ivcp-$$name:$(TAG) || exit 1; done
