@@ -1,1 +1,97 @@
-"""Fine-tunes video language models into action classifiers, and serves them."""
+"""Turns a video language model into an action classifier: validates, prepares, trains, evaluates, exports and serves.
+
+    import ivcp
+
+    ivcp.train({"model_name_or_path": "Qwen/Qwen2-VL-2B-Instruct", "dataset": "mine"})
+    ivcp.load("runs/latest/model").predict("clip.mp4")
+
+Settings are those of a YAML file: a mapping of them, or the path of a file, with others by keyword that win over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ivcp.records import PreparedIndex
+    from ivcp.records.evaluation import EvaluationMetrics
+    from ivcp.records.export import ExportResult
+    from ivcp.records.validation import ValidationReport
+    from ivcp.serving.predictor import Predictor
+    from ivcp.settings import ModelConfig, RunConfig
+    from ivcp.training.result import TrainingResult
+
+__all__ = ["evaluate", "export", "load", "prepare", "train", "validate"]
+
+Settings = Mapping[str, Any] | str | Path
+"""Settings by their keys, or a YAML file with them."""
+
+
+def validate(settings: Settings, **overrides: Any) -> ValidationReport:
+    """Checks every row and every video, and assigns splits.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+        AnnotationError: the data cannot be used; names rows and reasons.
+    """
+    from ivcp import steps
+
+    return steps.validate(_config(settings, overrides))
+
+
+def prepare(settings: Settings, **overrides: Any) -> PreparedIndex:
+    """Validates, decodes every clip once and writes the shards that training reads; errors as `validate`."""
+    from ivcp import steps
+
+    return steps.prepare(_config(settings, overrides))
+
+
+def train(settings: Settings, **overrides: Any) -> TrainingResult:
+    """Prepares what is not prepared yet, trains, and writes the adapter into `output_dir`; errors as `validate`."""
+    from ivcp import steps
+
+    return steps.train(_config(settings, overrides))
+
+
+def evaluate(settings: Settings, **overrides: Any) -> EvaluationMetrics:
+    """Measures the adapter in `output_dir` on the test split; errors as `validate`, and:
+
+    Raises:
+        ModelFilesError: there is no complete, trained adapter.
+    """
+    from ivcp import steps
+
+    return steps.evaluate(_config(settings, overrides))
+
+
+def export(settings: Settings, **overrides: Any) -> ExportResult:
+    """Merges the adapter into a servable model directory and registers it; errors as `evaluate`."""
+    from ivcp import steps
+
+    return steps.export(_config(settings, overrides))
+
+
+def load(model_dir: str | Path, *, machine: ModelConfig | None = None) -> Predictor:
+    """A trained model, ready to `predict` video files; `model_dir` is a path or an s3:// URI.
+
+    `machine` says how it runs here: its attention, and whether code that comes with the model is trusted.
+
+    Raises:
+        ModelFilesError: `model_dir` is no complete, trained model.
+        FileNotFoundError, PermissionError, ConnectionError: it cannot be read.
+    """
+    from ivcp.serving.predictor import Predictor
+
+    predictor = Predictor(model_dir, machine=machine)
+    predictor.load()
+    return predictor
+
+
+def _config(settings: Settings, overrides: Mapping[str, Any]) -> RunConfig:
+    from ivcp.settings import config_from_settings, load_config
+
+    if isinstance(settings, str | Path):
+        return load_config(settings, overrides)
+    return config_from_settings({**settings, **overrides})

@@ -8,28 +8,19 @@ runs: torch and transformers take seconds, which `ivcp validate` need not wait f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ivcp.records import CLIPS_DIR, INDEX_FILE, PreparedIndex, Split
 from ivcp.records.validation import ValidationReport
-from ivcp.settings import RunConfig, check_trainable, config_from_settings
+from ivcp.settings import RunConfig
+from ivcp.stages.registry import check_stage
 from ivcp.validation.validate import validate_data
 
 if TYPE_CHECKING:
     from ivcp.records.evaluation import EvaluationMetrics
     from ivcp.records.export import ExportResult
-    from ivcp.training.train import TrainingResult
-
-
-def run_train(args: Mapping[str, Any]) -> TrainingResult:
-    """Trains with the same settings as a YAML file has, given as a dict.
-
-    Raises:
-        ConfigError: a setting cannot be used.
-    """
-    return train(config_from_settings(args))
+    from ivcp.training.result import TrainingResult
 
 
 def validate(config: RunConfig) -> ValidationReport:
@@ -55,20 +46,22 @@ def train(config: RunConfig) -> TrainingResult:
 
     All processes of a distributed run call this; the first one prepares and evaluates.
     """
-    from ivcp.distributed.launched import is_main_process, joined_processes, on_main_process
-    from ivcp.training.train import check_output_dir, train_classifier
+    check_stage(config)
+    from ivcp.distributed.processes import joined_processes, on_owner
+    from ivcp.distributed.rank import is_owner
+    from ivcp.training.checkpoints.output_dir import check_output_dir
+    from ivcp.training.train import train_model
 
     output_dir = Path(config.train.output_dir)
-    check_trainable(config)
 
     def prepared() -> PreparedIndex:
         check_output_dir(config, output_dir)
         return prepare(config)
 
     with joined_processes(config.train):
-        index = on_main_process(prepared)
-        result = train_classifier(config, index=index, output_dir=output_dir)
-    if config.train.do_eval and is_main_process():
+        index = on_owner(prepared)
+        result = train_model(config, index=index, output_dir=output_dir)
+    if config.train.do_eval and is_owner():
         evaluate(config)
     return result
 

@@ -1,4 +1,4 @@
-"""The pipeline: validate, prepare, train, evaluate, and behind the gate export and serve."""
+"""The pipeline: validate, prepare, train, evaluate, and after the gate export and serve."""
 
 from typing import Any
 

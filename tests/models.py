@@ -6,12 +6,13 @@ import torch
 
 from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.models.load import load_base_model
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.records import Labels, Message
 from ivcp.settings import config_from_settings
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
-from ivcp.stages.action_cls.files import ClassifierInfo, save_classifier_files
 from ivcp.stages.action_cls.module import ActionClassifier
+from ivcp.stages.directory import ModelInfo, save_directory
+from ivcp.stages.registry import stage_of
 
 LABELS = Labels(label_names=("sit_down", "stand_up", "wave"), reversed_pairs=(("sit_down", "stand_up"),))
 PROMPT = (
@@ -31,19 +32,19 @@ def save_tiny_classifier(directory: Path, *, labels: Labels = LABELS, seed: int 
             "video_max_pixels": 1024,
         }
     )
-    processor = ClipProcessor.from_pretrained(directory, video=config.video, action_token="<ACTION>")
+    processor = Processor.from_pretrained(directory, video=config.video, special_tokens=("<ACTION>",))
     model = load_base_model(directory, settings=config.model)
     torch.manual_seed(seed)
     shape = DecoderShape(
         decoder_type="linear", hidden_size=model.config.get_text_config().hidden_size, num_classes=labels.num_classes
     )
-    decoder = ActionDecoder(shape)
-    save_classifier_files(
+    token_id = processor.token_id("<ACTION>")
+    save_directory(
         directory,
-        classifier=ActionClassifier(model, decoder, action_token_id=processor.action_token_id),
+        stage=stage_of(config),
+        module=ActionClassifier(model, ActionDecoder(shape), labels=labels, action_token_id=token_id),
         processor=processor,
-        labels=labels,
-        config=config,
-        info=ClassifierInfo(trained_steps=1, prompt=PROMPT, data_fingerprint="data", prepared_fingerprint="prepared"),
+        info=ModelInfo(trained_steps=1, prompt=PROMPT, data_fingerprint="data", prepared_fingerprint="prepared"),
+        with_backbone=False,
     )
     return directory

@@ -4,42 +4,48 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ivcp.data.prepared.shards import ShardFile, encode_clip
-from ivcp.data.prepared.table import columns_of, write_table
-from ivcp.models.processor import ClipProcessor, PreparedClip
+from ivcp.data.prepared.encoding import count_tokens, encode_sample
+from ivcp.data.prepared.sample import Sample
+from ivcp.data.prepared.shards import ShardFile
+from ivcp.data.prepared.table import KEY_BYTES, write_table
+from ivcp.models.processor import Processor
 from ivcp.records import SPLITS, PreparedIndex, QuarantinedClip, Split
 from ivcp.settings import VideoConfig
 from ivcp.video import load_clip
 from tests.models import LABELS, PROMPT
+from tests.samples import STAGE, sample_of
 
 
-def prepare_video(video: Path, label: int, *, processor: ClipProcessor) -> PreparedClip:
+def prepare_video(video: Path, label: int, *, processor: Processor) -> Sample:
     """The video as preparation makes it, asked with the prompt of `tests.models`."""
     clip = load_clip(video, processor=processor)
-    ids, types = processor.tokenize(
-        PROMPT,
-        frames=clip.frames,
-        frame_indices=clip.frame_indices,
-        source_fps=clip.source_fps,
-        total_frames=clip.total_frames,
+    return sample_of(
+        processor,
+        clip.frames.copy(),
+        label=label,
+        sample_id=f"d:{video.stem}",
+        source=str(video),
+        messages=PROMPT,
+        seconds_per_frame=clip.seconds_per_frame,
+        video=clip,
     )
-    return PreparedClip(f"d:{video.stem}", str(video), label, clip.frames.copy(), ids, types, clip.seconds_per_frame)
 
 
 def write_shards(
     folder: Path,
-    clips: Iterable[tuple[Split, PreparedClip]],
+    samples: Iterable[tuple[Split, Sample]],
     *,
     clips_per_shard: int = 256,
     jpeg_quality: int | None = None,
 ) -> dict[str, Any]:
-    """Writes clips and their table below `folder`; what an index says of them: `root_uri`, `shards` and `table`."""
+    """Writes samples and their table below `folder`; what an index says of them: `root_uri`, `shards` and `table`."""
     folder.mkdir(parents=True, exist_ok=True)
-    by_split: dict[Split, list[Any]] = {split: [] for split in SPLITS}
-    for split, clip in clips:
-        by_split[split].append(encode_clip(**vars(clip), jpeg_quality=jpeg_quality))
+    by_split: dict[Split, list[Sample]] = {split: [] for split in SPLITS}
+    for split, sample in samples:
+        by_split[split].append(sample)
     shards, records, offsets = [], [], []
-    for split, encoded in by_split.items():
+    for split, in_split in by_split.items():
+        encoded = [encode_sample(sample, STAGE.columns, jpeg_quality=jpeg_quality) for sample in in_split]
         for number, start in enumerate(range(0, len(encoded), clips_per_shard)):
             with ShardFile(folder / f"{split}-{number:05d}.arrow", split) as file:
                 for record in encoded[start : start + clips_per_shard]:
@@ -47,21 +53,35 @@ def write_shards(
             shards.append(file.info)
             records += encoded[start : start + clips_per_shard]
             offsets += file.offsets
-    table = write_table(folder / "clips.arrow", shards, columns_of(records, offsets))
+    table = write_table(folder / "clips.arrow", shards, _values(records, offsets), columns=STAGE.columns)
     return {"root_uri": str(folder), "shards": tuple(shards), "table": table}
 
 
+def _values(records: Sequence[Any], offsets: Sequence[int]) -> dict[str, Any]:
+    """The table's columns of samples whose records are at hand; without keys, so that no later run takes them up."""
+    tokens = [count_tokens(record) for record in records]
+    return {
+        "sample_id": [record["sample_id"][0].as_py() for record in records],
+        "label": [record["label"][0].as_py() for record in records],
+        "num_tokens": [of_all for of_all, _ in tokens],
+        "num_prompt_tokens": [of_prompt for _, of_prompt in tokens],
+        "offset": list(offsets),
+        "key": [bytes(KEY_BYTES)] * len(records),
+    }
+
+
 def write_index(
-    folder: Path, clips: Sequence[PreparedClip], *, video: VideoConfig, failed: Sequence[QuarantinedClip] = ()
+    folder: Path, clips: Sequence[Sample], *, video: VideoConfig, failed: Sequence[QuarantinedClip] = ()
 ) -> PreparedIndex:
     """Writes `clips` as the test split into shards below `folder`."""
-    counts = tuple(sum(clip.label == label for clip in clips) for label in range(LABELS.num_classes))
+    counts = tuple(sum(clip.columns["label"] == label for clip in clips) for label in range(LABELS.num_classes))
     return PreparedIndex(
         fingerprint="prepared",
         **write_shards(folder, [("test", clip) for clip in clips]),
         labels=LABELS,
         video=video,
-        action_token="<ACTION>",
+        stage="action_cls",
+        special_tokens=("<ACTION>",),
         prompt=PROMPT,
         num_clips={"test": len(clips)},
         label_counts={"train": (5, 20, 5), "test": counts},

@@ -15,7 +15,7 @@ import transformers as hf
 from ivcp.demo.tiny_architectures import Architecture
 from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.demo.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, train_vocabulary
-from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.torchvision_compat import register_missing_operators
 from tests.tiny_family_parts import (
     IM_TEMPLATE,
     VICUNA_TEMPLATE,

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ivcp.cli.settings_words import Settings, read_settings
-from ivcp.settings import RunConfig
 
 if TYPE_CHECKING:
     from ivcp.pipeline_runs.connection import Server
+    from ivcp.settings import RunConfig
 
 console = Console()
 FAILED = 1

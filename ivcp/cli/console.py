@@ -58,13 +58,7 @@ def _metrics_table(metrics: EvaluationMetrics) -> Table:
     table = Table(title=f"{metrics.split} split, {metrics.num_clips} clips", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
-    rows: list[tuple[str, float | None]] = [
-        ("top-1 accuracy", metrics.top1_accuracy),
-        ("top-5 accuracy", metrics.top5_accuracy),
-        ("mean-class accuracy", metrics.mean_class_accuracy),
-        ("majority class", metrics.majority_baseline),
-        ("top-1 on classes that differ only in time's order", metrics.reversed_pairs_accuracy),
-    ]
+    rows = [(measure.words, measure.value) for measure in metrics.shown]
     for result in metrics.disturbed:
         if result.kind == "reversed":
             rows.append(("frames reversed: those become their partner", result.predicted_partner))

@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from ivcp.imports.importing import ImportRequest, ImportResult, import_dataset
-from ivcp.imports.listing import ImportRefusedError, LayoutOptions
+from ivcp.imports.layouts import LAYOUTS
+
+if TYPE_CHECKING:
+    from ivcp.imports.importing import ImportRequest, ImportResult
 
 console = Console()
-LayoutName = Literal[
-    "folders",
-    "csv",
-    "ucf101",
-    "hmdb51",
-    "kinetics",
-    "something-something",
-    "mmaction2",
-    "mmaction2-frames",
-    "activitynet",
-    "segments",
-    "llamafactory",
-    "questions",
-]
 Pairs = list[str] | None
 _LAYOUT, _PROMPTS = "Of some layouts", "Questions"
 
 
 def import_command(
-    layout: Annotated[LayoutName, typer.Argument(help="How annotations and videos are laid out: see docs/data.md.")],
+    layout: Annotated[
+        str,
+        typer.Argument(help=f"How annotations and videos are laid out (docs/data.md): {', '.join(LAYOUTS)}."),
+    ],
     sources: Annotated[
         list[str], typer.Argument(help="Files or a folder; train=FILE, val=FILE and test=FILE as well.")
     ],
@@ -66,6 +57,9 @@ def import_command(
     Examples: `ivcp import folders my_videos --name mine`,
     `ivcp import ucf101 ucfTrainTestlist --videos UCF-101 --name ucf101 --split-number 1`
     """
+    from ivcp.imports.importing import ImportRequest, import_dataset
+    from ivcp.imports.listing import ImportRefusedError, LayoutOptions
+
     if allow_missing and skip_missing:
         raise ImportRefusedError("--allow-missing keeps rows and --skip-missing leaves them out: say one of them")
     options = LayoutOptions(
@@ -102,6 +96,8 @@ def _pairs(words: Pairs, option: str) -> dict[str, str] | None:
         return None
     wrong = [word for word in words if "=" not in word]
     if wrong:
+        from ivcp.imports.listing import ImportRefusedError
+
         raise ImportRefusedError(f"{option} {wrong[0]!r}: expected NAME=NAME")
     return {first.strip(): second.strip() for first, _, second in (word.partition("=") for word in words)}
 

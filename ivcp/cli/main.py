@@ -1,7 +1,7 @@
 """The `ivcp` command.
 
 Exit codes: 0 done; 1 a step failed; 2 the call, a file or a setting is wrong; 3 the gate refused the model; 75
-training was interrupted by SIGTERM and left a checkpoint, the same command again goes on.
+training was interrupted by SIGTERM and left a checkpoint, the same command again resumes it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from ivcp.cli.cluster_commands import schedule_command, submit_command
 from ivcp.cli.import_command import import_command
 from ivcp.cli.settings_words import TAKES_SETTINGS, Settings, read_settings
-from ivcp.settings import describe_keys
 
 FAILED, WRONG_CALL, REFUSED = 1, 2, 3
 
@@ -40,6 +38,14 @@ app.command("submit", context_settings=TAKES_SETTINGS)(submit_command)
 app.command("schedule", context_settings=TAKES_SETTINGS)(schedule_command)
 ModelDir = Annotated[
     str, typer.Option(help="Model directory that export wrote: a path or an s3:// URI.", envvar="IVCP_MODEL_URI")
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run modelling code that comes with the model.",
+        envvar="IVCP_TRUST_REMOTE_CODE",
+    ),
 ]
 
 
@@ -168,14 +174,16 @@ def export(settings: Settings = None) -> None:
 def predict(
     videos: Annotated[list[Path], typer.Argument(help="Video files.", show_default=False)],
     model_dir: ModelDir = "runs/latest/model",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Classify videos with an exported model.
 
     Example: `ivcp predict --model-dir runs/latest/model clip.mp4`
     """
     from ivcp.serving.predictor import Answer, predict_files
+    from ivcp.settings import ModelConfig
 
-    answers = predict_files(model_dir, videos)
+    answers = predict_files(model_dir, videos, machine=ModelConfig(trust_remote_code=trust_remote_code))
     table = Table("video", "prediction", "confidence")
     for video, answer in zip(videos, answers, strict=True):
         if isinstance(answer, Answer):
@@ -192,14 +200,16 @@ def serve(
     model_dir: ModelDir = "runs/latest/model",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Serve an exported model over HTTP: `POST /v1/predict` with a video file.
 
     Example: `ivcp serve --model-dir runs/latest/model --port 8080`
     """
     from ivcp.serving.server import serve as serve_model
+    from ivcp.settings import ModelConfig
 
-    serve_model(model_dir, host=host, port=port)
+    serve_model(model_dir, host=host, port=port, machine=ModelConfig(trust_remote_code=trust_remote_code))
 
 
 @app.command("sample-data")
@@ -245,13 +255,15 @@ def config(
     settings: Settings = None,
     help_keys: Annotated[bool, typer.Option("--help-keys", help="List every key with its meaning.")] = False,
 ) -> None:
-    """Print the settings that a file and overrides come to, as YAML, or every key there is.
+    """Print the settings that result from a file and overrides, as YAML, or every key there is.
 
     Examples: `ivcp config my.yaml lora_rank=16`, `ivcp config --help-keys`
     """
     if help_keys:
         _show_keys()
         return
+    import yaml
+
     typer.echo(yaml.safe_dump(read_settings(settings).flat(), sort_keys=False, allow_unicode=True), nl=False)
 
 
@@ -269,6 +281,8 @@ def main() -> None:
 
 
 def _show_keys() -> None:
+    from ivcp.settings import describe_keys
+
     shown = ""
     for key, section, default, meaning in describe_keys():
         if section != shown:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ivcp.settings import RunConfig, load_config, parse_overrides
+if TYPE_CHECKING:
+    from ivcp.settings import RunConfig
 
 TAKES_SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True}
 Settings = Annotated[
@@ -21,6 +22,8 @@ Settings = Annotated[
 
 def read_settings(words: list[str] | None) -> RunConfig:
     """The configuration from command-line words."""
+    from ivcp.settings import load_config, parse_overrides
+
     words = list(words or [])
     file = words.pop(0) if words and words[0].endswith((".yaml", ".yml")) else None
     return load_config(file, parse_overrides(words))

@@ -1,11 +1,11 @@
 """Training in several processes: what torchrun, deepspeed and accelerate start.
 
     torchrun --nproc-per-node 2 -m ivcp.cli.train my.yaml deepspeed=z2
-    deepspeed --num_gpus 4 ivcp/cli/train.py --deepspeed z3 --stage action_cls --model_name_or_path … --bf16
-    accelerate launch --config_file fsdp.yaml ivcp/cli/train.py my.yaml
+    deepspeed --num_gpus 4 --module ivcp.cli.train --deepspeed z3 --stage action_cls --model_name_or_path … --bf16
+    accelerate launch --config_file fsdp.yaml -m ivcp.cli.train my.yaml
 
 Settings are those of `ivcp train`. Exit codes: 0 done; 1 it failed; 2 a file or a setting is wrong; 75 interrupted by
-SIGTERM, and the same command again goes on (a launcher ends with a code of its own).
+SIGTERM, and the same command again resumes the run (a launcher ends with a code of its own).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 
 from ivcp import steps as single_steps
-from ivcp.distributed.launched import is_main_process, launcher_settings
+from ivcp.distributed.rank import is_owner
+from ivcp.distributed.sharding import launcher_settings
 from ivcp.settings import load_config, parse_overrides
 
 log = logging.getLogger("ivcp.cli.train")
@@ -28,7 +29,7 @@ def main() -> None:
     """Trains in this process, one of those that the launcher started."""
     rank = os.environ.get("RANK", "0")
     logging.basicConfig(
-        level=logging.INFO if is_main_process() else logging.WARNING,
+        level=logging.INFO if is_owner() else logging.WARNING,
         format=f"%(asctime)s process {rank} %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
     )
@@ -46,7 +47,7 @@ def train(words: Sequence[str]) -> None:
     file, overrides = read_words(words)
     config = load_config(file, launcher_settings(os.environ) | parse_overrides(overrides))
     result = single_steps.train(config)
-    if is_main_process():
+    if is_owner():
         log.info("%s; adapter in %s", result.summary, config.train.output_dir)
 
 

@@ -1,4 +1,4 @@
-"""Rows of annotation files → typed rows. All that is wrong with them is collected and said at once."""
+"""Rows of annotation files → typed rows. All that is wrong with them is collected and reported at once."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _explain_without_labels(named: str, info: DatasetInfo, num_rows: int, first:
         f"{named}: none of its {num_rows} rows has {column} (the first has {', '.join(first)}). This is video question "
         f"answering without labels and cannot be used for stage: action_cls. Give every row {column}, a class id or "
         "name, and the action token; or name the column that holds it in dataset_info.json: columns.action_label; "
-        "or import it anew with a class for each video: ivcp import questions --label-map"
+        "or import it again with a class for each video: ivcp import questions --label-map"
     )
 
 

@@ -83,7 +83,7 @@ class _Reader:
                 if not self._read_on(wanted):
                     raise self.error(error.msg, error.pos) from None
             else:
-                # A number may go on behind what was read.
+                # A number may continue after what was read.
                 if end < len(self._text) or not self._read_on(wanted):
                     self._start = end
                     return value

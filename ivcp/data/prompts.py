@@ -45,14 +45,20 @@ def cut_behind_action(messages: Sequence[Message], *, action_token: str) -> tupl
     raise PromptError(f"{action_token} is missing")
 
 
+def render_conversation(processor: Any, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+    """The text of a whole conversation: the processor's chat template, with a placeholder for each `<video>` tag."""
+    turns = [{"role": message.role, "content": _content(message.content)} for message in messages]
+    text: str = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
+    return text
+
+
 def render_prompt(processor: Any, messages: Sequence[Message], *, action_token: str) -> str:
     """The text that the model reads: the processor's chat template, ending in the action token.
 
     `processor` is a transformers processor; each `<video>` tag becomes its video placeholder.
     """
     kept = cut_behind_action(messages, action_token=action_token)
-    turns = [{"role": message.role, "content": _content(message.content)} for message in kept]
-    text: str = processor.apply_chat_template(turns, tokenize=False)
+    text = render_conversation(processor, kept)
     return text[: text.rindex(action_token) + len(action_token)]
 
 
@@ -73,8 +79,7 @@ def render_answer(processor: Any, messages: Sequence[Message], *, action_token: 
 
 
 def _tail(processor: Any, messages: Sequence[Message], action_token: str, **options: bool) -> str:
-    turns = [{"role": message.role, "content": _content(message.content)} for message in messages]
-    text: str = processor.apply_chat_template(turns, tokenize=False, **options)
+    text = render_conversation(processor, messages, **options)
     return text[text.rindex(action_token) + len(action_token) :]
 
 

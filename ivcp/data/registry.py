@@ -6,21 +6,18 @@ Keys and defaults are those of LLaMA-Factory's `data/README.md`; the columns `ac
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from ivcp import storage
-from ivcp.data.json_list import iterate_list
+from ivcp.data import tables
 from ivcp.records import Record
 
 REGISTRY_FILE = "dataset_info.json"
-_SUFFIXES = (".json", ".jsonl", ".csv")
 _SPLIT_NAMES = ("train", "test", "val", "validation", "valid", "dev", "eval")
 _NOT_READ = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
 
@@ -74,7 +71,7 @@ class DatasetInfo(Record):
     """One entry of the registry."""
 
     file_name: str | None = None
-    """A .json, .jsonl or .csv file below `dataset_dir`, or a folder of them."""
+    """A .json, .jsonl, .csv or .tsv file below `dataset_dir`, or a folder of them."""
     cloud_file_name: str | None = None
     """The same as an s3:// URI."""
     hf_hub_url: str | None = None
@@ -141,44 +138,28 @@ def data_files(info: DatasetInfo, dataset_dir: str) -> list[Path]:
     except FileNotFoundError as error:
         raise AnnotationError(f"file_name: {source} does not exist: expected a file or folder with the rows") from error
     files = _files_of_split(path, info.split) if path.is_dir() else [path]
-    wrong = [file.name for file in files if file.suffix not in _SUFFIXES]
+    wrong = [file.name for file in files if not _has_rows(file)]
     if wrong or not files:
-        raise AnnotationError(f"{source}: expected {', '.join(_SUFFIXES)} files, got {', '.join(wrong) or 'none'}")
+        expected = ", ".join(tables.SUFFIXES)
+        raise AnnotationError(f"{source}: expected {expected} files, got {', '.join(wrong) or 'none'}")
     return files
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a .json, .jsonl or .csv file, as they stand there, one by one: the file may be larger than memory.
+    """The rows of a data file, as they stand there, one by one: the file may be larger than memory.
 
     Raises:
-        AnnotationError: the file is no such file.
+        AnnotationError: the file is no such file, or a row has no keys.
     """
-    with path.open(encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
-        if path.suffix == ".csv":
-            yield from csv.DictReader(file)
-            return
-        for number, row in enumerate(_parse_lines(path, file) if path.suffix == ".jsonl" else _parse_list(path, file)):
+    try:
+        for number, row in enumerate(tables.read_rows(path)):
             if not isinstance(row, dict):
                 raise AnnotationError(f"{path} row {number}: expected an object with keys, got {type(row).__name__}")
             yield row
-
-
-def _parse_lines(path: Path, file: TextIO) -> Iterator[Any]:
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise AnnotationError(f"{path} line {number} is not valid JSON: {error}") from error
-
-
-def _parse_list(path: Path, file: TextIO) -> Iterator[Any]:
-    try:
-        yield from iterate_list(file)
-    except json.JSONDecodeError as error:
-        raise AnnotationError(f"{path} is not valid JSON: {error}") from error
-    except TypeError as error:
-        raise AnnotationError(f"{path}: expected a list of rows, got {error}") from error
+    except tables.EncodingError as error:
+        raise AnnotationError(f"{error}: save it as UTF-8") from error
+    except tables.TableError as error:
+        raise AnnotationError(str(error)) from error
 
 
 def read_registry(path: str) -> dict[str, Any]:
@@ -188,11 +169,13 @@ def read_registry(path: str) -> dict[str, Any]:
         AnnotationError: there is no such file, or it is no registry.
     """
     try:
-        registry = json.loads(storage.read_text(path))
+        registry = tables.parse_json(storage.read_text(path), path)
     except FileNotFoundError as error:
         raise AnnotationError(f"{path} does not exist: set dataset_dir to the folder with {REGISTRY_FILE}") from error
-    except json.JSONDecodeError as error:
-        raise AnnotationError(f"{path} is not valid JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path}: expected text in UTF-8 ({error}): save it as UTF-8") from error
+    except tables.TableError as error:
+        raise AnnotationError(str(error)) from error
     if not isinstance(registry, dict):
         raise AnnotationError(f"{path}: expected an object with one entry per data set, got {type(registry).__name__}")
     return registry
@@ -220,9 +203,13 @@ def _check_usable(info: DatasetInfo, where: str) -> None:
 
 
 def _files_of_split(folder: Path, split: str) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if _has_rows(path))
     by_split = [path for path in files if _first_word(path) in _SPLIT_NAMES]
     return [path for path in by_split if _first_word(path) == split] if by_split else files
+
+
+def _has_rows(path: Path) -> bool:
+    return path.suffix.lower() in tables.SUFFIXES
 
 
 def _first_word(path: Path) -> str:

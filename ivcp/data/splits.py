@@ -1,4 +1,4 @@
-"""Cuts validation and test splits: groups stay whole, classes stay as balanced as groups allow."""
+"""Cuts validation and test splits: groups stay together, classes stay as balanced as groups allow."""
 
 from __future__ import annotations
 

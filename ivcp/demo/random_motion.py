@@ -30,7 +30,7 @@ _RANGES = {
 _NUM_KEY_POSES = 33
 _FIELD_JITTER = 0.08
 _REPEATED = 0.4
-"""The share of motions that go to and fro between two poses."""
+"""The share of motions that alternate between two poses."""
 
 Motion = NDArray[np.float64]
 """A random motion: key poses at equal distances, shape (33, 12), the fields of ``Pose`` in order."""

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from ivcp.demo.tiny_tokenizer import SPECIAL_TOKENS
-from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.torchvision_compat import register_missing_operators
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, Qwen2Tokenizer

@@ -1,8 +1,8 @@
 """The generic warm-up of a tiny base model: it learns how a figure moves, from random motions.
 
 Random weights give LoRA nothing to adapt. Afterwards the vision tower sees limbs, and the language model
-carries their motion to the last token, which is what a classifier of any actions needs. The tasks are to tell
-the poses and to recognise which of some random motions a clip shows, forwards or backwards: no action of any
+carries their motion to the last token, which is what a classifier of any actions needs. The tasks are to
+predict the poses, and to recognise which of some random motions a clip shows, forwards or backwards. No action of any
 data set is among them.
 """
 

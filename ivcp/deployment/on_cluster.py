@@ -1,8 +1,8 @@
 """A deployment to a Kubernetes cluster: applied, rolled out, checked with one clip, and taken back when anything fails.
 
 What served before is read from the cluster (the fields that `ivcp` applied) and written into an annotation of the
-Deployment by the same call that changes it. So a step that is killed in the middle leaves behind what its repetition
-restores if it fails; the annotation goes when the new model has answered rightly.
+Deployment by the same call that changes it. If a step is killed in the middle, the next one finds there what it has to
+restore if it fails. The annotation is removed when the new model has given the right answer.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _planned(objects: ClusterObjects, manifest: Manifest, *, take_over: bool) ->
 
 
 def _empty(body: Manifest) -> Manifest:
-    """To apply this gives all fields back: somebody else made the object."""
+    """Applying this gives up all fields: another field manager made the object."""
     names = {key: body["metadata"][key] for key in ("name", "namespace")}
     return {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": names}
 
@@ -177,8 +177,8 @@ def _apply(objects: ClusterObjects, wanted: Sequence[Manifest], *, former: Forme
     generation = 0
     for manifest in wanted:
         if manifest["kind"] == DEPLOYMENT:
-            marked = _annotated(manifest, {FORMER: json.dumps(former, separators=(",", ":"))})
-            generation = objects.apply(marked, take_over=take_over)["metadata"]["generation"]
+            annotated = _annotated(manifest, {FORMER: json.dumps(former, separators=(",", ":"))})
+            generation = objects.apply(annotated, take_over=take_over)["metadata"]["generation"]
             continue
         _apply_unless_owned(objects, manifest, take_over=take_over)
     return generation

@@ -1,4 +1,4 @@
-"""The check of every deployment: one clip, whose answer has to be evaluation's."""
+"""The check of every deployment: the predictor must answer one clip as evaluation did."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ivcp.models.load import training_dtype
 from ivcp.records import RUN_CONFIG_FILE, Record
 from ivcp.records.evaluation import SMOKE_CLIP_FILE, SmokeClip
 from ivcp.serving.predictor import Answer
-from ivcp.settings import read_saved_config
+from ivcp.settings import read_model_config
 
 MAX_LOGIT_DIFFERENCE = 1e-3
 """Between the server's and evaluation's logits of one clip, for a float32 model."""
@@ -76,7 +76,7 @@ def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> Smo
             f"evaluation predicted {expected.predicted_name} of {len(expected.logits)}: it serves another model"
         )
     difference = max(abs(a - b) for a, b in zip(answer.logits, expected.logits, strict=True))
-    is_rounded = training_dtype(read_saved_config(model_dir / RUN_CONFIG_FILE)).itemsize < 4
+    is_rounded = training_dtype(read_model_config(model_dir / RUN_CONFIG_FILE)).itemsize < 4
     if difference > MAX_LOGIT_DIFFERENCE and not is_rounded:
         raise DeploymentError(
             f"{expected.clip_id}: the predictor's logits differ from evaluation's by {difference:.3g}, expected "

@@ -1,12 +1,11 @@
-"""Weights that are spread over processes, by DeepSpeed's ZeRO-3 or by FSDP2: read whole, and written whole.
+"""Weights that are sharded over processes, by DeepSpeed's ZeRO-3 or by FSDP2: gathered, and written from gathered ones.
 
-Under neither of the two a parameter is an ordinary tensor, and these functions cost nothing. All processes call
+Without these two a parameter is an ordinary tensor, and these functions cost nothing. All processes call
 them together, in the same order.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.distributed.rank import is_owner
+from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 
@@ -22,22 +22,22 @@ from transformers.integrations import is_deepspeed_zero3_enabled  # noqa: E402
 
 
 @contextmanager
-def whole(parameters: Iterable[nn.Parameter], *, writes: bool = False) -> Iterator[None]:
-    """Inside, ZeRO-3's `parameters` have all their values; with `writes`, those of the first process are kept."""
+def gathered(parameters: Iterable[nn.Parameter], *, writes: bool = False) -> Iterator[None]:
+    """Inside, ZeRO-3's `parameters` have all their values; with `writes`, those of the owner rank are kept."""
     if not is_deepspeed_zero3_enabled():
         yield
         return
     import deepspeed
     from deepspeed.runtime.zero.partition_parameters import is_zero_param
 
-    spread = [parameter for parameter in parameters if is_zero_param(parameter)]
-    with deepspeed.zero.GatheredParameters(spread, modifier_rank=0 if writes else None):
+    sharded = [parameter for parameter in parameters if is_zero_param(parameter)]
+    with deepspeed.zero.GatheredParameters(sharded, modifier_rank=0 if writes else None):
         yield
 
 
 @contextmanager
-def loading_whole() -> Iterator[None]:
-    """Inside, transformers' `from_pretrained` gives every process the whole model, also in a ZeRO-3 run."""
+def loading_replicated() -> Iterator[None]:
+    """Inside, transformers' `from_pretrained` gives every process all weights, also in a ZeRO-3 run."""
     from transformers.integrations import deepspeed as integration
 
     held = integration._hf_deepspeed_config_weak_ref
@@ -49,7 +49,7 @@ def loading_whole() -> Iterator[None]:
 
 
 def full_shape(parameter: Tensor) -> torch.Size:
-    """Shape of the whole parameter, however much of it this process holds."""
+    """Shape of the gathered parameter, however small this process's shard is."""
     if is_deepspeed_zero3_enabled():
         from deepspeed.runtime.zero.partition_parameters import is_zero_param
 
@@ -59,26 +59,26 @@ def full_shape(parameter: Tensor) -> torch.Size:
 
 
 def gather_weights(module: nn.Module, *, wanted: Callable[[str, Tensor], bool]) -> dict[str, Tensor]:
-    """The `state_dict` entries that are `wanted`, whole: on the first process; empty on the others.
+    """The `state_dict` entries that are `wanted`, gathered: on the owner rank; empty on the others.
 
-    Where nothing is spread, the tensors are the module's own; else copies on the CPU, one parameter at a time.
+    Where nothing is sharded, the tensors are the module's own; else copies on the CPU, one parameter at a time.
     """
-    is_first = int(os.environ.get("RANK", "0")) == 0
+    is_kept = is_owner()
     collected: dict[str, Tensor] = {}
     seen: dict[int, Tensor | None] = {}  # tied weights stay one tensor
     for name, value in module.state_dict(keep_vars=True).items():
         if not wanted(name, value):
             continue
         if id(value) not in seen:
-            gathered = _whole_value(value)
-            seen[id(value)] = gathered if is_first else None
+            full = _gathered_value(value)
+            seen[id(value)] = full if is_kept else None
         if (kept := seen[id(value)]) is not None:
             collected[name] = kept
     return collected
 
 
 def write_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Puts whole weights, by the names of `state_dict`, into a module; every process has them all.
+    """Puts gathered weights, by the names of `state_dict`, into a module; every process has them all.
 
     Raises:
         ValueError: the module has no such weight, or one of another shape.
@@ -93,13 +93,13 @@ def write_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         _write(targets[name], value)
 
 
-def _whole_value(value: Any) -> Tensor:
+def _gathered_value(value: Any) -> Tensor:
     if _is_dtensor(value):
         # The mesh's device, which an offloaded parameter does not lie on.
         full: Tensor = value.detach().to(value.device_mesh.device_type).full_tensor().cpu()
         return full
     if isinstance(value, nn.Parameter) and is_deepspeed_zero3_enabled():
-        with whole([value]):
+        with gathered([value]):
             return value.detach().cpu().clone()
     plain: Tensor = value.detach()
     return plain
@@ -113,7 +113,7 @@ def _write(target: Any, value: Tensor) -> None:
         on_mesh = value.to(device=target.device_mesh.device_type, dtype=target.dtype)
         target.to_local().copy_(distribute_tensor(on_mesh, target.device_mesh, target.placements).to_local())
         return
-    with whole([target] if isinstance(target, nn.Parameter) else [], writes=True):
+    with gathered([target] if isinstance(target, nn.Parameter) else [], writes=True):
         target.copy_(value)
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ivcp.data.prepared.reader import PreparedClips
+from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.evaluation.confusion_plot import draw_confusion_matrix
 from ivcp.evaluation.gate import compare_with_champion, decide, split_fingerprint, why_unfit
 from ivcp.evaluation.measure import measure, measure_disturbed
-from ivcp.evaluation.predict import Clips, PredictedSplit, predict_split, prediction_rows
+from ivcp.evaluation.predict import PredictedSplit, predict_split, prediction_rows
 from ivcp.evaluation.report import worst_mistakes, write_class_table, write_report
 from ivcp.evaluation.smoke import choose_smoke_clip
+from ivcp.inference.loop import Samples
 from ivcp.records import (
     CONFUSION_MATRIX_FILE,
     METRICS_FILE,
@@ -34,7 +35,7 @@ from ivcp.records.evaluation import (
     EvaluationMetrics,
 )
 from ivcp.settings import RunConfig
-from ivcp.stages.action_cls.files import LoadedClassifier, load_classifier
+from ivcp.stages.directory import LoadedModel, load_directory
 from ivcp.tracking import DEFAULT_STORE, find_champion, tracked_run
 
 log = logging.getLogger(__name__)
@@ -60,12 +61,12 @@ def evaluate_adapter(
         ValueError: it was trained for other labels or video settings than the clips, or the split is empty.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    model = load_classifier(adapter_dir, device=_device())
+    model = load_directory(adapter_dir, machine=config.model, device=_device())
     unfit = why_unfit(model, index)
     if unfit:
         raise ValueError(f"{adapter_dir} cannot be evaluated on these prepared clips: {unfit}")
-    clips = PreparedClips(index, split, verify_checksums=config.data.prepared_verify_checksums)
-    evaluation = SplitEvaluation(config, model=model, index=index, clips=clips, split=split)
+    samples = PreparedSamples(index, split, verify_checksums=config.data.prepared_verify_checksums)
+    evaluation = SplitEvaluation(config, model=model, index=index, samples=samples, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
         predicted = evaluation.predict()
         metrics = evaluation.metrics(predicted, default_store=default_store)
@@ -82,25 +83,26 @@ class SplitEvaluation:
     """One model on one prepared split."""
 
     def __init__(
-        self, config: RunConfig, *, model: LoadedClassifier, index: PreparedIndex, clips: Clips, split: Split
+        self, config: RunConfig, *, model: LoadedModel, index: PreparedIndex, samples: Samples, split: Split
     ) -> None:
         self.config = config
         self.model = model
         self.index = index
-        self.clips = clips
+        self.samples = samples
         self.split = split
         self.failed: Sequence[QuarantinedClip] = [clip for clip in index.failed if clip.split == split]
 
-    def predict(self, *, disturb: Disturbance | None = None, model: LoadedClassifier | None = None) -> PredictedSplit:
+    def predict(self, *, disturb: Disturbance | None = None, model: LoadedModel | None = None) -> PredictedSplit:
         """Predicts the split, with disturbed frames or by another model where one is given."""
         return predict_split(
-            (model or self.model).logits,
-            self.clips,
+            (model or self.model).predict,
+            self.samples,
             num_classes=self.index.labels.num_classes,
             batch_size=self.config.train.per_device_eval_batch_size,
             failed=self.failed,
             disturb=disturb,
             seed=self.config.train.seed,
+            num_workers=self.config.train.dataloader_num_workers,
         )
 
     def metrics(self, predicted: PredictedSplit, *, default_store: Path = DEFAULT_STORE) -> EvaluationMetrics:
@@ -131,7 +133,7 @@ class SplitEvaluation:
         names = self.index.labels.label_names
         metrics.write(output_dir / METRICS_FILE)
         write_lines(output_dir / PREDICTIONS_FILE, prediction_rows(predicted, self.index.labels))
-        smoke_clip = choose_smoke_clip(predicted, self.clips, self.model)
+        smoke_clip = choose_smoke_clip(predicted, self.samples, self.model)
         if smoke_clip is not None:
             smoke_clip.write(output_dir / SMOKE_CLIP_FILE)
         write_class_table(output_dir / CLASS_TABLE_FILE, metrics.classes)
@@ -141,7 +143,7 @@ class SplitEvaluation:
         write_report(
             output_dir / REPORT_HTML,
             metrics=metrics,
-            mistakes=worst_mistakes(predicted, self.clips, self.index.labels),
+            mistakes=worst_mistakes(predicted, self.samples, self.index.labels),
             failed=self.failed,
             confusion_picture=picture,
             title=f"Evaluation of {self.config.train.run_name or 'an action classifier'}",
@@ -166,11 +168,12 @@ class SplitEvaluation:
             model=self.model,
             index=self.index,
             test_fingerprint=test_fingerprint,
+            machine=self.config.model,
             device=_device(),
             measure_top1=self._top1_of,
         )
 
-    def _top1_of(self, model: LoadedClassifier) -> float:
+    def _top1_of(self, model: LoadedModel) -> float:
         predicted = self.predict(model=model)
         return measure(predicted, labels=self.index.labels, majority_label=self._majority_label()).top1_accuracy
 

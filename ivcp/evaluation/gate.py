@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 from ivcp import storage
 from ivcp.evaluation.predict import PredictedSplit
+from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records import PreparedIndex
 from ivcp.records.evaluation import ChampionComparison, GateVerdict
-from ivcp.settings import EvaluationConfig
-from ivcp.stages.action_cls.files import LoadedClassifier, ModelFilesError, load_classifier
+from ivcp.settings import EvaluationConfig, ModelConfig, video_meaning
+from ivcp.stages.directory import LoadedModel, load_directory
 from ivcp.tracking import Champion
 
 log = logging.getLogger(__name__)
@@ -25,21 +26,20 @@ def split_fingerprint(predicted: PredictedSplit, *, prepared_fingerprint: str) -
     return hashlib.sha256(json.dumps([prepared_fingerprint, sorted(rows)]).encode()).hexdigest()[:32]
 
 
-def why_unfit(model: LoadedClassifier, index: PreparedIndex) -> str | None:
+def why_unfit(model: LoadedModel, index: PreparedIndex) -> str | None:
     """What keeps `model` from predicting the prepared clips of `index`; null when nothing does."""
     ours, theirs = model.labels.label_names, index.labels.label_names
     if ours != theirs:
         return f"its labels ({_shortened(ours)}) are not those of the prepared clips ({_shortened(theirs)})"
-    if model.config.action_cls.action_token != index.action_token:
-        return (
-            f"its action token {model.config.action_cls.action_token} is not that of the prompts, {index.action_token}"
-        )
-    if model.config.video != index.video:
+    if model.stage.special_tokens != index.special_tokens:
+        own, prepared = (", ".join(tokens) for tokens in (model.stage.special_tokens, index.special_tokens))
+        return f"its special tokens ({own}) are not those of the prepared clips ({prepared})"
+    if video_meaning(model.config.video) != video_meaning(index.video):
         return f"its video settings ({model.config.video}) are not those of the prepared clips ({index.video})"
     return None
 
 
-def why_other_inputs(model: LoadedClassifier, other: LoadedClassifier) -> str | None:
+def why_other_inputs(model: LoadedModel, other: LoadedModel) -> str | None:
     """What makes inputs prepared for one model unfit for the other; null when nothing does."""
     ours, theirs = (loaded.processor.processor for loaded in (model, other))
     if type(ours) is not type(theirs):
@@ -54,11 +54,12 @@ def why_other_inputs(model: LoadedClassifier, other: LoadedClassifier) -> str | 
 def compare_with_champion(
     champion: Champion,
     *,
-    model: LoadedClassifier,
+    model: LoadedModel,
     index: PreparedIndex,
     test_fingerprint: str,
+    machine: ModelConfig,
     device: str,
-    measure_top1: Callable[[LoadedClassifier], float],
+    measure_top1: Callable[[LoadedModel], float],
 ) -> ChampionComparison:
     """The champion's accuracy on the present test split: as recorded, or else measured by `measure_top1`.
 
@@ -67,7 +68,7 @@ def compare_with_champion(
     if champion.test_fingerprint == test_fingerprint and champion.top1_accuracy is not None:
         return _compared(champion, "recorded on the same test split", recorded=champion.top1_accuracy)
     try:
-        loaded = load_classifier(storage.local_path(champion.model_dir), device=device)
+        loaded = load_directory(storage.local_path(champion.model_dir), machine=machine, device=device)
     except (FileNotFoundError, ModelFilesError) as error:
         return _compared(champion, f"it cannot be loaded: {error}")
     reason = why_unfit(loaded, index) or why_other_inputs(loaded, model)

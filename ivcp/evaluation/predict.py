@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
@@ -13,26 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ivcp.models.processor import PreparedClip
+from ivcp.data.prepared.sample import Sample
+from ivcp.inference.loop import Samples, batches_of
 from ivcp.records import Labels, Prediction, QuarantinedClip
 from ivcp.records.evaluation import Disturbance
 
-log = logging.getLogger(__name__)
 
-Logits = Callable[[Sequence[PreparedClip]], torch.Tensor]
-"""Class logits of a batch of clips, (clips, classes)."""
+class Predict(Protocol):
+    """Logits of samples, batch by batch, as `ivcp.stages.directory.LoadedModel.predict` gives them."""
 
-_SECONDS_BETWEEN_LOG_LINES = 30.0
-
-
-class Clips(Protocol):
-    """A map-style data set of prepared clips."""
-
-    def __len__(self) -> int:
-        """Number of clips."""
-
-    def __getitem__(self, position: int) -> PreparedClip:
-        """One clip."""
+    def __call__(
+        self, samples: Samples, batches: Iterable[Sequence[int]], *, num_workers: int = 0
+    ) -> Iterator[tuple[torch.Tensor, Sequence[Sample]]]:
+        """Of each batch: logits, (batch, classes), and its samples, which need no pixels."""
 
 
 @dataclass(frozen=True)
@@ -62,50 +54,64 @@ class PredictedSplit:
 
 
 def predict_split(
-    logits: Logits,
-    clips: Clips,
+    predict: Predict,
+    samples: Samples,
     *,
     num_classes: int,
     batch_size: int,
     failed: Sequence[QuarantinedClip] = (),
     disturb: Disturbance | None = None,
     seed: int = 0,
+    num_workers: int = 0,
 ) -> PredictedSplit:
-    """Predicts every clip once, in batches, in the data set's order."""
-    started = last_line = time.monotonic()
-    batches: list[torch.Tensor] = []
-    seen: list[PreparedClip] = []
-    for start in range(0, len(clips), batch_size):
-        batch = [clips[position] for position in range(start, min(start + batch_size, len(clips)))]
-        seen.extend(replace(clip, frames=clip.frames[:, :0, :0]) for clip in batch)  # all but the pixels
-        batches.append(logits([disturbed(clip, disturb, seed=seed) for clip in batch] if disturb else batch))
-        if time.monotonic() - last_line > _SECONDS_BETWEEN_LOG_LINES:
-            last_line = time.monotonic()
-            log.info("predicted %d of %d clips", len(seen), len(clips))
+    """Predicts every sample once, in batches, in the data set's order."""
+    started = time.monotonic()
+    shown = Disturbed(samples, disturb, seed) if disturb else samples
+    batches = batches_of(len(samples), batch_size)
+    logits: list[torch.Tensor] = []
+    seen: list[Sample] = []
+    for of_batch, in_batch in predict(shown, batches, num_workers=num_workers):
+        logits.append(of_batch)
+        seen.extend(in_batch)
     return PredictedSplit(
-        clip_ids=tuple(clip.clip_id for clip in seen),
-        videos=tuple(clip.video for clip in seen),
-        num_frames=np.array([len(clip.frames) for clip in seen], dtype=np.int64),
-        labels=np.array([clip.label for clip in seen], dtype=np.int64),
-        logits=torch.cat(batches).numpy() if batches else np.zeros((0, num_classes), dtype=np.float32),
+        clip_ids=tuple(sample.sample_id for sample in seen),
+        videos=tuple(sample.source for sample in seen),
+        num_frames=np.array([sum(len(m.frames) for m in sample.media) for sample in seen], dtype=np.int64),
+        labels=np.array([sample.columns["label"] for sample in seen], dtype=np.int64),
+        logits=torch.cat(logits).numpy() if logits else np.zeros((0, num_classes), dtype=np.float32),
         failed=tuple(failed),
         seconds=time.monotonic() - started,
     )
 
 
-def disturbed(clip: PreparedClip, kind: Disturbance, *, seed: int = 0) -> PreparedClip:
-    """The clip with its frames reversed, shuffled (the same way in every run), or all replaced by the middle one."""
-    frames = clip.frames
-    match kind:
-        case "reversed":
-            order = np.arange(len(frames))[::-1]
-        case "shuffled":
-            order = np.random.default_rng([seed, zlib.crc32(clip.clip_id.encode())]).permutation(len(frames))
-        case "middle":
-            order = np.full(len(frames), len(frames) // 2)
-        case _:
-            assert_never(kind)
-    return replace(clip, frames=frames[order])
+@dataclass(frozen=True)
+class Disturbed:
+    """Samples whose frames are reversed, shuffled (the same way in every run), or all replaced by the middle one."""
+
+    samples: Samples
+    kind: Disturbance
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, position: int) -> Sample:
+        sample = self.samples[position]
+        orders = [self._order(sample, len(medium.frames)) for medium in sample.media]
+        return sample.with_media(
+            replace(medium, frames=medium.frames[order]) for medium, order in zip(sample.media, orders, strict=True)
+        )
+
+    def _order(self, sample: Sample, num_frames: int) -> NDArray[np.int64]:
+        match self.kind:
+            case "reversed":
+                return np.arange(num_frames)[::-1]
+            case "shuffled":
+                return np.random.default_rng([self.seed, zlib.crc32(sample.sample_id.encode())]).permutation(num_frames)
+            case "middle":
+                return np.full(num_frames, num_frames // 2)
+            case _:
+                assert_never(self.kind)
 
 
 def prediction_rows(predicted: PredictedSplit, labels: Labels) -> list[Prediction]:

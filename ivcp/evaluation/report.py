@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ivcp.evaluation.predict import Clips, PredictedSplit
+from ivcp.evaluation.predict import PredictedSplit
+from ivcp.inference.loop import Samples
 from ivcp.records import Labels, QuarantinedClip
 from ivcp.records.evaluation import ClassMetrics, EvaluationMetrics
 
@@ -65,7 +66,7 @@ def write_report(
     path.write_text(html, encoding="utf-8")
 
 
-def worst_mistakes(predicted: PredictedSplit, clips: Clips, labels: Labels) -> list[Mistake]:
+def worst_mistakes(predicted: PredictedSplit, samples: Samples, labels: Labels) -> list[Mistake]:
     """The wrong predictions that the model was surest of, the surest first."""
     probabilities, guesses = predicted.probabilities, predicted.predictions
     rows = np.arange(len(guesses))
@@ -79,7 +80,7 @@ def worst_mistakes(predicted: PredictedSplit, clips: Clips, labels: Labels) -> l
             predicted_name=labels.label_names[guesses[row]],
             confidence=float(probabilities[row, guesses[row]]),
             label_confidence=float(probabilities[row, predicted.labels[row]]),
-            strip=film_strip(clips[int(row)].frames),
+            strip=film_strip(samples[int(row)].media[0].frames),
         )
         for row in surest
     ]

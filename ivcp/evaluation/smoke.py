@@ -1,4 +1,4 @@
-"""Chooses the clip that a deployment is asked for: one whose video file alone gives the prepared clip."""
+"""Chooses the clip that checks a deployment: one that can be prepared again from its video file alone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import logging
 
 import numpy as np
 
-from ivcp.evaluation.predict import Clips, PredictedSplit
-from ivcp.models.processor import PreparedClip
+from ivcp.data.prepared.sample import Sample
+from ivcp.evaluation.predict import PredictedSplit
+from ivcp.inference.loop import Samples
 from ivcp.records.evaluation import SmokeClip
-from ivcp.stages.action_cls.files import LoadedClassifier
+from ivcp.stages.directory import LoadedModel
 from ivcp.video import VideoError, load_clip
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ _TRIES = 32
 """Clips that are looked at: where a data set asks eight questions, one clip in eight has the model's own."""
 
 
-def choose_smoke_clip(predicted: PredictedSplit, clips: Clips, model: LoadedClassifier) -> SmokeClip | None:
+def choose_smoke_clip(predicted: PredictedSplit, samples: Samples, model: LoadedModel) -> SmokeClip | None:
     """The surest prediction that the predictor must repeat from the video file and the model's own prompt.
 
     A clip that is a span of a longer video, or that was asked with another prompt, cannot be compared. Null when
@@ -26,7 +27,7 @@ def choose_smoke_clip(predicted: PredictedSplit, clips: Clips, model: LoadedClas
     """
     confidences = predicted.probabilities.max(axis=1, initial=0.0)
     for row in np.argsort(-confidences, kind="stable")[:_TRIES]:
-        if _comes_from_its_file(clips[int(row)], model):
+        if _comes_from_its_file(samples[int(row)], model):
             label = int(predicted.predictions[row])
             return SmokeClip(
                 clip_id=predicted.clip_ids[row],
@@ -39,17 +40,12 @@ def choose_smoke_clip(predicted: PredictedSplit, clips: Clips, model: LoadedClas
     return None
 
 
-def _comes_from_its_file(prepared: PreparedClip, model: LoadedClassifier) -> bool:
+def _comes_from_its_file(sample: Sample, model: LoadedModel) -> bool:
     try:
-        clip = load_clip(prepared.video, processor=model.processor)
+        clip = load_clip(sample.source, processor=model.processor)
     except VideoError as error:
-        log.info("%s: %s", prepared.clip_id, error)
+        log.info("%s: %s", sample.sample_id, error)
         return False
-    input_ids, _ = model.processor.tokenize(
-        model.prompt,
-        frames=clip.frames,
-        frame_indices=clip.frame_indices,
-        source_fps=clip.source_fps,
-        total_frames=clip.total_frames,
-    )
-    return np.array_equal(clip.frames, prepared.frames) and np.array_equal(input_ids, prepared.input_ids)
+    asked = sample.input_ids[: sample.num_prompt_tokens]
+    tokens = model.tokenize(model.prompt, [clip])
+    return np.array_equal(clip.frames, sample.media[0].frames) and np.array_equal(tokens.input_ids, asked)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ivcp import storage
-from ivcp.data.prepared.reader import PreparedClips
+from ivcp.data.prepared.reader import PreparedSamples
+from ivcp.data.prepared.sample import Sample
 from ivcp.export.merge import merge_adapter
 from ivcp.export.model_card import model_card
-from ivcp.models.processor import PreparedClip
 from ivcp.records import MODEL_CARD_FILE, PreparedIndex, Split
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
 from ivcp.settings import RunConfig
-from ivcp.stages.action_cls.files import DECODER_FILE, check_complete
+from ivcp.stages.directory import check_complete
+from ivcp.stages.registry import stage_of
 from ivcp.tracking import register_model, tracked_run
 from ivcp.tracking.identity import CONFIGURATION_TAG, configuration_fingerprint
 
@@ -40,7 +42,11 @@ def export_model(
     """
     check_complete(adapter_dir)
     checked = merge_adapter(
-        adapter_dir, export_dir, clips=_clips_to_check(index), max_shard_gigabytes=config.export.export_size
+        adapter_dir,
+        export_dir,
+        samples=_samples_to_check(index),
+        machine=config.model,
+        max_shard_gigabytes=config.export.export_size,
     )
     (export_dir / MODEL_CARD_FILE).write_text(model_card(export_dir, metrics=metrics), encoding="utf-8")
     with tracked_run(config, step="export") as run:
@@ -62,25 +68,26 @@ def _published(export_dir: Path, *, config: RunConfig, run_id: str | None) -> Pa
     """Where the model is to be read from: its copy below `models_uri`, else the directory itself."""
     if config.export.models_uri is None:
         return export_dir
-    run = run_id or _weights_hash(export_dir / DECODER_FILE)
+    run = run_id or _weights_hash(export_dir, stage_of(config).files)
     uri = storage.join(config.export.models_uri, config.export.registered_model_name, run)
     storage.upload(export_dir, uri)
     log.info("the model lies at %s", uri)
     return uri
 
 
-def _weights_hash(path: Path) -> str:
-    """Of the tensors in a safetensors file: the same ones give other bytes, as the order of its metadata is chance."""
+def _weights_hash(directory: Path, files: Sequence[str]) -> str:
+    """Of the tensors in a stage's safetensors files: their bytes differ, as the order of their metadata is chance."""
     from safetensors.torch import load_file
 
     digest = hashlib.sha256()
-    for name, tensor in sorted(load_file(path).items()):
-        digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    for file in sorted(name for name in files if name.endswith(".safetensors")):
+        for name, tensor in sorted(load_file(directory / file).items()):
+            digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _clips_to_check(index: PreparedIndex) -> list[PreparedClip]:
+def _samples_to_check(index: PreparedIndex) -> list[Sample]:
     order: tuple[Split, ...] = ("test", "val", "train")
     split = next(split for split in order if index.num_clips.get(split))
-    clips = PreparedClips(index, split)
-    return [clips[i] for i in range(min(_CHECKED_CLIPS, len(clips)))]
+    samples = PreparedSamples(index, split)
+    return [samples[i] for i in range(min(_CHECKED_CLIPS, len(samples)))]

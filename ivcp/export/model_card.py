@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ivcp.records import LABELS_FILE, RUN_CONFIG_FILE, Labels
 from ivcp.records.evaluation import EvaluationMetrics
-from ivcp.settings import read_saved_config
-from ivcp.stages.action_cls.files import CLASSIFIER_FILE, ClassifierInfo
+from ivcp.settings import read_model_config
+from ivcp.stages.directory import read_info
+from ivcp.stages.registry import stage_of
 
 _CARD = """---
 base_model: {base_model}
@@ -15,10 +16,9 @@ library_name: transformers
 pipeline_tag: video-classification
 ---
 
-# Action classifier with {num_classes} classes
+# {title}
 
-Made from `{base_model}`: the language model's last hidden state at `{action_token}` goes through a {decoder_type}
-ActionDecoder to class logits. {method}, {steps} optimizer steps.
+Made from `{base_model}`: {principle}. {method}, {steps} optimizer steps.
 
 ## Results
 
@@ -35,8 +35,8 @@ ivcp predict --model-dir {name} VIDEO.mp4
 ivcp serve --model-dir {name} --port 8080
 ```
 
-`transformers.AutoModelForImageTextToText.from_pretrained` reads the merged weights; the decoder is
-`action_decoder.safetensors`.
+`transformers.AutoModelForImageTextToText.from_pretrained` reads the merged weights; what stands beside them is
+{own_files}.
 
 ## Input
 
@@ -55,16 +55,16 @@ Annotations `{data}`, prepared clips `{prepared}` (fingerprints).
 
 def model_card(model_dir: Path, *, metrics: EvaluationMetrics) -> str:
     """The card of the model in `model_dir`, as Markdown with Hugging Face's metadata block."""
-    config = read_saved_config(model_dir / RUN_CONFIG_FILE)
-    info = ClassifierInfo.read(model_dir / CLASSIFIER_FILE)
+    stage, info = stage_of(read_model_config(model_dir / RUN_CONFIG_FILE)), read_info(model_dir)
+    config = stage.config
     labels = Labels.read(model_dir / LABELS_FILE)
     method, video = config.method, config.video
     is_lora = method.finetuning_type == "lora"
     return _CARD.format(
         base_model=config.model.model_name_or_path,
-        num_classes=labels.num_classes,
-        action_token=config.action_cls.action_token,
-        decoder_type=config.action_cls.action_decoder_type,
+        title=f"{stage.title} with {labels.num_classes} classes",
+        principle=stage.principle,
+        own_files=", ".join(f"`{name}`" for name in stage.files),
         method=f"LoRA of rank {method.lora_rank}, merged" if is_lora else "Full fine-tuning",
         steps=info.trained_steps,
         split=metrics.split,

@@ -1,117 +1,128 @@
-"""Runs the vision tower over prepared clips, many clips a pass."""
+"""Runs the vision tower over prepared samples, many samples a pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from ivcp.data.prepared.reader import PreparedClips
-from ivcp.distributed.processes import Processes
-from ivcp.models.backbone import language_model_of
-from ivcp.models.processor import CachedClip, ClipProcessor, PreparedClip
+from ivcp.data.prepared.reader import PreparedSamples
+from ivcp.data.prepared.sample import EncodedSample, Sample
+from ivcp.inference.compute import Compute
+from ivcp.inference.loop import run_batches
+from ivcp.models.backbone import BackboneModule, language_model_of, last_hidden_states
+from ivcp.models.processor import Processor
 from ivcp.models.vision.features import FEATURE_PREFIX, encode_clips, split_rows
-from ivcp.stages.action_cls.module import ActionClassifier
-from ivcp.tracking.progress import with_progress
 
 _TOKENS_PER_PASS = 8192
-"""Prompt tokens of the clips of one pass: enough to fill a GPU, some GB of activations at most."""
+"""Prompt tokens of the samples of one pass: enough to fill a GPU, some GB of activations at most."""
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest distance of a state with kept features from the live one, relative to its length."""
 
 Stored = dict[str, Tensor]
-"""What is kept of a clip: see `FEATURE_PREFIX`."""
+"""What is kept of a sample: see `FEATURE_PREFIX`."""
 
 
 class UnlikeLiveError(RuntimeError):
-    """Kept features do not give the state at the action token that pixels give."""
+    """Kept features do not give the states that pixels give."""
 
 
+@dataclass(frozen=True)
 class VisionEncoder:
-    """Makes what is kept of clips, with the tower and in the precision of a run."""
+    """Makes what is kept of samples, with the tower of a module and in the precision of a run."""
 
-    def __init__(
-        self, classifier: ActionClassifier, processor: ClipProcessor, processes: Processes, *, num_workers: int
-    ) -> None:
-        self._classifier, self._processor, self._processes = classifier, processor, processes
-        self._num_workers = num_workers
-        self._is_checked = False
+    module: BackboneModule
+    processor: Processor
+    compute: Compute
+    num_workers: int
 
-    def encode(self, clips: PreparedClips, positions: Sequence[int]) -> Iterator[Stored]:
-        """What is kept of the clips at `positions`, in their order, on the CPU; leaves the random state as it was.
+    def encode(self, samples: PreparedSamples, positions: Sequence[int]) -> Iterator[Stored]:
+        """What is kept of the samples at `positions`, in their order, on the CPU; leaves the random state as it was.
 
         Raises:
-            UnlikeLiveError: features of the first clips do not give the states that their pixels give.
-            InseparableFeaturesError: the tower's output cannot be divided among the clips.
+            UnlikeLiveError: features of the first samples do not give the states that their pixels give.
+            InseparableFeaturesError: the tower's output cannot be divided among the samples.
         """
-        batches = list(_passes(positions, clips.token_lengths()))
-        self._classifier.to(self._processes.device).eval()
-        with torch.random.fork_rng():  # a loader draws its workers' seed
-            loader = iter(
-                DataLoader(
-                    clips,
-                    batch_sampler=batches,
-                    collate_fn=PixelCollator(self._processor),
-                    num_workers=self._num_workers,
-                )
-            )
-        if not self._is_checked:
-            self._check_against_live([clips[position] for position in batches[0][:2]])
-            self._is_checked = True
-        passes: Iterable[Any] = with_progress(loader, total=len(batches), what="vision passes")
-        return (stored for made in passes for stored in self._encode(*made))
+        batches = list(_passes(positions, samples.token_lengths(prompts_only=True)))
+        self.module.to(self.compute.device).eval()
+        self._check_against_live([samples[position] for position in batches[0][:2]])
+        return self._encode(samples, batches, what="vision passes")
 
-    @torch.no_grad()
-    def _encode(self, inputs: dict[str, Tensor], num_tokens: list[int], num_frames: list[int]) -> list[Stored]:
-        with self._processes.autocast():
-            model = language_model_of(self._classifier.backbone)
-            clips = encode_clips(model, self._processes.to_device(inputs), num_tokens)
-        stored = [{FEATURE_PREFIX + path: tensor.cpu() for path, tensor in clip.items()} for clip in clips]
+    def _encode(self, samples: Any, batches: Sequence[Sequence[int]], what: str | None = None) -> Iterator[Stored]:
+        passes = run_batches(
+            samples,
+            self._encode_batch,
+            collate=PixelCollator(self.processor),
+            batches=batches,
+            compute=self.compute,
+            num_workers=self.num_workers if what else 0,
+            what=what,
+        )
+        return (stored for made in passes for stored in made)
+
+    def _encode_batch(self, batch: Mapping[str, Any]) -> list[Stored]:
+        num_tokens, num_frames = batch["num_tokens"].tolist(), batch["num_frames"].tolist()
+        inputs: Mapping[str, Tensor] = batch["inputs"]
+        encoded = encode_clips(language_model_of(self.module.backbone), inputs, num_tokens)
+        stored = [{FEATURE_PREFIX + path: tensor.cpu() for path, tensor in sample.items()} for sample in encoded]
         for name in (name for name in inputs if not name.startswith("pixel_")):
-            for clip, rows in zip(stored, split_rows(inputs[name], num_tokens, num_frames), strict=True):
-                clip[name] = rows
+            for sample, rows in zip(stored, split_rows(inputs[name].cpu(), num_tokens, num_frames), strict=True):
+                sample[name] = rows
         return stored
 
-    def _check_against_live(self, clips: Sequence[PreparedClip]) -> None:
+    def _check_against_live(self, samples: Sequence[Sample]) -> None:
         """A model that takes features but uses them in another way must not be trained on them."""
-        stored = self._encode(*PixelCollator(self._processor)(clips))
-        kept = [CachedClip(**vars(clip), tensors=tensors) for clip, tensors in zip(clips, stored, strict=True)]
-        live = self._states(self._processor.collate(clips))
-        distance = ((self._states(self._processor.collate(kept)) - live).norm() / live.norm()).item()
-        dtype = self._processes.autocast_dtype or self._classifier.config.dtype
+        stored = self._encode(samples, [range(len(samples))])
+        kept = [EncodedSample(**vars(sample), tensors=tensors) for sample, tensors in zip(samples, stored, strict=True)]
+        live = self._states(samples)
+        distance = ((self._states(kept) - live).norm() / live.norm()).item()
+        dtype = self.compute.autocast_dtype or self.module.config.dtype
         if not distance <= _TOLERANCE[dtype]:
             raise UnlikeLiveError(
-                f"{type(language_model_of(self._classifier.backbone)).__name__} gives other states with kept features "
+                f"{type(language_model_of(self.module.backbone)).__name__} gives other states with kept features "
                 f"than with pixels (relative distance {distance:.2g})"
             )
 
-    @torch.no_grad()
-    def _states(self, batch: dict[str, Any]) -> Tensor:
-        inputs = self._processes.to_device({name: value for name, value in batch.items() if name != "labels"})
-        with self._processes.autocast():
-            return self._classifier.action_states(**inputs).float()
+    def _states(self, samples: Sequence[Sample]) -> Tensor:
+        """The last hidden state of each prompt's last token, (samples, hidden_size)."""
+
+        def forward(batch: Mapping[str, Any]) -> Tensor:
+            states = last_hidden_states(self.module.backbone, **batch)
+            last = batch["attention_mask"].sum(dim=1) - 1
+            return states[torch.arange(len(last), device=last.device), last].float()
+
+        (states,) = run_batches(
+            samples,
+            forward,
+            collate=lambda batch: self.processor.batch(batch, prompts_only=True),
+            batches=[range(len(samples))],
+            compute=self.compute,
+        )
+        return states
 
 
+@dataclass(frozen=True)
 class PixelCollator:
-    """The tower's inputs of clips, and the vision tokens and frames of each."""
+    """The tower's inputs of samples, and the vision tokens and frames of each."""
 
-    def __init__(self, processor: ClipProcessor) -> None:
-        self.processor = processor
+    processor: Processor
 
-    def __call__(self, clips: Sequence[PreparedClip]) -> tuple[dict[str, Tensor], list[int], list[int]]:
-        """The pixel inputs of a batch, and (batch,) counts of tokens and of frames."""
-        num_tokens = [int(np.count_nonzero(clip.mm_token_type_ids)) for clip in clips]
-        frames = [clip.frames for clip in clips]
-        return self.processor.pixel_inputs(frames), num_tokens, [len(clip) for clip in frames]
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """`inputs` are the pixel inputs of a batch; `num_tokens` and `num_frames` are (batch,)."""
+        return {
+            "inputs": self.processor.pixel_inputs([medium.frames for s in samples for medium in s.media]),
+            "num_tokens": torch.tensor([int(np.count_nonzero(s.mm_token_type_ids)) for s in samples]),
+            "num_frames": torch.tensor([sum(len(medium.frames) for medium in s.media) for s in samples]),
+        }
 
 
 def _passes(positions: Sequence[int], lengths: NDArray[np.int64]) -> Iterator[list[int]]:
-    """Divides positions into runs of at most `_TOKENS_PER_PASS` tokens, or of one clip."""
+    """Groups positions into passes of at most `_TOKENS_PER_PASS` tokens, or of one sample."""
     batch: list[int] = []
     num_tokens = 0
     for position in positions:

@@ -1,4 +1,4 @@
-"""The folder that keeps what was computed per clip: how sets are named, and how all processes of a run fill one."""
+"""The folder of cache entries: how an entry is named, and how all processes fill it together."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import transformers
 from torch import Tensor
 
 from ivcp import storage
-from ivcp.distributed.processes import Processes
+from ivcp.distributed.processes import all_processes, own_share
+from ivcp.distributed.rank import world_size
 from ivcp.feature_cache.encoder import UnlikeLiveError
-from ivcp.feature_cache.store import FeatureSet, StoreError, make_room, pack
-from ivcp.models.processor import ClipProcessor
+from ivcp.feature_cache.store import CacheEntry, StoreError, make_room, pack
+from ivcp.inference.compute import Compute
+from ivcp.models.processor import Processor
 from ivcp.models.vision.features import InseparableFeaturesError
 from ivcp.records import PreparedIndex
 from ivcp.settings import RunConfig
@@ -33,51 +35,50 @@ Encode = Callable[[Sequence[int]], Iterator[Mapping[str, Tensor]]]
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """A folder of feature sets with a limit, and the processes that write into it together."""
+    """A folder of cache entries with a limit, which all processes of a run fill together."""
 
     folder: Path
     max_bytes: int
-    processes: Processes
 
     @classmethod
-    def of(cls, config: RunConfig, index: PreparedIndex, processes: Processes) -> Self:
+    def of(cls, config: RunConfig, index: PreparedIndex) -> Self:
         """`vision_cache_dir`, else a folder beside the prepared clips, or in the download cache for clips on S3."""
         given, root = config.speed.vision_cache_dir, index.root_uri
         parent = storage.default_cache_dir() if storage.is_s3(root) else Path(root).parent
         folder = Path(given) if given is not None else parent / _FOLDER
-        return cls(folder, int(config.speed.vision_cache_max_gigabytes * 1e9), processes)
+        return cls(folder, int(config.speed.vision_cache_max_gigabytes * 1e9))
 
-    def complete(self, features: FeatureSet, encode: Encode) -> int:
-        """Computes the missing parts of a set below this folder, and holds the set; the number of clips computed here.
+    def complete(self, entry: CacheEntry, encode: Encode) -> int:
+        """Computes the missing parts of an entry below this folder, and holds it; the number of clips computed here.
 
         Raises, in all processes where it happens in one:
-            StoreError: the set cannot be written, or does not fit.
+            StoreError: the entry cannot be written, or does not fit.
             InseparableFeaturesError, UnlikeLiveError: `encode` raised it.
         """
         num_computed = 0
-        for share in (self.processes.share, list[int]):  # the rest is missing where machines share no disk
+        for choose in (own_share, list[int]):  # then all: other machines' parts are missing where no disk is shared
             problem: Exception | None = None
             try:
-                features.hold()
-                num_computed += self._write(features, share(features.missing()), encode)
+                entry.hold()
+                num_computed += self._write(entry, choose(entry.missing()), encode)
             except (StoreError, InseparableFeaturesError, UnlikeLiveError) as error:
                 problem = error
-            if not self.processes.agree(problem is None):
-                features.release()
+            if not all_processes(problem is None):
+                entry.release()
                 raise problem or StoreError("another process could not keep them; its log says why")
         return num_computed
 
-    def _write(self, features: FeatureSet, parts: Sequence[int], encode: Encode) -> int:
+    def _write(self, entry: CacheEntry, parts: Sequence[int], encode: Encode) -> int:
         if not parts:
             return 0
-        positions = [position for part in parts for position in features.clips_of(part)]
+        positions = [position for part in parts for position in entry.clips_of(part)]
         encoded = encode(positions)
         for number, part in enumerate(parts):
-            clips = [next(encoded) for _ in features.clips_of(part)]
+            clips = [next(encoded) for _ in entry.clips_of(part)]
             if number == 0:  # the others are about as large
-                num_bytes = sum(tensor.nbytes for tensor in pack(clips).values()) * len(parts) * self.processes.count
-                make_room(self.folder, num_bytes, max_bytes=self.max_bytes, keep=[features.folder])
-            features.write(part, clips)
+                num_bytes = sum(tensor.nbytes for tensor in pack(clips).values()) * len(parts) * world_size()
+                make_room(self.folder, num_bytes, max_bytes=self.max_bytes, keep=[entry.folder])
+            entry.write(part, clips)
         return len(positions)
 
 
@@ -86,8 +87,8 @@ def fingerprint(
     tensors: Iterable[tuple[str, Tensor]],
     *,
     index: PreparedIndex,
-    processor: ClipProcessor,
-    processes: Processes,
+    processor: Processor,
+    compute: Compute,
 ) -> str:
     """Hash of all that outputs of a transformers model for prepared clips depend on.
 
@@ -103,8 +104,8 @@ def fingerprint(
         "pixels": json.loads(processor.processor.video_processor.to_json_string()),
         "model": {key: value for key, value in config.to_dict().items() if key not in _CHANGES_NOTHING},
         "attention": [part._attn_implementation for part in (config, *_sub_configs(config))],
-        "device": processes.device.type,
-        "autocast": str(processes.autocast_dtype),
+        "device": compute.device.type,
+        "autocast": str(compute.autocast_dtype),
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for name, tensor in sorted(tensors, key=lambda item: item[0]):

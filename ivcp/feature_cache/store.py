@@ -1,9 +1,9 @@
-"""Sets of tensors per clip on disk: written once, read memory-mapped, evicted whole when space runs out.
+"""Cache entries on disk: tensors of many clips, written once, read memory-mapped, evicted when space runs out.
 
-A set is a folder of safetensors files (parts) of `clips_per_part` clips each. A part appears under its name only when
-it is complete, so that a crash leaves at most a file that the next run deletes, and two runs that write the same part
-write the same content. Whoever uses a set holds a shared lock on it, which the system drops with the process;
-only a set that nobody holds can be evicted.
+A cache entry is a folder of safetensors files (parts) of `clips_per_part` clips each. A part appears under its name
+only when it is complete, so that a crash leaves at most a file that the next run deletes, and two runs that write the
+same part write the same content. A process that uses an entry holds a shared lock on it, which the system
+releases when the process ends. Only an entry that no process holds can be evicted, and then as a whole.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _ENDS = "ends/"
 
 
 class StoreError(RuntimeError):
-    """A set that cannot be written, or a part that cannot be read; the message says what to do."""
+    """A cache entry that cannot be written, or a part that cannot be read; the message says what to do."""
 
 
-class FeatureSet:
+class CacheEntry:
     """The tensors of `num_clips` clips by name; a clip's tensors are rows of larger ones.
 
     Parts are mapped at the first read of each process, so that a copy for a DataLoader worker is a path and a number.
@@ -51,7 +51,7 @@ class FeatureSet:
     def hold(self) -> None:
         """Makes the folder and locks it against eviction until `release`, or until this process ends.
 
-        Also deletes what crashed runs left, and marks the set as used now.
+        Also deletes what crashed runs left, and sets the time of the entry's last use to now.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -72,7 +72,7 @@ class FeatureSet:
 
     @property
     def num_parts(self) -> int:
-        """Files of the complete set."""
+        """Files of the complete entry."""
         return -(-self.num_clips // self.clips_per_part)
 
     @property
@@ -136,9 +136,9 @@ def pack(clips: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def make_room(cache_dir: Path, needed_bytes: int, *, max_bytes: int, keep: Sequence[Path] = ()) -> None:
-    """Deletes the sets below `cache_dir` that nobody uses, those unused longest first, until `needed_bytes` fit.
+    """Deletes the entries below `cache_dir` that nobody uses, those unused longest first, until `needed_bytes` fit.
 
-    Sets in `keep` stay. Nothing is deleted where that would not be enough.
+    Entries in `keep` stay. Nothing is deleted where that would not be enough.
 
     Raises:
         StoreError: the rest, with `needed_bytes`, is more than `max_bytes` or than the disk has.
@@ -165,7 +165,7 @@ def make_room(cache_dir: Path, needed_bytes: int, *, max_bytes: int, keep: Seque
 
 
 def _sizes_by_last_use(cache_dir: Path) -> dict[Path, int]:
-    """Bytes of each set, the one unused longest first."""
+    """Bytes of each entry, the one unused longest first."""
     found = []
     for lock in cache_dir.glob(f"*/{_LOCK_FILE}"):
         try:
@@ -181,7 +181,7 @@ def _lock_folder(folder: Path) -> int:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
-        if _try_lock(lock):  # nobody else is here: what looks unfinished is
+        if _try_lock(lock):  # no other process uses it: what looks unfinished is unfinished
             for leftover in folder.glob(f".*{PARTIAL}"):
                 leftover.unlink(missing_ok=True)
         fcntl.flock(lock, fcntl.LOCK_SH)

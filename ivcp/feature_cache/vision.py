@@ -12,19 +12,18 @@ from typing import Any
 from torch import Tensor
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from ivcp.data.prepared.reader import PreparedClips
-from ivcp.distributed.processes import Processes
-from ivcp.feature_cache.clips import CachedClips
+from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.feature_cache.encoder import UnlikeLiveError, VisionEncoder
 from ivcp.feature_cache.entries import FeatureCache, fingerprint
-from ivcp.feature_cache.store import FeatureSet, StoreError
-from ivcp.models.backbone import language_model_of
+from ivcp.feature_cache.samples import EncodedSamples
+from ivcp.feature_cache.store import CacheEntry, StoreError
+from ivcp.inference.compute import Compute
+from ivcp.models.backbone import BackboneModule, language_model_of
 from ivcp.models.families import part_of
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.models.vision.features import InseparableFeaturesError, takes_features
 from ivcp.records import PreparedIndex, Split
 from ivcp.settings import ConfigError, RunConfig
-from ivcp.stages.action_cls.module import ActionClassifier
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +37,13 @@ class VisionCache:
 
     config: RunConfig
     index: PreparedIndex
-    classifier: ActionClassifier
-    processor: ClipProcessor
-    processes: Processes
+    module: BackboneModule
+    processor: Processor
+    compute: Compute
+    changes_media: str | None
+    """Why training sees other media than the prepared ones, besides augmentation; null where it does not."""
+    sees_samples_once: bool
+    """Whether training reads each sample once, so that nothing need be kept of it."""
 
     def replace(self, clips: Mapping[Split, Any]) -> dict[Split, Any]:
         """`clips` of training and validation with kept features in place of frames, wherever that changes no result.
@@ -52,7 +55,7 @@ class VisionCache:
         """
         wanted = self.config.speed.cache_vision_features
         replaced = dict(clips)
-        if wanted is False or (wanted is None and self.config.action_cls.head_sweep):  # which sees each clip once
+        if wanted is False or (wanted is None and self.sees_samples_once):
             return replaced
         name: str | None = None
         for split in ("train", "val"):
@@ -60,8 +63,8 @@ class VisionCache:
                 continue
             reason = self.why_live(split, clips[split])
             if reason is None:
-                name = name or self._set_name()
-                replaced[split] = self._complete_set(split, clips[split], name) or clips[split]
+                name = name or self._entry_name()
+                replaced[split] = self._complete_entry(split, clips[split], name) or clips[split]
             elif wanted:
                 raise ConfigError(f"cache_vision_features = true: {reason}; set cache_vision_features: false")
             else:
@@ -75,44 +78,44 @@ class VisionCache:
             return f"the vision tower or the projector trains ({trained[0]} and {len(trained) - 1} more)"
         if split == "train" and self.config.augmentation.changes_frames:
             return "augmentation changes the frames of training clips in every epoch"
-        if split == "train" and self.config.loss.mixup_alpha > 0:
-            return f"mixup_alpha = {self.config.loss.mixup_alpha} mixes the frames of training clips"
+        if split == "train" and self.changes_media:
+            return self.changes_media
         if not takes_features(self._model):
             return f"{type(self._model).__name__} takes no features that were computed before"
         if is_deepspeed_zero3_enabled():
-            return "DeepSpeed ZeRO-3 divides the vision tower among the processes before it can be run alone"
-        return None if isinstance(clips, PreparedClips) else "the clips are not read from prepared shards"
+            return "DeepSpeed ZeRO-3 shards the vision tower before it can be run alone"
+        return None if isinstance(clips, PreparedSamples) else "the clips are not read from prepared shards"
 
     @property
     def _model(self) -> Any:
-        return language_model_of(self.classifier.backbone)
+        return language_model_of(self.module.backbone)
 
-    def _set_name(self) -> str:
+    def _entry_name(self) -> str:
         described = fingerprint(
             self._model,
             self._vision_tensors(),
             index=self.index,
             processor=self.processor,
-            processes=self.processes,
+            compute=self.compute,
         )
         return described[:16]
 
     def _vision_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All weights that stand between pixels and language model."""
+        """All weights between the pixels and the language model."""
         for name, tensor in (*self._model.named_parameters(), *self._model.named_buffers()):
             if part_of(name, self._model) in ("vision_tower", "projector"):
                 yield name, tensor
 
-    def _complete_set(self, split: Split, clips: PreparedClips, name: str) -> CachedClips | None:
+    def _complete_entry(self, split: Split, clips: PreparedSamples, name: str) -> EncodedSamples | None:
         """The split with kept features; null, with a warning, where they cannot be kept after all."""
-        cache = FeatureCache.of(self.config, self.index, self.processes)
-        features = FeatureSet(cache.folder / f"{name}-{split}", len(clips), clips_per_part=CLIPS_PER_PART)
+        cache = FeatureCache.of(self.config, self.index)
+        entry = CacheEntry(cache.folder / f"{name}-{split}", len(clips), clips_per_part=CLIPS_PER_PART)
         encoder = VisionEncoder(
-            self.classifier, self.processor, self.processes, num_workers=self.config.train.dataloader_num_workers
+            self.module, self.processor, self.compute, num_workers=self.config.train.dataloader_num_workers
         )
         started = time.monotonic()
         try:
-            num_computed = cache.complete(features, partial(encoder.encode, clips))
+            num_computed = cache.complete(entry, partial(encoder.encode, clips))
         except (InseparableFeaturesError, UnlikeLiveError, StoreError) as problem:
             if self.config.speed.cache_vision_features and not isinstance(problem, StoreError):
                 raise ConfigError(f"cache_vision_features = true: {problem}; set it to false") from problem
@@ -120,6 +123,6 @@ class VisionCache:
             return None
         log.info(
             "vision features of %d %s clips are kept in %s (%.3g GB), %d of them computed now in %.0f s",
-            *(len(clips), split, features.folder, features.num_bytes / 1e9, num_computed, time.monotonic() - started),
+            *(len(clips), split, entry.folder, entry.num_bytes / 1e9, num_computed, time.monotonic() - started),
         )
-        return CachedClips(clips, features)
+        return EncodedSamples(clips, entry)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ivcp.imports.listing import ImportRefusedError, read_source_text
+from ivcp.imports.listing import ImportRefusedError, read_source_json, read_source_text
 from ivcp.records import Labels
 
 _NUMBERED = re.compile(r"(\d+)[\s,]+(\S.*)")
@@ -24,13 +23,9 @@ def read_class_names(path: Path) -> Labels:
     Raises:
         ImportRefusedError: it is no such file.
     """
-    text = read_source_text(path)
     if path.suffix == ".json":
-        try:
-            return _from_json(json.loads(text), path)
-        except json.JSONDecodeError as error:
-            raise ImportRefusedError(f"{path} is not valid JSON: {error}") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return _from_json(read_source_json(path), path)
+    lines = [line.strip() for line in read_source_text(path).splitlines() if line.strip()]
     numbered = [_NUMBERED.fullmatch(line) for line in lines]
     if lines and all(numbered):
         return _in_order({found[2]: int(found[1]) for found in numbered if found}, path, num_entries=len(lines))

@@ -2,62 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ivcp import storage
 from ivcp.data.annotations import SPLIT_OF_NAME
 from ivcp.data.registry import AnnotationError
 from ivcp.imports.class_names import read_class_names
-from ivcp.imports.layouts.activitynet import read_activitynet
-from ivcp.imports.layouts.conversations import build_questions, build_registered
-from ivcp.imports.layouts.folders import read_folders
-from ivcp.imports.layouts.hmdb51 import read_hmdb51
-from ivcp.imports.layouts.kinetics import read_kinetics
-from ivcp.imports.layouts.mmaction2 import read_frame_lists, read_video_lists
-from ivcp.imports.layouts.segments import read_segments
-from ivcp.imports.layouts.something_something import read_something_something
-from ivcp.imports.layouts.ucf101 import read_ucf101
+from ivcp.imports.layouts import LAYOUTS, Layout
 from ivcp.imports.listing import (
     ImportRefusedError,
     LayoutOptions,
-    Listing,
     Reading,
     Source,
 )
 from ivcp.imports.rows import Built, MissingPolicy, Paths, build_rows
-from ivcp.imports.tables import read_tables
 from ivcp.imports.templates import read_templates
 from ivcp.imports.video_files import VideoFiles
 from ivcp.imports.write import check_name, write_dataset
 from ivcp.records import Split
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A layout of annotations and videos."""
-
-    read: Callable[[Reading], Listing] | None
-    """None for a layout whose rows are conversations already."""
-    takes: frozenset[str] = frozenset()
-    """Fields of `LayoutOptions` that mean something here."""
-
-
-LAYOUTS: Mapping[str, Layout] = {
-    "folders": Layout(read_folders),
-    "csv": Layout(read_tables, frozenset({"columns", "delimiter", "encoding"})),
-    "ucf101": Layout(read_ucf101, frozenset({"split_number"})),
-    "hmdb51": Layout(read_hmdb51, frozenset({"split_number"})),
-    "kinetics": Layout(read_kinetics, frozenset({"delimiter", "encoding"})),
-    "something-something": Layout(read_something_something),
-    "mmaction2": Layout(read_video_lists, frozenset({"encoding"})),
-    "mmaction2-frames": Layout(read_frame_lists, frozenset({"encoding", "frame_name"})),
-    "activitynet": Layout(read_activitynet),
-    "segments": Layout(read_segments, frozenset({"columns", "delimiter", "encoding"})),
-    "llamafactory": Layout(None, frozenset({"label_map", "delimiter", "encoding"})),
-    "questions": Layout(None, frozenset({"label_map", "columns", "delimiter", "encoding"})),
-}
 
 
 @dataclass(frozen=True)
@@ -133,15 +99,16 @@ def import_dataset(request: ImportRequest) -> ImportResult:
 def _build(request: ImportRequest, layout: Layout, reading: Reading) -> Built:
     labels = read_class_names(request.label_names) if request.label_names else None
     paths = Paths(reading.videos, request.dataset_dir, request.relative)
-    if layout.read is None:
-        build = build_registered if request.layout == "llamafactory" else build_questions
+    module, _, function = layout.reader.partition(":")
+    read: Any = getattr(import_module(module), function)
+    if layout.has_conversations:
         token = request.action_token
-        return build(reading, labels=labels, action_token=token, paths=paths, missing=request.missing)
+        built: Built = read(reading, labels=labels, action_token=token, paths=paths, missing=request.missing)
+        return built
     templates = read_templates(request.templates, language=request.language, action_token=request.action_token)
-    listing = layout.read(reading)
     return build_rows(
         reading,
-        listing,
+        read(reading),
         labels=labels,
         templates=templates,
         seed=request.seed,
@@ -174,7 +141,7 @@ def _check_options(request: ImportRequest, layout: Layout) -> None:
         raise ImportRefusedError(f"{shown} means nothing for layout {request.layout}: it is for {', '.join(takers)}")
     if request.options.split_number not in (None, 1, 2, 3):
         raise ImportRefusedError(f"--split-number {request.options.split_number}: the official splits are 1, 2 and 3")
-    if layout.read is None and (request.templates or request.language != "en"):
+    if layout.has_conversations and (request.templates or request.language != "en"):
         raise ImportRefusedError(f"layout {request.layout} keeps its own conversations: it takes no templates")
     if storage.is_s3(str(request.dataset_dir)):
         raise ImportRefusedError(f"--dataset-dir {request.dataset_dir}: expected a local folder; upload it afterwards")

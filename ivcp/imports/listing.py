@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ivcp.data import tables
 from ivcp.data.annotations import SPLIT_OF_NAME, Problems
 from ivcp.imports.video_files import VideoFiles
 from ivcp.records import Labels, Split
@@ -115,11 +118,30 @@ def read_source_text(path: Path, *, encoding: str | None = None) -> str:
     Raises:
         ImportRefusedError: there is no such file, or it is in another encoding.
     """
+    with refused():
+        return tables.read_text(path, encoding=encoding)
+
+
+def read_source_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        ImportRefusedError: there is no such file, it is in another encoding, or it is no JSON.
+    """
+    with refused():
+        return tables.read_json(path)
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Refuses a file that cannot be read in its block.
+
+    Raises:
+        ImportRefusedError: the block raised `TableError`.
+    """
     try:
-        return path.read_text(encoding=encoding or "utf-8-sig")
-    except FileNotFoundError as error:
-        raise ImportRefusedError(f"{path} does not exist: expected an annotation file") from error
-    except IsADirectoryError as error:
-        raise ImportRefusedError(f"{path} is a folder: expected an annotation file") from error
-    except (UnicodeDecodeError, LookupError) as error:
-        raise ImportRefusedError(f"{path} cannot be read ({error}): name its encoding, e.g. --encoding gbk") from error
+        yield
+    except tables.EncodingError as error:
+        raise ImportRefusedError(f"{error}: name its encoding, e.g. --encoding gbk, or save it as UTF-8") from error
+    except tables.TableError as error:
+        raise ImportRefusedError(str(error)) from error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample, Source, read_source_text
+from ivcp.data.tables import read_cells
+from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample, Source, refused
 
 NEEDED, OPTIONAL = ("path", "label"), ("start", "end", "group", "split")
 _OTHER_DELIMITERS = {",": "','", "\t": "'\\t'", ";": "';'", "|": "'|'", " ": "' '"}
@@ -37,22 +36,21 @@ def read_rows(
     Raises:
         ImportRefusedError: a column is missing; the message names those that came.
     """
-    text = read_source_text(source, encoding=reading.options.encoding)
-    delimiter = _delimiter(reading) or ("\t" if source.suffix.lower() in (".tsv", ".tab") else ",")
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    header = [name.strip() for name in next(lines, [])]
-    place = _places(source, header, columns or {}, (*needed, *optional), delimiter)
-    missing = [name for name in needed if name not in place]
-    if missing:
-        raise ImportRefusedError(_explain_missing(source, header, missing, delimiter))
-    rows = []
-    for row, cells in enumerate(lines):
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) <= max(place[name] for name in needed):
-            reading.problem(source, row, f"{len(cells)} column(s): the header has {len(header)}")
-            continue
-        rows.append({n: cells[at].strip() for n, at in place.items() if at < len(cells)} | {"row": str(row)})
+    with refused():
+        lines = read_cells(source, delimiter=_delimiter(reading), encoding=reading.options.encoding)
+        header = [name.strip() for name in next(lines, [])]
+        place = _places(source, header, columns or {}, (*needed, *optional))
+        missing = [name for name in needed if name not in place]
+        if missing:
+            raise ImportRefusedError(_explain_missing(source, header, missing))
+        rows = []
+        for row, cells in enumerate(lines):
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) <= max(place[name] for name in needed):
+                reading.problem(source, row, f"{len(cells)} column(s): the header has {len(header)}")
+                continue
+            rows.append({n: cells[at].strip() for n, at in place.items() if at < len(cells)} | {"row": str(row)})
     return rows
 
 
@@ -107,22 +105,20 @@ def _delimiter(reading: Reading) -> str | None:
     return delimiter
 
 
-def _places(
-    source: Path, header: Sequence[str], columns: Mapping[str, str], names: Sequence[str], delimiter: str
-) -> dict[str, int]:
+def _places(source: Path, header: Sequence[str], columns: Mapping[str, str], names: Sequence[str]) -> dict[str, int]:
     """Where each of IVCP's columns stands."""
     unknown = sorted(set(columns) - set(names))
     if unknown:
         raise ImportRefusedError(f"--column {unknown[0]}=…: expected one of {', '.join(names)}")
     absent = [f"{name}={wanted}" for name, wanted in columns.items() if wanted not in header]
     if absent:
-        raise ImportRefusedError(_explain_missing(source, header, absent, delimiter))
+        raise ImportRefusedError(_explain_missing(source, header, absent))
     return {name: header.index(columns.get(name, name)) for name in names if columns.get(name, name) in header}
 
 
-def _explain_missing(source: Path, header: Sequence[str], missing: Sequence[str], delimiter: str) -> str:
+def _explain_missing(source: Path, header: Sequence[str], missing: Sequence[str]) -> str:
     wanted = f"{source}: expected the column(s) {', '.join(missing)}"
-    other = [shown for mark, shown in _OTHER_DELIMITERS.items() if mark != delimiter and mark in "".join(header)]
+    other = [shown for mark, shown in _OTHER_DELIMITERS.items() if mark in "".join(header)]
     if len(header) == 1 and other:
         return f"{wanted}; its header is one column, {header[0]!r}: say --delimiter {other[0]}"
     return (

@@ -74,7 +74,7 @@ def retried(
 ) -> T:
     """The result of `call`, repeated with growing pauses while the API server is away or asks to come back later.
 
-    A repeated create may find what an unanswered one made: `call` must bear that (409).
+    A repeated create may find what an unanswered one made: `call` must accept that (409).
 
     Raises:
         kubernetes.client.ApiException: any other refusal, at once.

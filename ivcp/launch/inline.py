@@ -13,10 +13,12 @@ from ivcp.kubernetes.api import Terminated, ends_on_sigterm
 from ivcp.launch.node import FAILURE_FILE_VARIABLE
 from ivcp.launch.worker import Work
 from ivcp.records import INDEX_FILE, RUN_CONFIG_FILE, PreparedIndex
-from ivcp.settings import RunConfig, check_trainable, save_config
+from ivcp.settings import RunConfig, save_config
+from ivcp.stages.registry import check_stage
 from ivcp.training.checkpoints.mirror import run_key
 from ivcp.training.interruption import INTERRUPTED, TrainingInterrupted
-from ivcp.training.train import TRAINING_RESULT_FILE, TrainingResult, train_classifier
+from ivcp.training.result import TRAINING_RESULT_FILE, TrainingResult
+from ivcp.training.train import train_model
 
 
 class TrainingProcessesError(RuntimeError):
@@ -24,17 +26,17 @@ class TrainingProcessesError(RuntimeError):
 
 
 def train_inline(config: RunConfig, *, index: PreparedIndex, output_dir: Path, run_id: str) -> TrainingResult:
-    """Trains on this node; writes a complete adapter directory to `output_dir`. Errors are `train_classifier`'s, and:
+    """Trains on this node; writes a complete adapter directory to `output_dir`. Errors are `train_model`'s, and:
 
     Raises:
         TrainingProcessesError: several processes were asked for, and one failed.
-        TrainingInterrupted: SIGTERM came; the same step again goes on.
+        TrainingInterrupted: SIGTERM came; the same step again resumes.
     """
     root = config.launch.checkpoints_uri
     mirror_uri = None if root is None else storage.join(root, run_key(config, index, run_id))
     if config.launch.train_processes_per_node == 1:
-        return train_classifier(config, index=index, output_dir=output_dir, mirror_uri=mirror_uri)
-    check_trainable(config)
+        return train_model(config, index=index, output_dir=output_dir, mirror_uri=mirror_uri)
+    check_stage(config)
     with tempfile.TemporaryDirectory(prefix="ivcp-training-") as folder:
         scratch = Path(folder)
         save_config(config, scratch / RUN_CONFIG_FILE)

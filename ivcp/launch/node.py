@@ -1,4 +1,4 @@
-"""One node of a training: checks it, starts its processes with torchrun, and brings the result to where it is wanted.
+"""One node of a training: checks it, starts its processes with torchrun, and copies the result to its destination.
 
     python -m ivcp.launch.node URI          a pod of a TrainJob, whose `JobFolder` is at URI
     python -m ivcp.launch.node WORK.json    the training step itself, on one node
@@ -34,7 +34,7 @@ _TERMINATION_LOG = "/dev/termination-log"
 _LONGEST_REASON = 4000
 """Kubernetes' limit is 4,096 bytes."""
 _SHUTDOWN_SECONDS = 270
-"""For a checkpoint behind SIGTERM: the pod has 300."""
+"""For a checkpoint after SIGTERM: the pod has 300."""
 _CONSEQUENCES = ("OtherProcessError", "DistBackendError", "DistNetworkError", "Connection", "gloo", "NCCL", "Socket")
 """Words in the errors of processes that only noticed another one's end."""
 
@@ -105,7 +105,7 @@ def _train(file: Path, work: Work) -> None:
 def _meet(config: RunConfig) -> None:
     count = int(os.environ.get("PET_NNODES", "1"))
     if count > 1:
-        # A port beside torchrun's own, which it opens behind this.
+        # A port beside torchrun's own, which it opens after this.
         port = int(os.environ["PET_MASTER_PORT"]) + 1
         number, seconds = int(os.environ["PET_NODE_RANK"]), config.launch.train_start_seconds
         meet_nodes(os.environ["PET_MASTER_ADDR"], port, number=number, count=count, seconds=seconds)
@@ -130,11 +130,11 @@ def run_torchrun(words: Sequence[str], config: RunConfig) -> None:
     except ChildFailedError as error:
         raise _explained(error.failures) from error
     except SignalException as error:
-        raise ProcessesFailedError("interrupted by SIGTERM: the next start goes on", INTERRUPTED) from error
+        raise ProcessesFailedError("interrupted by SIGTERM: the next start resumes it", INTERRUPTED) from error
 
 
 def _explained(failures: dict[int, Any]) -> ProcessesFailedError:
-    """The first process's error first, behind it those of others that say something else."""
+    """The first process's error first, then those of others that say something else."""
     codes = {failure.exitcode for failure in failures.values()}
     code = next((known for known in (WRONG_CALL, INTERRUPTED) if known in codes), FAILED)
     told = [(rank, _told(failure)) for rank, failure in sorted(failures.items())]
@@ -148,7 +148,7 @@ def _explained(failures: dict[int, Any]) -> ProcessesFailedError:
 
 def _told(failure: Any) -> str:
     if failure.exitcode == INTERRUPTED:
-        return "interrupted by SIGTERM behind a checkpoint"
+        return "interrupted by SIGTERM after a checkpoint"
     data = failure.error_file_data.get("message", {}) if failure.error_file_data else {}
     message = data.get("message") if isinstance(data, dict) else data
     if not message:

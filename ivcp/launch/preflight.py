@@ -1,5 +1,5 @@
-"""Checks before a training that several processes or nodes share touches any data: each says what is wrong and what
-to do, where torch would wait for half an hour or end with a bus error."""
+"""Checks of nodes and processes before a distributed training touches any data. Each says what is wrong and what to do;
+without them torch would wait for half an hour, or end with a bus error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import distributed
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from ivcp.distributed.launched import num_processes
+from ivcp.distributed.rank import world_size
 from ivcp.records import PreparedIndex
 from ivcp.settings import RunConfig
 
@@ -179,8 +179,8 @@ def check_processes(config: RunConfig, *, seconds: float) -> None:
         PreflightError: there are more or fewer than asked for.
         MissingPeersError: some did not come.
     """
-    check_world(config, num_processes())
-    if num_processes() == 1:
+    check_world(config, world_size())
+    if world_size() == 1:
         return
     store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
     check_in(PrefixStore("preflight", store), "process", number=rank, count=count, seconds=seconds)

@@ -7,11 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from ivcp.distributed.launched import is_main_process, joined_processes
+from ivcp.distributed.processes import joined_processes
+from ivcp.distributed.rank import is_owner
 from ivcp.launch.preflight import PreflightError, check_all_reduce, check_processes
 from ivcp.records import PreparedIndex, Record
 from ivcp.settings import read_saved_config
-from ivcp.training.train import train_classifier
+from ivcp.training.train import train_model
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +42,16 @@ def train(work: Work) -> None:
     with joined_processes(config.train):
         check_all_reduce()
         index = PreparedIndex.read(Path(work.index))
-        result = train_classifier(config, index=index, output_dir=Path(work.output_dir), mirror_uri=work.mirror_uri)
-    if is_main_process():
+        result = train_model(config, index=index, output_dir=Path(work.output_dir), mirror_uri=work.mirror_uri)
+    if is_owner():
         log.info("%s", result.summary)
 
 
 def main() -> None:
     """Trains in this process."""
     rank = os.environ.get("RANK", "0")
-    level = logging.INFO if is_main_process() else logging.WARNING
-    process = "" if is_main_process() else f" process {rank}"
+    level = logging.INFO if is_owner() else logging.WARNING
+    process = "" if is_owner() else f" process {rank}"
     logging.basicConfig(level=level, format=f"%(asctime)s %(levelname)s{process} %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     from torch.distributed.elastic.multiprocessing.errors import record

@@ -1,4 +1,4 @@
-"""What a run's data are, as a hash that is made without opening a video: the key of results that the cluster keeps."""
+"""The fingerprint of a run's data, made without opening a video: the key of the cluster's cache of results."""
 
 from __future__ import annotations
 

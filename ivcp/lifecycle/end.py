@@ -48,7 +48,7 @@ def describe_end(status: RunStatus, tags: Mapping[str, str] | None, error: str) 
         if tags.get(f"step.{step}") == "FAILED":
             return f"{step} failed: {tags.get(f'step.{step}.error', 'see its log')}"
     done = [step for step in _TRACKED if tags.get(f"step.{step}") == "FINISHED"]
-    where = f"behind {done[-1]}" if done else "before training: in the validation or preparation of the data"
+    where = f"after {done[-1]}" if done else "before training: in the validation or preparation of the data"
     return f"a step failed {where}{explained}; see its log"
 
 

@@ -1,4 +1,4 @@
-"""The `run_start` step: what all others of a pipeline run share."""
+"""The `run_start` step: settings, tracking and the data's fingerprint, which all other steps use."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ivcp.lifecycle.data_fingerprint import data_fingerprint
-from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, check_trainable, config_from_settings, save_config
+from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, save_config
+from ivcp.stages.registry import stage_of
 from ivcp.tracking import open_pipeline_run
 from ivcp.tracking.steps import recorded_step
 
 _DATA_SECTIONS = ("model", "data", "video")
-_DATA_KEYS = ("action_token", "num_action_classes", "action_cls_token_loss_weight", "seed")
-"""All that validation and preparation read. They get nothing else, so that another learning rate finds the results that
-the cluster keeps of them."""
+_DATA_KEYS = ("stage", "seed")
+"""With the stage's `data_settings`, all that validation and preparation read. They get nothing else, so that another
+learning rate finds the results that the cluster keeps of them."""
 _LAUNCHER_CPU, _LAUNCHER_MEMORY = "1", "4Gi"
 """Of a training step that only starts a job and follows it."""
 
@@ -50,20 +51,23 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str) -> RunStart:
     with recorded_step("run_start") as outcome:
         settings = {key: value for key, value in parameters.items() if key in SECTION_OF_KEY}
         config = config_from_settings(settings | parameters["overrides"], source="pipeline parameters")
-        check_trainable(config)
+        data = data_settings(config)
         config = _tracked(config, parameters["pipeline_run"], parameters["pipeline_run_name"])
         save_config(config, Path(run_config))
-        started = RunStart(
-            data_settings=data_settings(config), data_fingerprint=data_fingerprint(config), **_placement(config)
-        )
+        started = RunStart(data_settings=data, data_fingerprint=data_fingerprint(config), **_placement(config))
         outcome.result = f"data {started.data_fingerprint[:12]}"
     return started
 
 
 def data_settings(config: RunConfig) -> str:
-    """The settings that validation and preparation depend on, as JSON."""
+    """The settings that validation and preparation depend on, as JSON.
+
+    Raises:
+        ConfigError: there is no such stage.
+    """
+    keys = {*_DATA_KEYS, *stage_of(config).data_settings}
     chosen = {
-        key: value for key, value in config.flat().items() if SECTION_OF_KEY[key] in _DATA_SECTIONS or key in _DATA_KEYS
+        key: value for key, value in config.flat().items() if SECTION_OF_KEY[key] in _DATA_SECTIONS or key in keys
     }
     return json.dumps(chosen, sort_keys=True)
 

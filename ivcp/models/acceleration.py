@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import sys
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,7 @@ from torch import Tensor, nn
 from transformers.integrations.liger import apply_liger_kernel
 from transformers.utils import is_liger_kernel_available
 
-from ivcp.models.backbone import language_model_of
 from ivcp.settings import ConfigError, SpeedConfig
-from ivcp.stages.action_cls.module import ActionClassifier
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +23,14 @@ _LIGER_KERNELS = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 """Liger's losses are of vocabulary logits, which are never computed here; its norms, rotary and MLP kernels stay."""
 
 
-def accelerate_language_model(classifier: ActionClassifier, speed: SpeedConfig, *, lengths: NDArray[np.int64]) -> None:
-    """Applies `enable_liger_kernel`, `torch_compile`, and what is always worth it; `lengths` are the tokens of the
-    training clips.
+def accelerate_language_model(model: Any, speed: SpeedConfig, *, lengths: NDArray[np.int64]) -> None:
+    """Applies `enable_liger_kernel`, `torch_compile`, and what is always worth it, to a transformers model; `lengths`
+    are the tokens of the training samples.
 
     Raises:
         ConfigError: Liger's package, a GPU or a compiler is missing.
     """
-    model = language_model_of(classifier.backbone)
     replace_slow_lora(model)
-    remember_positions(model.base_model)
     if speed.enable_liger_kernel:
         _check_liger()
         apply_liger_kernel(model, _LIGER_KERNELS)
@@ -43,7 +38,7 @@ def accelerate_language_model(classifier: ActionClassifier, speed: SpeedConfig, 
         _check_compiler()
         if lengths.min() != lengths.max():
             log.warning(
-                "torch_compile: clips have %d to %d tokens and batches as many shapes: the first steps compile anew, "
+                "torch_compile: clips have %d to %d tokens and batches as many shapes: the first steps compile again, "
                 "later ones run code for any shape, which is slower; it is worth it where all clips have one length",
                 *(lengths.min(), lengths.max()),
             )
@@ -82,47 +77,6 @@ def replace_slow_lora(model: nn.Module) -> None:
             for layer in adapters.children():
                 if type(layer) is nn.Linear and layer.bias is None:
                     layer.__class__ = LoraUp
-
-
-_REMEMBERED_BATCHES = 64
-
-
-def remember_positions(model: Any) -> None:
-    """Computes the rotary positions of a batch once for all batches that look the same, where a model has its own.
-
-    Qwen-like models find them from tokens and grids in Python loops over clips, and wait for the GPU at each. Clips of
-    one size with one prompt give the same batch in every step.
-    """
-    if not hasattr(model, "get_rope_index"):
-        return
-    compute = model.get_rope_index
-
-    @lru_cache(_REMEMBERED_BATCHES)
-    def positions(batch: _Arguments) -> tuple[Tensor, ...]:
-        found: tuple[Tensor, ...] = compute(*batch.args, **batch.kwargs)
-        return found
-
-    model.get_rope_index = lambda *args, **kwargs: positions(_Arguments(args, kwargs))
-
-
-class _Arguments:
-    """The arguments of a call, equal to others by the content of tensors."""
-
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.args, self.kwargs = args, kwargs
-        self._key = (*map(_content, args), *((name, _content(value)) for name, value in sorted(kwargs.items())))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Arguments) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-
-def _content(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.device, value.dtype, tuple(value.shape), value.cpu().numpy().tobytes()
-    return value if value is None else repr(value)
 
 
 def _check_compiler() -> None:

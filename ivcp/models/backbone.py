@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ivcp.models.families import accepted_inputs
-from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.models.positions import ROPE_POSITIONS
 from ivcp.models.vision.features import encoder_outputs
+from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 
@@ -27,8 +28,10 @@ def last_hidden_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor,
     """The last hidden states of all tokens, (batch, tokens, hidden_size): no vocabulary logits are computed.
 
     `vision` holds what else the model's processor made, or, in place of pixels, `vision_features` that the tower made
-    of them before.
+    of them before, and the positions of a model that has its own (`ivcp.models.positions`).
     """
+    if ROPE_POSITIONS in vision:
+        vision["position_ids"] = vision.pop(ROPE_POSITIONS).transpose(0, 1)
     if "vision_features" in vision:
         vision["mm_encoder_outputs"] = encoder_outputs(vision.pop("vision_features"))
     base = language_model_of(backbone).base_model
@@ -36,3 +39,32 @@ def last_hidden_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor,
         input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **accepted_inputs(base, vision)
     ).last_hidden_state
     return states
+
+
+class BackboneModule(nn.Module):
+    """A module around a backbone, as stages train it: `forward` of a batch returns an output with a `loss`.
+
+    What a stage adds to the backbone are parameters of the module, so that optimizer, checkpoints and distributed
+    wrappers see them.
+    """
+
+    accepts_loss_kwargs = False
+    """Keeps transformers' Trainer from scaling the mean loss by the number of processes."""
+
+    def __init__(self, backbone: Any) -> None:
+        """`backbone` is a transformers video language model, or a peft model around one."""
+        super().__init__()
+        self.backbone = backbone
+
+    @property
+    def config(self) -> Any:
+        """The backbone's configuration (transformers' Trainer asks the model for it)."""
+        return self.backbone.config
+
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """Computes activations again in the backward pass instead of keeping them (transformers' Trainer calls it)."""
+        model = language_model_of(self.backbone)
+        model.activation_checkpointing_enable(**settings)
+        # It makes the output of every embedding ask for a gradient, patches included: the backward pass would then go
+        # through a frozen vision tower. Only reentrant checkpointing, which nobody uses here, needs that.
+        model.disable_input_require_grads()

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 
@@ -219,8 +219,8 @@ def accepted_inputs(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, An
 def encode_vision(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """What vision tower and projector of a transformers model make of a batch: its `mm_encoder_outputs`.
 
-    With it, and with `inputs` without their pixels (`without_pixels`), the model's forward gives bit for bit what the
-    pixels give. Build it anew for each call: the model writes into it.
+    With it, and with `inputs` without the entries named `pixel_…`, the model's forward gives bit for bit what the
+    pixels give. Build a new one for each call: the model writes into it.
     """
     base = model.base_model
     is_video = "pixel_values_videos" in inputs
@@ -228,11 +228,6 @@ def encode_vision(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     names = _parameters_of(encode.__func__)
     features = encode(**{name: value for name, value in inputs.items() if name in names}, return_dict=True)
     return {"video" if is_video else "image": features}
-
-
-def without_pixels(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model still needs of a batch beside `encode_vision`: tokens, grids, times."""
-    return {name: value for name, value in inputs.items() if not name.startswith("pixel_")}
 
 
 def part_of(name: str, model: Any) -> str:

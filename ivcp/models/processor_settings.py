@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ivcp.settings import RunConfig, VideoConfig
 
 if TYPE_CHECKING:
-    from ivcp.models.processor import ClipProcessor
+    from ivcp.models.processor import Processor
 
 PRELOAD = "ivcp.models.processor"
 """What worker processes share one import of."""
@@ -27,42 +27,40 @@ class ProcessorSettings:
     revision: str
     cache_dir: str | None
     trust_remote_code: bool
-    action_token: str
+    special_tokens: tuple[str, ...]
     video: VideoConfig
 
     @classmethod
-    def of(cls, config: RunConfig) -> ProcessorSettings:
+    def of(cls, config: RunConfig, *, special_tokens: tuple[str, ...]) -> ProcessorSettings:
         """The processor that a run prepares clips with.
 
         Raises:
             ValueError: the run names no base model.
         """
         model = config.model
-        if model.model_name_or_path is None:
-            raise ValueError("model_name_or_path is not set: give the path of a model directory or a hub id")
         return cls(
-            model_name_or_path=model.model_name_or_path,
+            model_name_or_path=model.required_name,
             revision=model.model_revision,
             cache_dir=model.cache_dir,
             trust_remote_code=model.trust_remote_code,
-            action_token=config.action_cls.action_token,
+            special_tokens=special_tokens,
             video=config.video,
         )
 
 
 @functools.cache
-def load_processor(settings: ProcessorSettings) -> ClipProcessor:
+def load_processor(settings: ProcessorSettings) -> Processor:
     """The processor, loaded once in each process.
 
     Raises:
-        OSError, ValueError: there is no such base model, or its tokenizer splits the action token.
+        OSError, ValueError: there is no such base model, or its tokenizer splits a special token.
     """
-    from ivcp.models.processor import ClipProcessor
+    from ivcp.models.processor import Processor
 
-    return ClipProcessor.from_pretrained(
+    return Processor.from_pretrained(
         settings.model_name_or_path,
         video=settings.video,
-        action_token=settings.action_token,
+        special_tokens=settings.special_tokens,
         revision=settings.revision,
         cache_dir=settings.cache_dir,
         trust_remote_code=settings.trust_remote_code,

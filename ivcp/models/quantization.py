@@ -44,8 +44,8 @@ def keep_differentiable(model: nn.Module) -> None:
     """Keeps 4-bit layers on the path that gradients pass, on every CPU.
 
     Where a CPU has AVX512-BF16, bitsandbytes 0.50 repacks a layer's weights in the first forward pass of an evaluation,
-    for a kernel that computes in bfloat16 and has no gradient; a training behind it would learn nothing through the
-    layer, in silence.
+    for a kernel that computes in bfloat16 and has no gradient; a training would silently learn nothing
+    through the layer.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         return

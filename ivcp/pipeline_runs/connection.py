@@ -1,4 +1,4 @@
-"""The connection to a Kubeflow Pipelines server: where it is, who asks, and errors that say what to do.
+"""The connection to a Kubeflow Pipelines server: its address, the login, and errors that say what to do.
 
 The requests are those of `kfp_server_api`, the client that the server's API is generated with. `kfp.Client` is not
 used: it prints, writes files in the user's home, and takes a proxy's login page for an empty answer.
@@ -77,7 +77,7 @@ class ServerSettings:
         return (given if "://" in given else f"https://{given}").rstrip("/")
 
     def token(self) -> str | None:
-        """The bearer token: of the file, the environment, or this pod's service account; read anew, for it expires."""
+        """The bearer token: of the file, the environment, or this pod's service account; read each time: it expires."""
         pod_token = Path(os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", _POD_TOKEN))
         if self.token_file is not None or (TOKEN_VARIABLE not in os.environ and pod_token.is_file()):
             path = self.token_file or pod_token

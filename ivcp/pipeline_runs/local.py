@@ -43,7 +43,7 @@ class PipelineFailedError(RuntimeError):
 
 
 class RunSummary(Record):
-    """`summary.json`: what a local run came to."""
+    """`summary.json`: the outcome of a local run."""
 
     status: str
     """`succeeded`, `refused` (by the gate), `unchanged` (nothing to train, see `skip_unchanged`) or `failed`."""
@@ -51,7 +51,7 @@ class RunSummary(Record):
     steps: dict[str, float]
     """Seconds of each step that ran."""
     results: dict[str, str]
-    """What each step came to, in a few words."""
+    """The outcome of each step, in a few words."""
     error: str
     clips: dict[Split, int]
     """Prepared clips by split."""

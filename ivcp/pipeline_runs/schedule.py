@@ -119,7 +119,7 @@ def list_schedules(server: Server, name: str | None = None) -> list[Schedule]:
 
 
 def pause_schedule(server: Server, name: str) -> None:
-    """Starts no more runs of the schedule; one that runs goes on.
+    """Starts no more runs of the schedule; a run that has begun continues.
 
     Raises:
         ServerError: there is no such schedule.

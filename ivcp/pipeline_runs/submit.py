@@ -172,7 +172,7 @@ def follow_run(
         except ServerUnreachableError as error:
             if time.monotonic() - last_answer > patience_seconds:
                 raise
-            log.warning("%s; the run goes on, asking again", error)
+            log.warning("%s; the run continues, asking again", error)
             time.sleep(poll_seconds)
             continue
         last_answer = time.monotonic()

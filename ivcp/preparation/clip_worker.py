@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from ivcp.data.prepared.shards import encode_clip
+from ivcp.data.prepared.encoding import encode_sample
+from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.models import processor_settings
 from ivcp.models.processor_settings import ProcessorSettings, load_processor, use_one_thread
 from ivcp.records import Clip, first_path
 from ivcp.video import ClipFrames, Span, VideoError, count_frames, load_clips, probe
 
 if TYPE_CHECKING:
-    from ivcp.models.processor import ClipProcessor
+    from ivcp.models.processor import Processor
+    from ivcp.stages.protocol import Stage
 
 PRELOAD = (processor_settings.PRELOAD, __name__)
 
@@ -31,6 +33,7 @@ class Job:
     clips: tuple[Clip, ...]
     """At least one; all have the same `video`."""
     settings: ProcessorSettings
+    stage: Stage
     jpeg_quality: int | None
     """Of stored frames; null keeps their pixels."""
 
@@ -39,12 +42,6 @@ class Job:
 class Prepared:
     """One clip as `ivcp.data.prepared.shards` writes it."""
 
-    num_tokens: int
-    """Up to the action token."""
-    num_answer_tokens: int
-    """Behind it; 0 where there is no answer."""
-    backend: str
-    """What decoded its frames: pyav, decord, torchcodec or images."""
     encoded: pa.RecordBatch
 
 
@@ -61,7 +58,7 @@ def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
     The file is opened and decoded once for all of them. A clip that cannot be used is a `VideoError` in its place.
 
     Raises:
-        OSError, ValueError: there is no such base model, or its tokenizer splits the action token.
+        OSError, ValueError: there is no such base model, or its tokenizer splits a special token.
     """
     processor = load_processor(job.settings)
     spans = [Span(clip.start_seconds, clip.end_seconds, clip.split == "train") for clip in job.clips]
@@ -70,39 +67,28 @@ def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
     except VideoError as error:
         return (error,) * len(job.clips)
     return tuple(
-        frames if isinstance(frames, VideoError) else _prepare(clip, frames, processor, job.jpeg_quality)
+        frames if isinstance(frames, VideoError) else _prepare(clip, frames, processor, job)
         for clip, frames in zip(job.clips, loaded, strict=True)
     )
 
 
-def _prepare(
-    clip: Clip, loaded: ClipFrames, processor: ClipProcessor, jpeg_quality: int | None
-) -> Prepared | VideoError:
+def _prepare(clip: Clip, loaded: ClipFrames, processor: Processor, job: Job) -> Prepared | VideoError:
     if loaded.video_frames not in (None, clip.num_frames) and _counted(clip) != clip.num_frames:
         return VideoError("wrong_count", f"{loaded.video_frames} frames, but {clip.num_frames} when it was validated")
-    input_ids, mm_token_type_ids = processor.tokenize(
-        clip.messages,
-        frames=loaded.frames,
-        frame_indices=loaded.frame_indices,
-        source_fps=loaded.source_fps,
-        total_frames=loaded.total_frames,
-    )
-    answer_ids, answer_start = processor.tokenize_answer(clip.messages)
-    encoded = encode_clip(
-        clip_id=clip.clip_id,
-        video=first_path(clip.video),
-        label=clip.label,
+    medium = Medium(
         frames=loaded.candidates,
-        input_ids=input_ids,
-        mm_token_type_ids=mm_token_type_ids,
         seconds_per_frame=loaded.seconds_per_frame,
         frame_candidates=len(loaded.candidates) // len(loaded.frames),
-        answer_ids=answer_ids,
-        answer_start=answer_start,
         backend=loaded.backend,
-        jpeg_quality=jpeg_quality,
     )
-    return Prepared(len(input_ids), len(answer_ids), loaded.backend, encoded)
+    sample = Sample(
+        **vars(job.stage.tokenize(processor, clip.messages, [loaded])),
+        sample_id=clip.clip_id,
+        source=first_path(clip.video),
+        media=(medium,),
+        columns=job.stage.values(clip),
+    )
+    return Prepared(encode_sample(sample, job.stage.columns, jpeg_quality=job.jpeg_quality))
 
 
 def _counted(clip: Clip) -> int | None:

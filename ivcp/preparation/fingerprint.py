@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ivcp import storage
 from ivcp.data.prepared.table import KEY_BYTES
 from ivcp.models.processor_settings import ProcessorSettings
 from ivcp.records import Clip, first_path
 
-PREPARATION_VERSION = 4
+PREPARATION_VERSION = 5
 """Raised when the same inputs give other frames or tokens than before."""
 _PROCESSOR_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
-def fingerprint_settings(settings: ProcessorSettings, jpeg_quality: int | None) -> str:
-    """Hash of the video settings, of how frames are stored, and of the processor.
+def fingerprint_settings(settings: ProcessorSettings, jpeg_quality: int | None, *, stage: str) -> str:
+    """Hash of the stage, of the video settings, of how frames are stored, and of the processor.
 
     The processor is the files of a local model, or the revision of a hub one.
     """
     described = asdict(settings) | {
         "jpeg_quality": jpeg_quality,
+        "stage": stage,
         "video": settings.video.model_dump(),
         "version": PREPARATION_VERSION,
         "processor": _hash_processor(Path(settings.model_name_or_path)),
@@ -54,9 +57,9 @@ def clip_key(clip: Clip, *, candidates: int, data_fingerprint: str) -> bytes:
     return _short_hash(described)
 
 
-def record_key(clip: Clip, key: bytes) -> bytes:
-    """What the clip's record in a shard depends on, (KEY_BYTES,)."""
-    return _short_hash((key.hex(), clip.clip_id, first_path(clip.video), clip.label))
+def record_key(clip: Clip, key: bytes, values: Mapping[str, Any]) -> bytes:
+    """What the clip's record in a shard depends on, (KEY_BYTES,): `values` are those that the stage asks for."""
+    return _short_hash((key.hex(), clip.clip_id, first_path(clip.video), sorted(values.items())))
 
 
 def _identity(video: str | tuple[str, ...], data_fingerprint: str) -> list[object]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ivcp.data.prepared.shards import ShardError, ShardReader, find_file, find_shard
-from ivcp.data.prepared.table import KEY_BYTES, ClipTable
+from ivcp.data.prepared.table import KEY_BYTES, SampleTable
 from ivcp.preparation.plan import Plan, PlannedShard
 from ivcp.preparation.publish import ShardFolder
 from ivcp.records import PreparedIndex, ShardInfo
@@ -98,9 +98,9 @@ def _of_indexes(folder: ShardFolder, sizes: dict[str, int], wanted: NDArray[Any]
         yield keys[rows], shards, table.column("offset")[rows], list(index.shards)
 
 
-def _open_table(index: PreparedIndex) -> ClipTable | None:
+def _open_table(index: PreparedIndex) -> SampleTable | None:
     try:
-        return ClipTable(find_file(index.root_uri, index.table.file, index.table.num_bytes, index.table.sha256))
+        return SampleTable(find_file(index.root_uri, index.table.file, index.table.num_bytes, index.table.sha256))
     except ShardError as error:
         log.warning("clips of an earlier run are not taken up: %s", error)
         return None

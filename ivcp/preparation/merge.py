@@ -11,10 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ivcp.data.cutoff import MOST_NAMED, explain_too_long
-from ivcp.data.prompts import cut_behind_action
 from ivcp.preparation.plan import Plan, most_frequent_prompt
 from ivcp.preparation.publish import Receipt, ShardFolder
 from ivcp.records import SPLITS, Labels, Message, QuarantinedClip, ShardInfo, Split
+from ivcp.stages.protocol import Stage
 
 _PARALLEL_READS, _RECEIPTS_AT_ONCE = 16, 64
 
@@ -32,26 +32,30 @@ class Merged:
     """Their places in the plan."""
     offsets: NDArray[np.int64]
     num_tokens: NDArray[np.int32]
-    num_answer_tokens: NDArray[np.int32]
+    num_prompt_tokens: NDArray[np.int32]
     shards: tuple[ShardInfo, ...]
     failed: tuple[QuarantinedClip, ...]
 
     def columns(self) -> dict[str, Any]:
         """The columns of the run's table."""
         return {
-            "clip_id": self.plan.clip_ids.take(pa.array(self.rows)),
-            "label": self.plan.labels[self.rows],
+            "sample_id": self.plan.clip_ids.take(pa.array(self.rows)),
             "num_tokens": self.num_tokens,
-            "num_answer_tokens": self.num_answer_tokens,
+            "num_prompt_tokens": self.num_prompt_tokens,
             "offset": self.offsets,
             "key": self.plan.keys[self.rows],
+            **{name: values[self.rows] for name, values in self.plan.values.items()},
         }
 
     def label_counts(self, labels: Labels) -> dict[Split, tuple[int, ...]]:
-        """Clips of each label, by split."""
+        """Clips of each label, by split; none where the stage asks for no label."""
+        if "label" not in self.plan.values:
+            return {}
         ends = np.cumsum([0, *(self._num_clips(split) for split in SPLITS)])
         return {
-            split: tuple(np.bincount(self.plan.labels[self.rows[start:stop]], minlength=labels.num_classes).tolist())
+            split: tuple(
+                np.bincount(self.plan.values["label"][self.rows[start:stop]], minlength=labels.num_classes).tolist()
+            )
             for split, start, stop in zip(SPLITS, ends, ends[1:], strict=False)
         }
 
@@ -62,8 +66,8 @@ class Merged:
     def _num_clips(self, split: Split) -> int:
         return sum(shard.num_clips for shard in self.shards if shard.split == split)
 
-    def prompt(self, action_token: str) -> tuple[Message, ...]:
-        """The conversation up to the action token that most training clips have.
+    def prompt(self, stage: Stage) -> tuple[Message, ...]:
+        """The prompt that most training clips have.
 
         Raises:
             ValueError: there is no training clip.
@@ -73,7 +77,7 @@ class Merged:
         clip = most_frequent_prompt(self.plan, usable)
         if clip is None:
             raise ValueError("no training clip could be prepared: the log says what is wrong with each")
-        return cut_behind_action(clip.messages, action_token=action_token)
+        return stage.prompt_of(clip.messages)
 
     def check_lengths(self, cutoff_len: int, *, with_answers: bool) -> None:
         """Checks that every clip fits, with its answer where that is learned.
@@ -81,7 +85,7 @@ class Merged:
         Raises:
             TooLongError: some do not.
         """
-        lengths = self.num_tokens + self.num_answer_tokens if with_answers else self.num_tokens
+        lengths = self.num_tokens if with_answers else self.num_prompt_tokens
         too_long = np.flatnonzero(lengths > cutoff_len)
         if not len(too_long):
             return
@@ -108,7 +112,7 @@ class _Collected:
     rows: list[NDArray[np.int64]] = field(default_factory=list)
     offsets: list[NDArray[np.int64]] = field(default_factory=list)
     num_tokens: list[NDArray[np.int32]] = field(default_factory=list)
-    num_answer_tokens: list[NDArray[np.int32]] = field(default_factory=list)
+    num_prompt_tokens: list[NDArray[np.int32]] = field(default_factory=list)
     shards: list[ShardInfo] = field(default_factory=list)
     failed: list[QuarantinedClip] = field(default_factory=list)
 
@@ -137,7 +141,7 @@ def merge_receipts(plan: Plan, folder: ShardFolder) -> Merged:
         rows=_joined(collected.rows, np.int64),
         offsets=_joined(collected.offsets, np.int64),
         num_tokens=_joined(collected.num_tokens, np.int32),
-        num_answer_tokens=_joined(collected.num_answer_tokens, np.int32),
+        num_prompt_tokens=_joined(collected.num_prompt_tokens, np.int32),
         shards=tuple(collected.shards),
         failed=tuple(collected.failed),
     )
@@ -151,7 +155,7 @@ def _collect(collected: _Collected, receipt: Receipt, rows: NDArray[np.int64]) -
     collected.rows.append(rows)
     collected.offsets.append(np.array(receipt.offsets, dtype=np.int64))
     collected.num_tokens.append(np.array(receipt.num_tokens, dtype=np.int32))
-    collected.num_answer_tokens.append(np.array(receipt.num_answer_tokens, dtype=np.int32))
+    collected.num_prompt_tokens.append(np.array(receipt.num_prompt_tokens, dtype=np.int32))
 
 
 def _joined(arrays: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:

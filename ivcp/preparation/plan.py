@@ -1,7 +1,7 @@
-"""Which clip goes to which shard: decided from the annotations alone, and alike by all parts of a run.
+"""Which clip goes to which shard: decided from the annotations alone, so that all parts of a run decide the same.
 
 A shard is named after the clips it holds. Where one ends is decided by the clips around, not by counting from the
-start: a clip that is added or removed changes the shard it is in, and the others are found as they are.
+start: a clip that is added or removed changes the shard it is in, and the others stay as they are.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ivcp.data.prepared.sample import Column
 from ivcp.data.prepared.table import KEY_BYTES
-from ivcp.data.prompts import cut_behind_action
 from ivcp.preparation.fingerprint import clip_key, record_key
 from ivcp.records import SPLITS, Clip, Split, first_path
+from ivcp.stages.protocol import Stage
 
 CLIPS_PER_SHARD = 256
 """On average: a shard ends where a clip's hash says so, between half of this number and one and a half of it."""
@@ -55,9 +56,10 @@ class Plan:
     """`clip_key` of each, (clips,)."""
     records: NDArray[Any]
     """`record_key` of each, (clips,)."""
-    labels: NDArray[np.int32]
+    values: dict[str, NDArray[Any]]
+    """The numbers that the stage asks for, by column, (clips,)."""
     prompts: NDArray[np.int64]
-    """Hash of the conversation up to the action token, (clips,)."""
+    """Hash of the part of the conversation that the model is asked with, (clips,)."""
     clip_ids: pa.Array
     shards: tuple[PlannedShard, ...]
 
@@ -79,22 +81,26 @@ class Plan:
 class _Columns:
     """What the plan keeps of each row of the annotations, in their order."""
 
-    def __init__(self) -> None:
-        self.places, self.splits, self.labels = array("q"), array("b"), array("i")
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.places, self.splits = array("q"), array("b")
+        self.values = {column.name: array(_typecode(column)) for column in stage.columns if column.is_number}
         self.videos, self.prompts = array("q"), array("q")
         self.keys, self.records = bytearray(), bytearray()
         self._ids: list[str] = []
         self._id_chunks: list[pa.Array] = []
 
-    def add(self, clip: Clip, place: int, *, key: bytes, action_token: str) -> None:
+    def add(self, clip: Clip, place: int, *, key: bytes) -> None:
         self.places.append(place)
         self.splits.append(SPLITS.index(clip.split))
-        self.labels.append(clip.label)
+        values = self.stage.values(clip)
+        for name, column in self.values.items():
+            column.append(values[name])
         self.videos.append(_hash64(first_path(clip.video)))
-        prompt = cut_behind_action(clip.messages, action_token=action_token)
+        prompt = self.stage.prompt_of(clip.messages)
         self.prompts.append(_hash64(repr([(message.role, message.content) for message in prompt])))
         self.keys += key
-        self.records += record_key(clip, key)
+        self.records += record_key(clip, key, values)
         self._ids.append(clip.clip_id)
         if len(self._ids) == _IDS_AT_ONCE:
             self.close_chunk()
@@ -116,8 +122,8 @@ class _Columns:
 def plan_shards(
     annotations: Path,
     *,
+    stage: Stage,
     candidates: int,
-    action_token: str,
     data_fingerprint: str,
     clips_per_shard: int | None = None,
 ) -> Plan:
@@ -125,18 +131,18 @@ def plan_shards(
 
     Args:
         annotations: what validation wrote.
+        stage: which values it asks of each row, and which part of a conversation is the prompt.
         candidates: frames that are stored around each sampled moment of training clips.
-        action_token: where the prompt ends.
         data_fingerprint: validation's, for videos that have no hash of their own.
         clips_per_shard: null is `CLIPS_PER_SHARD`.
     """
-    columns, place = _Columns(), 0
+    columns, place = _Columns(stage), 0
     with annotations.open("rb") as file:
         for line in file:
             if line.strip():
                 clip = Clip.model_validate_json(line)
                 key = clip_key(clip, candidates=candidates, data_fingerprint=data_fingerprint)
-                columns.add(clip, place, key=key, action_token=action_token)
+                columns.add(clip, place, key=key)
             place += len(line)
     splits = columns.take("splits", np.int8)
     order = _videos_together(splits, columns.take("videos", np.int64))
@@ -147,7 +153,7 @@ def plan_shards(
         places=columns.take("places", np.int64)[order],
         keys=keys,
         records=records,
-        labels=columns.take("labels", np.int32)[order],
+        values={name: np.frombuffer(column, dtype=column.typecode)[order] for name, column in columns.values.items()},
         prompts=columns.take("prompts", np.int64)[order],
         clip_ids=columns.clip_ids(order),
         shards=tuple(_cut_shards(splits[order], keys, records, clips_per_shard or CLIPS_PER_SHARD)),
@@ -198,6 +204,11 @@ def most_frequent_prompt(plan: Plan, usable: NDArray[np.bool_]) -> Clip | None:
     _, firsts, counts = np.unique(plan.prompts[rows], return_index=True, return_counts=True)
     row = int(rows[firsts[counts == counts.max()].min()])
     return next(plan.read(slice(row, row + 1)))
+
+
+def _typecode(column: Column) -> str:
+    """The one of `array` for a column of numbers."""
+    return str(np.dtype(column.type.to_pandas_dtype()).char)
 
 
 def _hash64(text: str) -> int:

@@ -1,7 +1,7 @@
 """The preparation step: every clip is decoded, resized and tokenised once, and written to shards.
 
-`prepare_clips` does all of it in one process. On a cluster it is divided: `plan_parts` says into what,
-`prepare_part` does one of them, and `merge_parts` makes the index.
+`prepare_clips` does all of it in one process. On a cluster the work is divided: `plan_parts` names the
+parts, `prepare_part` does one of them, and `merge_parts` makes the index.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from ivcp.records import (
 from ivcp.records.quarantine import check_invalid_fraction
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import RunConfig
+from ivcp.stages.protocol import Stage
+from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import writable_folder
 
 __all__ = ["TooLongError", "merge_parts", "plan_parts", "prepare_clips", "prepare_part"]
@@ -68,7 +70,7 @@ def prepare_clips(config: RunConfig, *, validated_dir: Path, shards_uri: str, in
 
 @dataclass(frozen=True)
 class PartsPlan:
-    """Into what the preparation of a run is divided."""
+    """The parts that the preparation of a run is divided into."""
 
     parts: tuple[int, ...]
     """Their numbers: `preprocessing_parts` of them, but no more than there are shards."""
@@ -126,6 +128,7 @@ class _Preparation:
     """One run: what is prepared, how, and where it goes."""
 
     config: RunConfig
+    stage: Stage
     settings: ProcessorSettings
     report: ValidationReport
     quarantined: tuple[QuarantinedClip, ...]
@@ -135,10 +138,12 @@ class _Preparation:
 
     @classmethod
     def of(cls, config: RunConfig, validated_dir: Path, shards_uri: str) -> _Preparation:
-        settings, report = ProcessorSettings.of(config), ValidationReport.read(validated_dir / REPORT_JSON)
-        described = fingerprint_settings(settings, config.data.jpeg_quality)
+        stage, report = stage_of(config), ValidationReport.read(validated_dir / REPORT_JSON)
+        settings = ProcessorSettings.of(config, special_tokens=stage.special_tokens)
+        described = fingerprint_settings(settings, config.data.jpeg_quality, stage=config.method.stage)
         return cls(
             config=config,
+            stage=stage,
             settings=settings,
             report=report,
             quarantined=tuple(read_lines(validated_dir / QUARANTINE_FILE, QuarantinedClip)),
@@ -151,14 +156,10 @@ class _Preparation:
     def plan(self) -> Plan:
         return plan_shards(
             self.annotations,
+            stage=self.stage,
             candidates=self.settings.video.video_frame_candidates,
-            action_token=self.settings.action_token,
             data_fingerprint=self.report.fingerprint,
         )
-
-    @property
-    def _learns_answers(self) -> bool:
-        return self.config.action_cls.action_cls_token_loss_weight > 0
 
     def find_complete(self) -> PreparedIndex | None:
         """The index of these clips where they are prepared already, and none failed then that may not fail now."""
@@ -166,7 +167,7 @@ class _Preparation:
         index = find_prepared(self.folder, self.fingerprint, verify_checksums=data.prepared_verify_checksums)
         if index is None or len(index.failed) != len(self.quarantined):
             return None
-        longest = index.max_tokens_with_answer if self._learns_answers else index.max_tokens
+        longest = index.max_tokens_with_answer if self.stage.reads_answers else index.max_tokens
         return index if longest <= data.cutoff_len else None
 
     def write(self, *, part: int, num_parts: int) -> Written:
@@ -175,6 +176,7 @@ class _Preparation:
             self.plan,
             self.plan.part(part, num_parts),
             self.folder,
+            stage=self.stage,
             settings=self.settings,
             data=self.config.data,
             check_failed=self.check_failed,
@@ -197,10 +199,10 @@ class _Preparation:
         """Writes the table and, last, the index."""
         merged = merge_receipts(self.plan, self.folder)
         self.check_failed(merged.failed)
-        merged.check_lengths(self.config.data.cutoff_len, with_answers=self._learns_answers)
+        merged.check_lengths(self.config.data.cutoff_len, with_answers=self.stage.reads_answers)
         name = self.fingerprint[:16]
         with self.folder.workspace(name) as workspace:
-            table = write_table(workspace / TABLE_FILE, merged.shards, merged.columns())
+            table = write_table(workspace / TABLE_FILE, merged.shards, merged.columns(), columns=self.stage.columns)
         index = self._describe(merged, table.model_copy(update={"file": f"{name}/{TABLE_FILE}"}))
         with self.folder.workspace(name) as workspace:
             index.write(workspace / INDEX_FILE)
@@ -208,7 +210,6 @@ class _Preparation:
         return index
 
     def _describe(self, merged: Merged, table: TableInfo) -> PreparedIndex:
-        with_answers = merged.num_tokens + merged.num_answer_tokens
         return PreparedIndex(
             fingerprint=self.fingerprint,
             root_uri=self.folder.root_uri,
@@ -216,15 +217,16 @@ class _Preparation:
             table=table,
             labels=self.report.labels,
             video=self.config.video,
-            action_token=self.settings.action_token,
-            prompt=merged.prompt(self.settings.action_token),
+            stage=self.config.method.stage,
+            special_tokens=self.stage.special_tokens,
+            prompt=merged.prompt(self.stage),
             num_clips=merged.num_clips(),
             label_counts=merged.label_counts(self.report.labels),
             failed=(*self.quarantined, *merged.failed),
-            max_tokens=int(merged.num_tokens.max()),
-            max_tokens_with_answer=int(with_answers.max()),
-            num_answers=int(np.count_nonzero(merged.num_answer_tokens)),
-            mean_tokens=float(merged.num_tokens.mean()),
+            max_tokens=int(merged.num_prompt_tokens.max()),
+            max_tokens_with_answer=int(merged.num_tokens.max()),
+            num_answers=int(np.count_nonzero(merged.num_tokens > merged.num_prompt_tokens)),
+            mean_tokens=float(merged.num_prompt_tokens.mean()),
             data_fingerprint=self.report.fingerprint,
         )
 

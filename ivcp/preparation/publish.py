@@ -45,7 +45,7 @@ class Receipt(Record):
     offsets: tuple[int, ...]
     """Where each prepared clip's record begins."""
     num_tokens: tuple[int, ...]
-    num_answer_tokens: tuple[int, ...]
+    num_prompt_tokens: tuple[int, ...]
     failed: tuple[FailedClip, ...] = ()
 
     def rows(self, planned: PlannedShard) -> NDArray[np.int64]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ivcp.data.prepared.shards import ShardFile, count_tokens, relabel_clip
+from ivcp.data.prepared.encoding import count_tokens, with_row
+from ivcp.data.prepared.shards import ShardFile
 from ivcp.models.processor_settings import ProcessorSettings
 from ivcp.preparation.clip_worker import (
     PRELOAD,
@@ -25,6 +26,7 @@ from ivcp.preparation.plan import Plan, PlannedShard, name_shard
 from ivcp.preparation.publish import FailedClip, Receipt, ShardFolder
 from ivcp.records import Clip, QuarantinedClip, first_path
 from ivcp.settings import DataConfig
+from ivcp.stages.protocol import Stage
 from ivcp.tracking.progress import with_progress
 from ivcp.video import VideoError
 from ivcp.video.workers import run_in_workers
@@ -37,7 +39,7 @@ _MOST_CLIPS_PER_JOB = 64
 
 @dataclass(frozen=True)
 class Written:
-    """What writing shards came to."""
+    """The outcome of writing shards."""
 
     num_kept: int
     """Clips whose shard was there already."""
@@ -57,6 +59,7 @@ def write_shards(
     shards: Sequence[PlannedShard],
     folder: ShardFolder,
     *,
+    stage: Stage,
     settings: ProcessorSettings,
     data: DataConfig,
     check_failed: Callable[[Sequence[QuarantinedClip]], None],
@@ -74,8 +77,8 @@ def write_shards(
     failed: list[QuarantinedClip] = []
     if todo:
         known = find_known(folder, sizes, plan, todo)
-        decoded = _decode(_jobs(plan, todo, known, settings, data.jpeg_quality), settings, data)
-        outcomes = with_progress(_outcomes(plan, todo, known, decoded), total=num_clips, what="clips prepared")
+        decoded = _decode(_jobs(plan, todo, known, settings, stage, data.jpeg_quality), settings, data)
+        outcomes = with_progress(_outcomes(plan, todo, known, decoded, stage), total=num_clips, what="clips prepared")
         with closing(decoded), closing(outcomes):
             for planned in todo:
                 receipt, copied = _write_shard(planned, plan, itertools.islice(outcomes, len(planned)), folder)
@@ -97,12 +100,17 @@ _Outcome = tuple[Clip, pa.RecordBatch | VideoError, bool]
 
 
 def _outcomes(
-    plan: Plan, shards: Iterable[PlannedShard], known: KnownClips, decoded: Iterator[Prepared | VideoError]
+    plan: Plan,
+    shards: Iterable[PlannedShard],
+    known: KnownClips,
+    decoded: Iterator[Prepared | VideoError],
+    stage: Stage,
 ) -> Generator[_Outcome, None, None]:
     for clip, key in _clips(plan, shards):
         record = known.get(key)
         if record is not None:
-            yield clip, relabel_clip(record, clip_id=clip.clip_id, video=first_path(clip.video), label=clip.label), True
+            row = with_row(record, sample_id=clip.clip_id, source=first_path(clip.video), columns=stage.values(clip))
+            yield clip, row, True
             continue
         result = next(decoded)
         yield clip, result if isinstance(result, VideoError) else result.encoded, False
@@ -113,12 +121,13 @@ def _jobs(
     shards: Iterable[PlannedShard],
     known: KnownClips,
     settings: ProcessorSettings,
+    stage: Stage,
     jpeg_quality: int | None,
 ) -> Iterator[Job]:
     unknown = (clip for clip, key in _clips(plan, shards) if key not in known)
     for _, of_video in itertools.groupby(unknown, key=lambda clip: clip.video):
         while clips := tuple(itertools.islice(of_video, _MOST_CLIPS_PER_JOB)):
-            yield Job(clips, settings, jpeg_quality)
+            yield Job(clips, settings, stage, jpeg_quality)
 
 
 def _clips(plan: Plan, shards: Iterable[PlannedShard]) -> Iterator[tuple[Clip, bytes]]:
@@ -167,8 +176,8 @@ def _write_shard(
     receipt = Receipt(
         shard=file.info if file.offsets else None,
         offsets=tuple(file.offsets),
-        num_tokens=tuple(up_to_action for up_to_action, _ in tokens),
-        num_answer_tokens=tuple(behind for _, behind in tokens),
+        num_tokens=tuple(of_all for of_all, _ in tokens),
+        num_prompt_tokens=tuple(of_prompt for _, of_prompt in tokens),
         failed=tuple(failed),
     )
     return receipt, num_copied

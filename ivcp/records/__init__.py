@@ -19,7 +19,7 @@ from ivcp.records.names import (
 )
 from ivcp.records.predictions import Prediction
 from ivcp.records.prepared import PreparedIndex, ShardInfo, TableInfo
-from ivcp.records.record import Record, RecordT, read_lines, write_lines
+from ivcp.records.record import Record, RecordT, VersionedRecord, read_lines, write_lines
 
 __all__ = [
     "ANNOTATIONS_FILE",
@@ -48,6 +48,7 @@ __all__ = [
     "ShardInfo",
     "Split",
     "TableInfo",
+    "VersionedRecord",
     "first_path",
     "read_lines",
     "write_lines",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from ivcp.records.annotations import Split
@@ -23,6 +24,19 @@ class ClassMetrics(Record):
     """Clips of this class, failed ones included."""
     num_failed: int
     """Clips of this class that could not be decoded: errors in its recall."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A measure as people see it."""
+
+    words: str
+    value: float | None
+    """Null is not shown."""
+    report_words: str | None = None
+    """Below the number in the report; null is `words`."""
+    tells: bool = True
+    """Whether it could be otherwise; the report leaves out what could not."""
 
 
 class SplitMetrics(Record):
@@ -53,6 +67,21 @@ class SplitMetrics(Record):
     classes: tuple[ClassMetrics, ...]
     confusion_matrix: tuple[tuple[int, ...], ...]
     """Decoded clips by true class (row) and predicted class (column)."""
+
+    @property
+    def shown(self) -> tuple[Shown, ...]:
+        """What the command line and the report show, the most important one first."""
+        return (
+            Shown("top-1 accuracy", self.top1_accuracy),
+            Shown("top-5 accuracy", self.top5_accuracy, tells=len(self.classes) > 5),
+            Shown("mean-class accuracy", self.mean_class_accuracy),
+            Shown("majority class", self.majority_baseline, "always the most frequent class"),
+            Shown(
+                "top-1 on classes that differ only in time's order",
+                self.reversed_pairs_accuracy,
+                f"on the {self.num_reversed_pair_clips} clips of time-reversed pairs",
+            ),
+        )
 
 
 class DisturbedResult(Record):

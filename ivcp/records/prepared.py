@@ -32,7 +32,7 @@ class TableInfo(Record):
 class PreparedIndex(Record):
     """`index.json`: everything a reader of prepared clips needs to know."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     fingerprint: str
     """Hash of everything the prepared clips depend on."""
     root_uri: str
@@ -43,20 +43,22 @@ class PreparedIndex(Record):
     """Rows in the order of `shards` and of the clips in them."""
     labels: Labels
     video: VideoConfig
-    action_token: str
+    stage: str
+    """What the samples were prepared for: it says which tokens are special, and which columns there are."""
+    special_tokens: tuple[str, ...]
     prompt: tuple[Message, ...]
-    """The conversation up to the action token that the predictor uses: the most frequent one in training."""
+    """The conversation that the predictor uses: the most frequent one in training."""
     num_clips: dict[Split, int]
     label_counts: dict[Split, tuple[int, ...]]
     """Clips of each label, by split."""
     failed: tuple[QuarantinedClip, ...] = ()
     """Clips that could not be decoded: an error in the metrics of their split."""
     max_tokens: int
-    """Length of the longest sample, up to the action token."""
+    """Length of the longest prompt."""
     mean_tokens: float
     max_tokens_with_answer: int = 0
-    """Length of the longest sample with its answer behind the action token."""
+    """Length of the longest sample, its answer included."""
     num_answers: int = 0
-    """Samples with an answer behind the action token."""
+    """Samples with an answer behind their prompt."""
     data_fingerprint: str
     """Hash of the validated annotations."""

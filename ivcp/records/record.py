@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ivcp.storage.atomic import replacing, write_whole
 
@@ -41,6 +41,28 @@ class Record(BaseModel):
     def write(self, path: Path) -> None:
         """Writes one JSON file, whole or not at all."""
         write_whole(path, json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+
+
+class VersionedRecord(Record):
+    """A record that later versions of the project read: it says in which format it was written.
+
+    Files without a version were written before there was one; they are read alike.
+    """
+
+    NEWEST_FORMAT: ClassVar[int] = 1
+
+    format_version: int = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_format(cls, values: Any) -> Any:
+        found = values.get("format_version", 0) if isinstance(values, dict) else 0
+        if isinstance(found, int) and found > cls.NEWEST_FORMAT:
+            raise ValueError(
+                f"format_version {found} is newer than {cls.NEWEST_FORMAT}, which this version of ivcp reads: install "
+                "the version that wrote it, or a later one"
+            )
+        return values
 
 
 RecordT = TypeVar("RecordT", bound=Record)

@@ -21,7 +21,7 @@ class ModelVersionRef(Record):
 
 
 class Champion(Record):
-    """The registered version that bears the alias."""
+    """The registered version that has the alias."""
 
     name: str
     version: int

@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ivcp import storage
-from ivcp.data.prompts import VIDEO_TAG, check_prompt
-from ivcp.models.processor import PreparedClip
+from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.records import Message, Record
-from ivcp.stages.action_cls.files import LoadedClassifier, load_classifier
+from ivcp.settings import ModelConfig
+from ivcp.stages.directory import LoadedModel, load_directory
 from ivcp.video import ClipFrames, VideoError, load_clip
 
 log = logging.getLogger(__name__)
@@ -70,11 +69,19 @@ class NotReadyError(RuntimeError):
 class Predictor:
     """One model directory: `load()` once, then `predict()` from any thread; the model works on one clip at a time."""
 
-    def __init__(self, model_uri: Path | str, *, name: str | None = None, version: str | None = None) -> None:
-        """`model_uri` is a path or an s3:// URI of a model directory."""
+    def __init__(
+        self,
+        model_uri: Path | str,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        machine: ModelConfig | None = None,
+    ) -> None:
+        """`model_uri` is a path or an s3:// URI of a model directory; `machine` says how it runs here."""
         self.model_uri = model_uri
+        self.machine = machine or ModelConfig()
         self._name, self._version = name or posixpath.basename(str(model_uri).rstrip("/")), version
-        self._model: LoadedClassifier | None = None
+        self._model: LoadedModel | None = None
         self._one_at_a_time = threading.Lock()
 
     @property
@@ -83,7 +90,7 @@ class Predictor:
         return self._model is not None
 
     @property
-    def model(self) -> LoadedClassifier:
+    def model(self) -> LoadedModel:
         """The loaded model.
 
         Raises:
@@ -113,11 +120,13 @@ class Predictor:
             FileNotFoundError, PermissionError, ConnectionError: as `fetch` says.
         """
         model_dir, started = self.fetch(), time.monotonic()
-        self._model = load_classifier(model_dir, device="cuda" if torch.cuda.is_available() else "cpu")
+        self._model = load_directory(
+            model_dir, machine=self.machine, device="cuda" if torch.cuda.is_available() else "cpu"
+        )
         log.info("loaded %s in %.1f s", self.model_uri, time.monotonic() - started)
 
     def predict(
-        self, video: Path, *, prompt: str | None = None, top_k: int = 5, decode: Decode | None = None
+        self, video: str | Path, *, prompt: str | None = None, top_k: int = 5, decode: Decode | None = None
     ) -> Answer:
         """Classifies one video file; `decode` replaces decoding in this process.
 
@@ -128,10 +137,11 @@ class Predictor:
         """
         started = time.monotonic()
         messages = self.messages(prompt)
+        video = Path(video)
         clip = decode(video) if decode else load_clip(video, processor=self.model.processor)
         prepared = prepare(clip, messages, model=self.model, name=video.name)
         with self._one_at_a_time:
-            logits = self.model.logits([prepared])[0]
+            logits = self.model.outputs([prepared])[0]
         return self._answer(logits, clip, top_k=top_k, seconds=time.monotonic() - started)
 
     def messages(self, prompt: str | None) -> Sequence[Message]:
@@ -145,13 +155,8 @@ class Predictor:
         model = self.model
         if prompt is None:
             return model.prompt
-        token = model.config.action_cls.action_token
-        text = prompt if VIDEO_TAG in prompt else f"{VIDEO_TAG}{prompt}"
-        text = text if token in text else f"{text} {token}"
         system = [message for message in model.prompt if message.role == "system"]
-        messages = (*system, Message(role="user", content=text))
-        check_prompt(messages, action_token=token)
-        return messages
+        return model.stage.ask(prompt, system=system)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -186,33 +191,26 @@ class Predictor:
         )
 
 
-def prepare(clip: ClipFrames, messages: Sequence[Message], *, model: LoadedClassifier, name: str) -> PreparedClip:
+def prepare(clip: ClipFrames, messages: Sequence[Message], *, model: LoadedModel, name: str) -> Sample:
     """A decoded clip as the model's input: the same tokens and pixels as preparation makes."""
-    input_ids, mm_token_type_ids = model.processor.tokenize(
-        messages,
-        frames=clip.frames,
-        frame_indices=clip.frame_indices,
-        source_fps=clip.source_fps,
-        total_frames=clip.total_frames,
-    )
-    return PreparedClip(
-        clip_id=name,
-        video=name,
-        label=0,
-        frames=clip.frames,
-        input_ids=np.asarray(input_ids),
-        mm_token_type_ids=np.asarray(mm_token_type_ids),
-        seconds_per_frame=clip.seconds_per_frame,
+    return Sample(
+        **vars(model.tokenize(messages, [clip])),
+        sample_id=name,
+        source=name,
+        media=(Medium(clip.frames, clip.seconds_per_frame),),
+        columns={column.name: 0 for column in model.stage.columns},
     )
 
 
-def predict_files(model_dir: Path | str, videos: Sequence[Path]) -> list[Answer | VideoError]:
+def predict_files(
+    model_dir: Path | str, videos: Sequence[Path], *, machine: ModelConfig | None = None
+) -> list[Answer | VideoError]:
     """Classifies video files with a model directory (a path or an s3:// URI), in their order; a bad video costs itself.
 
     Raises:
         ModelFilesError: `model_dir` is no complete, trained model.
     """
-    predictor = Predictor(model_dir)
+    predictor = Predictor(model_dir, machine=machine)
     predictor.load()
     return [_answer_or_error(predictor, video) for video in videos]
 

@@ -27,13 +27,15 @@ from ivcp.records import RUN_CONFIG_FILE
 from ivcp.serving.metrics import MeasuredRequests, PredictorMetrics
 from ivcp.serving.predictor import Answer, NotReadyError, Predictor
 from ivcp.serving.upload_decoder import UploadDecoder
-from ivcp.settings import read_saved_config
-from ivcp.stages.action_cls.files import check_complete
+from ivcp.settings import ModelConfig, read_model_config
+from ivcp.stages.directory import check_complete
+from ivcp.stages.registry import stage_of
 from ivcp.video import VideoError
 
 log = logging.getLogger(__name__)
 
 MODEL_URI_VARIABLE = "IVCP_MODEL_URI"
+TRUST_VARIABLE = "IVCP_TRUST_REMOTE_CODE"
 """Environment variable with the model directory, where the command line does not name it."""
 MAX_UPLOAD_MB = 512.0
 DECODE_TIMEOUT_SECONDS = 60.0
@@ -94,14 +96,14 @@ class Service:
         """Loads the model here while a decoding process starts; both need its files, which are downloaded first."""
         model_dir = self.predictor.fetch()
         check_complete(model_dir)
-        config = read_saved_config(model_dir / RUN_CONFIG_FILE)
+        stage = stage_of(read_model_config(model_dir / RUN_CONFIG_FILE))
         decoder = UploadDecoder(
             model_dir,
-            video=config.video,
-            action_token=config.action_cls.action_token,
+            video=stage.config.video,
+            special_tokens=stage.special_tokens,
+            trust_remote_code=self.predictor.machine.trust_remote_code,
             num_workers=self._num_decoders,
             timeout_seconds=self._decode_timeout_seconds,
-            memory_gigabytes=config.data.video_memory_gigabytes,
         )
         try:
             started = decoder.start()
@@ -141,13 +143,14 @@ def create_app(
     *,
     model_name: str | None = None,
     model_version: str | None = None,
+    machine: ModelConfig | None = None,
     max_upload_mb: float = MAX_UPLOAD_MB,
     num_decoders: int = 1,
     decode_timeout_seconds: float = DECODE_TIMEOUT_SECONDS,
 ) -> FastAPI:
     """The predictor as an ASGI application; it begins to load the model when it starts."""
     service = Service(
-        Predictor(model_dir, name=model_name, version=model_version),
+        Predictor(model_dir, name=model_name, version=model_version, machine=machine),
         num_decoders=num_decoders,
         decode_timeout_seconds=decode_timeout_seconds,
     )
@@ -214,15 +217,24 @@ def serve(
     port: int = 8080,
     model_name: str | None = None,
     model_version: str | None = None,
+    machine: ModelConfig | None = None,
     max_upload_mb: float = MAX_UPLOAD_MB,
 ) -> None:
     """Serves `model_dir`, a path or an s3:// URI, until SIGTERM or SIGINT; requests under way are answered first.
+
+    `machine` says how the model runs here: its attention, and whether code that comes with it is trusted.
 
     Raises:
         ModelFilesError: `model_dir` is no complete, trained model.
         FileNotFoundError, PermissionError, ConnectionError: it cannot be read.
     """
-    app = create_app(model_dir, model_name=model_name, model_version=model_version, max_upload_mb=max_upload_mb)
+    app = create_app(
+        model_dir,
+        model_name=model_name,
+        model_version=model_version,
+        machine=machine,
+        max_upload_mb=max_upload_mb,
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -255,9 +267,16 @@ def main() -> None:
     parser.add_argument("--model-name", help="name that answers give, by default the directory's")
     parser.add_argument("--model-version", help="version that answers give")
     parser.add_argument("--max-upload-mb", type=float, default=MAX_UPLOAD_MB, help="largest request")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        default=os.environ.get(TRUST_VARIABLE, "").lower() in ("1", "true"),
+        help=f"run modelling code that comes with the model; by default {TRUST_VARIABLE}",
+    )
+    arguments = vars(parser.parse_args())
+    machine = ModelConfig(trust_remote_code=arguments.pop("trust_remote_code"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    serve(**vars(arguments))
+    serve(**arguments, machine=machine)
 
 
 if __name__ == "__main__":

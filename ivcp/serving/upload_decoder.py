@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-from pebble import ProcessExpired, ProcessPool
-
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
+from ivcp.models.processor_settings import PRELOAD
 from ivcp.settings import VideoConfig
-from ivcp.video import ClipFrames, VideoError, load_clip
-from ivcp.video.workers import DEFAULT_MEMORY_GIGABYTES, limit_memory
+from ivcp.video import ClipFrames, load_clip
+from ivcp.video.workers import DEFAULT_MEMORY_GIGABYTES, WorkerPool
 
-_processor: ClipProcessor | None = None
+_processor: Processor | None = None
 """In a worker process: how to sample and size frames."""
 
 
@@ -26,55 +23,46 @@ class UploadDecoder:
         model_dir: Path,
         *,
         video: VideoConfig,
-        action_token: str,
+        special_tokens: tuple[str, ...],
+        trust_remote_code: bool = False,
         num_workers: int,
         timeout_seconds: float,
         memory_gigabytes: float = DEFAULT_MEMORY_GIGABYTES,
     ) -> None:
         """An upload that takes more than `memory_gigabytes` or `timeout_seconds` is refused."""
         self._timeout_seconds = timeout_seconds
-        # Not fork: torch and the server have threads here, whose locks a fork would copy.
-        self._pool = ProcessPool(
+        self._pool = WorkerPool(
             num_workers,
+            preload=(PRELOAD,),
             initializer=_initialize,
-            initargs=[model_dir, video, action_token, memory_gigabytes],
-            context=multiprocessing.get_context("spawn"),
+            initargs=(model_dir, video, special_tokens, trust_remote_code),
+            memory_gigabytes=memory_gigabytes,
         )
 
-    def start(self) -> Future[bool]:
-        """Starts a worker, which takes seconds; the result is there when it can decode."""
-        started: Future[bool] = self._pool.schedule(_is_initialized)
-        return started
+    def start(self) -> Future[None]:
+        """Starts a worker, which takes seconds; the future is done when it can decode, or raises why it cannot."""
+        return self._pool.start()
 
     def decode(self, video: Path) -> ClipFrames:
         """Samples, decodes and resizes a video file.
 
         Raises:
             VideoError: it cannot be decoded, or not within the limits of time and memory.
+            WorkerStartError, OSError, ValueError: no worker starts.
+            WorkerStoppedError: the decoder was closed.
         """
-        task: Callable[[Path], ClipFrames] = _decode
-        try:
-            clip: ClipFrames = self._pool.schedule(task, args=[video], timeout=self._timeout_seconds).result()
-        except TimeoutError as error:
-            raise VideoError("timeout", f"decoding took more than {self._timeout_seconds:g} s") from error
-        except ProcessExpired as error:
-            raise VideoError("crashed", "the decoder crashed on this video") from error
-        return clip
+        return self._pool.submit(_decode, video, timeout_seconds=self._timeout_seconds).result()
 
     def close(self) -> None:
         """Ends the worker processes."""
-        self._pool.stop()
-        self._pool.join()
+        self._pool.close()
 
 
-def _initialize(model_dir: Path, video: VideoConfig, action_token: str, memory_gigabytes: float) -> None:
+def _initialize(model_dir: Path, video: VideoConfig, special_tokens: tuple[str, ...], trust_remote_code: bool) -> None:
     global _processor
-    _processor = ClipProcessor.from_pretrained(model_dir, video=video, action_token=action_token)
-    limit_memory(memory_gigabytes)
-
-
-def _is_initialized() -> bool:
-    return _processor is not None
+    _processor = Processor.from_pretrained(
+        model_dir, video=video, special_tokens=special_tokens, trust_remote_code=trust_remote_code
+    )
 
 
 def _decode(video: Path) -> ClipFrames:

@@ -6,7 +6,6 @@ from ivcp.settings.data import DataConfig, VideoConfig
 from ivcp.settings.evaluation import EvaluationConfig, ExportConfig, TrackingConfig
 from ivcp.settings.files import (
     ConfigError,
-    check_trainable,
     config_from_settings,
     describe_keys,
     load_config,
@@ -15,6 +14,7 @@ from ivcp.settings.files import (
     save_config,
 )
 from ivcp.settings.launch import LaunchConfig
+from ivcp.settings.meaning import meaning_of, read_model_config, save_model_config, video_meaning
 from ivcp.settings.model import MethodConfig, ModelConfig
 from ivcp.settings.run import SECTION_OF_KEY, SECTIONS, RunConfig, from_flat
 from ivcp.settings.section import Section
@@ -44,12 +44,15 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "VideoConfig",
-    "check_trainable",
     "config_from_settings",
     "describe_keys",
     "from_flat",
     "load_config",
+    "meaning_of",
     "parse_overrides",
+    "read_model_config",
     "read_saved_config",
     "save_config",
+    "save_model_config",
+    "video_meaning",
 ]

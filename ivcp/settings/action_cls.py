@@ -10,6 +10,8 @@ from ivcp.settings.section import Section
 
 DecoderType = Literal["linear", "mlp", "transformer", "transformer_no_vision"]
 SweepDecoderType = Literal["linear", "mlp"]
+_WITHOUT_WIDTH: tuple[DecoderType, ...] = ("linear",)
+"""The decoder types that `action_decoder_hidden_size` means nothing for."""
 
 
 class ActionClsConfig(Section):
@@ -58,9 +60,19 @@ class ActionClsConfig(Section):
 
     @model_validator(mode="after")
     def _width_is_used(self) -> Self:
-        if self.action_decoder_hidden_size and self.action_decoder_type == "linear":
+        if self.action_decoder_hidden_size and not self.has_width:
             raise ValueError(
-                "action_decoder_hidden_size has no meaning for action_decoder_type: linear; "
+                f"action_decoder_hidden_size has no meaning for action_decoder_type: {self.action_decoder_type}; "
                 "remove it or choose action_decoder_type: mlp or transformer"
             )
         return self
+
+    @property
+    def has_width(self) -> bool:
+        """Whether the decoder has layers whose width can be chosen."""
+        return self.action_decoder_type not in _WITHOUT_WIDTH
+
+    def with_type(self, kind: DecoderType) -> Self:
+        """The same settings for another type of decoder."""
+        width = None if kind in _WITHOUT_WIDTH else self.action_decoder_hidden_size
+        return self.model_copy(update={"action_decoder_type": kind, "action_decoder_hidden_size": width})

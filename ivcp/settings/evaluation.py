@@ -1,4 +1,4 @@
-"""Settings of what comes behind training: the gate, export and registry, tracking."""
+"""Settings of what comes after training: the gate, export and registry, tracking."""
 
 from __future__ import annotations
 

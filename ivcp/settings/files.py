@@ -56,17 +56,6 @@ def config_from_settings(settings: Mapping[str, Any], *, source: str = "settings
         raise ConfigError(f"{source}: " + "; ".join(_explain(e) for e in error.errors())) from error
 
 
-def check_trainable(config: RunConfig) -> None:
-    """Refuses what users' files may ask for and training does not do: asked before any data are prepared.
-
-    Raises:
-        ConfigError: names the setting and what to do.
-    """
-    method = config.method
-    if method.stage != "action_cls":
-        raise ConfigError(f"stage = {method.stage}: only stage: action_cls can be trained")
-
-
 def save_config(config: RunConfig, path: Path) -> None:
     """Writes the resolved configuration as flat JSON."""
     path.write_text(json.dumps(config.flat(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

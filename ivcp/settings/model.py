@@ -25,12 +25,23 @@ class ModelConfig(Section):
     disable_gradient_checkpointing: bool = False
     """Keep activations instead of computing them again in the backward pass: faster, more memory."""
 
+    @property
+    def required_name(self) -> str:
+        """Path or hub id of the base model.
+
+        Raises:
+            ValueError: it is not set.
+        """
+        if self.model_name_or_path is None:
+            raise ValueError("model_name_or_path is not set: give the path of a model directory or a hub id")
+        return self.model_name_or_path
+
 
 class MethodConfig(Section):
-    """What is trained, and how a clip becomes class logits."""
+    """What is trained of the base model."""
 
-    stage: Literal["action_cls", "sft", "pt", "rm", "ppo", "dpo", "kto"] = "action_cls"
-    """Training stage. Other stages of LLaMA-Factory are read, and refused by the training step."""
+    stage: str = "action_cls"
+    """Training stage: what is asked of the data and what is minimised."""
     finetuning_type: Literal["lora", "full", "freeze"] = "lora"
     """Train LoRA matrices, all weights of the language model, or only its last layers (`freeze`)."""
     freeze_trainable_layers: int = 2

@@ -21,8 +21,8 @@ class TrainConfig(Section):
     overwrite_output_dir: bool = False
     """Allow a non-empty `output_dir` and start again in it, which removes the earlier run's checkpoints."""
     resume_from_checkpoint: str | bool | None = None
-    """Checkpoint to continue from, or true for the last one in `output_dir` if there is any. Null goes on only with a
-    run of the same settings that did not come to its end; false never."""
+    """Checkpoint to continue from, or true for the last one in `output_dir` if there is any. Null continues only a
+    run with the same settings that was interrupted; false never."""
     num_train_epochs: float = Field(3.0, gt=0)
     """Passes over the training split."""
     max_steps: int = -1
@@ -82,7 +82,7 @@ class TrainConfig(Section):
     load_best_model_at_end: bool = False
     """End with the checkpoint that is best on the validation split."""
     metric_for_best_model: str = "top1_accuracy"
-    """What "best" means."""
+    """What "best" means: `top1_accuracy` or `loss`; the loss where a stage has no accuracy."""
     early_stopping_steps: int | None = Field(None, ge=1)
     """Stop after this many validations in a row without a better one; null never stops early."""
     plot_loss: bool = False
@@ -132,7 +132,7 @@ class LossConfig(Section):
 
 
 class AugmentationConfig(Section):
-    """Random changes of training clips: the same for all frames of a clip, drawn anew in every epoch."""
+    """Random changes of training clips: the same for all frames of a clip, drawn again in every epoch."""
 
     augment_crop: float = Field(1.0, gt=0, le=1)
     """Crop to a random share of the frame between this and 1, scaled back to the frame's size. 1 crops nothing."""
@@ -170,7 +170,7 @@ class SpeedConfig(Section):
     vision_cache_dir: str | None = None
     """Folder of the kept features; null is beside the prepared clips."""
     vision_cache_max_gigabytes: float = Field(50.0, gt=0)
-    """Most disk space of `vision_cache_dir`: the sets unused longest go first."""
+    """Most disk space of `vision_cache_dir`: the cache entries unused longest are deleted first."""
     tokens_per_batch: int | None = Field(None, ge=1)
     """Tokens of a batch, padding included: clips of like length share a batch of as many as fit. Null takes
     `per_device_train_batch_size` clips."""

@@ -1,4 +1,4 @@
-"""Local paths and s3:// URIs through one set of calls, a download cache, and files that are whole or not there."""
+"""Local paths and s3:// URIs through one set of calls, a download cache, and atomic writes."""
 
 from ivcp.storage.uris import (
     borrowed,

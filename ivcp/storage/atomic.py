@@ -1,4 +1,4 @@
-"""Files that are under their name whole, and on the disk, or not at all: the one way to write them."""
+"""Atomic writes: a file gets its name when it is complete and on the disk, or never."""
 
 from __future__ import annotations
 

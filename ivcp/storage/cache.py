@@ -1,4 +1,4 @@
-"""A folder of downloads that stays below a size: what was not used for longest goes first, what is in use never.
+"""A folder of downloads that stays below a size: the entry unused longest is removed first, one in use never.
 
 Several processes share the folder. Its locks are `flock`s, which the kernel releases when a process dies.
 
@@ -92,7 +92,7 @@ class FileCache:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _choose_and_hide(self, num_bytes: int, partial: Path) -> list[Path]:
-        """Renames the entries that have to go, so that nobody finds them, and returns them."""
+        """Renames the entries to be removed, so that no process finds them, and returns them."""
         entries = sorted(
             (entry for entry in self._entries() if entry.path != partial), key=lambda entry: entry.last_used
         )

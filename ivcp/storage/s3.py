@@ -146,7 +146,7 @@ def delete(location: Location) -> None:
 def send(files: Mapping[str, Path], bucket: str, present: Mapping[str, S3Object]) -> None:
     """Uploads files under their keys, many at a time and large ones in parts.
 
-    Those that the bucket has already, with the same content, are left out: an interrupted upload goes on.
+    Those that the bucket has already, with the same content, are left out: an interrupted upload continues.
     """
     missing = {key: file for key, file in files.items() if not _is_same(file, present.get(key))}
     if len(missing) < len(files):

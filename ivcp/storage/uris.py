@@ -47,7 +47,7 @@ def local_path(uri: str | Path, *, cache_dir: Path | None = None) -> Path:
 
 @contextmanager
 def borrowed(uri: str | Path, *, cache_dir: Path | None = None) -> Iterator[Path]:
-    """`local_path` for the time of the block: behind it, the cache may remove what was downloaded."""
+    """`local_path` for the time of the block: after it, the cache may remove what was downloaded."""
     if not is_s3(uri):
         yield local_path(uri)
         return
@@ -154,7 +154,8 @@ def write_text(uri: str, text: str) -> None:
 def fetch(uri: str, target: Path) -> None:
     """Copies a file, or all files of a folder or prefix, to `target`, which is replaced, whole or not at all.
 
-    An interrupted call goes on with what it left in a hidden folder beside `target`. Errors as in `local_path`.
+    After an interruption the next call continues with what lies in a hidden folder beside `target`. Errors as in
+    `local_path`.
     """
     staging = target.with_name(f".{target.name}.fetching")
     if is_s3(uri):
@@ -187,7 +188,7 @@ def delete(uri: str) -> None:
 def upload(path: Path, uri: str) -> None:
     """Copies a file, or all files of a folder, to `uri`, which is their new name; errors as in `local_path`.
 
-    What is there already with the same content is not sent again: an upload that was interrupted goes on.
+    What is there already with the same content is not sent again: an interrupted upload continues where it was.
     """
     if not path.exists():
         raise FileNotFoundError(f"cannot upload {path}: it does not exist")

@@ -82,7 +82,7 @@ def configuration_fingerprint(config: RunConfig) -> str:
 def sampled_hash(folder: Path) -> str:
     """Hash of the names and sizes of a folder's files and of both ends of each: milliseconds for gigabytes of weights.
 
-    Where files lie and when they were copied changes nothing; other weights do, for they differ everywhere.
+    Where files lie and when they were copied changes nothing; other weights do: they differ everywhere.
     """
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):

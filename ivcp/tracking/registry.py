@@ -1,4 +1,4 @@
-"""The registry of models: versions, and the alias that the champion bears."""
+"""The registry of models: versions, and the alias of the champion."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from ivcp.distributed.rank import is_owner
 from ivcp.records import RUN_CONFIG_FILE
 from ivcp.settings import RunConfig
 from ivcp.tracking.client import DEFAULT_STORE, connect, sqlite_file, tracking_uri
@@ -25,7 +26,7 @@ _LONGEST_TAG = 5000
 
 
 _LONGEST_VALUE = 500
-"""MLflow's oldest limit of a parameter's value; the whole configuration is logged as a file besides."""
+"""MLflow's oldest limit of a parameter's value; the whole configuration is also logged as a file."""
 
 
 class TrackedRun:
@@ -83,7 +84,7 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
     Raises:
         ValueError: the store has no run MLFLOW_RUN_ID.
     """
-    if int(os.environ.get("RANK", "0")) != 0 or "mlflow" not in config.train.report_to:
+    if not is_owner() or "mlflow" not in config.train.report_to:
         yield TrackedRun(None, None)
         return
     client = connect(tracking_uri(config, default_store=default_store))

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from ivcp.distributed.launched import deepspeed_settings, fsdp_settings
+from ivcp.distributed.sharding import deepspeed_settings, fsdp_settings
 from ivcp.settings import ConfigError, RunConfig, TrainConfig
+from ivcp.stages.protocol import Stage
 
 _OURS = {
     "do_train",
@@ -33,18 +34,19 @@ _OURS = {
 _TRACKERS = ("mlflow", "tensorboard", "wandb")
 
 
-def training_arguments(config: RunConfig, *, output_dir: Path, has_val: bool) -> Any:
+def training_arguments(stage: Stage, *, output_dir: Path, has_val: bool) -> Any:
     """transformers' TrainingArguments for a run that writes into `output_dir`.
 
     Raises:
-        ConfigError: `report_to` names a tracker that is unknown or not installed.
+        ConfigError: `report_to` names a tracker that is unknown or not installed, or `metric_for_best_model` a metric
+            that the stage does not have.
 
     mlflow is left out of `report_to`: the run's own tracking logs there, since transformers' callback may end a
     run that somebody else opened.
     """
     from transformers import TrainingArguments
 
-    train = config.train
+    config, train, best = stage.config, stage.config.train, metric_for_best_model(stage)
     _check_trackers(train)
     return TrainingArguments(
         **train.model_dump(exclude=_OURS)
@@ -52,17 +54,18 @@ def training_arguments(config: RunConfig, *, output_dir: Path, has_val: bool) ->
             "output_dir": str(output_dir),
             "warmup_steps": train.warmup_steps or train.warmup_ratio,
             "eval_strategy": eval_strategy(train, has_val=has_val),
-            "activation_checkpointing": not config.model.disable_gradient_checkpointing and trains_backbone(config),
+            "activation_checkpointing": not config.model.disable_gradient_checkpointing and trains_backbone(stage),
             "report_to": [name for name in train.report_to if name != "mlflow"] or "none",
-            "label_names": ["labels"],
+            "label_names": list(stage.target_names),
+            "prediction_loss_only": not stage.target_names,
             "remove_unused_columns": False,
             "use_cpu": not torch.cuda.is_available(),
             "dataloader_pin_memory": torch.cuda.is_available(),
             "disable_tqdm": not sys.stderr.isatty(),
-            "metric_for_best_model": f"eval_{train.metric_for_best_model}" if has_val else None,
+            "metric_for_best_model": f"eval_{best}" if has_val else None,
             "restore_callback_states_from_checkpoint": True,  # how long early stopping has waited
             **_distribution(config),
-            "greater_is_better": train.metric_for_best_model != "loss" if has_val else None,
+            "greater_is_better": best != "loss" if has_val else None,
         }
     )
 
@@ -79,12 +82,28 @@ def _distribution(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def trains_backbone(config: RunConfig) -> bool:
-    """Whether gradients pass through the backbone: a part of it trains, or the token's row in front of it does."""
-    method = config.method
+def trains_backbone(stage: Stage) -> bool:
+    """Whether gradients pass through the backbone: a part of it trains, or something in front of it does."""
+    method = stage.config.method
     is_frozen = method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0
     has_open_tower = not (method.freeze_vision_tower and method.freeze_multi_modal_projector)
-    return not is_frozen or has_open_tower or config.action_cls.action_token_lr_scale > 0
+    return not is_frozen or has_open_tower or stage.trains_backbone
+
+
+def metric_for_best_model(stage: Stage) -> str:
+    """The metric by which checkpoints are compared: as set; the loss in place of a default that the stage lacks.
+
+    Raises:
+        ConfigError: the stage does not measure what is set.
+    """
+    wanted, known = stage.config.train.metric_for_best_model, (*stage.metric_names, "loss")
+    if wanted in known:
+        return wanted
+    if wanted != TrainConfig().metric_for_best_model:
+        raise ConfigError(
+            f"metric_for_best_model = {wanted}: stage {stage.config.method.stage} has {' and '.join(known)}"
+        )
+    return "loss"
 
 
 def eval_strategy(train: TrainConfig, *, has_val: bool) -> str:

@@ -1,4 +1,4 @@
-"""Random changes of training clips: what a clip becomes depends on the seed, the epoch, the clip and the draw alone."""
+"""Random changes of training videos: they depend on the seed, the epoch, the sample and the draw alone."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ivcp.models.processor import PreparedClip
+from ivcp.data.prepared.batches import column_of, token_lengths
+from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.records import Labels
 from ivcp.settings import AugmentationConfig
+from ivcp.torchvision_compat import register_missing_operators
 
-# Behind the imports above, which make torchvision importable where it is not.
-from torchvision.transforms import InterpolationMode  # isort: skip
-from torchvision.transforms.v2 import functional as transforms  # isort: skip
+register_missing_operators()
+
+from torchvision.transforms import InterpolationMode  # noqa: E402
+from torchvision.transforms.v2 import functional as transforms  # noqa: E402
 
 
 class AugmentationError(ValueError):
     """An augmentation that does not fit the data; the message names the setting."""
 
 
-class AugmentedClips(Dataset[PreparedClip]):
-    """Prepared clips with changed frames, anew in every epoch, the same in every process and after a resume.
+class AugmentedSamples(Dataset[Sample]):
+    """Samples with changed frames, other ones in every epoch, the same in every process and after a resume.
 
-    Item `draw * len + position` is draw number `draw` of the clip at `position`: a clip that a sampler takes several
-    times in an epoch is changed in several ways.
+    Item `draw * len + position` is draw number `draw` of the sample at `position`: a sample that is taken several times
+    in an epoch is changed in several ways.
     """
 
-    def __init__(self, clips: Any, settings: AugmentationConfig, *, labels: Labels, seed: int) -> None:
-        """`clips` is a map-style data set of `PreparedClip` that keeps its frame candidates.
+    def __init__(self, samples: Any, settings: AugmentationConfig, *, labels: Labels, seed: int) -> None:
+        """`samples` is a map-style data set that keeps its frame candidates.
 
         Raises:
             AugmentationError: `augment_no_flip_labels` names a class that the data do not have.
@@ -42,7 +45,7 @@ class AugmentedClips(Dataset[PreparedClip]):
             raise AugmentationError(
                 f"augment_no_flip_labels names {', '.join(unknown)}, the classes are {', '.join(labels.label_names)}"
             )
-        self.clips = clips
+        self.samples = samples
         self.settings = settings
         self.seed = seed
         self._never_flipped = {labels.label_names.index(name) for name in settings.augment_no_flip_labels}
@@ -50,24 +53,31 @@ class AugmentedClips(Dataset[PreparedClip]):
         self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.samples)
 
-    def __getitem__(self, index: int) -> PreparedClip:
-        draw, position = divmod(index, len(self.clips))
-        clip: PreparedClip = self.clips[position]
+    def __getitem__(self, index: int) -> Sample:
+        draw, position = divmod(index, len(self.samples))
+        sample: Sample = self.samples[position]
         rng = np.random.default_rng([self.seed, int(self._epoch), position, draw])
-        return augment(clip, self.settings, may_flip=clip.label not in self._never_flipped, rng=rng)
+        may_flip = sample.columns.get("label") not in self._never_flipped
+        return sample.with_media([augment(m, self.settings, may_flip=may_flip, rng=rng) for m in sample.media])
+
+    def token_lengths(self, *, prompts_only: bool) -> NDArray[np.int64]:
+        """Tokens of each sample, which no change of frames changes, (len(self),)."""
+        return token_lengths(self.samples, prompts_only=prompts_only)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A number of each sample, (len(self),)."""
+        return column_of(self.samples, name)
 
     def set_epoch(self, epoch: int) -> None:
         """Called at the start of each epoch (accelerate passes it on from the trainer)."""
         self._epoch.fill_(epoch)
 
 
-def augment(
-    clip: PreparedClip, settings: AugmentationConfig, *, may_flip: bool, rng: np.random.Generator
-) -> PreparedClip:
-    """The clip with changed frames of the same number and size; all frames of a clip change alike."""
-    frames = choose_candidates(clip, rng) if settings.augment_temporal_jitter else clip.frames
+def augment(medium: Medium, settings: AugmentationConfig, *, may_flip: bool, rng: np.random.Generator) -> Medium:
+    """The video with changed frames of the same number and size; all frames of a video change alike."""
+    frames = choose_candidates(medium, rng) if settings.augment_temporal_jitter else medium.frames
     changed = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (num_frames, 3, height, width)
     if settings.augment_crop < 1:
         changed = _crop(changed, settings.augment_crop, rng)
@@ -75,14 +85,14 @@ def augment(
         changed = transforms.horizontal_flip(changed)
     if settings.augment_color_jitter > 0:
         changed = _jitter_colors(changed, settings.augment_color_jitter, rng)
-    return replace(clip, frames=changed.permute(0, 2, 3, 1).contiguous().numpy(), frame_candidates=1)
+    return replace(medium, frames=changed.permute(0, 2, 3, 1).contiguous().numpy(), frame_candidates=1)
 
 
-def choose_candidates(clip: PreparedClip, rng: np.random.Generator) -> NDArray[np.uint8]:
+def choose_candidates(medium: Medium, rng: np.random.Generator) -> NDArray[np.uint8]:
     """One of the stored frames around each sampled moment, (num_frames, height, width, 3)."""
-    count = clip.frame_candidates
-    starts = np.arange(0, len(clip.frames), count)
-    chosen: NDArray[np.uint8] = clip.frames[starts + rng.integers(count, size=len(starts))]
+    count = medium.frame_candidates
+    starts = np.arange(0, len(medium.frames), count)
+    chosen: NDArray[np.uint8] = medium.frames[starts + rng.integers(count, size=len(starts))]
     return chosen
 
 

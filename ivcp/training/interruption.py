@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from ivcp.distributed.launched import any_process
-from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.distributed.processes import any_process
+from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 
@@ -21,7 +21,7 @@ from transformers import TrainerCallback  # noqa: E402
 log = logging.getLogger(__name__)
 
 INTERRUPTED = 75
-"""Exit code of an interrupted training, `EX_TEMPFAIL` of sysexits.h: the same command again goes on."""
+"""Exit code of an interrupted training, `EX_TEMPFAIL` of sysexits.h: the same command again resumes."""
 
 
 class TrainingInterrupted(SystemExit):
@@ -33,9 +33,9 @@ class TrainingInterrupted(SystemExit):
 
 
 class StopOnTermination(TrainerCallback):  # type: ignore[misc]
-    """Ends training with a checkpoint behind the step in which any process received SIGTERM.
+    """Ends training with a checkpoint after the step in which any process received SIGTERM.
 
-    A validation that is due behind that step is left out: it may take longer than the pod has left.
+    A validation that is due after that step is left out: it may take longer than the pod has left.
     """
 
     def __init__(self) -> None:
@@ -63,13 +63,13 @@ class StopOnTermination(TrainerCallback):  # type: ignore[misc]
             signal.signal(signal.SIGTERM, before)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by transformers behind each optimizer step, on every process."""
+        """Called by transformers after each optimizer step, on every process."""
         if not any_process(self._requested):
             return
-        log.info("SIGTERM: saving a checkpoint behind step %d and ending", state.global_step)
+        log.info("SIGTERM: saving a checkpoint after step %d and ending", state.global_step)
         self.stopped = control.should_save = control.should_training_stop = True
         control.should_evaluate = False
-        args.save_only_model = False  # without the optimizer's state nothing could go on
+        args.save_only_model = False  # without the optimizer's state nothing could be resumed
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called by transformers when it leaves the loop over the steps, too."""

@@ -9,9 +9,9 @@ from torch import nn
 
 from ivcp.distributed.weights import full_shape
 from ivcp.models.adapters import log
-from ivcp.models.backbone import language_model_of
+from ivcp.models.backbone import BackboneModule, language_model_of
 from ivcp.models.families import part_of
-from ivcp.stages.action_cls.module import ActionClassifier
+from ivcp.stages.protocol import Stage
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class ParameterGroup:
     total: int
 
 
-def parameter_table(classifier: ActionClassifier) -> list[ParameterGroup]:
+def parameter_table(module: BackboneModule, stage: Stage) -> list[ParameterGroup]:
     """Trainable and total parameters of each part, the largest first."""
-    model = language_model_of(classifier.backbone)
+    model = language_model_of(module.backbone)
     counts: dict[str, list[int]] = {}
     for name, parameter in model.named_parameters():
         part = "lora" if ".lora_" in name else part_of(name.replace(".base_layer.", "."), model)
         _count(counts, part, parameter)
-    for parameter in classifier.decoder.parameters():
-        _count(counts, "action_decoder", parameter)
-    _count(counts, "action_token_row", classifier.action_token_row)
+    for name, parameter in module.named_parameters():
+        if not name.startswith("backbone."):
+            _count(counts, stage.part_of(name), parameter)
     rows = [ParameterGroup(name, trainable, total) for name, (trainable, total) in counts.items()]
     return sorted(rows, key=lambda row: -row.total)
 

@@ -7,16 +7,17 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
-import ivcp
-from ivcp.records import PreparedIndex, Record
+from ivcp.records import PreparedIndex, VersionedRecord
+from ivcp.settings import RunConfig
 
 RUN_RECORD_FILE = "run_record.json"
 
 
-class RunRecord(Record):
+class RunRecord(VersionedRecord):
     """`run_record.json` in the adapter directory."""
 
     command: tuple[str, ...]
@@ -33,7 +34,9 @@ class RunRecord(Record):
     data_fingerprint: str
     """Hash of the validated annotations."""
     prepared_fingerprint: str
-    """Hash of everything the prepared clips depend on."""
+    """Hash of everything the prepared samples depend on."""
+    settings: dict[str, Any]
+    """All settings of the run; `run_config.json` has those of them that say what the model means."""
 
     @property
     def tags(self) -> dict[str, str]:
@@ -49,9 +52,9 @@ class RunRecord(Record):
         }
 
 
-def describe_run(index: PreparedIndex, *, num_processes: int) -> RunRecord:
+def describe_run(config: RunConfig, index: PreparedIndex, *, num_processes: int) -> RunRecord:
     """What this process runs on and with."""
-    code = Path(ivcp.__file__).parent
+    code = Path(__file__).parent
     commit, changes = _git(code, "rev-parse", "HEAD"), _git(code, "status", "--porcelain")
     return RunRecord(
         command=tuple(sys.argv),
@@ -64,6 +67,7 @@ def describe_run(index: PreparedIndex, *, num_processes: int) -> RunRecord:
         num_processes=num_processes,
         data_fingerprint=index.data_fingerprint,
         prepared_fingerprint=index.fingerprint,
+        settings=config.flat(),
     )
 
 

@@ -1,7 +1,12 @@
-"""transformers' Trainer for the action classifier: parameter groups and complete checkpoints."""
+"""transformers' Trainer for any stage: complete directories, checkpoints that survive interruptions, meters.
+
+It is one class over transformers' own. `OVERRIDDEN` names the private methods of transformers that it overrides;
+`tests/unit/training/test_trainer.py` holds their signatures, and fails when a new version of transformers changes one.
+"""
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,88 +17,143 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ivcp.distributed.disks import Disk
-from ivcp.distributed.processes import Processes
-from ivcp.distributed.weights import write_weights
-from ivcp.models.processor import ClipProcessor
-from ivcp.records import Labels
-from ivcp.settings import RunConfig
-from ivcp.stages.action_cls.collator import TrainingCollator
-from ivcp.stages.action_cls.files import (
-    DECODER_FILE,
-    ClassifierInfo,
-    ModelFilesError,
-    check_complete,
-    load_backbone,
-    load_decoder,
-    read_token_row,
-    save_backbone,
-    save_classifier_files,
-    weights_below,
-)
-from ivcp.stages.action_cls.module import ActionClassifier
+from ivcp.distributed.processes import gather_values, on_owner, wait_for_all
+from ivcp.distributed.rank import world_size
+from ivcp.distributed.sharding import sharded_layers, sharding_of
+from ivcp.distributed.weights import gather_weights
+from ivcp.models.backbone import BackboneModule
+from ivcp.models.processor import Processor
+from ivcp.stages.directory import ModelInfo, load_weights, save_directory
+from ivcp.stages.protocol import Collate, Stage
+from ivcp.torchvision_compat import register_missing_operators
 from ivcp.training.batches import planned_batches
+from ivcp.training.checkpoints.folder import (
+    CheckpointInfo,
+    check_resumable,
+    delete_old_checkpoints,
+    writing_checkpoint,
+)
 from ivcp.training.checkpoints.mirror import CheckpointMirror
+from ivcp.training.checkpoints.sharded_state import load_sharded_state, save_sharded_state
+from ivcp.training.interruption import StopOnTermination, TrainingInterrupted
+from ivcp.training.meter import StepMeter
 from ivcp.training.parameter_groups import parameter_groups
-from ivcp.training.resumable_trainer import ResumableTrainer
 
-# Behind the imports above, which make torchvision importable where it is not.
-from transformers import TrainingArguments  # isort: skip
-from transformers.trainer_utils import seed_worker  # isort: skip
+register_missing_operators()
+
+from transformers import Trainer, TrainingArguments  # noqa: E402
+from transformers.trainer_utils import seed_worker  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+OVERRIDDEN = (
+    "_save",
+    "_save_checkpoint",
+    "_save_optimizer_and_scheduler",
+    "_prepare_for_training",
+    "_load_from_checkpoint",
+    "_finalize_training",
+    "_load_best_model",
+)
+"""The private methods of transformers' Trainer that `StageTrainer` overrides."""
 
 
-class ActionTrainer(ResumableTrainer):
-    """Trains an `ActionClassifier` on prepared clips.
+class StageTrainer(Trainer):  # type: ignore[misc]
+    """Trains the module of a stage on prepared samples, sharded or not.
 
-    Every directory it writes, checkpoints included, is a complete adapter directory.
+    Every directory it writes, checkpoints included, is a complete adapter directory. A checkpoint is whole or does not
+    count; it holds, beside the files of the model, the optimizer's state, the scheduler and each process's random
+    state. Rows of its log have `StepMeter`'s numbers and `learning_rate/<part>`.
     """
 
     def __init__(
         self,
-        classifier: ActionClassifier,
+        module: BackboneModule,
         *,
+        stage: Stage,
         arguments: TrainingArguments,
-        processor: ClipProcessor,
-        labels: Labels,
-        config: RunConfig,
-        info: ClassifierInfo,
-        train_clips: Any,
-        val_clips: Any | None,
+        processor: Processor,
+        info: ModelInfo,
+        train_samples: Any,
+        val_samples: Any | None,
+        train_collate: Collate,
+        eval_collate: Collate,
         callbacks: list[Any] | None = None,
         disk: Disk | None = None,
         mirror: CheckpointMirror | None = None,
     ) -> None:
-        self.clip_processor = processor
-        self.labels = labels
+        self.stage = stage
+        self.sample_processor = processor
         self.info = info
-        self.training_collator = TrainingCollator(
-            processor,
-            num_classes=labels.num_classes,
-            with_answers=config.action_cls.action_cls_token_loss_weight > 0,
-            mixup_alpha=config.loss.mixup_alpha,
-            seed=config.train.seed,
-        )
-        self.batches = planned_batches(config, train_clips, Processes.of(arguments))
+        self.train_collate, self.eval_collate = train_collate, eval_collate
+        self.disk, self.mirror = disk or Disk.shared(), mirror
+        self.sharding = sharding_of(stage.config.train)
+        self.batches = planned_batches(stage.config, train_samples, prompts_only=not stage.reads_answers)
+        self._termination = StopOnTermination()
+        self._rates: dict[str, float] = {}
+        if self.sharding == "fsdp2":
+            arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(sharded_layers(module))
         super().__init__(
-            config=config,
-            model=classifier,
+            model=module,
             args=arguments,
-            data_collator=self.training_collator,
-            train_dataset=train_clips,
-            eval_dataset=val_clips,
-            compute_metrics=accuracy,
+            data_collator=train_collate,
+            train_dataset=train_samples,
+            eval_dataset=val_samples,
+            compute_metrics=self._measure if stage.target_names else None,
             callbacks=callbacks,
-            disk=disk,
-            mirror=mirror,
         )
+        self.meter = StepMeter(num_processes=self.args.world_size)
+        self.add_callback(self._termination)
+
+    # Training
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **others: Any) -> Any:
+        """Trains, from the checkpoint where one is given.
+
+        Raises:
+            CheckpointError: a run sharded in this way cannot go on from the checkpoint, or one cannot be written.
+            TrainingInterrupted: SIGTERM came; there is a checkpoint.
+        """
+        if isinstance(resume_from_checkpoint, str):
+            check_resumable(Path(resume_from_checkpoint), sharding=self.sharding, num_processes=world_size())
+        with self._termination.listening():
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **others)
+            if self.mirror:
+                self.mirror.wait()
+        if self._termination.stopped:
+            checkpoint = str(self._checkpoint_dir())
+            log.warning("interrupted by SIGTERM behind step %d: run the same command again to go on from %s",
+                        self.state.global_step, checkpoint)  # fmt: skip
+            raise TrainingInterrupted(checkpoint)
+        return output
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer over `parameter_groups`."""
         optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
         decayed = set(self.get_decay_parameter_names(self.model))
-        groups = parameter_groups(self.model, self.run_config, decayed)
+        groups = parameter_groups(self.model, self.stage, decayed)
         optimizer: torch.optim.Optimizer = optimizer_class(groups, **settings)
         self.optimizer = optimizer
         return optimizer
+
+    def get_batch_samples(self, *arguments: Any) -> Any:
+        """The batches of one optimizer step."""
+        with self.meter.waiting():
+            return super().get_batch_samples(*arguments)
+
+    def training_step(self, model: Any, inputs: Any, *arguments: Any) -> Any:
+        """One forward and backward pass; returns the loss."""
+        self.meter.saw(inputs)
+        self._rates = {f"learning_rate/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+        return super().training_step(model, inputs, *arguments)
+
+    def log(self, logs: dict[str, float], *arguments: Any) -> None:
+        """Called by transformers with a row of training, of validation, or of the whole run."""
+        if "loss" in logs:
+            logs |= self._rates | self.meter.row()
+        super().log(logs, *arguments)
+
+    # Data
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches as `planned_batches` has them, or as transformers makes them."""
@@ -113,74 +173,129 @@ class ActionTrainer(ResumableTrainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Batches as they are predicted: without answers, never mixed."""
-        self.data_collator: Any = self.clip_processor.collate
+        """Batches as they are predicted."""
+        self.data_collator: Any = self.eval_collate
         try:
             return super().get_eval_dataloader(eval_dataset)
         finally:
-            self.data_collator = self.training_collator
+            self.data_collator = self.train_collate
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """As `get_eval_dataloader`."""
         return self.get_eval_dataloader(test_dataset)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    # Validation
+
+    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """Metrics of the validation split; leaves the random state as it was.
 
         A data loader draws from it at each start, so that a run that resumes behind a validation would differ.
         """
-        with torch.random.fork_rng():
-            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        with self.meter.pause(), torch.random.fork_rng():
+            metrics: dict[str, float] = super().evaluate(*arguments, **options)
         return metrics
 
+    def _measure(self, prediction: Any) -> dict[str, float]:
+        return self.stage.metrics(prediction.predictions, prediction.label_ids)
+
+    # Directories and checkpoints
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes the model's directory: all processes gather the weights, the owner rank writes them."""
+        weights = gather_weights(self.model, wanted=self.is_saved)
+        if self.args.should_save:
+            self._save(output_dir or self.args.output_dir, state_dict=weights)
+        wait_for_all()
+
     def is_saved(self, name: str, value: torch.Tensor) -> bool:
-        """Whether an entry of the classifier's `state_dict` is written: what only the base model knows is not."""
-        is_full = self.run_config.method.finetuning_type == "full"
+        """Whether an entry of the module's `state_dict` is written: what only the base model knows is not."""
+        is_full = self.stage.config.method.finetuning_type == "full"
         return is_full or value.requires_grad or not name.startswith("backbone.")
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint with the best validation so far, where it is still there."""
+        # Not `best_model_checkpoint`, a path that transformers forgets where the run's folder is another one.
+        found = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        return found if found.is_dir() else None
+
+    def _checkpoint_dir(self) -> Path:
+        return Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+
+    def _keep_checkpoints(self) -> None:
+        limit, best = self.stage.config.train.save_total_limit, self.best_checkpoint
+        if self.mirror:
+            self.mirror.send(self._checkpoint_dir(), limit=limit, best=best.name if best else None)
+        in_use = self.mirror.in_use if self.mirror else ()
+        delete_old_checkpoints(Path(self.args.output_dir), limit=limit, best=best, in_use=in_use)
+
+    def _complete(self, checkpoint: Path) -> None:
+        """Completes a checkpoint on disks that hold only what their own processes wrote."""
+        if self.disk.count == 1 or self.mirror is None:
+            return
+        self.mirror.wait()
+        gather_values(None)  # all parts are uploaded
+        if self.disk.is_owner and self.disk.number > 0:
+            self.mirror.fetch(checkpoint.name, checkpoint.parent)
+        gather_values(None)
+
+    # Private methods of transformers: those of `OVERRIDDEN`, and no others
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         assert state_dict is not None
-        directory = Path(output_dir or self.args.output_dir)
-        directory.mkdir(parents=True, exist_ok=True)
-        save_backbone(
-            self.model,
-            directory,
-            only_trained=self.run_config.method.finetuning_type == "freeze",
-            weights=weights_below("backbone", state_dict),
-        )
-        save_classifier_files(
-            directory,
-            classifier=self.model,
-            processor=self.clip_processor,
-            labels=self.labels,
-            config=self.run_config,
+        save_directory(
+            Path(output_dir or self.args.output_dir),
+            stage=self.stage,
+            module=self.model,
+            processor=self.sample_processor,
             info=self.info.model_copy(update={"trained_steps": self.state.global_step}),
             weights=state_dict,
         )
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        info = CheckpointInfo(
+            step=self.state.global_step,
+            sharding=self.sharding,
+            num_processes=world_size(),
+            resumable=not self.args.save_only_model,
+        )
+        with self.meter.pause():
+            with writing_checkpoint(self._checkpoint_dir(), info, self.disk):
+                super()._save_checkpoint(model, trial)
+            if self.disk.is_owner:
+                self._keep_checkpoints()
+            wait_for_all()
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.sharding == "none":
+            super()._save_optimizer_and_scheduler(output_dir)
+        else:
+            save_sharded_state(self, Path(output_dir))
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        if self.sharding == "none":
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        if resume_from_checkpoint and self.sharding == "fsdp2":
+            self._load_from_checkpoint(resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if resume_from_checkpoint:
+            load_sharded_state(self, Path(resume_from_checkpoint))
+        return prepared
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_weights(self.model, Path(resume_from_checkpoint), labels=self.labels)
+        load_weights(self.stage, self.model, Path(resume_from_checkpoint))
 
+    def _finalize_training(self, *arguments: Any, **options: Any) -> Any:
+        if self.args.load_best_model_at_end:
+            # The owner's, whose disk has it, though the others' may not; its path differs between nodes.
+            name = on_owner(lambda: self.best_checkpoint.name if self.best_checkpoint else None)
+            self.state.best_model_checkpoint = str(Path(self.args.output_dir) / name) if name else None
+        return super()._finalize_training(*arguments, **options)
 
-def load_weights(classifier: ActionClassifier, directory: Path, *, labels: Labels) -> None:
-    """Puts an adapter directory's weights into a classifier of the same shape.
-
-    The classifier's own weights may be spread over processes, which then all do this.
-
-    Raises:
-        ModelFilesError: the directory is incomplete, for other labels, or for a model of another shape.
-    """
-    check_complete(directory)
-    decoder = load_decoder(directory / DECODER_FILE, labels=labels)
-    weights = {f"decoder.{name}": value for name, value in decoder.state_dict().items()}
-    try:
-        write_weights(classifier, weights | {"action_token_row": read_token_row(directory)})
-    except ValueError as error:
-        raise ModelFilesError(f"{directory} does not fit this run's settings: {error}") from error
-    load_backbone(classifier.backbone, directory)
-
-
-def accuracy(prediction: Any) -> dict[str, float]:
-    """Top-1 accuracy of a Trainer's predictions: logits (clips, classes), labels (clips,)."""
-    hits = prediction.predictions.argmax(axis=-1) == prediction.label_ids
-    return {"top1_accuracy": float(hits.mean())}
+    def _load_best_model(self) -> None:
+        if self._termination.stopped:
+            return
+        best = Path(self.state.best_model_checkpoint)
+        log.info("loading the best checkpoint %s (%s)", best, self.state.best_metric)
+        self._complete(best)
+        self._load_from_checkpoint(str(best))

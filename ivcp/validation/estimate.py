@@ -10,6 +10,7 @@ import numpy as np
 from ivcp.records import SPLITS
 from ivcp.records.validation import Estimate, LongRow, TokenCounts
 from ivcp.settings import RunConfig
+from ivcp.stages.registry import stage_of
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.report.distributions import distribution_of
 from ivcp.video.decoders import CHUNK
@@ -45,7 +46,7 @@ def describe_tokens(catalog: Catalog, config: RunConfig) -> TokenCounts | None:
     return TokenCounts(
         model=config.model.model_name_or_path or "",
         cutoff_len=limit,
-        with_answers=config.action_cls.action_cls_token_loss_weight > 0,
+        with_answers=stage_of(config).reads_answers,
         distribution=tokens,
         mean=sum(by_split.values()) / usable,
         total={split: by_split.get(split, 0) for split in SPLITS},

@@ -1,4 +1,4 @@
-"""Looks whether the videos are there at all, before anything is decoded."""
+"""Checks that the videos exist, before any is decoded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def find_missing(catalog: Catalog) -> None:
 def explain_missing_folder(catalog: Catalog, data: DataConfig) -> UnusableVideosError | None:
     """The error where most videos are missing and too many for `max_invalid_fraction`; else None.
 
-    Then the others are noted as not looked at: nothing shall be decoded before the folder is right.
+    Then the others are noted as not looked at: nothing is decoded before the folder is right.
     """
     num_rows = catalog.number("SELECT COUNT(*) FROM clip")
     missing = catalog.number("SELECT COUNT(*) FROM clip WHERE reason IS NOT NULL")

@@ -67,7 +67,7 @@ def assign_splits(catalog: Catalog, config: RunConfig) -> None:
 
 
 def keep_same_content_together(catalog: Catalog, config: RunConfig) -> None:
-    """Cuts splits again where groups share a video's content: no cut shall put the same bytes into two splits."""
+    """Cuts splits again where groups share a video's content: no cut may put the same bytes into two splits."""
     shared = catalog.ask(
         "SELECT DISTINCT video.sha256, clip.part FROM clip JOIN video ON video.id = clip.video WHERE video.sha256 IN ("
         "SELECT video.sha256 FROM clip JOIN video ON video.id = clip.video GROUP BY 1 "

@@ -1,4 +1,4 @@
-"""Which frames of each clip will be looked at: spans outside of their video are found before anything is prepared."""
+"""Which frames of each clip will be read: finds spans outside of their video before anything is prepared."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from ivcp.validation.catalog import Catalog
 from ivcp.video import VideoError, sample_indices
 
 _TOLERATED_SECONDS = 1.0
-"""How far a span may reach behind the end of its video: times in annotations are rounded, frame rates are averages."""
+"""How far a span may reach beyond the end of its video: times in annotations are rounded, frame rates are averages."""
 
 
 def check_spans(catalog: Catalog, video: VideoConfig) -> None:
     """Notes how many frames each usable clip gives, or why its span cannot be used.
 
-    The reason is `span_outside_video`, where no frame lies in it or where it ends behind the video.
+    The reason is `span_outside_video`, where no frame lies in it or where it ends after the video.
     """
     clips = (
         "SELECT clip.id, num_frames, fps, start, stop FROM clip JOIN video ON video.id = clip.video "

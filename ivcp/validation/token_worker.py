@@ -9,10 +9,13 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from ivcp.data.prompts import cut_behind_action
+import numpy as np
+from numpy.typing import NDArray
+
 from ivcp.models import processor_settings
 from ivcp.models.processor_settings import ProcessorSettings, load_processor
 from ivcp.records import Message
+from ivcp.stages.protocol import Stage
 from ivcp.validation.catalog import read_conversation
 from ivcp.video.sampling import Span, Timeline, choose_frames
 
@@ -51,8 +54,7 @@ class TokenJob:
     """Things of one kind to count at once."""
 
     settings: ProcessorSettings
-    with_answers: bool
-    """Whether a conversation's tokens behind the action token count."""
+    stage: Stage
     numbers: tuple[int, ...]
     """Their ids in the catalog."""
     items: tuple[str | Shape | Times, ...]
@@ -80,16 +82,16 @@ def count_tokens(job: TokenJob) -> TokenCounts:
     Raises:
         OSError, ValueError: there is no such base model, or its tokenizer splits the action token.
     """
-    counter = _counter(job.settings, job.with_answers)
+    counter = _counter(job)
     sizes = tuple(counter.frame_size(item) for item in job.items if isinstance(item, Shape))
     return TokenCounts(tuple(map(counter.count, job.items)), sizes, counter.depends_on_times)
 
 
 class _Counter:
-    def __init__(self, settings: ProcessorSettings, with_answers: bool) -> None:
-        self._processor, self._settings, self._with_answers = load_processor(settings), settings, with_answers
+    def __init__(self, settings: ProcessorSettings, stage: Stage) -> None:
+        self._processor, self._settings, self._stage = load_processor(settings), settings, stage
         self._small = self._processor.frame_size(*_SMALL)
-        self._plain = (Message(role="user", content=f"<video>{settings.action_token}"),)
+        self._plain = stage.smallest_prompt
         self._prompt = functools.lru_cache(maxsize=4096)(self._count_prompt)
         self._few = self._count(self._plain, self._small, range(_FEW))
         self.depends_on_times = self._few != self._count(self._plain, self._small, range(_LATE, _LATE + _FEW))
@@ -104,10 +106,7 @@ class _Counter:
 
     def _conversation(self, text: str) -> int:
         messages = read_conversation(text)
-        count: int = self._prompt(cut_behind_action(messages, action_token=self._settings.action_token))
-        if self._with_answers:
-            count += len(self._processor.tokenize_answer(messages)[0])
-        return count
+        return self._prompt(messages if self._stage.reads_answers else self._stage.prompt_of(messages))
 
     def _stamps(self, times: Times) -> int:
         timeline, span = Timeline.even(times.num_frames, times.fps), Span(times.start_seconds, times.end_seconds)
@@ -119,18 +118,27 @@ class _Counter:
         return self._count(messages, self._small, range(_FEW))
 
     def _count(self, messages: tuple[Message, ...], size: tuple[int, int], indices: Any, fps: float = 1.0) -> int:
-        import numpy as np
-
-        ids, _ = self._processor.tokenize(
-            messages,
-            frames=np.zeros((len(indices), *size, 3), dtype=np.uint8),
-            frame_indices=indices,
-            source_fps=fps,
-            total_frames=indices[-1] + 1,
-        )
-        return len(ids)
+        frames = np.zeros((len(indices), *size, 3), dtype=np.uint8)
+        video = _BlackVideo(frames, tuple(indices), fps, indices[-1] + 1)
+        return len(self._stage.tokenize(self._processor, messages, [video]).input_ids)
 
 
-@functools.cache
-def _counter(settings: ProcessorSettings, with_answers: bool) -> _Counter:
-    return _Counter(settings, with_answers)
+@dataclass(frozen=True)
+class _BlackVideo:
+    """Frames as `ivcp.models.processor.SampledVideo` has them."""
+
+    frames: NDArray[np.uint8]
+    frame_indices: tuple[int, ...]
+    source_fps: float
+    total_frames: int
+
+
+_latest: tuple[TokenJob, _Counter] | None = None
+
+
+def _counter(job: TokenJob) -> _Counter:
+    """The counter of a job; jobs of one run share it."""
+    global _latest
+    if _latest is None or (_latest[0].settings, _latest[0].stage) != (job.settings, job.stage):
+        _latest = job, _Counter(job.settings, job.stage)
+    return _latest[1]

@@ -7,6 +7,7 @@ from typing import Any
 
 from ivcp.models.processor_settings import ProcessorSettings, use_one_thread
 from ivcp.settings import RunConfig
+from ivcp.stages.registry import stage_of
 from ivcp.tracking.progress import with_progress
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.token_worker import (
@@ -76,15 +77,15 @@ def _count(
     read: Callable[[tuple[Any, ...]], str | Shape | Times],
 ) -> bool:
     """Notes what each row of a table adds to the tokens; returns whether times add some."""
-    settings, has_stamps = ProcessorSettings.of(config), False
-    with_answers = config.action_cls.action_cls_token_loss_weight > 0
+    stage, has_stamps = stage_of(config), False
+    settings = ProcessorSettings.of(config, special_tokens=stage.special_tokens)
 
     def jobs() -> Iterator[TokenJob]:
         for batch in catalog.in_batches(f"SELECT {columns} FROM {table} WHERE id > ?"):
             for first in range(0, len(batch), _AT_ONCE):
                 rows = batch[first : first + _AT_ONCE]
                 numbers, values = tuple(row[0] for row in rows), tuple(read(row[1:]) for row in rows)
-                yield TokenJob(settings, with_answers, numbers, values)
+                yield TokenJob(settings, stage, numbers, values)
 
     total = catalog.number(f"SELECT COUNT(*) FROM {table}")
     counted = run_in_workers(

@@ -1,4 +1,4 @@
-"""Whether the data can be used as they are: by the settings `on_leaks`, `on_duplicates` and their siblings."""
+"""Whether the data can be used as they are: by the settings `on_leaks`, `on_duplicates`, and so on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_findings(report: ValidationReport, data: DataConfig, *, page: Path) ->
             log.warning("%s (%s: warn)", finding.text, finding.key)
     refused = [finding for finding in findings if finding.strictness == "error"]
     if refused:
-        lines = (f"{finding.text}\n{finding.way_out}, or set {finding.key}: warn to go on" for finding in refused)
+        lines = (f"{finding.text}\n{finding.way_out}, or set {finding.key}: warn to continue" for finding in refused)
         raise AnnotationError("\n".join(lines) + f"\nThe report names them: {page}")
 
 

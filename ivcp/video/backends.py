@@ -1,7 +1,7 @@
-"""Which decoder reads which video: what gives the right frames first, what is fast second.
+"""Which decoder reads which video: right frames come first, speed comes second.
 
-PyAV reads everything. decord and torchcodec read what their frames were found to be the same for, bit by bit, on real
-and generated files (`tests/unit/video/test_backends.py`); what they fail at, PyAV reads.
+PyAV reads everything. decord and torchcodec read only those kinds of files for which their frames were found equal to
+PyAV's, bit by bit, on real and generated files (`tests/unit/video/test_backends.py`). PyAV reads what they fail at.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Videos: probe, sample, decode, resize. Preparation and the predictor read clips through `load_clips` alike."""
+"""Videos: probe, sample, decode, resize. Preparation and the predictor read clips through the same `load_clips`."""
 
 from __future__ import annotations
 

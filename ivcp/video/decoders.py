@@ -135,7 +135,7 @@ class VideoReader:
 
     def decode_all(self, places: Sequence[int], resize: Resize) -> tuple[Frames | None, Timeline]:
         """Frames at `places` (ascending) of the whole video, and when all its frames are shown; null where some of
-        `places` are behind its end.
+        `places` are after its end.
 
         Raises:
             VideoError: decoding fails.
@@ -274,7 +274,7 @@ def stack_frames(frames: Sequence[Frames]) -> Frames:
 
 
 def stack_sizes(batches: Sequence[Frames]) -> Frames:
-    """Batches of frames, one behind the other.
+    """Batches of frames, one after the other.
 
     Raises:
         VideoError: their frames differ in size.

@@ -31,7 +31,7 @@ class Packets:
     shown: list[bool] = field(default_factory=list)
     """False for what is decoded but not shown: an edit list hides it."""
     starts: list[int] = field(default_factory=list)
-    """Places of packets that need none before them, and behind which none needs one before them."""
+    """Places of packets that need none before them, and after which no packet needs one from before them."""
     has_recovery_points: bool = False
     """Whether packets are marked as keyframes that need packets before them."""
     cut_off: bool = False

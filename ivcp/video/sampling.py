@@ -117,7 +117,7 @@ def candidate_indices(sampled: Sequence[int], num_frames: int, count: int) -> tu
 
 
 def _frames_in(timeline: Timeline, span: Span) -> tuple[int, int]:
-    """From the frame that is shown at the span's start to before the first one at or behind its end; at least one."""
+    """From the frame that is shown at the span's start to before the first one at or after its end; at least one."""
     seconds, num_frames = timeline.seconds, len(timeline.seconds)
     if span.start_seconds is not None and span.start_seconds >= timeline.end_seconds - _TOLERANCE:
         raise VideoError(
@@ -125,7 +125,7 @@ def _frames_in(timeline: Timeline, span: Span) -> tuple[int, int]:
             f"start_seconds = {span.start_seconds}, but the video ends at {timeline.end_seconds:.2f} s",
         )
     if span.end_seconds is not None and span.end_seconds <= (span.start_seconds or 0.0):
-        raise VideoError("span_outside_video", f"end_seconds = {span.end_seconds} is not behind the span's start")
+        raise VideoError("span_outside_video", f"end_seconds = {span.end_seconds} is not after the span's start")
     first = 0 if span.start_seconds is None else max(0, bisect_right(seconds, span.start_seconds + _TOLERANCE) - 1)
     last = num_frames if span.end_seconds is None else bisect_left(seconds, span.end_seconds - _TOLERANCE)
     return first, max(first + 1, last)

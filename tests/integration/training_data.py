@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from ivcp.data.prepared.sample import Sample
 from ivcp.demo.tiny_model import build_tiny_model
-from ivcp.models.processor import ClipProcessor, PreparedClip
-from ivcp.records import Labels, Message, PreparedIndex
+from ivcp.models.processor import Processor
+from ivcp.records import Labels, PreparedIndex
 from ivcp.settings import config_from_settings
 from tests.prepared import write_shards
+from tests.samples import PROMPT, sample_of
 
 LABELS = Labels(label_names=("dark", "light", "half"))
-PROMPT = (Message(role="user", content="<video>What is the person doing?<ACTION>"),)
 SIZE = {"video_num_frames": 4, "video_min_pixels": 1024, "video_max_pixels": 1024}
 
 
@@ -20,14 +21,15 @@ def write_training_data(folder: Path) -> Path:
     """Writes a base model and an index of 16 clips for training and 4 for validation; returns the index's path."""
     build_tiny_model(folder / "base", warm_up=False)
     video = config_from_settings(SIZE).video
-    processor = ClipProcessor.from_pretrained(folder / "base", video=video, action_token="<ACTION>")
+    processor = Processor.from_pretrained(folder / "base", video=video, special_tokens=("<ACTION>",))
     clips = [("train" if number < 16 else "val", brightness_clip(processor, number)) for number in range(20)]
     index = PreparedIndex(
         fingerprint="prepared",
         **write_shards(folder / "shards", clips),
         labels=LABELS,
         video=video,
-        action_token="<ACTION>",
+        stage="action_cls",
+        special_tokens=("<ACTION>",),
         prompt=PROMPT,
         num_clips={"train": 16, "val": 4},
         label_counts={"train": (6, 5, 5), "val": (1, 1, 2)},
@@ -39,13 +41,12 @@ def write_training_data(folder: Path) -> Path:
     return folder / "index.json"
 
 
-def brightness_clip(processor: ClipProcessor, number: int) -> PreparedClip:
+def brightness_clip(processor: Processor, number: int) -> Sample:
     rng, label = np.random.default_rng(number), number % 3
     frames = rng.integers(0, 60, (4, 32, 32, 3), dtype=np.uint8)
     if label:
         frames[:, :, : 32 // label] += np.uint8(180)
-    ids, types = processor.tokenize(PROMPT, frames=frames, frame_indices=range(4), source_fps=4.0, total_frames=4)
-    return PreparedClip(f"clips:{number}", f"{number}.mp4", label, frames, ids, types)
+    return sample_of(processor, frames, label=label, sample_id=f"clips:{number}", source=f"{number}.mp4")
 
 
 def training_settings(folder: Path, output_dir: Path, **settings: Any) -> dict[str, Any]:

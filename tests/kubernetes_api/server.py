@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from pathlib import Path
@@ -11,14 +10,16 @@ from pathlib import Path
 import uvicorn
 import yaml
 
-from tests.kubernetes_api import deployments, resources
+from tests.kubernetes_api.controllers import deployments
+from tests.kubernetes_api.controllers.pods import Kubelet
+from tests.kubernetes_api.controllers.trainjobs import TrainerController
 from tests.kubernetes_api.faults import Faults
-from tests.kubernetes_api.http_api import create_app
-from tests.kubernetes_api.managers import Manager
-from tests.kubernetes_api.pods import Kubelet
+from tests.kubernetes_api.http.app import create_app
+from tests.kubernetes_api.objects import resources
+from tests.kubernetes_api.objects.managers import Manager
+from tests.kubernetes_api.objects.store import Object, Store
 from tests.kubernetes_api.state import ClusterState
-from tests.kubernetes_api.store import Object, Store
-from tests.kubernetes_api.trainjobs import TrainerController
+from tests.ports import free_port
 
 _TICK_SECONDS = 0.02
 
@@ -32,9 +33,7 @@ class KubernetesApi:
         for name in namespaces:
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             self.store.create(resources.NAMESPACES, "", body, manager=Manager("setup", "Update", "v1"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._server: uvicorn.Server | None = None
         self._http: threading.Thread | None = None
         self._end = threading.Event()

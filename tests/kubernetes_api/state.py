@@ -6,12 +6,12 @@ import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from tests.kubernetes_api import resources
 from tests.kubernetes_api.errors import ApiError
 from tests.kubernetes_api.faults import Faults
-from tests.kubernetes_api.managers import Manager
-from tests.kubernetes_api.store import Object, Store
-from tests.kubernetes_api.times import now
+from tests.kubernetes_api.objects import resources
+from tests.kubernetes_api.objects.managers import Manager
+from tests.kubernetes_api.objects.store import Object, Store
+from tests.kubernetes_api.objects.times import now
 
 
 @dataclass(frozen=True)

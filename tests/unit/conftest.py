@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from ivcp.data.prepared.reader import PreparedClips
-from ivcp.models.processor import ClipProcessor, PreparedClip
-from ivcp.records import Labels, Message, PreparedIndex, TableInfo
+from ivcp.data.prepared.reader import PreparedSamples
+from ivcp.data.prepared.sample import Sample
+from ivcp.models.processor import Processor
+from ivcp.records import Labels, PreparedIndex, TableInfo
 from ivcp.settings import RunConfig, config_from_settings
-from ivcp.training.train import build_trainer
+from ivcp.training.build import build_trainer
 from tests.prepared import write_shards
+from tests.samples import PROMPT, sample_of
 from tests.tiny_families import build_tiny_family
 
 LABELS = Labels(label_names=("dark", "light", "half"))
-PROMPT = (Message(role="user", content="<video>What is the person doing?<ACTION>"),)
 
 
 @pytest.fixture(autouse=True)
@@ -57,30 +58,26 @@ def make_config(base_model_dir, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def prepared_clips(base_model_dir) -> list[PreparedClip]:
+def prepared_clips(base_model_dir) -> list[Sample]:
     """Eighteen clips of four 32x32 frames, six per label."""
     video = config_from_settings({"video_min_pixels": 1024, "video_max_pixels": 1024}).video
-    processor = ClipProcessor.from_pretrained(base_model_dir, video=video, action_token="<ACTION>")
+    processor = Processor.from_pretrained(base_model_dir, video=video, special_tokens=("<ACTION>",))
     return [prepared_clip(processor, number) for number in range(18)]
 
 
 def prepared_clip(
-    processor: ClipProcessor, number: int, *, num_frames: int = 4, size: tuple[int, int] = (32, 32)
-) -> PreparedClip:
+    processor: Processor, number: int, *, num_frames: int = 4, size: tuple[int, int] = (32, 32)
+) -> Sample:
     rng, label = np.random.default_rng(number), number % 3
     frames = rng.integers(0, 60, (num_frames, *size, 3), dtype=np.uint8)
     if label:
         frames[:, :, : size[1] // label] += np.uint8(180)
-    input_ids, types = processor.tokenize(
-        PROMPT, frames=frames, frame_indices=range(num_frames), source_fps=4.0, total_frames=num_frames
-    )
-    return PreparedClip(
-        clip_id=f"clips:{number}",
-        video=f"{number}.mp4",
+    return sample_of(
+        processor,
+        frames,
         label=label,
-        frames=frames,
-        input_ids=input_ids,
-        mm_token_type_ids=types,
+        sample_id=f"clips:{number}",
+        source=f"{number}.mp4",
         seconds_per_frame=0.25,
     )
 
@@ -95,7 +92,8 @@ def make_index(make_config):
             table=TableInfo(file="clips.arrow", num_bytes=0, sha256=""),
             labels=LABELS,
             video=make_config().video,
-            action_token="<ACTION>",
+            stage="action_cls",
+            special_tokens=("<ACTION>",),
             prompt=PROMPT,
             num_clips={"train": train, "val": val},
             label_counts={"train": (train // 3,) * 3, "val": (val // 3,) * 3},
@@ -112,7 +110,7 @@ def make_trainer(make_config, make_index, prepared_clips, tmp_path):
     def make(output_dir=None, **settings):
         config = make_config(**settings)
         clips = {"train": prepared_clips[:12], "val": prepared_clips[12:]}
-        return build_trainer(config, index=make_index(), clips=clips, output_dir=output_dir or tmp_path / "adapter")
+        return build_trainer(config, index=make_index(), samples=clips, output_dir=output_dir or tmp_path / "adapter")
 
     return make
 
@@ -130,9 +128,9 @@ def train_on_shards(make_config, sharded_index, tmp_path):
     """Builds a trainer whose clips are read from shards: `train_on_shards(output_dir=…, **settings)`."""
 
     def make(output_dir=None, index=sharded_index, **settings):
-        clips = {split: PreparedClips(index, split) for split in ("train", "val")}
+        clips = {split: PreparedSamples(index, split) for split in ("train", "val")}
         return build_trainer(
-            make_config(**settings), index=index, clips=clips, output_dir=output_dir or tmp_path / "adapter"
+            make_config(**settings), index=index, samples=clips, output_dir=output_dir or tmp_path / "adapter"
         )
 
     return make
@@ -144,13 +142,16 @@ def mixed_index(sharded_index, prepared_clips, tmp_path):
     clips = []
     for number, clip in enumerate(prepared_clips):
         if number % 3 == 0:
+            (medium,) = clip.media
             is_first = np.cumsum(clip.mm_token_type_ids != 0) > np.count_nonzero(clip.mm_token_type_ids) // 2
             keep = is_first | (clip.mm_token_type_ids == 0)
             clip = dataclasses.replace(
                 clip,
-                frames=clip.frames[:2],
+                media=(dataclasses.replace(medium, frames=medium.frames[:2]),),
                 input_ids=clip.input_ids[keep],
                 mm_token_type_ids=clip.mm_token_type_ids[keep],
+                loss_mask=clip.loss_mask[keep],
+                num_prompt_tokens=int(keep.sum()),
             )
         clips.append(("train" if number < 12 else "val", clip))
     return sharded_index.model_copy(update=write_shards(tmp_path / "mixed", clips) | {"fingerprint": "mixed"})

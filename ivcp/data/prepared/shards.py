@@ -1,46 +1,19 @@
-"""Shards of prepared clips: Arrow stream files, read memory-mapped. `datasets.Dataset.from_file` opens them too.
+"""Shards of prepared samples: Arrow stream files, read memory-mapped. `datasets.Dataset.from_file` opens them too.
 
-Each clip is a record of its own. Frames are bytes and a shape: `datasets`' Array4D would bring them back as int64.
-`ivcp.data.prepared.table` says where a clip's record begins. Imports no torch.
+Each sample is a record of its own; `ivcp.data.prepared.table` says where it begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ivcp import storage
-from ivcp.data.prepared.frame_encoding import encode_frames
 from ivcp.records import ShardInfo, Split
 from ivcp.storage.atomic import AtomicFile, checksum
-
-NO_ANSWER: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-
-
-SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("video", pa.string()),
-        ("label", pa.int64()),
-        ("frames", pa.large_binary()),
-        ("jpeg_sizes", pa.list_(pa.int32())),
-        ("shape", pa.list_(pa.int32(), 4)),
-        ("input_ids", pa.list_(pa.int64())),
-        ("mm_token_type_ids", pa.list_(pa.int64())),
-        ("seconds_per_frame", pa.float64()),
-        ("frame_candidates", pa.int64()),
-        ("answer_ids", pa.list_(pa.int64())),
-        ("answer_start", pa.int64()),
-        ("backend", pa.string()),
-    ]
-)
-
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
@@ -49,71 +22,17 @@ class ShardError(ValueError):
     """A shard that is missing or not what the index says."""
 
 
-def encode_clip(
-    *,
-    clip_id: str,
-    video: str,
-    label: int,
-    frames: NDArray[np.uint8],
-    input_ids: NDArray[np.int64],
-    mm_token_type_ids: NDArray[np.int64],
-    seconds_per_frame: float | None = None,
-    frame_candidates: int = 1,
-    answer_ids: NDArray[np.int64] = NO_ANSWER,
-    answer_start: int = 0,
-    backend: str | None = None,
-    jpeg_quality: int | None = None,
-) -> pa.RecordBatch:
-    """One clip as it stands in a shard: `frames` is (num_frames * frame_candidates, height, width, 3), the candidates
-    of a moment together; the ids are (num_tokens,), the answer's from `answer_start` on to be learned.
-
-    Frames are kept as JPEG images of `jpeg_quality`; null keeps their pixels.
-    """
-    encoded, jpeg_sizes = encode_frames(frames, jpeg_quality)
-    columns: Sequence[Any] = (
-        [clip_id],
-        [video],
-        [label],
-        [encoded],
-        [jpeg_sizes],
-        [list(frames.shape)],
-        [input_ids],
-        [mm_token_type_ids],
-        [seconds_per_frame],
-        [frame_candidates],
-        [answer_ids],
-        [answer_start],
-        [backend],
-    )
-    arrays = [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    return pa.record_batch(arrays, schema=SCHEMA)
-
-
-def relabel_clip(record: pa.RecordBatch, *, clip_id: str, video: str, label: int) -> pa.RecordBatch:
-    """The same frames and tokens as another row of the annotations; nothing is decoded."""
-    changed = {"clip_id": clip_id, "video": video, "label": label}
-    columns = [
-        pa.array([changed[field.name]], type=field.type) if field.name in changed else record[field.name]
-        for field in SCHEMA
-    ]
-    return pa.record_batch(columns, schema=SCHEMA)
-
-
-def count_tokens(record: pa.RecordBatch) -> tuple[int, int]:
-    """Tokens of a clip up to the action token, and behind it."""
-    return len(record["input_ids"][0]), len(record["answer_ids"][0])
-
-
 class ShardReader:
-    """Single clips of a shard, memory-mapped: nothing is read before it is used, and nothing is kept in memory."""
+    """Single samples of a shard, memory-mapped: nothing is read before it is used, and nothing is kept in memory."""
 
     def __init__(self, path: Path) -> None:
         self._file = pa.memory_map(str(path))
+        self._schema = pa.ipc.read_schema(self._file)
 
     def read(self, offset: int) -> pa.RecordBatch:
-        """The clip whose record begins at `offset`: columns of one row, whose bytes lie in the file."""
+        """The sample whose record begins at `offset`: columns of one row, whose bytes lie in the file."""
         self._file.seek(offset)
-        return pa.ipc.read_record_batch(pa.ipc.read_message(self._file), SCHEMA)
+        return pa.ipc.read_record_batch(pa.ipc.read_message(self._file), self._schema)
 
 
 def find_shard(root_uri: str, shard: ShardInfo, *, verify_checksum: bool = False) -> Path:
@@ -147,22 +66,22 @@ def find_file(root_uri: str, name: str, num_bytes: int, sha256: str | None) -> P
 
 
 class ShardFile:
-    """One shard while it is written, in the order of `add`; the same clips give the same bytes.
+    """One shard while it is written, in the order of `add`; the same samples give the same bytes.
 
-    Without clips there is no file.
+    Without samples there is no file.
     """
 
     def __init__(self, path: Path, split: Split) -> None:
         self.offsets: list[int] = []
-        """Where the record of each clip begins."""
+        """Where the record of each sample begins."""
         self._split, self._file = split, AtomicFile(path)
 
-    def add(self, clip: pa.RecordBatch) -> None:
-        """Writes one clip that `encode_clip` made."""
+    def add(self, record: pa.RecordBatch) -> None:
+        """Writes one sample that `encode_sample` made."""
         if not self.offsets:
-            self._file.write(SCHEMA.serialize())
+            self._file.write(record.schema.serialize())
         self.offsets.append(self._file.num_bytes)
-        self._file.write(clip.serialize())
+        self._file.write(record.serialize())
 
     def rename(self, name: str) -> None:
         """Gives the file another name than it was begun with."""

@@ -1,13 +1,13 @@
-"""The table beside an index of prepared clips: one row per clip, in columns that are read memory-mapped.
+"""The table beside an index of prepared samples: one row per sample, in columns that are read memory-mapped.
 
-An Arrow file; `pyarrow`, pandas and polars open it. Readers find a clip's record, label and length in it without
-touching the shards, and the preparation step finds out which clips it has prepared before.
+An Arrow file; `pyarrow`, pandas and polars open it. Readers find a sample's record, length and numbers in it without
+touching the shards, and the preparation step finds out which samples it has prepared before.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ivcp.data.prepared.shards import count_tokens
+from ivcp.data.prepared.sample import Column
 from ivcp.records import SPLITS, ShardInfo, TableInfo
 from ivcp.storage.atomic import AtomicFile
 
 KEY_BYTES = 16
-SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.large_string()),
-        ("split", pa.dictionary(pa.int8(), pa.string())),
-        ("label", pa.int32()),
-        ("num_tokens", pa.int32()),  # up to the action token
-        ("num_answer_tokens", pa.int32()),  # behind it
-        ("shard", pa.int32()),  # its number in the index
-        ("offset", pa.int64()),  # where its record begins in the shard
-        ("key", pa.binary(KEY_BYTES)),  # hash of what its frames and tokens depend on
-    ]
-)
+_FIELDS = [
+    ("sample_id", pa.large_string()),
+    ("split", pa.dictionary(pa.int8(), pa.string())),
+    ("num_tokens", pa.int32()),
+    ("num_prompt_tokens", pa.int32()),
+    ("shard", pa.int32()),  # its number in the index
+    ("offset", pa.int64()),  # where its record begins in the shard
+    ("key", pa.binary(KEY_BYTES)),  # hash of what its frames and tokens depend on
+]
 
 
-class ClipTable:
+class SampleTable:
     """A table that was written before; columns are arrays whose bytes lie in the file."""
 
     def __init__(self, path: Path) -> None:
@@ -52,44 +49,28 @@ class ClipTable:
         keys = np.frombuffer(column.buffers()[1], dtype=f"S{KEY_BYTES}", count=len(self))
         return keys[rows]
 
-    def clip_ids(self, rows: slice = slice(None)) -> list[str]:
-        """The ids of the clips of some rows."""
-        start, stop, _ = rows.indices(len(self))
-        ids: list[str] = self._rows["clip_id"].slice(start, stop - start).to_pylist()
-        return ids
 
+def write_table(
+    path: Path, shards: Iterable[ShardInfo], values: Mapping[str, Any], *, columns: Sequence[Column]
+) -> TableInfo:
+    """Writes the table of all samples of `shards`, in their order, whole or not at all.
 
-def write_table(path: Path, shards: Iterable[ShardInfo], columns: Mapping[str, Any]) -> TableInfo:
-    """Writes the table of all clips of `shards`, in their order, whole or not at all.
-
-    `columns` are the table's without `split` and `shard`, which follow from the shards.
+    `values` are the table's columns without `split` and `shard`, which follow from the shards; `columns` are the
+    stage's, of which numbers stand in the table.
     """
+    schema = pa.schema([*_FIELDS, *((column.name, column.type) for column in columns if column.is_number)])
     shards = list(shards)
     counts = [shard.num_clips for shard in shards]
     split_codes = np.repeat(np.array([SPLITS.index(shard.split) for shard in shards], dtype=np.int8), counts)
     all_columns = {
-        **columns,
+        **values,
         "split": pa.DictionaryArray.from_arrays(pa.array(split_codes), pa.array(SPLITS)),
         "shard": np.repeat(np.arange(len(shards), dtype=np.int32), counts),
     }
-    arrays = [_as_array(all_columns[field.name], field.type) for field in SCHEMA]
-    with AtomicFile(path) as file, pa.ipc.new_file(pa.PythonFile(_Sink(file), mode="w"), SCHEMA) as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+    arrays = [_as_array(all_columns[field.name], field.type) for field in schema]
+    with AtomicFile(path) as file, pa.ipc.new_file(pa.PythonFile(_Sink(file), mode="w"), schema) as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=schema))
     return TableInfo(file=path.name, num_bytes=file.num_bytes, sha256=file.sha256)
-
-
-def columns_of(records: Iterable[pa.RecordBatch], offsets: Iterable[int]) -> dict[str, Any]:
-    """The columns of clips whose records are at hand; they have no keys, so that no later run takes them up."""
-    records = list(records)
-    tokens = [count_tokens(record) for record in records]
-    return {
-        "clip_id": [record["clip_id"][0].as_py() for record in records],
-        "label": [record["label"][0].as_py() for record in records],
-        "num_tokens": [up_to_action for up_to_action, _ in tokens],
-        "num_answer_tokens": [behind for _, behind in tokens],
-        "offset": list(offsets),
-        "key": [bytes(KEY_BYTES)] * len(records),
-    }
 
 
 class _Sink(io.RawIOBase):

@@ -5,11 +5,10 @@ http://activity-net.org/download.html; mmaction2's localization files have the s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample, Source, read_source_text
+from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample, Source, read_source_json
 
 
 def read_activitynet(reading: Reading) -> Listing:
@@ -30,10 +29,7 @@ def read_activitynet(reading: Reading) -> Listing:
 
 
 def _videos(source: Source) -> Mapping[str, Mapping[str, Any]]:
-    try:
-        content = json.loads(read_source_text(source.path))
-    except json.JSONDecodeError as error:
-        raise ImportRefusedError(f"{source.path} is not valid JSON: {error}") from error
+    content = read_source_json(source.path)
     videos = content.get("database", content) if isinstance(content, dict) else None
     if not isinstance(videos, dict) or not all(isinstance(v, dict) and "annotations" in v for v in videos.values()):
         raise ImportRefusedError(f"{source.path}: expected database: {{<video>: {{annotations: [...]}}}}")

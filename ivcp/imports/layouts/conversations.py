@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +11,7 @@ from ivcp.data.annotations import RowReader, as_list
 from ivcp.data.prompts import VIDEO_TAG
 from ivcp.data.registry import REGISTRY_FILE, DatasetInfo, read_dataset_info
 from ivcp.imports.class_names import make_labels, read_class_names
-from ivcp.imports.listing import ImportRefusedError, Reading, read_source_text
+from ivcp.imports.listing import ImportRefusedError, Reading, read_source_json
 from ivcp.imports.rows import Built, MissingPolicy, Paths, check_missing
 from ivcp.imports.tables import read_rows
 from ivcp.records import LABELS_FILE, Labels
@@ -189,17 +188,14 @@ def _names_of(path: str) -> tuple[str, ...]:
 def _read_label_map(file: Path, reading: Reading) -> dict[str, str | int]:
     if file.suffix != ".json":
         return {row["path"]: row["label"] for row in read_rows(file, reading, needed=("path", "label"), optional=())}
-    try:
-        content = json.loads(read_source_text(file))
-    except json.JSONDecodeError as error:
-        raise ImportRefusedError(f"{file} is not valid JSON: {error}") from error
+    content = read_source_json(file)
     if not isinstance(content, dict) or not all(isinstance(label, str | int) for label in content.values()):
         raise ImportRefusedError(f"{file}: expected an object with a class for each video")
     return content
 
 
 def _with_token(row: Mapping[str, Any], info: DatasetInfo, action_token: str) -> dict[str, Any]:
-    """The row with the token behind the user's last words, where it has none."""
+    """The row with the token after the user's last words, where it has none."""
     if info.formatting == "alpaca":
         key = info.columns.query if row.get(info.columns.query) else info.columns.prompt
         return dict(row) if action_token in str(row) else {**row, key: f"{row[key]}{action_token}"}

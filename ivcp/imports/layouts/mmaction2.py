@@ -20,7 +20,7 @@ def read_video_lists(reading: Reading) -> Listing:
 
 
 def read_frame_lists(reading: Reading) -> Listing:
-    """`<folder> <number of frames> <label>`, or with an offset behind the folder; frames are named by `frame_name`.
+    """`<folder> <number of frames> <label>`, or with an offset after the folder; frames are named by `frame_name`.
 
     Raises:
         ImportRefusedError: the name of a frame has no place for its number.

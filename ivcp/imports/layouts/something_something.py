@@ -6,15 +6,13 @@ https://www.qualcomm.com/developer/software/something-something-v-2-dataset; old
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ivcp.data.tables import read_cells
 from ivcp.imports.class_names import read_class_names
-from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample, read_source_text
+from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample, read_source_json, refused
 from ivcp.records import Labels, Split
 
 _PARTS: tuple[tuple[str, str], ...] = (("train", "train"), ("validation", "validation"), ("test", "test"))
@@ -59,8 +57,9 @@ def _answers(folder: Path) -> dict[str, str]:
     file = _file(folder, "test-answers.csv")
     if not file.exists():
         return {}
-    rows = csv.reader(io.StringIO(read_source_text(file), newline=""), delimiter=";")
-    return {cells[0].strip(): cells[1].strip() for cells in rows if len(cells) == 2}
+    with refused():
+        rows = read_cells(file, delimiter=";")
+        return {cells[0].strip(): cells[1].strip() for cells in rows if len(cells) == 2}
 
 
 def _read_part(reading: Reading, file: Path, split: Split, labels: Labels, answers: dict[str, str]) -> Iterator[Sample]:
@@ -80,10 +79,7 @@ def _read_part(reading: Reading, file: Path, split: Split, labels: Labels, answe
 
 
 def _entries(file: Path) -> list[dict[str, Any]]:
-    try:
-        entries = json.loads(read_source_text(file))
-    except json.JSONDecodeError as error:
-        raise ImportRefusedError(f"{file} is not valid JSON: {error}") from error
+    entries = read_source_json(file)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ImportRefusedError(f"{file}: expected a list of objects with id and template")
     return entries

@@ -119,7 +119,7 @@ class JobCluster:
         return [f"{e.involved_object.name}: {e.reason}: {(e.message or '').strip()}" for e in events]
 
     def queue_message(self, job: Mapping[str, Any]) -> str | None:
-        """Why Kueue lets a job wait; null where it does not say, or may not be asked."""
+        """Kueue's reason why a job waits; null where there is none, or it may not be read."""
         from kubernetes.client import ApiException
 
         try:

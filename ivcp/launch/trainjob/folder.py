@@ -1,4 +1,4 @@
-"""The folder of a TrainJob on S3 or shared storage, through which the step that starts it and its pods talk.
+"""The folder of a TrainJob on S3 or shared storage, through which the step that starts it and its pods exchange files.
 
 `inputs/` has the settings and the prepared clips' index, `checkpoints/` what `ivcp.training.checkpoints.mirror` keeps,
 `adapter/` the result, and `adapter.json`, written last, names the files of the result.
@@ -12,14 +12,14 @@ from ivcp import storage
 from ivcp.launch.worker import Work
 from ivcp.records import CHECKPOINT_FOLDER, INDEX_FILE, RUN_CONFIG_FILE, PreparedIndex, Record
 from ivcp.settings import RunConfig, save_config
-from ivcp.stages.action_cls.files import check_complete
+from ivcp.stages.directory import check_complete
 from ivcp.training.checkpoints.folder import UNFINISHED_FILE
 
 _INPUTS, _CHECKPOINTS, _ADAPTER, _RESULT_FILE = "inputs", "checkpoints", "adapter", "adapter.json"
 
 
 class MissingResultError(RuntimeError):
-    """A job that is complete and left no whole result."""
+    """A job that succeeded and left no complete result."""
 
 
 class ResultFiles(Record):
@@ -66,7 +66,7 @@ class JobFolder:
         """Copies the result to `adapter`.
 
         Raises:
-            MissingResultError: there is none, or it is not whole.
+            MissingResultError: there is none, or it is not complete.
         """
         marker = storage.join(self.uri, _RESULT_FILE)
         if not storage.exists(marker):
@@ -75,7 +75,7 @@ class JobFolder:
         storage.fetch(storage.join(self.uri, _ADAPTER), adapter)
         arrived = storage.file_sizes(adapter)
         if wrong := [name for name, size in expected.items() if arrived.get(name) != size]:
-            raise MissingResultError(f"{self.uri}/{_ADAPTER} is not whole: {', '.join(sorted(wrong))}")
+            raise MissingResultError(f"{self.uri}/{_ADAPTER} is not complete: {', '.join(sorted(wrong))}")
         check_complete(adapter)
 
 

@@ -24,8 +24,9 @@ from ivcp.launch.trainjob.manifest import RESTART_ANNOTATION, job_name, train_jo
 from ivcp.launch.trainjob.pods import Ended, PodLog, how_ended, never_starts, why_waiting
 from ivcp.launch.worker import WRONG_CALL
 from ivcp.records import PreparedIndex
-from ivcp.settings import RunConfig, check_trainable
-from ivcp.training.train import TRAINING_RESULT_FILE, TrainingResult
+from ivcp.settings import RunConfig
+from ivcp.stages.registry import check_stage
+from ivcp.training.result import TRAINING_RESULT_FILE, TrainingResult
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +66,10 @@ def train_as_job(
         ConfigError: the configuration asks for something that training does not do.
         KubernetesError: the cluster refuses the job, or lacks what it needs.
         JobFailedError: the job failed.
-        MissingResultError: it left no whole result.
+        MissingResultError: it left no complete result.
         Terminated: SIGTERM came; the job is deleted.
     """
-    check_trainable(config)
+    check_stage(config)
     return _Launch(config, index, run_id, pace or Pace()).run(output_dir)
 
 

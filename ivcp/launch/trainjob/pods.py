@@ -47,7 +47,7 @@ def why_waiting(pod: Mapping[str, Any]) -> str | None:
 
 
 def never_starts(pod: Mapping[str, Any]) -> bool:
-    """Whether its container waits for something that only somebody's hand can change."""
+    """Whether its container waits for something that only a person can change."""
     states = [container.get("state", {}) for container in pod.get("status", {}).get("containerStatuses", [])]
     return any(state.get("waiting", {}).get("reason") in _NEVER_STARTS for state in states)
 

@@ -3,8 +3,8 @@
 These towers see a batch as one long row of patches in which each temporal slice (or window) attends to itself only.
 With SDPA, transformers calls attention for one slice after the other in Python. Slices of equal size can go through
 one call instead, with the slice as the batch dimension. transformers hands over the whole row, with the slices'
-bounds, to every implementation that has "flash" in its name (`is_flash_attention_requested`), so that is what this
-one is registered as.
+bounds, to every implementation that has "flash" in its name (`is_flash_attention_requested`): hence the name of this
+one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 

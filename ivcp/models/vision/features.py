@@ -1,4 +1,5 @@
-"""What a vision tower gives the language model, as plain tensors: of each clip, to keep; of a batch, to give back.
+"""The features that a vision tower gives the language model, as plain tensors: split by clip to be stored, and joined
+again for a batch.
 
 transformers' models take features computed before as `mm_encoder_outputs`, a dictionary from modality to what
 `get_video_features` or `get_image_features` returned. Here that is flattened to tensors named by their path in it
@@ -37,7 +38,7 @@ def takes_features(model: Any) -> bool:
 
 
 def encode_clips(model: Any, inputs: Mapping[str, Tensor], num_tokens: Sequence[int]) -> list[Features]:
-    """The features of each clip of a batch, in one pass of the tower (and the projector behind it).
+    """The features of each clip of a batch, in one pass of the tower (and the projector after it).
 
     `inputs` are the processor's pixel inputs of all clips, `num_tokens` the vision tokens of each clip's prompt.
 
@@ -53,7 +54,7 @@ def encode_clips(model: Any, inputs: Mapping[str, Tensor], num_tokens: Sequence[
 
 
 def encoder_outputs(features: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The `mm_encoder_outputs` that stand for a batch's features; made anew for each call of a model."""
+    """The `mm_encoder_outputs` that stand for a batch's features; a new one for each call of a model."""
     nested: dict[str, Any] = {}
     for path, tensor in features.items():
         *folders, last = path.split(".")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 

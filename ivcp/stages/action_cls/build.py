@@ -1,45 +1,57 @@
-"""Builds the classifier that a run starts from."""
+"""Builds the classifier that a run starts from, and the one of a directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ivcp.models.adapters import prepare_backbone
+from ivcp.models.backbone_files import ModelFilesError
 from ivcp.models.load import load_base_model, training_dtype
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.records import Labels, PreparedIndex
 from ivcp.settings import ActionClsConfig, RunConfig
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
-from ivcp.stages.action_cls.files import ModelFilesError, load_decoder
+from ivcp.stages.action_cls.files import load_decoder, read_token_row
 from ivcp.stages.action_cls.losses import ClassificationLoss
 from ivcp.stages.action_cls.module import ActionClassifier
-from ivcp.training.trainer import load_weights
 
 
-def build_classifier(config: RunConfig, *, index: PreparedIndex, processor: ClipProcessor) -> ActionClassifier:
-    """The classifier at the start of training: the base model with its adapter, a new or earlier decoder.
+def build_classifier(config: RunConfig, index: PreparedIndex, processor: Processor) -> ActionClassifier:
+    """The base model with its adapter, a new or earlier decoder, and the token's row.
 
     Raises:
         FileNotFoundError: the base model does not exist.
-        ModelFilesError: `action_decoder_path` or `adapter_name_or_path` does not fit the labels or the settings.
+        ModelFilesError: `action_decoder_path` does not fit the labels or the settings.
         UnsupportedMethodError: the model cannot be trained as asked.
     """
-    method, action = config.method, config.action_cls
+    action = config.action_cls
     model = load_base_model(
-        base_model_name(config), settings=config.model, dtype=training_dtype(config), quantization=method
+        config.model.required_name, settings=config.model, dtype=training_dtype(config), quantization=config.method
     )
     classifier = ActionClassifier(
-        prepare_backbone(model, method),
+        prepare_backbone(model, config.method),
         build_decoder(action, hidden_size=model.config.get_text_config().hidden_size, labels=index.labels),
-        action_token_id=processor.action_token_id,
-        action_token_is_new=processor.action_token_is_new,
+        labels=index.labels,
+        action_token_id=processor.token_id(action.action_token),
+        action_token_is_new=action.action_token in processor.new_tokens,
         training_loss=ClassificationLoss.from_settings(config.loss, label_counts=index.label_counts["train"]),
         token_loss_weight=action.action_cls_token_loss_weight,
     )
     if action.action_token_lr_scale == 0:
         classifier.action_token_row.requires_grad_(False)  # or gradients would pass through a frozen backbone for it
-    if method.adapter_name_or_path:
-        load_weights(classifier, Path(method.adapter_name_or_path), labels=index.labels)
+    return classifier
+
+
+def restore_classifier(directory: Path, backbone: Any, *, labels: Labels, token_id: int) -> ActionClassifier:
+    """The classifier of a directory around a backbone that has its weights already.
+
+    Raises:
+        ModelFilesError: the decoder or the token's row does not belong to it.
+    """
+    decoder = load_decoder(directory, labels=labels)
+    classifier = ActionClassifier(backbone, decoder, labels=labels, action_token_id=token_id)
+    classifier.set_row(read_token_row(directory), source=str(directory))
     return classifier
 
 
@@ -63,14 +75,3 @@ def build_decoder(settings: ActionClsConfig, *, hidden_size: int, labels: Labels
             "they were when it was trained, and take a base model of the same size"
         )
     return decoder
-
-
-def base_model_name(config: RunConfig) -> str:
-    """Path or hub id of the base model.
-
-    Raises:
-        ValueError: it is not set.
-    """
-    if config.model.model_name_or_path is None:
-        raise ValueError("model_name_or_path is not set: give the path of a model directory or a hub id")
-    return config.model.model_name_or_path

@@ -1,4 +1,4 @@
-"""From training clips to a batch: answers behind the tokens, clips mixed in pairs."""
+"""From samples to a batch: classes beside the tokens, clips mixed in pairs."""
 
 from __future__ import annotations
 
@@ -11,50 +11,64 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from ivcp.models.processor import Batch, ClipProcessor, PreparedClip
+from ivcp.data.prepared.sample import Medium, Sample
+from ivcp.models.positions import RopePositions
+from ivcp.models.processor import Batch, Processor
 
 
 @dataclass(frozen=True)
-class TrainingCollator:
-    """Makes the batches of training; evaluation takes `ClipProcessor.collate`."""
+class Mixup:
+    """Mixes each clip with another one of its batch (Zhang et al., "mixup: Beyond Empirical Risk Minimization",
+    arXiv:1710.09412)."""
 
-    processor: ClipProcessor
+    alpha: float
+    """The share is drawn from Beta(alpha, alpha)."""
     num_classes: int
-    with_answers: bool = False
-    mixup_alpha: float = 0.0
-    seed: int = 0
+    seed: int
 
-    def __call__(self, clips: Sequence[PreparedClip]) -> Batch:
-        """A right-padded batch; with mixup, `labels` holds probabilities, (batch, num_classes)."""
-        if not self.mixup_alpha:
-            return self.processor.collate(clips, with_answers=self.with_answers)
-        mixed, labels = mixup(clips, alpha=self.mixup_alpha, num_classes=self.num_classes, seed=self.seed)
-        return self.processor.collate(mixed, with_answers=self.with_answers) | {"labels": labels}
+    def __call__(self, samples: Sequence[Sample]) -> tuple[list[Sample], torch.Tensor]:
+        """The mixed clips, and the labels' shares, (len(samples), num_classes).
 
-
-def mixup(
-    clips: Sequence[PreparedClip], *, alpha: float, num_classes: int, seed: int
-) -> tuple[list[PreparedClip], torch.Tensor]:
-    """Each clip mixed with another one of the batch, and the labels' shares, (len(clips), num_classes).
-
-    Frames and labels are mixed with one share from Beta(alpha, alpha) (Zhang et al., "mixup: Beyond Empirical Risk
-    Minimization", arXiv:1710.09412). A clip whose partner has frames of another shape stays as it is. The same batch
-    is always mixed in the same way, so that a resumed run repeats it.
-    """
-    rng = np.random.default_rng([seed, zlib.crc32(" ".join(clip.clip_id for clip in clips).encode())])
-    share, partners = float(rng.beta(alpha, alpha)), rng.permutation(len(clips))
-    labels = functional.one_hot(torch.tensor([clip.label for clip in clips]), num_classes).float()
-    fits = torch.tensor(
-        [clip.frames.shape == clips[other].frames.shape for clip, other in zip(clips, partners, strict=True)]
-    )
-    shares = torch.where(fits, share, 1.0).unsqueeze(1)
-    mixed = [
-        replace(clip, frames=_blend(clip, clips[other], share)) if fit else clip
-        for clip, other, fit in zip(clips, partners, fits, strict=True)
-    ]
-    return mixed, shares * labels + (1 - shares) * labels[torch.from_numpy(partners)]
+        Frames and labels are mixed with one share. A clip whose partner has frames of another shape stays as it is. The
+        same batch is always mixed in the same way, so that a resumed run repeats it.
+        """
+        rng = np.random.default_rng([self.seed, zlib.crc32(" ".join(s.sample_id for s in samples).encode())])
+        share, partners = float(rng.beta(self.alpha, self.alpha)), rng.permutation(len(samples))
+        labels = functional.one_hot(torch.tensor([s.columns["label"] for s in samples]), self.num_classes).float()
+        pairs = [(sample, samples[other]) for sample, other in zip(samples, partners, strict=True)]
+        fits = [_shapes(sample) == _shapes(other) for sample, other in pairs]
+        shares = torch.where(torch.tensor(fits), share, 1.0).unsqueeze(1)
+        mixed = [
+            sample.with_media(_blend(*both, share) for both in zip(sample.media, other.media, strict=True))
+            if fit
+            else sample
+            for (sample, other), fit in zip(pairs, fits, strict=True)
+        ]
+        return mixed, shares * labels + (1 - shares) * labels[torch.from_numpy(partners)]
 
 
-def _blend(first: PreparedClip, second: PreparedClip, share: float) -> NDArray[np.uint8]:
-    blended = first.frames * np.float32(share) + second.frames * np.float32(1 - share)
-    return np.rint(blended).astype(np.uint8)
+@dataclass(frozen=True)
+class ActionCollator:
+    """Makes the batches that `ActionClassifier.forward` takes."""
+
+    processor: Processor
+    prompts_only: bool = True
+    positions: RopePositions | None = None
+    mixup: Mixup | None = None
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """A right-padded batch; `labels` holds classes, (batch,), or, mixed, their shares, (batch, num_classes)."""
+        labels = torch.tensor([sample.columns["label"] for sample in samples])
+        if self.mixup is not None:
+            samples, labels = self.mixup(samples)
+        batch = self.processor.batch(samples, prompts_only=self.prompts_only) | {"labels": labels}
+        return batch | (self.positions(batch) if self.positions else {})
+
+
+def _shapes(sample: Sample) -> list[tuple[int, ...]]:
+    return [medium.frames.shape for medium in sample.media]
+
+
+def _blend(first: Medium, second: Medium, share: float) -> Medium:
+    blended: NDArray[np.float32] = first.frames * np.float32(share) + second.frames * np.float32(1 - share)
+    return replace(first, frames=np.rint(blended).astype(np.uint8))

@@ -44,7 +44,7 @@ class DecoderShape(Record):
             decoder_type=kind,
             hidden_size=hidden_size,
             num_classes=num_classes,
-            decoder_hidden_size=None if kind == "linear" else width,
+            decoder_hidden_size=width if settings.has_width else None,
             num_transformer_layers=settings.action_decoder_num_transformer_layers if is_transformer else None,
             num_heads=heads if is_transformer else None,
         )

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
+from ivcp.data.prepared.batches import PlannedBatches
 from ivcp.stages.action_cls.decoder import ActionDecoder
-from ivcp.training.batches import PlannedBatches
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Mean loss of logits, (batch, num_classes), and labels, (batch,)."""

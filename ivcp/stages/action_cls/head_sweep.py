@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from ivcp.distributed.processes import Processes
+from ivcp.data.prepared.batches import PlannedBatches
+from ivcp.distributed.rank import is_owner
 from ivcp.feature_cache.entries import FeatureCache, fingerprint
-from ivcp.feature_cache.store import FeatureSet, StoreError
+from ivcp.feature_cache.store import CacheEntry, StoreError
+from ivcp.inference.loop import Samples, batches_of, run_batches
 from ivcp.models.backbone import language_model_of
 from ivcp.models.families import part_of
-from ivcp.records import PreparedIndex, Record
+from ivcp.records import Record
 from ivcp.settings import ConfigError, RunConfig, SweepDecoderType
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.decoder_stack import LabelledStates, StackResult, train_stack
-from ivcp.tracking.progress import with_progress
-from ivcp.training.batches import PlannedBatches
-from ivcp.training.trainer import ActionTrainer
+from ivcp.stages.action_cls.module import ActionClassifier
+from ivcp.stages.protocol import TrainingInputs, TrainingOutcome
 
 log = logging.getLogger(__name__)
 
@@ -87,18 +87,19 @@ class SweepResult(Record):
         return "\n".join(lines) + "\n"
 
 
-def sweep_heads(trainer: ActionTrainer, index: PreparedIndex) -> SweepResult:
-    """Trains the candidates of `head_sweep_…`, puts the best decoder into the trainer's model, and writes the table.
-
-    The trainer then saves a complete adapter directory; its configuration names the chosen type.
+def sweep_heads(config: RunConfig, inputs: TrainingInputs) -> TrainingOutcome:
+    """Trains the candidates of `head_sweep_…`, gives the module the best decoder, and writes the table.
 
     Raises:
         ConfigError: there is no validation split.
     """
-    if trainer.eval_dataset is None:
+    if inputs.val is None:
         raise ConfigError("head_sweep chooses a decoder by its validation accuracy: set val_size or eval_dataset")
-    config, started = trainer.run_config, time.monotonic()
-    train, val = (_labelled_states(trainer, index, split) for split in ("train", "val"))
+    classifier = inputs.module
+    assert isinstance(classifier, ActionClassifier)
+    started = time.monotonic()
+    train = _labelled_states(config, inputs, classifier, "train", inputs.train)
+    val = _labelled_states(config, inputs, classifier, "val", inputs.val)
     seconds_for_states, started = time.monotonic() - started, time.monotonic()
     batches = PlannedBatches(
         np.ones(len(train.labels), dtype=np.int64),
@@ -109,7 +110,7 @@ def sweep_heads(trainer: ActionTrainer, index: PreparedIndex) -> SweepResult:
     outcomes = [
         outcome
         for kind in config.action_cls.head_sweep_decoder_types
-        for outcome in _train_type(trainer, kind, train=train, val=val, batches=batches)
+        for outcome in _train_type(_with_type(config, kind), classifier, train=train, val=val, batches=batches)
     ]
     outcomes.sort(key=lambda outcome: (-outcome[0].val_top1_accuracy, outcome[0].val_loss))
     result = SweepResult(
@@ -121,37 +122,49 @@ def sweep_heads(trainer: ActionTrainer, index: PreparedIndex) -> SweepResult:
         seconds_for_states=seconds_for_states,
         seconds_for_decoders=time.monotonic() - started,
     )
-    _adopt(trainer, result, outcomes[0][1])
-    _report(trainer, result)
-    return result
+    chosen = _with_type(config, result.best.decoder_type)
+    _adopt(chosen, classifier, outcomes[0][1])
+    _report(result, inputs.output_dir)
+    return TrainingOutcome(
+        config=chosen,
+        steps=result.steps,
+        epochs=float(result.epochs),
+        train_loss=result.best.train_loss,
+        log_row={
+            "eval_top1_accuracy": result.best.val_top1_accuracy,
+            "eval_loss": result.best.val_loss,
+            "head_sweep_learning_rate": result.best.learning_rate,
+            "head_sweep_weight_decay": result.best.weight_decay,
+            "head_sweep_candidates": float(len(result.candidates)),
+        },
+    )
 
 
-def _labelled_states(trainer: ActionTrainer, index: PreparedIndex, split: str) -> LabelledStates:
+def _labelled_states(
+    config: RunConfig, inputs: TrainingInputs, classifier: ActionClassifier, split: str, samples: Samples
+) -> LabelledStates:
     """The states of a split on the device of training, from disk where an earlier sweep left them."""
-    clips = trainer.train_dataset if split == "train" else trainer.eval_dataset
-    processes = Processes.of(trainer.args)
-    cache = FeatureCache.of(trainer.run_config, index, processes)
-    features = FeatureSet(
-        cache.folder / f"{_state_fingerprint(trainer, index)[:16]}-states-{split}",
-        len(clips),
+    cache = FeatureCache.of(config, inputs.index)
+    entry = CacheEntry(
+        cache.folder / f"{_state_fingerprint(inputs, classifier)[:16]}-states-{split}",
+        len(samples),
         clips_per_part=_STATES_PER_PART,
     )
-    encode = partial(_encode_states, trainer, clips)
-    stored: Sequence[Any] | FeatureSet
+    encode = partial(_encode_states, inputs, classifier, samples)
+    stored: Sequence[Any] | CacheEntry
     try:
-        num_computed = cache.complete(features, encode)
-        stored = features
-        log.info("%d of %d %s states computed, kept in %s", num_computed, len(clips), split, features.folder)
+        num_computed = cache.complete(entry, encode)
+        stored = entry
+        log.info("%d of %d %s states computed, kept in %s", num_computed, len(samples), split, entry.folder)
     except StoreError as error:
         log.warning("states at the action token are not kept: %s", error)
-        stored = list(encode(range(len(clips))))
-    states = torch.cat([stored[position]["state"] for position in range(len(clips))])
-    labels = torch.cat([stored[position]["label"] for position in range(len(clips))])
-    return LabelledStates(states.to(processes.device), labels.to(processes.device))
+        stored = list(encode(range(len(samples))))
+    states = torch.cat([stored[position]["state"] for position in range(len(samples))])
+    labels = torch.cat([stored[position]["label"] for position in range(len(samples))])
+    return LabelledStates(states.to(inputs.compute.device), labels.to(inputs.compute.device))
 
 
-def _state_fingerprint(trainer: ActionTrainer, index: PreparedIndex) -> str:
-    classifier = trainer.model
+def _state_fingerprint(inputs: TrainingInputs, classifier: ActionClassifier) -> str:
     model = language_model_of(classifier.backbone)
     tensors = [
         (name, tensor)
@@ -161,52 +174,53 @@ def _state_fingerprint(trainer: ActionTrainer, index: PreparedIndex) -> str:
     return fingerprint(
         model,
         [*tensors, ("action_token_row", classifier.action_token_row)],
-        index=index,
-        processor=trainer.clip_processor,
-        processes=Processes.of(trainer.args),
+        index=inputs.index,
+        processor=inputs.processor,
+        compute=inputs.compute,
     )
 
 
-def _encode_states(trainer: ActionTrainer, clips: Any, positions: Sequence[int]) -> Iterator[dict[str, Tensor]]:
-    """State, (1, hidden_size), and label, (1,), of each clip at `positions`, on the CPU."""
-    size, processes = trainer.args.eval_batch_size, Processes.of(trainer.args)
-    batches = [list(positions[start : start + size]) for start in range(0, len(positions), size)]
-    classifier = trainer.model.to(processes.device).eval()
-    with torch.random.fork_rng():  # a loader draws its workers' seed
-        loader = iter(
-            DataLoader(
-                clips,
-                batch_sampler=batches,
-                collate_fn=trainer.clip_processor.collate,
-                num_workers=trainer.args.dataloader_num_workers,
-            )
-        )
-    for batch in with_progress(loader, total=len(batches), what="batches of states"):
-        labels = batch.pop("labels")
-        with torch.no_grad(), processes.autocast():
-            states = classifier.action_states(**processes.to_device(batch)).cpu()
-        for state, label in zip(states.split(1), labels.split(1), strict=True):
+def _encode_states(
+    inputs: TrainingInputs, classifier: ActionClassifier, samples: Samples, positions: Sequence[int]
+) -> Iterator[dict[str, Tensor]]:
+    """State, (1, hidden_size), and label, (1,), of each sample at `positions`, on the CPU."""
+
+    def forward(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        rest = {name: value for name, value in batch.items() if name != "labels"}
+        return classifier.action_states(**rest).cpu(), batch["labels"].cpu()
+
+    classifier.to(inputs.compute.device).eval()
+    passes = run_batches(
+        samples,
+        forward,
+        collate=inputs.collate,
+        batches=[[positions[i] for i in batch] for batch in batches_of(len(positions), inputs.eval_batch_size)],
+        compute=inputs.compute,
+        num_workers=inputs.num_workers,
+        what="batches of states",
+    )
+    for states, labels in passes:
+        for state, label in zip(states.split(1), labels.split(1), strict=True):  # type: ignore[no-untyped-call]
             yield {"state": state, "label": label}
 
 
 def _train_type(
-    trainer: ActionTrainer,
-    kind: SweepDecoderType,
+    config: RunConfig,
+    classifier: ActionClassifier,
     *,
     train: LabelledStates,
     val: LabelledStates,
     batches: PlannedBatches,
 ) -> list[tuple[Candidate, dict[str, Tensor]]]:
-    """All candidates of one decoder type, with their weights."""
-    config = trainer.run_config
-    action, settings = _with_type(config, kind).action_cls, config.train
+    """All candidates of the decoder type of `config`, with their weights."""
+    action, settings = config.action_cls, config.train
     grid = list(
         itertools.product(
             action.head_sweep_learning_rates, action.head_sweep_weight_decays, range(action.head_sweep_seeds)
         )
     )
     shape = DecoderShape.from_settings(
-        action, hidden_size=train.states.shape[1], num_classes=trainer.labels.num_classes
+        action, hidden_size=train.states.shape[1], num_classes=classifier.labels.num_classes
     )
     decoders = [
         _new_decoder(shape, dropout=action.action_decoder_dropout, seed=settings.seed + seed).to(train.states.device)
@@ -222,14 +236,14 @@ def _train_type(
             val=val,
             batches=batches,
             num_epochs=action.head_sweep_epochs,
-            loss=trainer.model.training_loss.to(train.states.device),
+            loss=classifier.training_loss,
             betas=(settings.adam_beta1, settings.adam_beta2),
             epsilon=settings.adam_epsilon,
         )
     return [
         (
             Candidate(
-                decoder_type=kind,
+                decoder_type=action.action_decoder_type,
                 learning_rate=rate,
                 weight_decay=decay,
                 seed=settings.seed + seed,
@@ -251,36 +265,22 @@ def _new_decoder(shape: DecoderShape, *, dropout: float, seed: int) -> ActionDec
 
 def _with_type(config: RunConfig, kind: SweepDecoderType) -> RunConfig:
     """The configuration that describes a decoder of this type."""
-    width = None if kind == "linear" else config.action_cls.action_decoder_hidden_size
-    changed = {"action_decoder_type": kind, "action_decoder_hidden_size": width}
-    return config.model_copy(update={"action_cls": config.action_cls.model_copy(update=changed)})
+    return config.model_copy(update={"action_cls": config.action_cls.with_type(kind)})
 
 
-def _adopt(trainer: ActionTrainer, result: SweepResult, weights: dict[str, Tensor]) -> None:
-    """Makes the best candidate the model's decoder."""
-    trainer.run_config = _with_type(trainer.run_config, result.best.decoder_type)
-    action = trainer.run_config.action_cls
-    hidden_size = language_model_of(trainer.model.backbone).config.get_text_config().hidden_size
-    shape = DecoderShape.from_settings(action, hidden_size=hidden_size, num_classes=trainer.labels.num_classes)
-    decoder = ActionDecoder(shape, dropout=action.action_decoder_dropout)
+def _adopt(config: RunConfig, classifier: ActionClassifier, weights: dict[str, Tensor]) -> None:
+    """Makes the best candidate the classifier's decoder."""
+    hidden_size = language_model_of(classifier.backbone).config.get_text_config().hidden_size
+    num_classes = classifier.labels.num_classes
+    shape = DecoderShape.from_settings(config.action_cls, hidden_size=hidden_size, num_classes=num_classes)
+    decoder = ActionDecoder(shape, dropout=config.action_cls.action_decoder_dropout)
     decoder.load_state_dict(weights)
-    trainer.model.decoder = decoder.to(trainer.args.device).eval()
-    trainer.state.global_step, trainer.state.epoch = result.steps, float(result.epochs)
+    classifier.decoder = decoder.to(classifier.action_token_row.device).eval()
 
 
-def _report(trainer: ActionTrainer, result: SweepResult) -> None:
-    best, directory = result.best, Path(trainer.args.output_dir)
+def _report(result: SweepResult, directory: Path) -> None:
     first = "\n".join(result.table().splitlines()[: 2 + _MOST_LOGGED])
     log.info("head sweep: the best of %d decoders\n%s", len(result.candidates), first)
-    trainer.log(
-        {
-            "eval_top1_accuracy": best.val_top1_accuracy,
-            "eval_loss": best.val_loss,
-            "head_sweep_learning_rate": best.learning_rate,
-            "head_sweep_weight_decay": best.weight_decay,
-            "head_sweep_candidates": float(len(result.candidates)),
-        }
-    )
-    if trainer.args.should_save:
+    if is_owner():
         result.write(directory / SWEEP_FILE)
         (directory / SWEEP_TABLE_FILE).write_text(result.table(), encoding="utf-8")

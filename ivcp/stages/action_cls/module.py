@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ivcp.distributed.weights import whole
-from ivcp.models.backbone import language_model_of, last_hidden_states
+from ivcp.distributed.weights import gathered
+from ivcp.models.backbone import BackboneModule, language_model_of, last_hidden_states
+from ivcp.models.backbone_files import ModelFilesError
 from ivcp.models.processor import NO_LABEL
-from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.records import Labels
 from ivcp.stages.action_cls.decoder import ActionDecoder
+from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 
@@ -32,77 +34,62 @@ class ActionOutput(ModelOutput):  # type: ignore[misc]
     logits: Tensor | None = None
 
 
-class ActionClassifier(nn.Module):
+class ActionClassifier(BackboneModule):
     """Classifies a clip by the language model's last hidden state at the action token.
 
-    The decoder and the token's row are parameters of this module, so that optimizer, checkpoints and
-    distributed wrappers see them. The row replaces the embedding's output at the token by forward hooks: the
-    token's id may lie behind the embedding's end, and the embedding itself stays as it is.
+    The token's row replaces the embedding's output at the token by forward hooks: the token's id may lie behind the
+    embedding's end, and the embedding itself stays as it is.
 
     Args:
         backbone: a transformers video language model, or a peft model around one.
         decoder: maps the state to class logits.
+        labels: the classes of the logits.
         action_token_id: id of the action token; it stands exactly once in every row of `input_ids`.
         action_token_is_new: the backbone has never seen the token, so that its row starts at the embedding's mean.
         training_loss: what training minimises; null is cross-entropy, which evaluation always takes.
-        token_loss_weight: of the language-model loss on the answer, where a batch has `answer_labels`.
+        token_loss_weight: of the language-model loss on the answer, where a batch has `token_labels`.
     """
-
-    accepts_loss_kwargs = False
-    """Keeps transformers' Trainer from scaling the mean loss by the number of processes."""
 
     def __init__(
         self,
         backbone: Any,
         decoder: ActionDecoder,
         *,
+        labels: Labels,
         action_token_id: int,
         action_token_is_new: bool = True,
         training_loss: Loss | None = None,
         token_loss_weight: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone)
         self.decoder = decoder
+        self.labels = labels
         self.action_token_id = action_token_id
         self.training_loss = training_loss or functional.cross_entropy
         self.token_loss_weight = token_loss_weight
         embedding = self.backbone.get_input_embeddings()
-        with whole([embedding.weight]):
+        with gathered([embedding.weight]):
             row = initial_row(embedding.weight, None if action_token_is_new else action_token_id)
         self.action_token_row = nn.Parameter(row)
         self._ids: Tensor | None = None
         embedding.register_forward_pre_hook(self._hide_action_token)
         embedding.register_forward_hook(self._insert_row)
 
-    @property
-    def config(self) -> Any:
-        """The backbone's configuration (transformers' Trainer asks the model for it)."""
-        return self.backbone.config
-
-    def activation_checkpointing_enable(self, **settings: Any) -> None:
-        """Computes activations again in the backward pass instead of keeping them (transformers' Trainer calls it)."""
-        model = language_model_of(self.backbone)
-        model.activation_checkpointing_enable(**settings)
-        # It makes the output of every embedding ask for a gradient, patches included: the backward pass would then go
-        # through a frozen vision tower. Only reentrant checkpointing, which nobody uses here, needs that.
-        model.disable_input_require_grads()
-
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor | None = None,
-        answer_labels: Tensor | None = None,
+        token_labels: Tensor | None = None,
         **vision: Any,
     ) -> ActionOutput:
         """Class logits of a batch, and the mean loss where `labels`, (batch,), are given.
 
-        `input_ids` and `attention_mask` are (batch, tokens), right-padded; `vision` holds what else the model's
-        processor made, or, in place of pixels, `vision_features` that the tower made of them before. `answer_labels`,
-        (batch, tokens), repeats the answer's ids behind the action token and is -100 elsewhere; only training reads it.
+        `input_ids` and `attention_mask` are (batch, tokens), right-padded; `vision` is what `last_hidden_states` takes.
+        `token_labels`, (batch, tokens), repeats the answer's ids behind the action token and is -100 elsewhere; only
+        training reads it.
         """
-        states = self.token_states(input_ids, attention_mask, **vision)
+        states = last_hidden_states(self.backbone, input_ids, attention_mask, **vision)
         at_action = self._at_action(states, input_ids)
         if self.decoder.reads_vision_states:
             logits = self.decoder(at_action, states, vision["mm_token_type_ids"] != 0).float()
@@ -111,25 +98,35 @@ class ActionClassifier(nn.Module):
         if labels is None:
             return ActionOutput(logits=logits)
         loss = (self.training_loss if self.training else functional.cross_entropy)(logits, labels)
-        if self.training and answer_labels is not None:
-            loss = loss + self.token_loss_weight * self._token_loss(states, answer_labels)
+        if self.training and token_labels is not None:
+            loss = loss + self.token_loss_weight * self._token_loss(states, token_labels)
         return ActionOutput(loss=loss, logits=logits)
-
-    def token_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
-        """The last hidden states of all tokens, (batch, tokens, hidden_size): no vocabulary logits are computed."""
-        return last_hidden_states(self.backbone, input_ids, attention_mask, **vision)
 
     def action_states(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
         """The last hidden state at the action token, (batch, hidden_size)."""
-        return self._at_action(self.token_states(input_ids, attention_mask, **vision), input_ids)
+        return self._at_action(last_hidden_states(self.backbone, input_ids, attention_mask, **vision), input_ids)
+
+    def set_row(self, row: Tensor, *, source: str) -> None:
+        """Takes the token's row, (hidden_size,), that `source` holds.
+
+        Raises:
+            ModelFilesError: the model's embedding has another width.
+        """
+        if row.shape != self.action_token_row.shape:
+            raise ModelFilesError(
+                f"{source}: the action token's row has {row.numel()} values, the model's embedding has "
+                f"{self.action_token_row.numel()}: adapter and base model do not belong together"
+            )
+        with torch.no_grad():
+            self.action_token_row.copy_(row)
 
     def _at_action(self, states: Tensor, input_ids: Tensor) -> Tensor:
         positions = (input_ids == self.action_token_id).int().argmax(dim=1)
         return states[torch.arange(len(positions), device=states.device), positions]
 
-    def _token_loss(self, states: Tensor, answer_labels: Tensor) -> Tensor:
+    def _token_loss(self, states: Tensor, token_labels: Tensor) -> Tensor:
         """Mean cross-entropy of the answer's tokens; vocabulary logits exist only where one is predicted."""
-        wanted = answer_labels[:, 1:]
+        wanted = token_labels[:, 1:]
         here = wanted != NO_LABEL
         logits = language_model_of(self.backbone).get_output_embeddings()(states[:, :-1][here])
         return functional.cross_entropy(logits.float(), wanted[here])

@@ -1,1 +1,1 @@
-"""Checkpoints: whole or not there, copied elsewhere, resumed from."""
+"""Checkpoints: written atomically, copied elsewhere, resumed from."""

@@ -1,9 +1,9 @@
-"""Checkpoints on disk: which are whole, which one a run goes on from, which are deleted.
+"""Checkpoints on disk: which are complete, which one a run resumes from, which are deleted.
 
 A checkpoint is a folder `checkpoint-<step>` in `output_dir`. Its last file is `checkpoint.json`, written when all
 others are on the disk: a folder without it was left half-written by a run that died, is never read, and is removed
-by the next run. `unfinished_run.json` stands in `output_dir` from a run's start to its end; while it stands, the same
-command goes on where that run ended.
+by the next run. `unfinished_run.json` lies in `output_dir` from a run's start to its end; as long as it is there, the
+same command resumes that run.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
 from ivcp.distributed.disks import Disk
-from ivcp.distributed.launched import Sharding, wait_for_all
-from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, Record
+from ivcp.distributed.processes import wait_for_all
+from ivcp.distributed.sharding import Sharding
+from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, VersionedRecord
 from ivcp.settings import LaunchConfig, RunConfig
 from ivcp.storage.atomic import flush_to_disk
 
@@ -31,11 +32,11 @@ UNFINISHED_FILE = "unfinished_run.json"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written, or that a run cannot go on from; the message says what to do."""
+    """A checkpoint that cannot be written, or that a run cannot resume from; the message says what to do."""
 
 
-class CheckpointInfo(Record):
-    """`checkpoint.json`: that a checkpoint is whole, and who can go on from it."""
+class CheckpointInfo(VersionedRecord):
+    """`checkpoint.json`: that a checkpoint is complete, and which runs can resume from it."""
 
     step: int
     sharding: Sharding
@@ -59,8 +60,8 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo, disk: Disk | None 
     Raises:
         CheckpointError: it could not be written; what there was of it is removed.
     """
-    is_keeper = (disk or Disk.shared()).is_keeper
-    if is_keeper:
+    is_owner = (disk or Disk.shared()).is_owner
+    if is_owner:
         remove_checkpoint(directory)
         directory.mkdir(parents=True)
     wait_for_all()
@@ -68,7 +69,7 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo, disk: Disk | None 
     try:
         yield
         wait_for_all()
-        if is_keeper:
+        if is_owner:
             _flush_to_disk(directory)
             info.write(directory / CHECKPOINT_FILE)
             flush_to_disk(directory / CHECKPOINT_FILE)
@@ -78,7 +79,7 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo, disk: Disk | None 
     except (OSError, SafetensorError, CheckpointException) as error:
         raise CheckpointError(_explain_failure(directory, error)) from error
     except RuntimeError as error:
-        if "inline_container" not in str(error):  # another process's end, say
+        if "inline_container" not in str(error):  # for example that another process ended
             raise
         raise CheckpointError(_explain_failure(directory, error)) from error
     finally:
@@ -88,7 +89,7 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo, disk: Disk | None 
 
 
 def remove_checkpoint(directory: Path) -> None:
-    """Deletes a checkpoint; should that be cut short, what is left counts as half-written."""
+    """Deletes a checkpoint. If the deletion is interrupted, what is left counts as half-written."""
     (directory / CHECKPOINT_FILE).unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)
 
@@ -96,7 +97,7 @@ def remove_checkpoint(directory: Path) -> None:
 def delete_old_checkpoints(
     output_dir: Path, *, limit: int | None, best: Path | None, in_use: Collection[str] = ()
 ) -> None:
-    """Deletes the oldest whole checkpoints beyond `limit`, but never the best, the last one, nor those `in_use`."""
+    """Deletes the oldest complete checkpoints beyond `limit`, but never the best, the last one, nor those `in_use`."""
     present = [path.name for path in whole_checkpoints(output_dir)]
     for name in surplus_checkpoints(present, limit=limit, best=best.name if best else None):
         if name not in in_use:
@@ -133,11 +134,11 @@ def is_same_run(config: RunConfig, started: str) -> bool:
 def begin_run(config: RunConfig, output_dir: Path) -> Path | None:
     """Tidies `output_dir`, marks the run as unfinished, and returns the checkpoint it starts from.
 
-    Half-written checkpoints are removed, and so are those behind the one that the run starts from: they belong to a
+    Half-written checkpoints are removed, and so are those after the one that the run starts from: they belong to a
     run that was given up. Only the first process calls this.
 
     Raises:
-        CheckpointError: the checkpoint asked for is not there, not whole, or without the optimizer's state.
+        CheckpointError: the checkpoint asked for is not there, not complete, or without the optimizer's state.
     """
     for path in output_dir.glob("checkpoint-*"):
         if not (path / CHECKPOINT_FILE).is_file() and CHECKPOINT_FOLDER.fullmatch(path.name):
@@ -164,7 +165,7 @@ def is_earlier_run(entry: Path) -> bool:
 
 
 def check_resumable(directory: Path, *, sharding: Sharding, num_processes: int) -> None:
-    """Checks that a run spread in this way can go on from a checkpoint.
+    """Checks that a run that is sharded in this way can resume from a checkpoint.
 
     Raises:
         CheckpointError: says what does not fit and what to do.
@@ -173,7 +174,7 @@ def check_resumable(directory: Path, *, sharding: Sharding, num_processes: int) 
     instead = f"or start a new run from its weights with adapter_name_or_path: {directory}"
     if not info.resumable:
         raise CheckpointError(
-            f"{directory} holds weights only (save_only_model), nothing that training could go on from: {instead[3:]}"
+            f"{directory} holds weights only (save_only_model), nothing that training could resume from: {instead[3:]}"
         )
     if info.sharding != sharding:
         raise CheckpointError(
@@ -182,8 +183,8 @@ def check_resumable(directory: Path, *, sharding: Sharding, num_processes: int) 
         )
     if sharding.startswith("zero") and info.num_processes != num_processes:
         raise CheckpointError(
-            f"{directory} was written by {info.num_processes} processes, this run has {num_processes}: DeepSpeed cuts "
-            f"the optimizer's state into one piece per process; start {info.num_processes} processes, {instead}"
+            f"{directory} was written by {info.num_processes} processes, this run has {num_processes}: DeepSpeed "
+            f"shards the optimizer's state by the number of processes; start {info.num_processes} processes, {instead}"
         )
 
 
@@ -210,8 +211,8 @@ def _read_info(directory: Path) -> CheckpointInfo:
     if (directory / CHECKPOINT_FILE).is_file():
         return CheckpointInfo.read(directory / CHECKPOINT_FILE)
     others = ", ".join(path.name for path in whole_checkpoints(directory.parent)) or "none"
-    what = "is not there" if not directory.is_dir() else f"is no whole checkpoint ({CHECKPOINT_FILE} is missing)"
-    raise CheckpointError(f"resume_from_checkpoint: {directory} {what}; whole ones in {directory.parent}: {others}")
+    what = "is not there" if not directory.is_dir() else f"is no complete checkpoint ({CHECKPOINT_FILE} is missing)"
+    raise CheckpointError(f"resume_from_checkpoint: {directory} {what}; complete ones in {directory.parent}: {others}")
 
 
 def same_run(config: RunConfig) -> dict[str, Any]:

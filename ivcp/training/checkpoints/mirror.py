@@ -1,8 +1,8 @@
-"""Copies of a run's checkpoints on S3 or in a shared folder, for a run that goes on with an empty disk.
+"""Copies of a run's checkpoints on S3 or in a shared folder, for a run that resumes with an empty disk.
 
 A run's folder there holds `unfinished_run.json` from the run's start to its end, and `checkpoint-<step>` folders. Where
-the nodes of a run share no disk, each uploads what its own holds, and behind that a marker that names the files:
-a checkpoint counts when the markers of all disks are there. Nothing of it waits for other processes.
+the nodes of a run share no disk, each uploads the files on its own disk, and then a marker that names them. A
+checkpoint counts when the markers of all disks are there. No process waits here for another one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class CheckpointMirror:
         self._uploading = ""
 
     def checkpoints(self) -> list[str]:
-        """Names of the checkpoints that arrived whole, the earliest first.
+        """Names of the checkpoints that arrived completely, the earliest first.
 
         Raises:
             PermissionError, ConnectionError: `uri` cannot be read.
@@ -102,7 +102,7 @@ class CheckpointMirror:
             self.fetch(best, output_dir)
 
     def begin(self, output_dir: Path, start: Path | None) -> None:
-        """Marks the run as unfinished here too, and removes what is half-written or behind the checkpoint `start`.
+        """Marks the run as unfinished here too, and removes what is half-written or later than the checkpoint `start`.
 
         Only the first process calls this.
 
@@ -125,13 +125,13 @@ class CheckpointMirror:
         self._disk, self._attempt = disk, attempt
 
     def fetch(self, name: str, output_dir: Path) -> None:
-        """Copies a whole checkpoint to `output_dir`.
+        """Copies a complete checkpoint to `output_dir`.
 
         Raises:
             CheckpointError: it is not there.
         """
         if name not in self.checkpoints():
-            raise CheckpointError(f"{self.uri} holds no whole {name}: its upload failed, see the log of this run")
+            raise CheckpointError(f"{self.uri} holds no complete {name}: its upload failed, see the log of this run")
         storage.fetch(storage.join(self.uri, name), output_dir / name)
         for marker in (output_dir / name).glob("mirrored-*.json"):
             marker.unlink()
@@ -180,12 +180,12 @@ class CheckpointMirror:
                     self._remove(old)
         except OSError as error:
             log.error(
-                "%s could not be copied to %s, a run that starts with an empty disk goes on from an earlier one: %s",
+                "%s could not be copied to %s, a run that starts with an empty disk resumes from an earlier one: %s",
                 directory.name, self.uri, error,
             )  # fmt: skip
 
     def _remove(self, name: str) -> None:
-        """Markers first: what is left of a removal that was cut short counts as half-written."""
+        """Markers first: what an interrupted removal leaves counts as half-written."""
         folder = storage.join(self.uri, name)
         for file in storage.file_sizes(folder):
             if _MARKER.fullmatch(file):

@@ -10,7 +10,6 @@ from ivcp.models.adapters import prepare_backbone
 from ivcp.models.path import check_model_path
 from ivcp.records import PreparedIndex
 from ivcp.settings import RunConfig
-from ivcp.stages.action_cls.build import base_model_name
 
 _BYTES_PER_WEIGHT = 4
 _BYTES_OF_OPTIMIZER = 8
@@ -28,7 +27,7 @@ def checkpoint_bytes(config: RunConfig) -> int:
     """
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    name, model = base_model_name(config), config.model
+    name, model = config.model.required_name, config.model
     check_model_path(name)
     described = AutoConfig.from_pretrained(
         name, revision=model.model_revision, cache_dir=model.cache_dir, trust_remote_code=model.trust_remote_code

@@ -1,11 +1,8 @@
-from typing import get_args
-
 import pytest
 from typer.testing import CliRunner
 
-from ivcp.cli.import_command import LayoutName
 from ivcp.cli.main import app
-from ivcp.imports.importing import LAYOUTS
+from ivcp.imports.layouts import LAYOUTS
 from ivcp.imports.listing import ImportRefusedError
 
 
@@ -13,8 +10,12 @@ def ivcp(*words):
     return CliRunner().invoke(app, ["import", *map(str, words)], catch_exceptions=False)
 
 
-def test_the_command_knows_every_layout():
-    assert get_args(LayoutName) == tuple(LAYOUTS)
+def test_the_command_names_every_layout():
+    shown = ivcp("--help").stdout
+
+    assert [name for name in LAYOUTS if name not in shown] == []
+    with pytest.raises(ImportRefusedError, match="layout 'mine': expected one of folders, csv"):
+        ivcp("mine", "a.csv", "--name", "a")
 
 
 def test_what_was_written_and_what_comes_next(tmp_path, videos):

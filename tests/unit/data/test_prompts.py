@@ -1,7 +1,7 @@
 import pytest
 
 from ivcp.data.prompts import PromptError, check_prompt, cut_behind_action, render_answer, render_prompt
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.records import Message
 
 
@@ -51,7 +51,7 @@ def test_everything_behind_the_token_is_cut():
     ],
 )
 def test_the_models_text_ends_in_the_token(base_model_dir, make_config, messages, token, end):
-    processor = ClipProcessor.from_pretrained(base_model_dir, video=make_config().video, action_token=token)
+    processor = Processor.from_pretrained(base_model_dir, video=make_config().video, special_tokens=(token,))
     text = render_prompt(processor.processor, messages, action_token=token)
 
     assert text.endswith(end)
@@ -74,6 +74,6 @@ def test_the_models_text_ends_in_the_token(base_model_dir, make_config, messages
 def test_what_follows_the_token_is_split_into_header_and_answer(
     base_model_dir, make_config, messages, token, header, answer
 ):
-    processor = ClipProcessor.from_pretrained(base_model_dir, video=make_config().video, action_token=token)
+    processor = Processor.from_pretrained(base_model_dir, video=make_config().video, special_tokens=(token,))
 
     assert render_answer(processor.processor, messages, action_token=token) == (header, answer)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ivcp.data.registry import AnnotationError, data_files, read_dataset_info, read_rows
+from ivcp.data.registry import AnnotationError, data_files, read_dataset_info
 
 
 def register(place: Path, /, **entry: object) -> str:
@@ -79,16 +79,18 @@ def test_a_folder_gives_the_files_of_its_split(tmp_path: Path) -> None:
         data_files(missing, str(tmp_path))
 
 
-def test_rows_of_all_kinds_of_files(tmp_path: Path) -> None:
-    rows = [{"a": "1"}, {"a": "跑步"}]
-    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
-    (tmp_path / "a.csv").write_text("a\n1\n跑步\n", encoding="utf-8-sig")
-    for name in ("a.json", "a.jsonl", "a.csv"):
-        assert list(read_rows(tmp_path / name)) == rows, name
-    (tmp_path / "b.jsonl").write_text('{"a": 1}\n{"a": \n')
-    with pytest.raises(AnnotationError, match=r"b.jsonl line 2 is not valid JSON"):
-        list(read_rows(tmp_path / "b.jsonl"))
-    (tmp_path / "c.json").write_text('{"a": 1}')
-    with pytest.raises(AnnotationError, match="expected a list of rows, got dict"):
-        list(read_rows(tmp_path / "c.json"))
+def test_a_registry_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text('{"actions": {"file_name": "a.TSV"}}', encoding="utf-8-sig")
+    (tmp_path / "a.TSV").touch()
+    info = read_dataset_info("actions", str(tmp_path))
+    assert [path.name for path in data_files(info, str(tmp_path))] == ["a.TSV"]
+
+
+def test_registries_that_are_none(tmp_path: Path) -> None:
+    registry = tmp_path / "dataset_info.json"
+    registry.write_text('{"actions":\n}')
+    with pytest.raises(AnnotationError, match=r"dataset_info.json is not valid JSON: Expecting value: line 2 column 1"):
+        read_dataset_info("actions", str(tmp_path))
+    registry.write_text('{"跑": {}}', encoding="gbk")
+    with pytest.raises(AnnotationError, match=r"expected text in UTF-8 .*: save it as UTF-8"):
+        read_dataset_info("actions", str(tmp_path))

@@ -7,7 +7,7 @@ import torch
 from ivcp.demo.tiny_architectures import IMAGE_SIZE, NUM_FRAMES
 from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.demo.warm_up import WarmUpSettings
-from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.torchvision_compat import register_missing_operators
 
 QUESTION = "What is the person doing?"
 FEW_STEPS = WarmUpSettings(num_clips=8, num_epochs=3, batch_size=4)

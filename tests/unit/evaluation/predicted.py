@@ -4,24 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ivcp.data.prepared.sample import Sample
 from ivcp.evaluation.predict import PredictedSplit
-from ivcp.models.processor import PreparedClip
 from ivcp.records import Labels, QuarantinedClip
+from tests.samples import plain_sample
 
 PAIR_LABELS = Labels(label_names=("sit", "stand", "wave"), reversed_pairs=(("sit", "stand"),))
 
 
-def clip(clip_id: str, label: int, *, num_frames: int = 6, size: int = 4) -> PreparedClip:
+def clip(clip_id: str, label: int, *, num_frames: int = 6, size: int = 4) -> Sample:
     """A clip whose frame t is filled with the value t."""
     frames = np.arange(num_frames, dtype=np.uint8)[:, None, None, None] * np.ones((1, size, size, 3), dtype=np.uint8)
-    tokens = np.arange(3)
-    return PreparedClip(
-        clip_id=clip_id,
-        video=f"{clip_id}.mp4",
-        label=label,
-        frames=frames,
-        input_ids=tokens,
-        mm_token_type_ids=np.zeros_like(tokens),
+    return plain_sample(
+        sample_id=clip_id, source=f"{clip_id}.mp4", label=label, frames=frames, input_ids=np.arange(3, dtype=np.int64)
     )
 
 

@@ -5,21 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ivcp.data.prepared.sample import Sample
 from ivcp.evaluation.evaluate import SplitEvaluation
 from ivcp.evaluation.gate import why_unfit
-from ivcp.models.processor import PreparedClip
 from ivcp.records import Labels, Prediction, PreparedIndex, TableInfo, read_lines
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.settings import RunConfig, from_flat
-from ivcp.stages.action_cls.files import LoadedClassifier, load_classifier
+from ivcp.stages.directory import LoadedModel, load_directory
 from ivcp.tracking import register_model
 from tests.models import LABELS, PROMPT, save_tiny_classifier
+from tests.samples import sample_of
 from tests.unit.evaluation.predicted import failed_clip
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedClassifier:
-    return load_classifier(save_tiny_classifier(tmp_path_factory.mktemp("models") / "new"))
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_directory(save_tiny_classifier(tmp_path_factory.mktemp("models") / "new"))
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,12 @@ def champion_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clips(model: LoadedClassifier) -> list[PreparedClip]:
+def clips(model: LoadedModel) -> list[Sample]:
     return [_clip(model, number) for number in range(9)]
 
 
 @pytest.fixture(scope="module")
-def index(model: LoadedClassifier) -> PreparedIndex:
+def index(model: LoadedModel) -> PreparedIndex:
     return PreparedIndex(
         fingerprint="prepared",
         root_uri="",
@@ -41,7 +42,8 @@ def index(model: LoadedClassifier) -> PreparedIndex:
         table=TableInfo(file="clips.arrow", num_bytes=0, sha256=""),
         labels=LABELS,
         video=model.config.video,
-        action_token="<ACTION>",
+        stage="action_cls",
+        special_tokens=("<ACTION>",),
         prompt=PROMPT,
         num_clips={"train": 30, "test": 9},
         label_counts={"train": (5, 20, 5), "test": (3, 3, 3)},
@@ -61,15 +63,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield tmp_path_factory.mktemp("store")
 
 
-def _clip(model: LoadedClassifier, number: int) -> PreparedClip:
+def _clip(model: LoadedModel, number: int) -> Sample:
     frames = np.random.default_rng(number).integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
-    ids, types = model.processor.tokenize(PROMPT, frames=frames, frame_indices=range(4), source_fps=4.0, total_frames=4)
-    return PreparedClip(f"d:{number}", f"/gone/{number}.mp4", number % 3, frames, ids, types)
+    return sample_of(
+        model.processor,
+        frames,
+        label=number % 3,
+        sample_id=f"d:{number}",
+        source=f"/gone/{number}.mp4",
+        messages=PROMPT,
+    )
 
 
 def _evaluation(model, index, clips, *, name: str = "nobody", **settings) -> SplitEvaluation:
     config = from_flat({"per_device_eval_batch_size": 4, "registered_model_name": name, **settings})
-    return SplitEvaluation(config, model=model, index=index, clips=clips, split="test")
+    return SplitEvaluation(config, model=model, index=index, samples=clips, split="test")
 
 
 def _champion(name: str, champion_dir: Path, store: Path, *, top1_accuracy: float, test_fingerprint: str) -> None:
@@ -91,7 +99,7 @@ def test_all_files_are_written_and_agree(model, index, clips, store, tmp_path):
     assert EvaluationMetrics.read(tmp_path / "metrics.json") == metrics
     rows = read_lines(tmp_path / "predictions.jsonl", Prediction)
     assert [row.clip_id for row in rows] == [*(f"d:{number}" for number in range(9)), "d:99"]
-    assert rows[0].logits == pytest.approx(model.logits(clips[:1])[0].tolist(), abs=1e-5)
+    assert rows[0].logits == pytest.approx(model.outputs(clips[:1])[0].tolist(), abs=1e-5)
     right = sum(row.prediction == row.label for row in rows)
     assert metrics.top1_accuracy == pytest.approx(right / 10)
     assert (metrics.num_clips, metrics.num_failed) == (10, 1)
@@ -125,7 +133,7 @@ def test_a_champion_measured_on_another_split_is_measured_again(model, index, cl
     evaluation = _evaluation(model, index, clips, name="other")
     _champion("other", champion_dir, store, top1_accuracy=1.0, test_fingerprint="another")
     metrics = evaluation.metrics(evaluation.predict(), default_store=store)
-    own = _evaluation(load_classifier(champion_dir), index, clips, compare_with_champion=False)
+    own = _evaluation(load_directory(champion_dir), index, clips, compare_with_champion=False)
     assert metrics.champion is not None
     assert metrics.champion.how == "evaluated"
     assert metrics.champion.top1_accuracy == own.metrics(own.predict()).top1_accuracy
@@ -149,7 +157,7 @@ def test_a_champion_that_cannot_be_compared_does_not_decide(model, index, clips,
     ("change", "reason"),
     [
         ({"labels": Labels(label_names=("a", "b", "c"))}, "its labels"),
-        ({"action_token": "<ACT>"}, "its action token <ACTION>"),
+        ({"special_tokens": ("<ACT>",)}, "its special tokens (<ACTION>)"),
         ({"video": RunConfig().video}, "its video settings"),
     ],
 )

@@ -1,22 +1,27 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
 
-from ivcp.evaluation.predict import disturbed, predict_split, prediction_rows, softmax
-from ivcp.models.processor import PreparedClip
+from ivcp.data.prepared.sample import Sample
+from ivcp.evaluation.predict import Disturbed, predict_split, prediction_rows, softmax
 from tests.unit.evaluation.predicted import PAIR_LABELS, clip, failed_clip
 
 
-def _order(prepared: PreparedClip) -> list[int]:
-    return [int(frame[0, 0, 0]) for frame in prepared.frames]
+def _order(prepared: Sample) -> list[int]:
+    return [int(frame[0, 0, 0]) for frame in prepared.media[0].frames]
 
 
-def _first_frame_decides(clips: Sequence[PreparedClip]) -> torch.Tensor:
+def _first_frame_decides(samples, batches, *, num_workers=0) -> Iterator[tuple[torch.Tensor, Sequence[Sample]]]:
     """Class 0 when the clip starts with frame 0, class 1 when it starts with its last one, else class 2."""
-    picked = [{0: 0, 5: 1}.get(_order(prepared)[0], 2) for prepared in clips]
-    return torch.eye(3)[picked]
+    for batch in batches:
+        clips = [samples[position] for position in batch]
+        yield torch.eye(3)[[{0: 0, 5: 1}.get(_order(prepared)[0], 2) for prepared in clips]], clips
+
+
+def disturbed(sample: Sample, kind, *, seed: int = 0) -> Sample:
+    return Disturbed([sample], kind, seed)[0]
 
 
 def test_reversed_frames_run_backwards():

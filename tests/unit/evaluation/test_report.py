@@ -60,6 +60,30 @@ def test_the_report_holds_everything_and_refers_to_nothing(tmp_path: Path):
     assert "<b>9" not in html
 
 
+def test_people_see_the_measures_that_could_be_otherwise(tmp_path: Path):
+    metrics = _metrics(predicted_split([0, 1], [[3, 0, 0], [2, 0, 0]]))
+    assert [(measure.words, measure.tells) for measure in metrics.shown[:2]] == [
+        ("top-1 accuracy", True),
+        ("top-5 accuracy", False),
+    ]
+    draw_confusion_matrix(
+        metrics.confusion_matrix, label_names=PAIR_LABELS.label_names, path=tmp_path / "c.png", title="test"
+    )
+    write_report(
+        tmp_path / "report.html",
+        metrics=metrics,
+        mistakes=(),
+        failed=(),
+        confusion_picture=tmp_path / "c.png",
+        title="Evaluation",
+    )
+    html = (tmp_path / "report.html").read_text()
+    assert html.count('class="tile main"') == 1
+    assert "always the most frequent class" in html
+    assert "on the 2 clips of time-reversed pairs" in html
+    assert "top-5 accuracy" not in html
+
+
 def test_the_surest_mistakes_come_first():
     labels = [1] * 20 + [0]
     logits = [[1 + number / 10, 0, 0] for number in range(20)] + [[9, 0, 0]]
@@ -73,7 +97,7 @@ def test_the_surest_mistakes_come_first():
 
 @pytest.mark.parametrize(("num_frames", "shown"), [(3, 3), (8, 8), (30, 8)])
 def test_a_film_strip_shows_up_to_eight_frames(num_frames: int, shown: int):
-    uri = film_strip(clip("d:0", 0, num_frames=num_frames, size=12).frames)
+    uri = film_strip(clip("d:0", 0, num_frames=num_frames, size=12).media[0].frames)
     image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
     assert image.size == (shown * 98 - 2, 96)
 

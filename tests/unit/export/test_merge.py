@@ -4,8 +4,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ivcp.export import merge
 from ivcp.export.merge import MergeError, merge_adapter
-from ivcp.stages.action_cls.files import load_classifier
-from ivcp.training.train import build_trainer, run_trainer
+from ivcp.settings import ModelConfig
+from ivcp.stages.directory import load_directory
+from ivcp.training.build import build_trainer
+from ivcp.training.result import run_trainer
 
 
 @pytest.fixture
@@ -13,10 +15,14 @@ def make_adapter(make_config, make_index, prepared_clips, tmp_path):
     def make(**settings):
         config = make_config(save_strategy="no", learning_rate=2e-2, **settings)
         clips = {"train": prepared_clips[:12], "val": prepared_clips[12:]}
-        run_trainer(build_trainer(config, index=make_index(), clips=clips, output_dir=tmp_path / "adapter"))
+        run_trainer(build_trainer(config, index=make_index(), samples=clips, output_dir=tmp_path / "adapter"))
         return tmp_path / "adapter"
 
     return make
+
+
+def merged_into(adapter, target, samples, *, gigabytes=1.0):
+    return merge_adapter(adapter, target, samples=samples, machine=ModelConfig(), max_shard_gigabytes=gigabytes)
 
 
 @pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
@@ -33,41 +39,51 @@ def make_adapter(make_config, make_index, prepared_clips, tmp_path):
 )
 def test_merged_equals_base_and_adapter(make_adapter, prepared_clips, tmp_path, settings):
     adapter = make_adapter(**settings)
-    before = load_classifier(adapter, quantize=False).logits(prepared_clips)
-    check = merge_adapter(adapter, tmp_path / "model", clips=prepared_clips, max_shard_gigabytes=1)
+    before = load_directory(adapter, quantize=False).outputs(prepared_clips)
+    check = merge_adapter(
+        adapter, tmp_path / "model", machine=ModelConfig(), samples=prepared_clips, max_shard_gigabytes=1
+    )
 
     assert check.max_logit_difference <= 1e-4
-    after = load_classifier(tmp_path / "model").logits(prepared_clips)
+    after = load_directory(tmp_path / "model").outputs(prepared_clips)
     torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
 
 
 def test_a_model_trained_in_bfloat16_is_written_in_it(make_adapter, prepared_clips, tmp_path):
-    check = merge_adapter(make_adapter(bf16=True), tmp_path / "model", clips=prepared_clips[:6], max_shard_gigabytes=1)
+    check = merge_adapter(
+        make_adapter(bf16=True),
+        tmp_path / "model",
+        machine=ModelConfig(),
+        samples=prepared_clips[:6],
+        max_shard_gigabytes=1,
+    )
 
     assert check.dtype == "bfloat16"
     assert check.max_logit_difference < 0.5
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    assert load_classifier(tmp_path / "model").logits(prepared_clips[:6]).dtype == torch.float32
+    assert load_directory(tmp_path / "model").outputs(prepared_clips[:6]).dtype == torch.float32
 
 
 def test_transformers_reads_the_model_and_knows_the_token(make_adapter, prepared_clips, tmp_path):
     adapter = make_adapter()
-    merge_adapter(adapter, tmp_path / "model", clips=prepared_clips, max_shard_gigabytes=1)
+    merged_into(adapter, tmp_path / "model", prepared_clips)
 
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
     tokenizer = AutoProcessor.from_pretrained(tmp_path / "model").tokenizer
     token_id = tokenizer.convert_tokens_to_ids("<ACTION>")
     row = model.get_input_embeddings().weight[token_id]
     assert not [name for name, _ in model.named_parameters() if "lora" in name]
-    torch.testing.assert_close(row, load_classifier(adapter).classifier.action_token_row, atol=0, rtol=0)
+    torch.testing.assert_close(row, load_directory(adapter).module.action_token_row, atol=0, rtol=0)
 
 
 def test_large_models_are_written_in_several_files(make_adapter, prepared_clips, tmp_path):
-    merge_adapter(make_adapter(), tmp_path / "model", clips=prepared_clips[:2], max_shard_gigabytes=0.001)
+    merge_adapter(
+        make_adapter(), tmp_path / "model", machine=ModelConfig(), samples=prepared_clips[:2], max_shard_gigabytes=0.001
+    )
 
     assert len(list((tmp_path / "model").glob("model-*-of-*.safetensors"))) > 1
-    assert load_classifier(tmp_path / "model").logits(prepared_clips[:2]).shape == (2, 3)
+    assert load_directory(tmp_path / "model").outputs(prepared_clips[:2]).shape == (2, 3)
 
 
 def test_a_merge_that_changes_the_answers_is_refused(make_adapter, prepared_clips, tmp_path, monkeypatch):
@@ -75,10 +91,10 @@ def test_a_merge_that_changes_the_answers_is_refused(make_adapter, prepared_clip
 
     def forget_the_row(loaded):
         with torch.no_grad():
-            loaded.classifier.action_token_row.add_(1.0)
+            loaded.module.action_token_row.add_(1.0)
         return right(loaded)
 
     right = merge.merge_backbone
     monkeypatch.setattr(merge, "merge_backbone", forget_the_row)
     with pytest.raises(MergeError, match="do not serve it"):
-        merge_adapter(adapter, tmp_path / "model", clips=prepared_clips, max_shard_gigabytes=1)
+        merged_into(adapter, tmp_path / "model", prepared_clips)

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from ivcp.data.prepared.reader import PreparedClips
-from ivcp.feature_cache.clips import CachedClips
+from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.feature_cache.encoder import VisionEncoder
+from ivcp.feature_cache.samples import EncodedSamples
 from ivcp.models.backbone import language_model_of
 from ivcp.settings import ConfigError
-from ivcp.training.train import run_trainer
+from ivcp.training.result import run_trainer
+from tests.samples import batch_of
 from tests.tiny_families import FAMILIES
 
 BOTH = pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
@@ -23,7 +24,7 @@ def losses(trainer):
     ]
 
 
-def sets_of(tmp_path):
+def entries_of(tmp_path):
     return sorted(path.name for path in (tmp_path / "data" / "vision_features").iterdir())
 
 
@@ -46,7 +47,7 @@ def tower_calls(monkeypatch):
 def test_kept_features_give_the_logits_of_pixels_bit_for_bit(train_on_shards, sharded_index, dtype):
     trainer = train_on_shards(bf16=dtype == torch.bfloat16)
     assert language_model_of(trainer.model.backbone).dtype == dtype
-    live = PreparedClips(sharded_index, "val")
+    live = PreparedSamples(sharded_index, "val")
     trainer.model.eval()
 
     def logits(clips):
@@ -54,7 +55,7 @@ def test_kept_features_give_the_logits_of_pixels_bit_for_bit(train_on_shards, sh
             batch = trainer.data_collator([clips[position] for position in range(6)])
             return trainer.model(**{name: value for name, value in batch.items() if name != "labels"}).logits
 
-    assert isinstance(trainer.eval_dataset, CachedClips)
+    assert isinstance(trainer.eval_dataset, EncodedSamples)
     assert "pixel_values_videos" not in trainer.data_collator([trainer.eval_dataset[0]])
     assert torch.equal(logits(trainer.eval_dataset), logits(live))
 
@@ -74,12 +75,12 @@ def test_training_with_kept_features_has_the_same_losses(train_on_shards, tmp_pa
 def test_every_family_is_kept_with_equal_states_or_says_why_not(train_on_shards, sharded_index, caplog):
     caplog.set_level(logging.INFO)
     trainer = train_on_shards()
-    if not isinstance(trainer.eval_dataset, CachedClips):
+    if not isinstance(trainer.eval_dataset, EncodedSamples):
         assert "val clips are computed in every epoch" in caplog.text
         pytest.skip(caplog.messages[-1])
-    live = PreparedClips(sharded_index, "val")
+    live = PreparedSamples(sharded_index, "val")
     batches = [
-        trainer.clip_processor.collate([clips[position] for position in (4, 0, 3)])
+        batch_of(trainer.sample_processor, [clips[position] for position in (4, 0, 3)])
         for clips in (trainer.eval_dataset, live)
     ]
     assert not any(name.startswith("pixel_") for name in batches[0])
@@ -105,26 +106,26 @@ def test_the_loader_touches_no_frames(train_on_shards, sharded_index, monkeypatc
     def forbidden(*_):
         raise AssertionError("frames were read")
 
-    monkeypatch.setattr("ivcp.data.prepared.reader._read_frames", forbidden)
+    monkeypatch.setattr("ivcp.data.prepared.encoding.decode_frames", forbidden)
     run_trainer(trainer)
     with pytest.raises(AssertionError, match="frames were read"):
-        PreparedClips(sharded_index, "train")[0]
+        PreparedSamples(sharded_index, "train")[0]
 
 
-def test_other_weights_or_precision_are_another_set(train_on_shards, base_model_dir, make_config, tmp_path):
+def test_other_weights_or_precision_are_another_entry(train_on_shards, base_model_dir, make_config, tmp_path):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     train_on_shards()
-    first = set(sets_of(tmp_path))
+    first = set(entries_of(tmp_path))
     train_on_shards(bf16=True)
-    second = set(sets_of(tmp_path)) - first
+    second = set(entries_of(tmp_path)) - first
     changed = AutoModelForImageTextToText.from_pretrained(base_model_dir)
     with torch.no_grad():
         next(changed.get_encoder(modality="video").parameters()).add_(1e-3)
     changed.save_pretrained(tmp_path / "changed")
     AutoProcessor.from_pretrained(base_model_dir).save_pretrained(tmp_path / "changed")
     train_on_shards(model_name_or_path=str(tmp_path / "changed"))
-    third = set(sets_of(tmp_path)) - first - second
+    third = set(entries_of(tmp_path)) - first - second
 
     assert len(first) == len(second) == len(third) == 2
 
@@ -133,7 +134,7 @@ def test_other_text_weights_share_the_features(train_on_shards, base_model_dir, 
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     train_on_shards()
-    first = sets_of(tmp_path)
+    first = entries_of(tmp_path)
     changed = AutoModelForImageTextToText.from_pretrained(base_model_dir)
     with torch.no_grad():
         next(changed.get_decoder().layers.parameters()).add_(1e-3)
@@ -141,7 +142,7 @@ def test_other_text_weights_share_the_features(train_on_shards, base_model_dir, 
     AutoProcessor.from_pretrained(base_model_dir).save_pretrained(tmp_path / "changed")
     train_on_shards(model_name_or_path=str(tmp_path / "changed"))
 
-    assert sets_of(tmp_path) == first
+    assert entries_of(tmp_path) == first
 
 
 @pytest.mark.parametrize(
@@ -163,31 +164,31 @@ def test_what_speaks_against_kept_features(train_on_shards, settings, reason, ca
 
     caplog.set_level(logging.INFO)
     trainer = train_on_shards(**settings)
-    assert isinstance(trainer.train_dataset, PreparedClips)
+    assert isinstance(trainer.train_dataset, PreparedSamples)
     assert f"train clips are computed in every epoch: {reason}" in caplog.text
 
 
 def test_validation_clips_are_kept_where_training_clips_are_augmented(train_on_shards):
     trainer = train_on_shards(augment_flip=0.5)
 
-    assert isinstance(trainer.train_dataset, PreparedClips)
-    assert isinstance(trainer.eval_dataset, CachedClips)
+    assert isinstance(trainer.train_dataset, PreparedSamples)
+    assert isinstance(trainer.eval_dataset, EncodedSamples)
 
 
 def test_clips_that_are_no_shards_run_live(make_config, make_index, prepared_clips, tmp_path, caplog):
-    from ivcp.training.train import build_trainer
+    from ivcp.training.build import build_trainer
 
     clips = {"train": prepared_clips[:12]}
     with pytest.raises(ConfigError, match="not read from prepared shards"):
         build_trainer(
-            make_config(cache_vision_features=True), index=make_index(val=0), clips=clips, output_dir=tmp_path / "a"
+            make_config(cache_vision_features=True), index=make_index(val=0), samples=clips, output_dir=tmp_path / "a"
         )
 
 
 def test_too_small_a_limit_runs_live_with_a_warning(train_on_shards, tmp_path, caplog):
     trainer = train_on_shards(cache_vision_features=True, vision_cache_max_gigabytes=1e-6)
 
-    assert isinstance(trainer.train_dataset, PreparedClips)
+    assert isinstance(trainer.train_dataset, PreparedSamples)
     assert "do not fit into" in caplog.text
     assert "raise vision_cache_max_gigabytes" in caplog.text
 
@@ -196,20 +197,20 @@ def test_a_folder_that_cannot_be_written_runs_live_with_a_warning(train_on_shard
     (tmp_path / "file").touch()
     trainer = train_on_shards(vision_cache_dir=str(tmp_path / "file"))
 
-    assert isinstance(trainer.train_dataset, PreparedClips)
+    assert isinstance(trainer.train_dataset, PreparedSamples)
     assert "cannot be written" in caplog.text
 
 
 def test_a_model_that_uses_features_differently_runs_live(train_on_shards, caplog, monkeypatch):
     encode = VisionEncoder._encode
 
-    def mirrored(self, *args):
-        stored = encode(self, *args)
+    def mirrored(self, *args, **options):
+        stored = encode(self, *args, **options)
         return [{name: tensor.flip(0) for name, tensor in clip.items()} for clip in stored]
 
     monkeypatch.setattr(VisionEncoder, "_encode", mirrored)
     with pytest.raises(ConfigError, match="other states with kept features"):
         train_on_shards(cache_vision_features=True)
     trainer = train_on_shards()
-    assert isinstance(trainer.train_dataset, PreparedClips)
+    assert isinstance(trainer.train_dataset, PreparedSamples)
     assert "other states with kept features" in caplog.text

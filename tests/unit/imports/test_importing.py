@@ -63,11 +63,29 @@ def test_the_columns_that_came_are_named(importer, tmp_path, three):
         importer("csv", table(tmp_path, "a.mp4,run", header="file,label"), videos=three)
 
 
-def test_a_wrong_delimiter_is_guessed(importer, tmp_path, three):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_as_spreadsheets_write_it(importer, tmp_path, three, encoding):
+    file = tmp_path / "rows.csv"
+    file.write_text("\r\n".join(["path;label", *(row.replace(",", ";") for row in GOOD)]), encoding=encoding)
+    assert len(importer("csv", file, videos=three).rows) == 3
+
+
+def test_a_delimiter_that_helps_is_named(importer, tmp_path, three):
+    file = table(tmp_path, *(row.replace(",", " ") for row in GOOD), header="path label")
+    with pytest.raises(ImportRefusedError, match="its header is one column, 'path label': say --delimiter ' '"):
+        importer("csv", file, videos=three)
+    assert len(importer("csv", file, videos=three, options=LayoutOptions(delimiter=" ")).rows) == 3
     file = table(tmp_path, *(row.replace(",", ";") for row in GOOD), header="path;label")
     with pytest.raises(ImportRefusedError, match="its header is one column, 'path;label': say --delimiter ';'"):
-        importer("csv", file, videos=three)
-    assert len(importer("csv", file, videos=three, options=LayoutOptions(delimiter=";")).rows) == 3
+        importer("csv", file, videos=three, options=LayoutOptions(delimiter="tab"), overwrite=True)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "gb18030", "utf-16-le"])
+def test_a_table_in_an_encoding_that_is_named(importer, tmp_path, three, encoding):
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(["path;label", "a.mp4;é", "b.mp4;à", "c.mp4;é"]), encoding=encoding)
+    annotations = importer("csv", file, videos=three, options=LayoutOptions(encoding=encoding))
+    assert annotations.labels.label_names == ("à", "é")
 
 
 def test_absent_videos_are_one_sentence(importer, tmp_path, videos):

@@ -17,8 +17,8 @@ from ivcp.launch.preflight import (
     meet_nodes,
 )
 from ivcp.settings import config_from_settings
-from tests.integration.job_nodes import free_pair
-from tests.reduce_processes import reduce
+from tests.ports import free_pair
+from tests.unit.launch.reduce_processes import reduce
 
 NOTHING = NodeNeeds(processes=1, gpus=0, shm_bytes=0, disk_bytes=0)
 

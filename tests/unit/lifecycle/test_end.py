@@ -62,7 +62,7 @@ def test_a_run_of_another_owner_is_left_alone(mlflow_uri, tmp_path, monkeypatch)
     [
         ("FINISHED", {"ivcp.unchanged_since": "m v7"}, "nothing changed since m v7: nothing was trained"),
         ("KILLED", {}, "the run was cancelled"),
-        ("FAILED", {"step.training": "FINISHED"}, "a step failed behind training: why; see its log"),
+        ("FAILED", {"step.training": "FINISHED"}, "a step failed after training: why; see its log"),
     ],
 )
 def test_the_end_in_words(status, tags, message):

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from ivcp.models.acceleration import LoraUp, compile_layers, remember_positions
+from ivcp.models.acceleration import LoraUp, compile_layers
 from ivcp.models.backbone import language_model_of
 from ivcp.models.load import AttentionError, load_base_model
 from ivcp.settings import ConfigError
-from ivcp.training.train import run_trainer
+from ivcp.training.result import run_trainer
 
 # torch 2.13 defines a module with it as soon as anything is compiled.
 pytestmark = [
@@ -102,39 +102,6 @@ def test_trained_adapters_have_the_faster_second_matrix(train_on_shards):
     names = [name for name, module in train_on_shards().model.named_modules() if isinstance(module, LoraUp)]
     assert names
     assert all("lora_B" in name for name in names)
-
-
-def test_positions_are_computed_once_for_batches_that_look_the_same(train_on_shards):
-    trainer = train_on_shards(cache_vision_features=False)
-    model = language_model_of(trainer.model.backbone).base_model
-    del model.get_rope_index  # the trainer's, which remembers already
-    clips = trainer.train_dataset
-    pair, single = [trainer.data_collator([clips[0], clips[1]]), trainer.data_collator([clips[2]])]
-    calls = []
-    compute = model.get_rope_index
-
-    def counted(*args, **kwargs):
-        calls.append(kwargs)
-        return compute(*args, **kwargs)
-
-    def states(batch):
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
-        with torch.no_grad():
-            return trainer.model.action_states(**inputs)
-
-    trainer.model.eval()
-    expected = states(pair), states(single)
-    model.get_rope_index = counted
-    remember_positions(model)
-    for _ in range(3):
-        assert torch.equal(states(pair), expected[0])
-        assert torch.equal(states(single), expected[1])
-    assert len(calls) == 2
-
-    moved = pair | {"attention_mask": pair["attention_mask"].clone()}
-    moved["attention_mask"][0, 0] = 0
-    states(moved)
-    assert len(calls) == 3
 
 
 def test_liger_without_its_package_is_refused(train_on_shards):

@@ -5,12 +5,14 @@ import torch
 from safetensors.torch import load_file
 
 from ivcp.models.adapters import UnsupportedMethodError, lora_target
+from ivcp.models.backbone_files import TRAINED_WEIGHTS
 from ivcp.models.quantization import QuantizationError
 from ivcp.settings import MethodConfig
-from ivcp.stages.action_cls.files import TRAINED_WEIGHTS, load_classifier
+from ivcp.stages.directory import load_directory
 from ivcp.training.parameter_groups import trained_part
 from ivcp.training.parameter_table import parameter_table
-from ivcp.training.train import run_trainer
+from ivcp.training.result import run_trainer
+from tests.samples import STAGE
 
 FAMILIES = pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl"], indirect=True)
 
@@ -22,11 +24,11 @@ def trained_names(classifier):
 
 
 def trained_parts(classifier):
-    return {trained_part(name, classifier) for name in trained_names(classifier)}
+    return {trained_part(name, classifier, STAGE) for name in trained_names(classifier)}
 
 
 def test_table_of_what_trains(make_trainer):
-    rows = {row.name: row for row in parameter_table(make_trainer().model)}
+    rows = {row.name: row for row in parameter_table(make_trainer().model, STAGE)}
 
     assert rows["lora"].trainable == rows["lora"].total > 0
     assert rows["action_token_row"].trainable == rows["action_token_row"].total
@@ -68,7 +70,7 @@ def test_variants_of_lora_train_and_load(make_trainer, tmp_path, prepared_clips,
     seen = torch.from_numpy(trainer.predict(prepared_clips[12:]).predictions)
 
     torch.testing.assert_close(
-        load_classifier(tmp_path / "adapter").logits(prepared_clips[12:]), seen, atol=1e-5, rtol=0
+        load_directory(tmp_path / "adapter").outputs(prepared_clips[12:]), seen, atol=1e-5, rtol=0
     )
 
 
@@ -122,7 +124,9 @@ def test_every_part_learns_at_its_own_rate(make_trainer, finetuning_type):
     parameters = {n: p for n, p in trainer.model.named_parameters() if p.requires_grad}
     assert {id(parameter) for parameter in parameters.values()} == set(of)
     for name, parameter in parameters.items():
-        assert of[id(parameter)]["lr"] == pytest.approx(expected[trained_part(name, trainer.model)]), name
+        assert of[id(parameter)]["lr"] == pytest.approx(expected[trained_part(name, trainer.model, trainer.stage)]), (
+            name
+        )
     assert [group["weight_decay"] for group in groups if group["name"] == "action_token_row"] == [0.0]
     assert {group["weight_decay"] for group in groups if group["name"] == "language_model"} == (
         {0.1} if finetuning_type == "lora" else {0.0, 0.1}
@@ -141,14 +145,14 @@ def test_lora_on_quantized_weights_trains_and_loads(make_trainer, prepared_clips
     assert any("lora_" in name for name in moved)
     assert not any("base_layer" in name or "visual" in name for name in moved)
     seen = torch.from_numpy(trainer.predict(prepared_clips[12:]).predictions)
-    loaded = load_classifier(tmp_path / "adapter")
-    torch.testing.assert_close(loaded.logits(prepared_clips[12:]), seen, atol=1e-3, rtol=0)
-    exact = load_classifier(tmp_path / "adapter", quantize=False).logits(prepared_clips[12:])
+    loaded = load_directory(tmp_path / "adapter")
+    torch.testing.assert_close(loaded.outputs(prepared_clips[12:]), seen, atol=1e-3, rtol=0)
+    exact = load_directory(tmp_path / "adapter", quantize=False).outputs(prepared_clips[12:])
     assert (exact - seen).abs().max() > 1e-3
 
 
 def test_the_table_counts_weights_not_packed_bytes(make_trainer):
-    rows = [{row.name: row.total for row in parameter_table(make_trainer(**s).model)} for s in ({}, QLORA)]
+    rows = [{row.name: row.total for row in parameter_table(make_trainer(**s).model, STAGE)} for s in ({}, QLORA)]
 
     assert rows[0] == rows[1]
 

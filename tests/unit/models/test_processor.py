@@ -1,27 +1,24 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ivcp.demo.tiny_model import build_tiny_model
-from ivcp.models.processor import ClipProcessor
-from ivcp.records import Message
+from ivcp.models.processor import Processor
 from ivcp.settings import VideoConfig
-
-PROMPT = (Message(role="user", content="<video>What is the person doing?<ACTION>"),)
+from tests.samples import PROMPT, STAGE, Frames, batch_of, with_answer
 
 
 @pytest.fixture
 def processor(base_model_dir):
     video = VideoConfig(video_num_frames=4, video_min_pixels=1024, video_max_pixels=2304)
-    return ClipProcessor.from_pretrained(base_model_dir, video=video, action_token="<ACTION>")
+    return Processor.from_pretrained(base_model_dir, video=video, special_tokens=("<ACTION>",))
 
 
 def tokenize(processor, frames, **where):
-    return processor.tokenize(
-        PROMPT,
-        frames=frames,
-        **{"frame_indices": range(len(frames)), "source_fps": 4.0, "total_frames": len(frames), **where},
-    )
+    tokens = STAGE.tokenize(processor, PROMPT, [replace(Frames.all_of(frames), **where)])
+    return tokens.input_ids, tokens.mm_token_type_ids
 
 
 @pytest.mark.parametrize(
@@ -37,12 +34,24 @@ def test_frames_fit_the_grid_and_the_budget(processor, height, width):
         assert 0.4 < (new_height / new_width) / (height / width) < 2.5
 
 
+def test_whole_samples_have_labels_where_the_loss_mask_is_set(processor, prepared_clips):
+    sample = with_answer(prepared_clips[0], [7, 8, 9], start=1)
+    prompt = batch_of(processor, [sample])
+    whole = batch_of(processor, [sample, prepared_clips[1]], whole=True)
+
+    assert "token_labels" not in prompt
+    assert prompt["input_ids"].shape[1] == sample.num_prompt_tokens
+    assert whole["input_ids"][0, -3:].tolist() == [7, 8, 9]
+    assert whole["token_labels"][0].tolist() == [-100] * (sample.num_prompt_tokens + 1) + [8, 9]
+    assert (whole["token_labels"][1] == -100).all()
+
+
 def test_tokens_hold_one_placeholder_per_merged_patch_and_end_in_the_token(processor):
     input_ids, types = tokenize(processor, np.zeros((4, 32, 48, 3), np.uint8))
 
     assert (types == 2).sum() == 2 * 2 * 3
-    assert input_ids[-1] == processor.action_token_id
-    assert (input_ids == processor.action_token_id).sum() == 1
+    assert input_ids[-1] == processor.token_id("<ACTION>")
+    assert (input_ids == processor.token_id("<ACTION>")).sum() == 1
 
 
 def test_pixels_of_a_batch_are_those_of_single_clips(processor):
@@ -57,21 +66,21 @@ def test_pixels_of_a_batch_are_those_of_single_clips(processor):
 
 def test_batches_are_padded_on_the_right(processor, prepared_clips):
     short, long = prepared_clips[0], prepared_clips[1]
-    short = type(short)(**{**vars(short), "input_ids": short.input_ids[-5:], "mm_token_type_ids": np.zeros(5, int)})
-    batch = processor.collate([short, long])
+    short = replace(short, input_ids=short.input_ids[-5:], mm_token_type_ids=np.zeros(5, int), num_prompt_tokens=5)
+    batch = batch_of(processor, [short, long])
 
     assert batch["attention_mask"].sum(dim=1).tolist() == [5, len(long.input_ids)]
     assert batch["attention_mask"][0, :5].all()
-    assert batch["labels"].tolist() == [short.label, long.label]
+    assert batch["labels"].tolist() == [sample.columns["label"] for sample in (short, long)]
 
 
 def test_the_token_is_new_to_the_base_model_and_known_to_a_saved_processor(processor, tmp_path):
-    assert processor.action_token_is_new
+    assert processor.new_tokens == {"<ACTION>"}
     processor.processor.save_pretrained(tmp_path)
 
-    saved = ClipProcessor.from_pretrained(tmp_path, video=processor.video, action_token="<ACTION>")
-    assert not saved.action_token_is_new
-    assert saved.action_token_id == processor.action_token_id
+    saved = Processor.from_pretrained(tmp_path, video=processor.video, special_tokens=("<ACTION>",))
+    assert not saved.new_tokens
+    assert saved.token_id("<ACTION>") == processor.token_id("<ACTION>")
     frames = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
     for mine, theirs in zip(tokenize(processor, frames), tokenize(saved, frames), strict=True):
         assert np.array_equal(mine, theirs)
@@ -81,7 +90,7 @@ def test_qwen3_vl_writes_the_time_of_the_frames(tmp_path):
     """Its prompt holds time stamps: the place of the frames in the video reaches the tokens."""
     model_dir = build_tiny_model(tmp_path / "tiny", architecture="qwen3_vl", warm_up=False)
     video = VideoConfig(video_num_frames=4, video_min_pixels=1024, video_max_pixels=1024)
-    processor = ClipProcessor.from_pretrained(model_dir, video=video, action_token="<ACTION>")
+    processor = Processor.from_pretrained(model_dir, video=video, special_tokens=("<ACTION>",))
     frames = np.zeros((4, 32, 32, 3), np.uint8)
     ids, _ = tokenize(processor, frames, frame_indices=(0, 10, 20, 30), source_fps=10.0, total_frames=40)
     text = processor.processor.tokenizer.decode(ids)
@@ -92,4 +101,4 @@ def test_qwen3_vl_writes_the_time_of_the_frames(tmp_path):
 
 def test_a_folder_without_a_processor_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no processor_config.json or tokenizer_config.json"):
-        ClipProcessor.from_pretrained(tmp_path, video=VideoConfig(), action_token="<ACTION>")
+        Processor.from_pretrained(tmp_path, video=VideoConfig(), special_tokens=("<ACTION>",))

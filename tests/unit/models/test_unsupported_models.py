@@ -7,7 +7,7 @@ from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.demo.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
 from ivcp.models.families import UnsupportedModelError, check_architecture, check_processor, time_inputs
 from ivcp.models.load import load_base_model
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.settings import VideoConfig, config_from_settings
 from tests.unit.conftest import prepared_clip
 
@@ -36,7 +36,7 @@ def image_model(tmp_path):
 
 
 def load_processor(directory):
-    return ClipProcessor.from_pretrained(directory, video=VideoConfig(), action_token="<ACTION>")
+    return Processor.from_pretrained(directory, video=VideoConfig(), special_tokens=("<ACTION>",))
 
 
 def load_model(directory):

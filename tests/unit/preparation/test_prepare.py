@@ -7,15 +7,17 @@ import pytest
 from datasets import Dataset
 
 from ivcp.data.cutoff import TooLongError
-from ivcp.data.prepared.reader import PreparedClips
+from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.shards import ShardError
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.preparation.prepare import prepare_clips
 from ivcp.records import PreparedIndex, Split
 from ivcp.records.quarantine import UnusableVideosError
+from ivcp.stages.registry import stage_of
 from ivcp.validation.validate import validate_data
 from ivcp.video import load_clip
 from tests.data_sets import QUESTION, DataSet, grey_of, make_clip, sharegpt_row
+from tests.samples import batch_of
 
 
 def prepare(data: DataSet, folder: Path, **settings: Any) -> PreparedIndex:
@@ -44,43 +46,37 @@ def test_prepared_clips_are_what_the_predictor_would_see(
     assert index.label_counts["train"] == (3, 3, 3)
     assert [message.content for message in index.prompt] == [QUESTION]
     config = action_data.config(**settings)
-    processor = ClipProcessor.from_pretrained(
-        settings["model_name_or_path"], video=config.video, action_token="<ACTION>"
+    processor = Processor.from_pretrained(
+        settings["model_name_or_path"], video=config.video, special_tokens=("<ACTION>",)
     )
-    train = PreparedClips(index, "train", verify_checksums=True)
+    train = PreparedSamples(index, "train", verify_checksums=True)
     assert len(train) == 9
     for clip in (train[0], train[-1]):
-        served = load_clip(clip.video, processor=processor)
-        assert np.array_equal(clip.frames, served.frames)
-        tokens, kinds = processor.tokenize(
-            index.prompt,
-            frames=served.frames,
-            frame_indices=served.frame_indices,
-            source_fps=served.source_fps,
-            total_frames=served.total_frames,
-        )
-        assert np.array_equal(clip.input_ids, tokens)
-        assert np.array_equal(clip.mm_token_type_ids, kinds)
-        assert clip.input_ids[-1] == processor.action_token_id
-        assert clip.seconds_per_frame == served.seconds_per_frame == pytest.approx(5 / served.source_fps)
-        assert index.max_tokens == len(tokens)
-    batch = processor.collate([train[0], train[1]])
+        served = load_clip(clip.source, processor=processor)
+        assert np.array_equal(clip.media[0].frames, served.frames)
+        tokens = stage_of(config).tokenize(processor, index.prompt, [served])
+        assert np.array_equal(clip.input_ids[: clip.num_prompt_tokens], tokens.input_ids)
+        assert np.array_equal(clip.mm_token_type_ids[: clip.num_prompt_tokens], tokens.mm_token_type_ids)
+        assert clip.input_ids[clip.num_prompt_tokens - 1] == processor.token_id("<ACTION>")
+        assert clip.media[0].seconds_per_frame == served.seconds_per_frame == pytest.approx(5 / served.source_fps)
+        assert index.max_tokens == len(tokens.input_ids)
+    batch = batch_of(processor, [train[0], train[1]])
     assert batch["input_ids"].shape == (2, index.max_tokens)
     _check_reading(train, index)
 
 
-def _check_reading(train: PreparedClips, index: PreparedIndex) -> None:
-    assert train[0].frames.shape[0] == 4
-    middle = train[0].frames[:, -4:, -4:].mean((1, 2, 3))
+def _check_reading(train: PreparedSamples, index: PreparedIndex) -> None:
+    assert train[0].media[0].frames.shape[0] == 4
+    middle = train[0].media[0].frames[:, -4:, -4:].mean((1, 2, 3))
     assert np.abs(middle - [grey_of(frame) for frame in (2, 7, 12, 17)]).max() < 4
     copy = pickle.dumps(train)
     assert len(copy) < 2000
-    assert np.array_equal(pickle.loads(copy)[3].frames, train[3].frames)
+    assert np.array_equal(pickle.loads(copy)[3].media[0].frames, train[3].media[0].frames)
     with pytest.raises(IndexError, match="clip 9 of 9 in split train"):
         train[9]
-    assert len(PreparedClips(index, "val")) == 0
+    assert len(PreparedSamples(index, "val")) == 0
     rows = Dataset.from_file(str(Path(index.root_uri) / index.shards[0].file))
-    assert rows[0]["frames"] == train[0].frames.tobytes()
+    assert rows[0]["media"][0]["frames"] == train[0].media[0].frames.tobytes()
 
 
 def test_prepared_clips_are_reused_and_damage_is_noticed(
@@ -93,17 +89,17 @@ def test_prepared_clips_are_reused_and_damage_is_noticed(
     assert shard.stat().st_mtime_ns == written
     shard.write_bytes(content[:-100])
     with pytest.raises(ShardError, match=r"train-\w+.arrow has \d+ bytes, the index says"):
-        PreparedClips(index, "train")
+        PreparedSamples(index, "train")
     assert prepare(action_data, tmp_path, **settings) == index
     assert shard.read_bytes() == content  # the same clips give the same bytes
     shard.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     with pytest.raises(ShardError, match="has another checksum"):
-        PreparedClips(index, "train", verify_checksums=True)
+        PreparedSamples(index, "train", verify_checksums=True)
     assert prepare(action_data, tmp_path, **settings, prepared_verify_checksums=True) == index
     assert shard.read_bytes() == content
     shard.unlink()
     with pytest.raises(ShardError, match="is missing: run the preparation step again"):
-        PreparedClips(index, "train")
+        PreparedSamples(index, "train")
     changed = prepare(action_data, tmp_path, **settings | {"video_num_frames": 2})
     assert changed.root_uri != index.root_uri
     assert changed.fingerprint != index.fingerprint
@@ -135,7 +131,7 @@ def test_videos_that_change_after_validation(action_data: DataSet, tmp_path: Pat
         (2, "wrong_count"),
     ]
     splits: tuple[Split, ...] = ("train", "val", "test")
-    assert sum(len(PreparedClips(index, split)) for split in splits) == 9
+    assert sum(len(PreparedSamples(index, split)) for split in splits) == 9
     with pytest.raises(UnusableVideosError, match=r"3 of 12 rows \(25.0%\)"):
         prepare(action_data, tmp_path, **settings | {"max_invalid_fraction": 0.1})
 
@@ -163,28 +159,32 @@ def test_videos_of_several_sizes_lengths_and_spans(data_set: DataSet, tmp_path: 
         sharegpt_row("wide.mp4", 0),
     ]
     settings |= {"test_size": 0, "video_num_frames": None, "video_fps": 4, "video_max_pixels": 48 * 96}
-    clips = PreparedClips(prepare(data_set.add("actions", rows), tmp_path, **settings), "train")
-    assert [clips[row].frames.shape for row in range(3)] == [(4, 48, 96, 3), (16, 48, 96, 3), (2, 96, 48, 3)]
-    assert [clips[row].clip_id for row in range(3)] == ["actions:0", "actions:2", "actions:1"]  # one video, one opening
-    assert abs(clips[0].frames[0, 20:, 20:].mean() - grey_of(11)) < 4
+    clips = PreparedSamples(prepare(data_set.add("actions", rows), tmp_path, **settings), "train")
+    assert [clips[row].media[0].frames.shape for row in range(3)] == [(4, 48, 96, 3), (16, 48, 96, 3), (2, 96, 48, 3)]
+    assert [clips[row].sample_id for row in range(3)] == [
+        "actions:0",
+        "actions:2",
+        "actions:1",
+    ]  # one video, one opening
+    assert abs(clips[0].media[0].frames[0, 20:, 20:].mean() - grey_of(11)) < 4
 
 
 def test_answers_are_kept_and_learned_where_they_count(
     action_data: DataSet, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     index = prepare(action_data, tmp_path, **settings)
-    processor = ClipProcessor.from_pretrained(
-        settings["model_name_or_path"], video=index.video, action_token="<ACTION>"
+    processor = Processor.from_pretrained(
+        settings["model_name_or_path"], video=index.video, special_tokens=("<ACTION>",)
     )
-    clips = PreparedClips(index, "train")
-    batch = processor.collate([clips[0], clips[1]], with_answers=True)
+    clips = PreparedSamples(index, "train")
+    batch = batch_of(processor, [clips[0], clips[1]], whole=True)
     decode = processor.processor.tokenizer.decode
 
     assert (index.num_answers, index.max_tokens_with_answer) == (12, batch["input_ids"].shape[1])
-    learned = batch["answer_labels"][0]
+    learned = batch["token_labels"][0]
     assert decode(learned[learned != -100]).split("<|im_end|>")[0] == "Something."
     assert decode(batch["input_ids"][0]).endswith("<|im_start|>assistant\nSomething.<|im_end|>\n")
-    assert "answer_labels" not in processor.collate([clips[0]])
+    assert "token_labels" not in batch_of(processor, [clips[0]])
     with pytest.raises(TooLongError, match=r"longer than cutoff_len"):
         prepare(
             action_data,
@@ -201,12 +201,12 @@ def test_frames_around_each_moment_are_stored_for_training_alone(
 ) -> None:
     plain = prepare(action_data, tmp_path, **settings)
     index = prepare(action_data, tmp_path, **settings, video_frame_candidates=3)
-    frames = PreparedClips(plain, "train")[0].frames
-    clip = PreparedClips(index, "train", keep_candidates=True)[0]
+    frames = PreparedSamples(plain, "train")[0].media[0].frames
+    clip = PreparedSamples(index, "train", keep_candidates=True)[0].media[0]
 
     assert (clip.frame_candidates, len(clip.frames)) == (3, 3 * len(frames))
     assert np.array_equal(clip.frames[1::3], frames)
-    assert np.array_equal(PreparedClips(index, "train")[0].frames, frames)
+    assert np.array_equal(PreparedSamples(index, "train")[0].media[0].frames, frames)
     greys = clip.frames[:, -4:, -4:].mean(axis=(1, 2, 3))
     assert (np.diff(greys.reshape(-1, 3), axis=1) > 0).all()
-    assert PreparedClips(index, "test", keep_candidates=True)[0].frame_candidates == 1
+    assert PreparedSamples(index, "test", keep_candidates=True)[0].media[0].frame_candidates == 1

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ivcp.data.prepared.reader import PreparedClips
+from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.preparation import plan
-from ivcp.records import first_path
 from tests.data_sets import make_clip, sharegpt_row
 from tests.unit.preparation.conftest import contents
 
@@ -47,9 +46,9 @@ def test_an_added_clip_is_the_only_one_decoded(action_data, prepare_again, decod
 
     index = prepare_again(action_data)
     assert decoded == [f"actions:{place}"]
-    clips = PreparedClips(index, "train")
-    assert [clip.clip_id for clip in clips] == [f"actions:{row}" for row in range(13)]
-    assert [Path(clip.video).name for clip in clips] == [row["videos"][0] for row in rows]
+    clips = PreparedSamples(index, "train")
+    assert [clip.sample_id for clip in clips] == [f"actions:{row}" for row in range(13)]
+    assert [Path(clip.source).name for clip in clips] == [row["videos"][0] for row in rows]
     prepare_again(action_data, shards="fresh")
     fresh, grown = shards_of(tmp_path / "fresh"), shards_of(tmp_path / "shards")
     assert fresh == {name: grown[name] for name in fresh}  # as if nothing had been there before
@@ -77,7 +76,7 @@ def test_a_changed_prompt_is_that_rows_alone(action_data, prepare_again, decoded
 
     index = prepare_again(action_data.add("actions", rows))
     assert decoded == ["actions:3"]
-    lengths = PreparedClips(index, "train").token_lengths()
+    lengths = PreparedSamples(index, "train").token_lengths(prompts_only=True)
     assert np.flatnonzero(lengths != lengths[0]).tolist() == [3]
 
 
@@ -92,10 +91,10 @@ def test_a_changed_video_is_decoded_again_and_a_moved_one_is_not(action_data, pr
 
     index = prepare_again(action_data.add("actions", rows))
     assert decoded == ["actions:7"]
-    clips = PreparedClips(index, "train")
-    assert first_path(clips[2].video).endswith("moved.mp4")
-    assert [clips[row].label for row in range(3)] == [1, 0, 2]
-    assert clips.labels()[:3].tolist() == [1, 0, 2]
+    clips = PreparedSamples(index, "train")
+    assert clips[2].source.endswith("moved.mp4")
+    assert [clips[row].columns["label"] for row in range(3)] == [1, 0, 2]
+    assert clips.column("label")[:3].tolist() == [1, 0, 2]
 
 
 def test_other_settings_decode_all(action_data, prepare_again, decoded):
@@ -106,7 +105,7 @@ def test_other_settings_decode_all(action_data, prepare_again, decoded):
     decoded.clear()
     jpeg = prepare_again(action_data, prepared_frames="jpeg", video_num_frames=None, video_fps=4.0)
     assert len(decoded) == 12
-    frames = [PreparedClips(kept, "train")[0].frames.astype(int) for kept in (index, jpeg)]
+    frames = [PreparedSamples(kept, "train")[0].media[0].frames.astype(int) for kept in (index, jpeg)]
     assert 0 < np.abs(frames[0] - frames[1]).mean() < 6
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from ivcp.data.prepared.reader import PreparedClips
-from ivcp.training.batches import BudgetError, PlannedBatches
-from ivcp.training.train import run_trainer, train_classifier
+from ivcp.data.prepared.batches import BudgetError, PlannedBatches
+from ivcp.data.prepared.reader import PreparedSamples
+from ivcp.training.result import run_trainer
+from ivcp.training.train import train_model
 
 
 def lengths_of(num_clips=500, seed=0):
@@ -71,16 +72,18 @@ def test_processes_share_the_clips_in_as_many_steps(num_processes, settings):
 @pytest.mark.parametrize(("num_processes", "num_workers"), [(1, 2), (2, 0), (3, 1), (4, 2)])
 def test_ranks_and_workers_read_each_clip_once(sharded_index, num_processes, num_workers):
     """Twelve clips in three shards, a whole number of batches for each number of processes."""
-    clips = PreparedClips(sharded_index, "train")
+    clips = PreparedSamples(sharded_index, "train")
     read = []
     for rank in range(num_processes):
-        batches = PlannedBatches(clips.token_lengths(), clips_per_batch=1, rank=rank, num_processes=num_processes)
+        batches = PlannedBatches(
+            clips.token_lengths(prompts_only=True), clips_per_batch=1, rank=rank, num_processes=num_processes
+        )
         loader = DataLoader(clips, batch_sampler=batches, num_workers=num_workers, collate_fn=list)
-        read.append([clip.clip_id for batch in loader for clip in batch])
+        read.append([clip.sample_id for batch in loader for clip in batch])
 
     assert len({len(ids) for ids in read}) == 1
-    assert sorted(itertools.chain(*read)) == sorted(clip.clip_id for clip in clips)
-    shards = {clip_id: number // 5 for number, clip_id in enumerate(clip.clip_id for clip in clips)}
+    assert sorted(itertools.chain(*read)) == sorted(clip.sample_id for clip in clips)
+    shards = {clip_id: number // 5 for number, clip_id in enumerate(clip.sample_id for clip in clips)}
     assert len({shards[clip_id] for clip_id in read[0]}) > 1  # no rank is bound to a shard
 
 
@@ -114,11 +117,11 @@ def test_a_clip_above_the_budget_is_refused_with_both_numbers():
 
 
 def test_lengths_and_labels_are_read_without_frames(mixed_index, monkeypatch):
-    clips = PreparedClips(mixed_index, "train")
-    expected = [(len(clip.input_ids), clip.label) for clip in clips]
+    clips = PreparedSamples(mixed_index, "train")
+    expected = [(len(clip.input_ids), clip.columns["label"]) for clip in clips]
 
-    monkeypatch.delattr("ivcp.data.prepared.reader._read_frames")
-    assert list(zip(clips.token_lengths(), clips.labels(), strict=True)) == expected
+    monkeypatch.delattr("ivcp.data.prepared.reader.decode_sample")
+    assert list(zip(clips.token_lengths(prompts_only=True), clips.column("label"), strict=True)) == expected
     assert len({length for length, _ in expected}) == 2
 
 
@@ -128,10 +131,10 @@ def batches_of(trainer):
     collate = trainer.data_collator
 
     def noting(clips):
-        taken.append([clip.clip_id for clip in clips])
+        taken.append([clip.sample_id for clip in clips])
         return collate(clips)
 
-    trainer.data_collator = trainer.training_collator = noting
+    trainer.data_collator = trainer.train_collate = noting
     return taken
 
 
@@ -167,7 +170,7 @@ def test_clips_drawn_several_times_are_changed_in_several_ways():
 
 def test_drawn_clips_are_augmented(make_config, mixed_index, tmp_path):
     settings = {"tokens_per_batch": 80, "balanced_sampling": True, "augment_crop": 0.5, "dataloader_num_workers": 1}
-    result = train_classifier(make_config(**settings), index=mixed_index, output_dir=tmp_path / "adapter")
+    result = train_model(make_config(**settings), index=mixed_index, output_dir=tmp_path / "adapter")
 
     assert result.epochs == 2
 

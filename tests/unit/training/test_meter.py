@@ -5,7 +5,7 @@ import torch
 
 from ivcp.settings import ConfigError
 from ivcp.training.meter import StepMeter, peak_memory_bytes
-from ivcp.training.train import run_trainer
+from ivcp.training.result import run_trainer
 
 
 def batch(lengths, longest):

@@ -1,28 +1,30 @@
 import subprocess
 from importlib.metadata import version
 
+from ivcp.settings import RunConfig
 from ivcp.training import run_record
 from ivcp.training.run_record import RunRecord, describe_run
 
 
 def test_versions_code_machine_and_data(make_index, tmp_path):
-    record = describe_run(make_index(), num_processes=2)
+    record = describe_run(RunConfig(), make_index(), num_processes=2)
 
     assert record.packages["torch"] == version("torch")
     assert {"transformers", "peft", "ivcp"} <= set(record.packages)
     assert (record.prepared_fingerprint, record.data_fingerprint, record.num_processes) == ("prepared", "data", 2)
     assert record.devices
+    assert record.settings["learning_rate"] == RunConfig().train.learning_rate
     record.write(tmp_path / "record.json")
     assert RunRecord.read(tmp_path / "record.json") == record
     assert all(record.tags.values())
 
 
 def test_the_state_of_the_code(tmp_path, monkeypatch, make_index):
-    package = tmp_path / "code" / "ivcp" / "__init__.py"
+    package = tmp_path / "code" / "ivcp" / "run_record.py"
     package.parent.mkdir(parents=True)
     package.write_text("")
-    monkeypatch.setattr(run_record.ivcp, "__file__", str(package))
-    assert describe_run(make_index(), num_processes=1).git_commit is None
+    monkeypatch.setattr(run_record, "__file__", str(package))
+    assert describe_run(RunConfig(), make_index(), num_processes=1).git_commit is None
 
     def git(*command):
         identity = ("-c", "user.name=n", "-c", "user.email=e@x")
@@ -31,9 +33,9 @@ def test_the_state_of_the_code(tmp_path, monkeypatch, make_index):
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
-    clean = describe_run(make_index(), num_processes=1)
+    clean = describe_run(RunConfig(), make_index(), num_processes=1)
     package.write_text("x = 1")
-    changed = describe_run(make_index(), num_processes=1)
+    changed = describe_run(RunConfig(), make_index(), num_processes=1)
 
     assert clean.git_commit == changed.git_commit
     assert len(clean.git_commit or "") == 40

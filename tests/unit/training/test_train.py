@@ -5,9 +5,13 @@ import shutil
 import pytest
 import torch
 
-from ivcp.settings import ConfigError, check_trainable
-from ivcp.stages.action_cls.files import ModelFilesError, load_classifier
-from ivcp.training.train import build_trainer, check_output_dir, run_trainer
+from ivcp.models.backbone_files import ModelFilesError
+from ivcp.settings import ConfigError
+from ivcp.stages.directory import load_directory
+from ivcp.stages.registry import check_stage
+from ivcp.training.build import build_trainer
+from ivcp.training.checkpoints.output_dir import check_output_dir
+from ivcp.training.result import run_trainer
 
 
 def losses(trainer):
@@ -75,7 +79,7 @@ def test_final_directory_and_every_checkpoint_give_the_logits_training_saw(
     }
     assert len(directories) >= 4
     for key, directory in directories.items():
-        reloaded = load_classifier(directory).logits(prepared_clips[12:])
+        reloaded = load_directory(directory).outputs(prepared_clips[12:])
         torch.testing.assert_close(reloaded, torch.from_numpy(seen[key]), atol=1e-5, rtol=0)
 
 
@@ -170,7 +174,7 @@ def test_the_test_split_is_never_looked_at(make_config, make_index, prepared_cli
 
     clips = {"train": prepared_clips[:12], "val": prepared_clips[12:], "test": NeverRead()}
     config = make_config(load_best_model_at_end=True, val_size=6, save_strategy="epoch", max_steps=4)
-    result = run_trainer(build_trainer(config, index=make_index(), clips=clips, output_dir=tmp_path / "adapter"))
+    result = run_trainer(build_trainer(config, index=make_index(), samples=clips, output_dir=tmp_path / "adapter"))
 
     assert (result.train_clips, result.val_clips) == (12, 6)
     assert result.val_top1_accuracy is not None
@@ -184,7 +188,7 @@ def test_an_incomplete_directory_is_refused(make_trainer, tmp_path, name):
     (tmp_path / "adapter" / name).unlink()
 
     with pytest.raises(ModelFilesError, match=re.escape(name)):
-        load_classifier(tmp_path / "adapter")
+        load_directory(tmp_path / "adapter")
 
 
 def test_weights_can_be_read_by_whoever_reads_the_rest(make_trainer, tmp_path):
@@ -210,7 +214,7 @@ def test_an_untrained_decoder_is_refused(make_trainer, tmp_path):
     trainer.save_model(str(tmp_path / "untrained"))
 
     with pytest.raises(ModelFilesError, match="never trained"):
-        load_classifier(tmp_path / "untrained")
+        load_directory(tmp_path / "untrained")
 
 
 def test_a_decoder_for_other_labels_is_refused(make_trainer, tmp_path):
@@ -219,7 +223,7 @@ def test_a_decoder_for_other_labels_is_refused(make_trainer, tmp_path):
     labels.write_text(json.dumps({"label_names": ["dark", "half", "light"]}))
 
     with pytest.raises(ModelFilesError, match="labels and their order must agree"):
-        load_classifier(tmp_path / "adapter")
+        load_directory(tmp_path / "adapter")
 
 
 def test_training_starts_from_an_earlier_decoder(make_trainer, tmp_path):
@@ -237,8 +241,8 @@ def test_training_starts_from_an_earlier_decoder(make_trainer, tmp_path):
 
 
 def test_other_stages_are_read_and_refused(make_config):
-    with pytest.raises(ConfigError, match="only stage: action_cls"):
-        check_trainable(make_config(stage="sft"))
+    with pytest.raises(ConfigError, match="stage = sft: it cannot be trained here; choose from action_cls"):
+        check_stage(make_config(stage="sft"))
 
 
 def test_an_earlier_run_is_not_overwritten(make_config, tmp_path):
@@ -252,7 +256,7 @@ def test_an_earlier_run_is_not_overwritten(make_config, tmp_path):
     check_output_dir(make_config(resume_from_checkpoint=True), output_dir)
     shutil.rmtree(output_dir)
     output_dir.touch()
-    with pytest.raises(PermissionError, match="cannot write to"):
+    with pytest.raises(PermissionError, match=r"output_dir: .* cannot be written"):
         check_output_dir(make_config(), output_dir)
 
 

@@ -110,7 +110,7 @@ def test_duplicates_and_leaks_are_reported(action_data: DataSet, tmp_path: Path)
         validate_data(action_data.config(test_dataset="held_out"), tmp_path / "refused")
     assert "3 leaks: the same video content or group stands in several splits" in str(caught.value)
     assert "the same group person 1: 3 in train, 1 in test" in str(caught.value)
-    assert "set on_leaks: warn to go on" in str(caught.value)
+    assert "set on_leaks: warn to continue" in str(caught.value)
     assert ValidationReport.read(tmp_path / "refused" / "report.json").num_leaks == 3
     report = validate_data(action_data.config(test_dataset="held_out", on_leaks="warn"), tmp_path / "out")
     assert [(leak.kind, leak.num_clips) for leak in report.leaks] == [

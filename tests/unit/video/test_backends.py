@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.settings import VideoConfig
 from ivcp.video import load_clip
 from ivcp.video.backends import Backend, decode_places, has_torchcodec, is_allowed
@@ -114,7 +114,7 @@ def test_the_setting_decides_and_what_was_used_is_recorded(
 
     def load(video: Path, chosen: str, **span: float):
         config = VideoConfig(video_num_frames=6, video_backend=chosen)
-        processor = ClipProcessor.from_pretrained(base_model_dir, video=config, action_token="<ACTION>")
+        processor = Processor.from_pretrained(base_model_dir, video=config, special_tokens=("<ACTION>",))
         return load_clip(video, processor=processor, **span)
 
     used = backend if backend == "decord" or (backend == "torchcodec" and has_torchcodec()) else "pyav"
@@ -133,7 +133,7 @@ def test_frames_of_a_variable_rate_are_those_that_are_shown_at_even_times(
     hundredths = [*range(0, 120, 4), *range(120, 720, 20)]  # 30 frames in 1.2 s, then 30 in 6 s
     path = write_footage(tmp_path / "vfr.mp4", num_frames=60, times=hundredths)
     config = VideoConfig(video_num_frames=8, video_backend=backend, video_min_pixels=72 * 96 * 4)
-    processor = ClipProcessor.from_pretrained(base_model_dir, video=config, action_token="<ACTION>")
+    processor = Processor.from_pretrained(base_model_dir, video=config, special_tokens=("<ACTION>",))
     clip = load_clip(path, processor=processor)
 
     shown = [time / 100 for time in hundredths]

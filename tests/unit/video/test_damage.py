@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.settings import VideoConfig
 from ivcp.video import Span, VideoError, count_frames, load_clip, load_clips, probe
 from ivcp.video.workers import run_in_workers
@@ -17,8 +17,10 @@ MUTATIONS = int(os.environ.get("IVCP_FUZZ", "60"))
 
 
 @pytest.fixture(scope="module")
-def processor(base_model_dir: Path) -> ClipProcessor:
-    return ClipProcessor.from_pretrained(base_model_dir, video=VideoConfig(video_num_frames=4), action_token="<ACTION>")
+def processor(base_model_dir: Path) -> Processor:
+    return Processor.from_pretrained(
+        base_model_dir, video=VideoConfig(video_num_frames=4), special_tokens=("<ACTION>",)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_bytes_that_are_no_video(footage: Path, tmp_path: Path) -> None:
         ("vp9.webm", {"codec": "libvpx-vp9", "num_frames": 6, "options": {"deadline": "realtime"}}),
     ],
 )
-def test_odd_videos_that_are_sound(tmp_path: Path, processor: ClipProcessor, name: str, options: dict) -> None:
+def test_odd_videos_that_are_sound(tmp_path: Path, processor: Processor, name: str, options: dict) -> None:
     path = tmp_path / name
     if options.get("size") == (2, 2):
         import av
@@ -95,7 +97,7 @@ def test_odd_videos_that_are_sound(tmp_path: Path, processor: ClipProcessor, nam
     assert clip.video_frames == count_frames(path, probe(path)) == options["num_frames"]
 
 
-def test_one_pixel(tmp_path: Path, processor: ClipProcessor) -> None:
+def test_one_pixel(tmp_path: Path, processor: Processor) -> None:
     from PIL import Image
 
     images = [Image.new("RGB", (1, 1), (shade, shade, shade)) for shade in (10, 200)]
@@ -103,7 +105,7 @@ def test_one_pixel(tmp_path: Path, processor: ClipProcessor) -> None:
     assert load_clip(tmp_path / "one.gif", processor=processor).frames.shape[0] == 4
 
 
-def test_ten_hours_claimed_in_the_header(footage: Path, tmp_path: Path, processor: ClipProcessor) -> None:
+def test_ten_hours_claimed_in_the_header(footage: Path, tmp_path: Path, processor: Processor) -> None:
     content = bytearray(footage.read_bytes())
     for box, offset in ((b"mvhd", 20), (b"mdhd", 20), (b"tkhd", 24)):
         at = content.index(box) + offset
@@ -115,7 +117,7 @@ def test_ten_hours_claimed_in_the_header(footage: Path, tmp_path: Path, processo
     assert clips[1].reason == "span_outside_video"
 
 
-def test_frames_of_8k_fit_and_larger_ones_are_refused(tmp_path: Path, processor: ClipProcessor) -> None:
+def test_frames_of_8k_fit_and_larger_ones_are_refused(tmp_path: Path, processor: Processor) -> None:
     path = write_footage(tmp_path / "8k.mov", codec="mjpeg", pixel_format="yuvj420p", size=(4320, 7680), num_frames=2)
     assert load_clip(path, processor=processor).video_frames == 2
     found = dict(run_in_workers(take_memory, [0.1, 30.0, 0.1], timeout_seconds=30.0, num_workers=1, memory_gigabytes=1))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ivcp.models.load import load_base_model
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.models.vision.attention import IMPLEMENTATION, attend_in_slices
 
 
@@ -16,9 +16,9 @@ def run_tower(base_model_dir, make_config, prepared_clips):
         tower = model.get_encoder(modality="video")
         assert tower.config._attn_implementation == IMPLEMENTATION
         tower.config._attn_implementation = implementation
-        processor = ClipProcessor.from_pretrained(base_model_dir, video=config.video, action_token="<ACTION>")
+        processor = Processor.from_pretrained(base_model_dir, video=config.video, special_tokens=("<ACTION>",))
         frames = [
-            clip.frames[:num_frames, :height]
+            clip.media[0].frames[:num_frames, :height]
             for clip, (num_frames, height) in zip(prepared_clips, shapes, strict=False)
         ]
         inputs = processor.pixel_inputs(frames)

@@ -5,7 +5,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.activations import QuickGELUActivation
 
 from ivcp.models.load import load_base_model
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.models.vision.layers import PatchConv3d, QuickGELU, replace_slow_layers
 
 
@@ -19,8 +19,8 @@ def with_gradients(layer, values):
 @pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"], indirect=True)
 def test_a_tower_gives_the_features_of_transformers_own(base_model_dir, make_config, prepared_clips):
     config = make_config()
-    processor = ClipProcessor.from_pretrained(base_model_dir, video=config.video, action_token="<ACTION>")
-    inputs = processor.pixel_inputs([clip.frames for clip in prepared_clips[:2]])
+    processor = Processor.from_pretrained(base_model_dir, video=config.video, special_tokens=("<ACTION>",))
+    inputs = processor.pixel_inputs([clip.media[0].frames for clip in prepared_clips[:2]])
     faster = load_base_model(base_model_dir, settings=config.model)
     original = AutoModelForImageTextToText.from_pretrained(base_model_dir).eval()
 

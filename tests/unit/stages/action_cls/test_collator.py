@@ -4,40 +4,51 @@ import numpy as np
 import pytest
 import torch
 
+from ivcp.models.backbone import last_hidden_states
 from ivcp.settings import ConfigError
-from ivcp.stages.action_cls.collator import mixup
-from ivcp.training.train import run_trainer, training_clips
+from ivcp.stages.action_cls.collator import Mixup
+from ivcp.training.build import training_samples
+from ivcp.training.result import run_trainer
+from tests.samples import batch_of, stage_with, with_answer
+
+
+def pixels(sample):
+    return sample.media[0].frames.astype(float)
 
 
 def test_mixup_blends_frames_and_labels_with_one_share(prepared_clips):
-    mixed, labels = mixup(prepared_clips[:6], alpha=1.0, num_classes=3, seed=0)
+    mixed, labels = Mixup(1.0, 3, seed=0)(prepared_clips[:6])
 
     assert torch.equal(labels.sum(dim=1), torch.ones(6))
     for clip, blended, share in zip(prepared_clips, mixed, labels, strict=False):
+        own = clip.columns["label"]
         partners = [
             other
             for other in prepared_clips[:6]
-            if np.abs(blended.frames - share[clip.label].item() * clip.frames.astype(float)
-                      - share[other.label].item() * other.frames.astype(float)).max() < 1
-            and other.label != clip.label
+            if np.abs(pixels(blended) - share[own].item() * pixels(clip)
+                      - share[other.columns["label"]].item() * pixels(other)).max() < 1
+            and other.columns["label"] != own
         ]  # fmt: skip
         assert partners or share.max() == 1
 
 
 def test_the_same_batch_is_mixed_the_same_way(prepared_clips):
-    first, again = (mixup(prepared_clips[:6], alpha=0.4, num_classes=3, seed=0) for _ in range(2))
-    other = mixup(prepared_clips[:6], alpha=0.4, num_classes=3, seed=1)
+    first, again = (Mixup(0.4, 3, seed=0)(prepared_clips[:6]) for _ in range(2))
+    other = Mixup(0.4, 3, seed=1)(prepared_clips[:6])
 
     assert torch.equal(first[1], again[1])
-    assert all(np.array_equal(a.frames, b.frames) for a, b in zip(first[0], again[0], strict=True))
+    assert all(np.array_equal(pixels(a), pixels(b)) for a, b in zip(first[0], again[0], strict=True))
     assert not torch.equal(first[1], other[1])
 
 
 def test_clips_of_other_shape_are_not_mixed(prepared_clips):
-    clips = [replace(clip, frames=clip.frames[: 2 + number]) for number, clip in enumerate(prepared_clips[:3])]
-    mixed, labels = mixup(clips, alpha=1.0, num_classes=3, seed=0)
+    clips = [
+        clip.with_media([replace(clip.media[0], frames=clip.media[0].frames[: 2 + number])])
+        for number, clip in enumerate(prepared_clips[:3])
+    ]
+    mixed, labels = Mixup(1.0, 3, seed=0)(clips)
 
-    assert all(np.array_equal(a.frames, b.frames) for a, b in zip(mixed, clips, strict=True))
+    assert all(np.array_equal(pixels(a), pixels(b)) for a, b in zip(mixed, clips, strict=True))
     assert torch.equal(labels, torch.eye(3))
 
 
@@ -51,10 +62,9 @@ def test_mixup_trains_and_validation_is_never_mixed(make_trainer, prepared_clips
 
 
 def answered(clips, processor):
-    ids = [processor.tokenizer.encode(f"It is {'abc'[clip.label]}.<|im_end|>") for clip in clips]
+    texts = [f"It is {'abc'[clip.columns['label']]}.<|im_end|>" for clip in clips]
     return [
-        replace(clip, answer_ids=np.array(tokens, dtype=np.int64), answer_start=1)
-        for clip, tokens in zip(clips, ids, strict=True)
+        with_answer(clip, processor.tokenizer.encode(text), start=1) for clip, text in zip(clips, texts, strict=True)
     ]
 
 
@@ -69,14 +79,14 @@ def test_the_answer_behind_the_token_is_learned_where_its_loss_has_a_weight(make
             save_strategy="no",
             eval_strategy="no",
         )
-        trainer.train_dataset = answered(trainer.train_dataset, trainer.clip_processor.processor)
-        batch = trainer.clip_processor.collate(trainer.train_dataset[:4], with_answers=True)
+        trainer.train_dataset = answered(trainer.train_dataset, trainer.sample_processor.processor)
+        batch = batch_of(trainer.sample_processor, trainer.train_dataset[:4], whole=True)
         run_trainer(trainer)
         model = trainer.model.eval()
-        vision = {k: v for k, v in batch.items() if k not in ("labels", "answer_labels")}
+        vision = {k: v for k, v in batch.items() if k not in ("labels", "token_labels")}
         with torch.no_grad():
-            states = model.token_states(**vision)
-            return model._token_loss(states, batch["answer_labels"]).item(), model(**vision).logits
+            states = last_hidden_states(model.backbone, **vision)
+            return model._token_loss(states, batch["token_labels"]).item(), model(**vision).logits
 
     without, with_loss = train(0.0, "without"), train(1.0, "with")
     assert with_loss[0] < 0.5 * without[0]
@@ -84,16 +94,16 @@ def test_the_answer_behind_the_token_is_learned_where_its_loss_has_a_weight(make
 
 def test_the_state_at_the_token_does_not_see_the_answer(make_trainer, prepared_clips):
     trainer = make_trainer()
-    model, processor = trainer.model.eval(), trainer.clip_processor
+    model, processor = trainer.model.eval(), trainer.sample_processor
     clips = answered(prepared_clips[:4], processor.processor)
-    plain, longer = (processor.collate(clips, with_answers=flag) for flag in (False, True))
+    plain, longer = (batch_of(processor, clips, whole=flag) for flag in (False, True))
 
     assert longer["input_ids"].shape[1] > plain["input_ids"].shape[1]
-    longer.pop("answer_labels")
+    longer.pop("token_labels")
     with torch.no_grad():
         torch.testing.assert_close(model(**plain).logits, model(**longer).logits, atol=1e-5, rtol=0)
 
 
-def test_a_loss_on_answers_that_do_not_exist_is_an_error(make_config, make_index):
+def test_a_loss_on_answers_that_do_not_exist_is_an_error(make_index):
     with pytest.raises(ConfigError, match="no conversation has an answer behind <ACTION>"):
-        training_clips(make_config(action_cls_token_loss_weight=0.1), make_index())
+        training_samples(stage_with(action_cls_token_loss_weight=0.1), make_index())

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from ivcp.data.prepared.batches import PlannedBatches
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.decoder_stack import LabelledStates, train_stack
-from ivcp.training.batches import PlannedBatches
 
 
 def data(seed, *, num_clips=60):

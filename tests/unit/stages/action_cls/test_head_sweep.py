@@ -5,9 +5,11 @@ import torch
 from torch import nn
 
 from ivcp.settings import ActionClsConfig, ConfigError
-from ivcp.stages.action_cls.files import load_classifier
 from ivcp.stages.action_cls.head_sweep import SweepResult
-from ivcp.training.train import TrainingResult, run_head_sweep, run_trainer, train_classifier
+from ivcp.stages.directory import load_directory
+from ivcp.training.build import inputs_of
+from ivcp.training.result import TrainingResult, run_stage, run_trainer
+from ivcp.training.train import train_model
 
 SWEEP = {
     "finetuning_type": "freeze",
@@ -22,7 +24,7 @@ SWEEP = {
 def sweep(train_on_shards, sharded_index):
     def run(**settings):
         trainer = train_on_shards(**SWEEP, **settings)
-        return trainer, run_head_sweep(trainer, sharded_index)
+        return trainer, run_stage(trainer, inputs_of(trainer, sharded_index))
 
     return run
 
@@ -54,10 +56,10 @@ def test_the_best_of_the_grid_is_the_written_classifier(sweep, tmp_path, prepare
     assert result == TrainingResult.read(tmp_path / "adapter" / "training_result.json")
     assert (result.val_top1_accuracy, result.train_clips, result.val_clips) == (found.best.val_top1_accuracy, 12, 6)
 
-    loaded = load_classifier(tmp_path / "adapter")
-    logits = loaded.logits(prepared_clips[12:])
-    labels = torch.tensor([clip.label for clip in prepared_clips[12:]])
-    assert loaded.classifier.decoder.shape.decoder_type == found.best.decoder_type
+    loaded = load_directory(tmp_path / "adapter")
+    logits = loaded.outputs(prepared_clips[12:])
+    labels = torch.tensor([clip.columns["label"] for clip in prepared_clips[12:]])
+    assert loaded.module.decoder.shape.decoder_type == found.best.decoder_type
     assert (logits.argmax(dim=1) == labels).float().mean().item() == pytest.approx(found.best.val_top1_accuracy)
     assert nn.functional.cross_entropy(logits, labels).item() == pytest.approx(found.best.val_loss, abs=1e-4)
     assert found.best.val_top1_accuracy >= 5 / 6
@@ -86,7 +88,7 @@ def test_a_second_sweep_reads_the_states_and_gives_the_same(sweep, tmp_path, mod
 
 def test_the_decoder_starts_a_later_fine_tuning(sweep, train_on_shards, tmp_path):
     sweep(head_sweep_decoder_types=["linear"], head_sweep_learning_rates=[0.01])
-    swept = load_classifier(tmp_path / "adapter").classifier.decoder.state_dict()
+    swept = load_directory(tmp_path / "adapter").module.decoder.state_dict()
     trainer = train_on_shards(
         output_dir=tmp_path / "tuned", action_decoder_path=str(tmp_path / "adapter"), max_steps=1, learning_rate=1e-5
     )
@@ -104,11 +106,11 @@ def test_states_that_cannot_be_kept_are_computed(sweep, caplog):
 
 
 def test_the_training_step_sweeps(make_config, sharded_index, tmp_path):
-    result = train_classifier(make_config(**SWEEP), index=sharded_index, output_dir=tmp_path / "out")
+    result = train_model(make_config(**SWEEP), index=sharded_index, output_dir=tmp_path / "out")
 
     assert result.steps == 20
     assert (tmp_path / "out" / "head_sweep.md").is_file()
-    assert load_classifier(tmp_path / "out").info.trained_steps == 20
+    assert load_directory(tmp_path / "out").info.trained_steps == 20
 
 
 @pytest.mark.parametrize(
@@ -130,4 +132,4 @@ def test_data_without_validation_clips_are_refused(make_config, sharded_index, t
     index = sharded_index.model_copy(update={"num_clips": {"train": 12, "val": 0}})
 
     with pytest.raises(ConfigError, match="set val_size or eval_dataset"):
-        train_classifier(make_config(**SWEEP), index=index, output_dir=tmp_path / "out")
+        train_model(make_config(**SWEEP), index=index, output_dir=tmp_path / "out")

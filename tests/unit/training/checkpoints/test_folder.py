@@ -1,6 +1,7 @@
 import pytest
 
 from ivcp.records import CHECKPOINT_FILE
+from ivcp.training.build import build_trainer
 from ivcp.training.checkpoints.folder import (
     UNFINISHED_FILE,
     CheckpointError,
@@ -13,7 +14,8 @@ from ivcp.training.checkpoints.folder import (
     whole_checkpoints,
     writing_checkpoint,
 )
-from ivcp.training.train import build_trainer, check_output_dir, run_trainer
+from ivcp.training.checkpoints.output_dir import check_output_dir
+from ivcp.training.result import run_trainer
 
 
 def write(folder, step, **info):
@@ -112,7 +114,7 @@ def test_a_chosen_checkpoint_and_what_came_behind_it(tmp_path, make_config):
     assert begin_run(chosen, tmp_path) == tmp_path / "checkpoint-5"
     missing = make_config(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
     with pytest.raises(
-        CheckpointError, match=r"checkpoint-8 is not there; whole ones in .*: checkpoint-2, checkpoint-4"
+        CheckpointError, match=r"checkpoint-8 is not there; complete ones in .*: checkpoint-2, checkpoint-4"
     ):
         begin_run(missing, tmp_path)
 
@@ -148,7 +150,7 @@ def train(make_config, make_index, prepared_clips, tmp_path):
     def run(**settings):
         config = make_config(val_size=6, eval_strategy="steps", **settings)
         clips = {"train": prepared_clips[:12], "val": prepared_clips[12:]}
-        trainer = build_trainer(config, index=make_index(), clips=clips, output_dir=tmp_path / "adapter")
+        trainer = build_trainer(config, index=make_index(), samples=clips, output_dir=tmp_path / "adapter")
         run_trainer(trainer, resume_from=settings.get("resume_from_checkpoint"))
         return trainer
 

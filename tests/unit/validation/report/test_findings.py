@@ -31,7 +31,7 @@ def test_videos_that_look_alike_in_several_splits(
     assert (report.num_leaks, report.num_duplicates) == (0, 0)
     assert "1 sets of videos that look alike stand in several splits" in caplog.text
     assert "small.mp4" in (tmp_path / "out" / "report.html").read_text()
-    with pytest.raises(AnnotationError, match="set on_near_duplicates: warn to go on"):
+    with pytest.raises(AnnotationError, match="set on_near_duplicates: warn to continue"):
         validate_data(data_set.config(test_dataset="held_out", on_near_duplicates="error"), tmp_path / "out")
     off = validate_data(data_set.config(test_dataset="held_out", near_duplicate_frames=0), tmp_path / "out")
     assert (off.num_near_duplicates, off.near_duplicates) == (0, None)
@@ -63,7 +63,7 @@ def test_settings_say_what_duplicates_and_contradictions_lead_to(
     with pytest.raises(AnnotationError) as caught:
         validate_data(action_data.config(**settings), tmp_path / "out")
     assert "2 contents stand in several rows" in str(caught.value)
-    assert "set on_label_conflicts: warn to go on" in str(caught.value)
+    assert "set on_label_conflicts: warn to continue" in str(caught.value)
     caplog.clear()
     validate_data(action_data.config(on_duplicates="ignore", on_label_conflicts="ignore"), tmp_path / "out")
     assert "several" not in caplog.text

@@ -1,0 +1,133 @@
+"""A sample as a record of a shard.
+
+Frames are bytes and a shape: `datasets`' Array4D would bring them back as int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ivcp.data.prepared.frame_encoding import decode_frames, encode_frames
+from ivcp.data.prepared.sample import NO_FRAMES, Column, Medium, Sample
+from ivcp.video.sampling import sampled_candidate
+
+_MEDIUM = pa.struct(
+    [
+        ("kind", pa.string()),
+        ("frames", pa.large_binary()),
+        ("jpeg_sizes", pa.list_(pa.int32())),
+        ("shape", pa.list_(pa.int32(), 4)),
+        ("seconds_per_frame", pa.float64()),
+        ("frame_candidates", pa.int64()),
+        ("backend", pa.string()),
+    ]
+)
+
+
+_FIELDS = [
+    ("sample_id", pa.string()),
+    ("source", pa.string()),
+    ("media", pa.list_(_MEDIUM)),
+    ("input_ids", pa.list_(pa.int64())),
+    ("mm_token_type_ids", pa.list_(pa.int64())),
+    ("loss_mask", pa.list_(pa.bool_())),
+    ("num_prompt_tokens", pa.int64()),
+]
+
+
+def shard_schema(columns: Sequence[Column]) -> pa.Schema:
+    """The schema of a shard: the fields of every sample, and a stage's columns."""
+    return pa.schema([*_FIELDS, *((column.name, column.type) for column in columns)])
+
+
+def encode_sample(sample: Sample, columns: Sequence[Column], *, jpeg_quality: int | None = None) -> pa.RecordBatch:
+    """One sample as it stands in a shard.
+
+    Frames are kept as JPEG images of `jpeg_quality`; null keeps their pixels.
+    """
+    schema = shard_schema(columns)
+    values: dict[str, Any] = {
+        "sample_id": sample.sample_id,
+        "source": sample.source,
+        "media": [_encode_medium(medium, jpeg_quality) for medium in sample.media],
+        "input_ids": sample.input_ids,
+        "mm_token_type_ids": sample.mm_token_type_ids,
+        "loss_mask": sample.loss_mask,
+        "num_prompt_tokens": sample.num_prompt_tokens,
+        **sample.columns,
+    }
+    return pa.record_batch([pa.array([values[field.name]], type=field.type) for field in schema], schema=schema)
+
+
+def decode_sample(record: pa.RecordBatch, *, with_frames: bool = True, keep_candidates: bool = False) -> Sample:
+    """The sample of a record. Without frames, its media have none, and the bytes of frames are not read.
+
+    `keep_candidates` keeps all frames that are stored around each sampled moment.
+    """
+    own = {name for name, _ in _FIELDS}
+    return Sample(
+        sample_id=record["sample_id"][0].as_py(),
+        source=record["source"][0].as_py(),
+        media=tuple(_decode_media(record["media"], with_frames, keep_candidates)),
+        input_ids=_array(record["input_ids"][0]),
+        mm_token_type_ids=_array(record["mm_token_type_ids"][0]),
+        loss_mask=_array(record["loss_mask"][0]),
+        num_prompt_tokens=record["num_prompt_tokens"][0].as_py(),
+        columns={name: record[name][0].as_py() for name in record.schema.names if name not in own},
+    )
+
+
+def with_row(record: pa.RecordBatch, *, sample_id: str, source: str, columns: Mapping[str, Any]) -> pa.RecordBatch:
+    """The same media and tokens as another row of the annotations; nothing is decoded."""
+    changed = {"sample_id": sample_id, "source": source, **columns}
+    arrays = [
+        pa.array([changed[field.name]], type=field.type) if field.name in changed else record[field.name]
+        for field in record.schema
+    ]
+    return pa.record_batch(arrays, schema=record.schema)
+
+
+def count_tokens(record: pa.RecordBatch) -> tuple[int, int]:
+    """Tokens of a sample, and those of them that are its prompt."""
+    return len(record["input_ids"][0]), record["num_prompt_tokens"][0].as_py()
+
+
+def _encode_medium(medium: Medium, jpeg_quality: int | None) -> dict[str, Any]:
+    encoded, jpeg_sizes = encode_frames(medium.frames, jpeg_quality)
+    return {
+        "kind": medium.kind,
+        "frames": encoded,
+        "jpeg_sizes": jpeg_sizes,
+        "shape": list(medium.frames.shape),
+        "seconds_per_frame": medium.seconds_per_frame,
+        "frame_candidates": medium.frame_candidates,
+        "backend": medium.backend,
+    }
+
+
+def _decode_media(column: Any, with_frames: bool, keep_candidates: bool) -> list[Medium]:
+    media = column[0].values  # a struct array over the record's bytes
+    fields = {field.name: media.field(field.name) for field in media.type}
+    decoded = []
+    for number in range(len(media)):
+        candidates = fields["frame_candidates"][number].as_py()
+        chosen = slice(None)
+        if candidates > 1 and not keep_candidates:
+            chosen, candidates = slice(sampled_candidate(candidates), None, candidates), 1
+        frames = NO_FRAMES
+        if with_frames:
+            encoded = memoryview(fields["frames"][number].as_buffer()).cast("B")
+            sizes = fields["jpeg_sizes"][number].values.to_numpy()
+            frames = decode_frames(encoded, sizes, fields["shape"][number].as_py(), chosen)
+        seconds, backend = fields["seconds_per_frame"][number].as_py(), fields["backend"][number].as_py()
+        decoded.append(Medium(frames, seconds, candidates, backend, fields["kind"][number].as_py()))
+    return decoded
+
+
+def _array(values: Any) -> NDArray[Any]:
+    numbers: NDArray[Any] = values.values.to_numpy(zero_copy_only=False)
+    return numbers.copy()

@@ -1,0 +1,39 @@
+"""Rotary positions of Qwen-like models, made with the batch.
+
+These models find the positions of a batch from tokens and grids in Python loops over samples. In the forward pass every
+loop waits for the GPU; in the collator nothing waits, and a DataLoader's workers share the work.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+ROPE_POSITIONS = "rope_positions"
+"""Their name in a batch: (batch, axes, tokens), which `ivcp.models.backbone` gives to the model as `position_ids`."""
+
+
+class RopePositions:
+    """Computes the positions of batches as one model does; small, so that a copy for a worker process costs nothing."""
+
+    def __init__(self, kind: type[nn.Module], config: Any) -> None:
+        """`kind` is the class of a transformers model's inner model, which computes positions from its `config`."""
+        model: Any = kind.__new__(kind)
+        nn.Module.__init__(model)  # without its layers
+        model.config = config
+        self._compute = model.get_rope_index
+        self._names = frozenset(inspect.signature(self._compute).parameters)
+
+    @classmethod
+    def of(cls, model: Any) -> Self | None:
+        """For a transformers model that has positions of its own; null for all others."""
+        kind = type(model.base_model)
+        return cls(kind, model.base_model.config) if "get_rope_index" in dir(kind) else None
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The positions of a batch under their name, (batch, axes, tokens)."""
+        positions, _ = self._compute(**{name: value for name, value in batch.items() if name in self._names})
+        return {ROPE_POSITIONS: positions.transpose(0, 1).contiguous()}

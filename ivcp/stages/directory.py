@@ -1,0 +1,233 @@
+"""Adapter and model directories of every stage: how they are written, checked and loaded.
+
+Both hold what the stage adds to the backbone, the settings that say what the model means, the tokenizer and the
+processor. An adapter directory adds peft's files, the weights that `freeze` trained, or full weights; a model
+directory holds merged weights. Nothing falls back to random weights: an incomplete or untrained directory is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ivcp.data.prepared.sample import Sample, Tokens
+from ivcp.distributed.weights import write_weights
+from ivcp.inference.compute import Compute
+from ivcp.inference.loop import Samples, run_batches
+from ivcp.models.backbone import BackboneModule
+from ivcp.models.backbone_files import (
+    BACKBONE_FILES,
+    ModelFilesError,
+    load_backbone,
+    load_backbone_weights,
+    save_backbone,
+    weights_below,
+)
+from ivcp.models.load import training_dtype
+from ivcp.models.processor import Processor, SampledVideo
+from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, RUN_CONFIG_FILE, Labels, Message, VersionedRecord
+from ivcp.settings import ModelConfig, RunConfig, read_model_config, save_model_config
+from ivcp.stages.protocol import Collate, Stage
+from ivcp.stages.registry import stage_of
+
+MODEL_INFO_FILE = "model_info.json"
+_EARLIER_INFO_FILE = "action_classifier.json"
+"""Its name in directories that were written before files had a format version."""
+
+
+class ModelInfo(VersionedRecord):
+    """`model_info.json`: where the weights come from and how they are asked."""
+
+    trained_steps: int
+    """Optimizer steps behind them."""
+    prompt: tuple[Message, ...]
+    """The conversation that the predictor uses when none is given."""
+    data_fingerprint: str
+    """Hash of the validated annotations."""
+    prepared_fingerprint: str
+    """Hash of everything the prepared samples depend on."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to predict, with all that its inputs depend on."""
+
+    stage: Stage
+    module: BackboneModule
+    processor: Processor
+    info: ModelInfo
+    directory: Path
+
+    @property
+    def config(self) -> RunConfig:
+        """What the model means; settings of a machine have their defaults."""
+        return self.stage.config
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The conversation that is used when none is given."""
+        return self.info.prompt
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The classes of its outputs.
+
+        Raises:
+            ModelFilesError: its outputs are no classes.
+        """
+        return self.stage.labels(self.module)
+
+    def tokenize(self, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
+        """A conversation with its videos as the model reads it."""
+        return self.stage.tokenize(self.processor, messages, videos)
+
+    def predict(
+        self, samples: Samples, batches: Iterable[Sequence[int]], *, num_workers: int = 0
+    ) -> Iterator[tuple[torch.Tensor, Sequence[Sample]]]:
+        """Of each batch: the module's logits, (batch, outputs), float32 on the CPU, and its samples without pixels."""
+        collate = self.stage.collator(self.module, self.processor, positions=None, training=False)
+        return run_batches(
+            samples,
+            lambda batch: (self.module(**batch["inputs"]).logits.float().cpu(), batch["samples"]),
+            collate=_KeepSamples(collate),
+            batches=batches,
+            compute=Compute(next(self.module.parameters()).device),
+            num_workers=num_workers,
+        )
+
+    def outputs(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """The logits of one batch, (len(samples), outputs), float32 on the CPU."""
+        ((logits, _),) = self.predict(samples, [range(len(samples))])
+        return logits
+
+
+@dataclass(frozen=True)
+class _KeepSamples:
+    """Collates, and hands the samples on beside the batch, without what is large in them."""
+
+    collate: Collate
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        return {"inputs": self.collate(samples), "samples": [sample.without_pixels() for sample in samples]}
+
+
+def save_directory(
+    directory: Path,
+    *,
+    stage: Stage,
+    module: BackboneModule,
+    processor: Processor,
+    info: ModelInfo,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    with_backbone: bool = True,
+) -> None:
+    """Writes everything of a model, or everything but the backbone's weights.
+
+    `weights` are the module's by the names of its `state_dict`, gathered where its own are sharded.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = module.state_dict() if weights is None else weights
+    if with_backbone:
+        save_backbone(
+            module.backbone,
+            directory,
+            weights=weights_below("backbone", weights),
+            only_trained=stage.config.method.finetuning_type == "freeze",
+        )
+    stage.save(directory, module, weights)
+    processor.processor.save_pretrained(directory)
+    save_model_config(stage.config, directory / RUN_CONFIG_FILE)
+    info.write(directory / MODEL_INFO_FILE)
+    for path in directory.glob("*.safetensors"):
+        path.chmod((directory / MODEL_INFO_FILE).stat().st_mode)  # safetensors 0.8 hides them from all but their owner
+
+
+def load_directory(
+    directory: Path,
+    *,
+    machine: ModelConfig | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    quantize: bool = True,
+) -> LoadedModel:
+    """Reads an adapter directory or a model directory.
+
+    `machine` says what belongs to this machine and not to the model: attention, trusted code, the cache of downloads;
+    null has the defaults. `dtype` is the precision of the backbone, by default that of training. A base model that was
+    quantized for training is quantized again, unless `quantize` is false.
+
+    Raises:
+        ModelFilesError: files are missing, do not fit each other, or were never trained.
+        ConfigError: the directory is of a stage that is not installed, or of a newer version.
+    """
+    check_complete(directory)
+    stage, info = stage_of(read_model_config(directory / RUN_CONFIG_FILE, machine=machine)), read_info(directory)
+    if info.trained_steps == 0:
+        raise ModelFilesError(f"{directory}: it was never trained (0 steps): train before you use it")
+    model = stage.config.model
+    processor = Processor.from_pretrained(
+        directory,
+        video=stage.config.video,
+        special_tokens=stage.special_tokens,
+        trust_remote_code=model.trust_remote_code,
+    )
+    backbone = load_backbone(
+        directory,
+        model,
+        dtype=dtype or training_dtype(stage.config),
+        quantization=stage.config.method if quantize else None,
+    )
+    module = stage.restore(directory, backbone, processor).eval().to(device)
+    return LoadedModel(stage, module, processor, info, directory)
+
+
+def load_weights(stage: Stage, module: BackboneModule, directory: Path) -> None:
+    """Puts a directory's weights into a module of the same shape, whose own may be sharded: then all processes do this.
+
+    Raises:
+        ModelFilesError: the directory is incomplete, for other data, or for a model of another shape.
+    """
+    check_complete(directory)
+    try:
+        write_weights(module, stage.read_weights(directory, module))
+    except ValueError as error:
+        raise ModelFilesError(f"{directory} does not fit this run's settings: {error}") from error
+    load_backbone_weights(module.backbone, directory)
+
+
+def check_complete(directory: Path) -> None:
+    """Checks that all files of a model are there.
+
+    Raises:
+        ModelFilesError: some are not; names them.
+    """
+    missing = [] if (directory / RUN_CONFIG_FILE).is_file() else [RUN_CONFIG_FILE]
+    if not missing:
+        wanted = stage_of(read_model_config(directory / RUN_CONFIG_FILE)).files
+        missing = [name for name in wanted if not (directory / name).is_file()]
+    if not any((directory / name).is_file() for name in (MODEL_INFO_FILE, _EARLIER_INFO_FILE)):
+        missing.append(MODEL_INFO_FILE)
+    if not any((directory / name).is_file() for name in BACKBONE_FILES):
+        missing.append(" or ".join(BACKBONE_FILES))
+    if CHECKPOINT_FOLDER.fullmatch(directory.name) and not (directory / CHECKPOINT_FILE).is_file():
+        missing.append(CHECKPOINT_FILE)  # the run died while it wrote this
+    if missing:
+        raise ModelFilesError(
+            f"{directory} is no complete adapter or model directory: {', '.join(missing)} missing; "
+            "give a directory that training or export wrote"
+        )
+
+
+def read_info(directory: Path) -> ModelInfo:
+    """Where a directory's weights come from.
+
+    Raises:
+        FileNotFoundError: the directory does not say.
+    """
+    earlier = directory / _EARLIER_INFO_FILE
+    return ModelInfo.read(earlier if earlier.is_file() else directory / MODEL_INFO_FILE)

@@ -1,0 +1,48 @@
+"""The stages by name: those of this library, and those that other packages name as entry points `ivcp.stages`.
+
+A stage is imported when it is asked for: torch and transformers take seconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from ivcp.settings import ConfigError, RunConfig
+
+if TYPE_CHECKING:
+    from ivcp.stages.protocol import Stage
+
+STAGES = {"action_cls": "ivcp.stages.action_cls.stage:ActionClassification"}
+"""Setting `stage` → where its class is: called with a run's settings, it gives a `Stage`."""
+
+
+def check_stage(config: RunConfig) -> None:
+    """Checks that a run's stage can be trained; imports nothing of it.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    _target(config)
+
+
+def stage_of(config: RunConfig) -> Stage:
+    """The stage that a run's settings name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    module, _, attribute = _target(config).partition(":")
+    stage: Stage = getattr(import_module(module), attribute)(config)
+    return stage
+
+
+def _target(config: RunConfig) -> str:
+    name = config.method.stage
+    if name in STAGES:
+        return STAGES[name]
+    known = {entry.name: entry.value for entry in entry_points(group="ivcp.stages")}
+    if name not in known:
+        raise ConfigError(f"stage = {name}: it cannot be trained here; choose from {', '.join(sorted(STAGES | known))}")
+    return known[name]

@@ -1,0 +1,165 @@
+"""The trainer of a run, from its settings and its prepared samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ivcp.data.prepared.batches import token_lengths
+from ivcp.data.prepared.reader import PreparedSamples
+from ivcp.distributed.disks import Disk
+from ivcp.feature_cache.vision import VisionCache
+from ivcp.inference.compute import Compute
+from ivcp.models.acceleration import accelerate_language_model
+from ivcp.models.backbone import language_model_of
+from ivcp.models.positions import RopePositions
+from ivcp.models.processor import Processor
+from ivcp.records import PreparedIndex, Split
+from ivcp.settings import ConfigError, RunConfig
+from ivcp.stages.directory import ModelInfo, load_weights
+from ivcp.stages.protocol import Stage, TrainingInputs
+from ivcp.stages.registry import stage_of
+from ivcp.training.arguments import training_arguments
+from ivcp.training.augmentation import AugmentedSamples
+from ivcp.training.callbacks import LogLines
+from ivcp.training.checkpoints.mirror import CheckpointMirror
+from ivcp.training.trainer import StageTrainer
+
+Track = Callable[[dict[str, float], int], None]
+
+
+def training_samples(stage: Stage, index: PreparedIndex) -> dict[Split, Any]:
+    """The prepared samples of each split that has some; those of training change where augmentation is set.
+
+    Raises:
+        ShardError: shards are missing or damaged.
+        AugmentationError: augmentation names a class that the data do not have.
+        ConfigError: the settings ask for what the data do not have.
+    """
+    stage.check_data(index)
+    config = stage.config
+    _check_labels(stage)
+    jitter = config.augmentation.augment_temporal_jitter
+    samples: dict[Split, Any] = {
+        split: PreparedSamples(
+            index, split, keep_candidates=jitter, verify_checksums=config.data.prepared_verify_checksums
+        )
+        for split, count in index.num_clips.items()
+        if count
+    }
+    if config.augmentation.changes_frames:
+        samples["train"] = AugmentedSamples(
+            samples["train"], config.augmentation, labels=index.labels, seed=config.train.seed
+        )
+    return samples
+
+
+def build_trainer(
+    config: RunConfig,
+    *,
+    index: PreparedIndex,
+    samples: Mapping[Split, Any],
+    output_dir: Path,
+    track: Track = lambda metrics, step: None,
+    disk: Disk | None = None,
+    mirror: CheckpointMirror | None = None,
+) -> StageTrainer:
+    """The trainer of a run: `samples` maps splits to map-style data sets of `Sample`.
+
+    Raises:
+        ConfigError: the settings ask for something that cannot be done here.
+        FileNotFoundError: the base model does not exist.
+        ModelFilesError: the adapter to start from does not fit the data or the settings.
+    """
+    from transformers import PrinterCallback, set_seed
+
+    stage = stage_of(config)
+    # Before the model: DeepSpeed's ZeRO-3 shards the weights while they are loaded.
+    arguments = training_arguments(stage, output_dir=output_dir, has_val="val" in samples)
+    set_seed(config.train.seed)
+    processor = Processor.from_pretrained(
+        config.model.required_name,
+        video=index.video,
+        special_tokens=stage.special_tokens,
+        revision=config.model.model_revision,
+        cache_dir=config.model.cache_dir,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    module = stage.build(index, processor)
+    if config.method.adapter_name_or_path:
+        load_weights(stage, module, Path(config.method.adapter_name_or_path))
+    cache = VisionCache(
+        config,
+        index,
+        module,
+        processor,
+        Compute.of(arguments),
+        changes_media=stage.changes_media,
+        sees_samples_once=stage.sees_samples_once,
+    )
+    samples = cache.replace(samples)
+    model = language_model_of(module.backbone)
+    accelerate_language_model(
+        model, config.speed, lengths=token_lengths(samples["train"], prompts_only=not stage.reads_answers)
+    )
+    positions = RopePositions.of(model)
+    train_collate, eval_collate = (
+        stage.collator(module, processor, positions=positions, training=training) for training in (True, False)
+    )
+    trainer = StageTrainer(
+        module,
+        stage=stage,
+        arguments=arguments,
+        processor=processor,
+        info=ModelInfo(
+            trained_steps=0,
+            prompt=index.prompt,
+            data_fingerprint=index.data_fingerprint,
+            prepared_fingerprint=index.fingerprint,
+        ),
+        train_samples=samples["train"],
+        val_samples=samples.get("val"),
+        train_collate=train_collate,
+        eval_collate=eval_collate,
+        callbacks=[LogLines(track), *_early_stopping(config)],
+        disk=disk,
+        mirror=mirror,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _check_labels(stage: Stage) -> None:
+    """Refuses settings that speak of classes for a stage whose samples have none."""
+    config = stage.config
+    of_classes = {
+        "balanced_sampling": config.loss.balanced_sampling,
+        "augment_no_flip_labels": bool(config.augmentation.augment_no_flip_labels),
+    }
+    if "label" not in {column.name for column in stage.columns} and any(of_classes.values()):
+        named = ", ".join(name for name, is_set in of_classes.items() if is_set)
+        raise ConfigError(f"{named}: the samples of stage {config.method.stage} have no class; leave it out")
+
+
+def inputs_of(trainer: StageTrainer, index: PreparedIndex) -> TrainingInputs:
+    """What a stage that trains in a way of its own is given in the trainer's place."""
+    return TrainingInputs(
+        module=trainer.model,
+        processor=trainer.sample_processor,
+        index=index,
+        train=trainer.train_dataset,
+        val=trainer.eval_dataset,
+        collate=trainer.eval_collate,
+        compute=Compute.of(trainer.args),
+        eval_batch_size=trainer.args.eval_batch_size,
+        num_workers=trainer.args.dataloader_num_workers,
+        output_dir=Path(trainer.args.output_dir),
+    )
+
+
+def _early_stopping(config: RunConfig) -> list[Any]:
+    from transformers import EarlyStoppingCallback
+
+    patience = config.train.early_stopping_steps
+    return [EarlyStoppingCallback(early_stopping_patience=patience)] if patience else []

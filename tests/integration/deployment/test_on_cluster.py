@@ -1,0 +1,278 @@
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ivcp.deployment.cluster_objects import FieldConflictError
+from ivcp.deployment.on_cluster import FORMER, ClusterDeployment, deploy_cluster
+from ivcp.deployment.smoke_test import DeploymentError, choose_smoke_clip
+from ivcp.deployment.step import run_step
+from ivcp.records.evaluation import SmokeClip
+from tests.conftest import REPOSITORY
+from tests.integration.deployment import deployed_model as given
+from tests.kubernetes_api import KubernetesApi
+from tests.kubernetes_api.controllers.behaviours import BadImage, CrashLoop, NeverReady, Ready, Unschedulable
+from tests.kubernetes_api.kubectl import Kubectl
+from tests.kubernetes_api.objects import resources
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model as export leaves it, and its evaluation."""
+    made = tmp_path_factory.mktemp("exported")
+    given.make_exported(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path) -> Iterator[str]:
+    with given.running_predictor(folder / "model") as url:
+        yield url
+
+
+@pytest.fixture
+def clip(folder: Path) -> SmokeClip:
+    chosen = choose_smoke_clip(folder / "results")
+    assert chosen is not None
+    return chosen
+
+
+@pytest.fixture
+def deploy(kubernetes_api: KubernetesApi, folder: Path, tmp_path: Path) -> Callable[..., ClusterDeployment]:
+    """Deploys a version; version 1 without a clip, since its pods are no real process."""
+
+    def run(version: int, clip: SmokeClip | None = None, **changed: Any) -> ClusterDeployment:
+        if clip is None and "serve_url" not in changed:
+            changed["serve_url"] = kubernetes_api.service_url("action-classifier")
+        return deploy_cluster(
+            given.settings(kubernetes_api, **changed),
+            image="ivcp-serving:test",
+            model=given.model(version),
+            model_dir=folder / "model",
+            smoke_clip=clip,
+            output_dir=tmp_path / f"deployment{version}",
+        )
+
+    return run
+
+
+@pytest.fixture
+def old(kubernetes_api: KubernetesApi, deploy: Callable[..., ClusterDeployment], predictor: str) -> KubernetesApi:
+    """A cluster on which version 1 serves."""
+    kubernetes_api.kubelet.behave("serving", Ready(url=predictor))
+    deploy(1)
+    return kubernetes_api
+
+
+def _wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def _is_rolled_out(api: KubernetesApi) -> bool:
+    live = api.get("Deployment", "action-classifier")
+    assert live is not None
+    status = live["status"]
+    return status["observedGeneration"] == live["metadata"]["generation"] and status.get("unavailableReplicas", 0) == 0
+
+
+def test_the_step_rolls_out_and_kubectl_shows_what_serves(
+    old: KubernetesApi, folder: Path, tmp_path: Path, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("IVCP_STEP_RECORDS", str(tmp_path))
+    run_step(**given.step_arguments(old, folder, tmp_path / "deployed", serve_image="registry.local/ivcp-serving:2"))
+    result = ClusterDeployment.read(tmp_path / "deployed" / "deployment.json")
+    assert result.smoke is not None
+    assert result.smoke.max_logit_difference <= 1e-5
+    assert (result.revision, result.model.version) == ("2", 2)
+    assert given.model_version(old) == ("2", "2")
+    described = kubectl("describe", "deployment/action-classifier")
+    for line in ("ivcp.dev/model-version: 2", "ivcp.dev/run-id: run2", f"ivcp.dev/model-uri: {given.URI}"):
+        assert line in described
+    assert FORMER not in described
+    assert "registry.local/ivcp-serving:2" in described
+    assert "successfully rolled out" in kubectl("rollout", "status", "deployment/action-classifier", "--timeout=20s")
+    history = kubectl("rollout", "history", "deployment/action-classifier")
+    assert "model actions version 1, top-1 0.9375, run run1" in history
+    kubectl("rollout", "undo", "deployment/action-classifier")
+    kubectl("rollout", "status", "deployment/action-classifier", "--timeout=20s")
+    live = old.get("Deployment", "action-classifier")
+    assert live is not None
+    assert {"name": "IVCP_MODEL_VERSION", "value": "1"} in given.containers(live)[0]["env"]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        (BadImage("manifest unknown"), r"ImagePullBackOff: .*manifest unknown(?s:.*)its events:\n  Failed"),
+        (CrashLoop(log="no space left on device"), r"CrashLoopBackOff: exit code 1(?s:.*)no space left on device"),
+        (
+            NeverReady(),
+            r"serve_timeout_seconds = 1\.5: .*readiness probe never(?s:.*)loading the model(?s:.*)Unhealthy",
+        ),
+        (Unschedulable(), r"no node takes its pod, Unschedulable: .*Insufficient nvidia.com/gpu"),
+    ],
+)
+def test_pods_that_do_not_serve_are_explained_and_the_old_model_stays(
+    behaviour: Any, message: str, old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
+):
+    before = old.get("Deployment", "action-classifier")
+    old.kubelet.behave(given.URI, behaviour)
+    with pytest.raises(DeploymentError, match=message) as raised:
+        deploy(2, clip, serve_timeout_seconds=1.5 if isinstance(behaviour, NeverReady | Unschedulable) else 20.0)
+    assert raised.value.__notes__ == ["what action-classifier served before serves again"]
+    after = old.get("Deployment", "action-classifier")
+    assert before is not None
+    assert after is not None
+    before["spec"]["progressDeadlineSeconds"] = after["spec"]["progressDeadlineSeconds"]
+    assert after["spec"] == before["spec"]
+    assert given.model_version(old) == ("1", "1")
+    assert FORMER not in after["metadata"]["annotations"]
+    _wait(lambda: _is_rolled_out(old))
+
+
+def test_a_first_deployment_that_fails_leaves_nothing(
+    kubernetes_api: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
+):
+    kubernetes_api.kubelet.behave(given.URI, BadImage())
+    with pytest.raises(DeploymentError, match="ImagePullBackOff") as raised:
+        deploy(2, clip)
+    assert "did not exist before" in raised.value.__notes__[0]
+    for kind in ("Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"):
+        assert kubernetes_api.get(kind, "action-classifier") is None
+    assert kubernetes_api.store.list(resources.PODS) == []
+
+
+def test_another_answer_than_evaluations_brings_the_old_model_back(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
+):
+    with pytest.raises(DeploymentError, match="it serves another model") as raised:
+        deploy(2, given.wrong(clip))
+    assert raised.value.__notes__ == ["what action-classifier served before serves again"]
+    assert given.model_version(old) == ("1", "1")
+
+
+def test_the_deployment_outlives_an_unsteady_api_server(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
+):
+    old.kubelet.behave(given.URI, Ready(after_seconds=2.0, url=old.state.backends.popitem()[1]))
+    old.faults.fail(429, verb="patch", resource="deployments", times=1, retry_after=1)
+    old.faults.fail(500, verb="get", resource="deployments", times=2)
+    old.faults.fail(410, verb="watch", resource="deployments", times=1)
+    troubles = [threading.Timer(0.6, old.store.forget_history), threading.Timer(1.0, old.faults.drop_watches)]
+    troubles.append(threading.Timer(1.4, old.restart))
+    for trouble in troubles:
+        trouble.start()
+    result = deploy(2, clip)
+    for trouble in troubles:
+        trouble.join()
+    assert result.model.version == 2
+    assert given.model_version(old) == ("2", "2")
+
+
+def test_replicas_of_the_autoscaler_stay(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
+):
+    kubectl("scale", "deployment/action-classifier", "--replicas=3")
+    _wait(lambda: _is_rolled_out(old))
+    deploy(2, clip)
+    live = old.get("Deployment", "action-classifier")
+    assert live is not None
+    assert live["spec"]["replicas"] == 3
+    applied = [seen.body for seen in old.faults.requests if seen.verb == "patch" and seen.manager == "ivcp"]
+    assert not [body for body in applied if body["kind"] == "Deployment" and "replicas" in body["spec"]]
+
+
+def test_fields_of_another_manager_are_an_error_that_names_it(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
+):
+    kubectl("set", "image", "deployment/action-classifier", "predictor=ivcp-serving:hand")
+    _wait(lambda: _is_rolled_out(old))
+    with pytest.raises(FieldConflictError, match=r"(?s)conflict with \"kubectl-set\".*\.image.*serve_take_over: true"):
+        deploy(2, clip)
+    live = old.get("Deployment", "action-classifier")
+    assert live is not None
+    assert given.containers(live)[0]["image"] == "ivcp-serving:hand"
+    with pytest.raises(DeploymentError, match="it serves another model"):
+        deploy(2, given.wrong(clip), serve_take_over=True)
+    live = old.get("Deployment", "action-classifier")
+    assert live is not None
+    assert given.containers(live)[0]["image"] == "ivcp-serving:hand"
+    deploy(2, clip, serve_take_over=True)
+    assert given.model_version(old) == ("2", "2")
+
+
+def test_an_autoscaler_that_somebody_changed_is_left_alone(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
+):
+    kubectl("patch", "hpa/action-classifier", "--patch", '{"spec": {"minReplicas": 4}}')
+    deploy(2, clip)
+    autoscaler = old.get("HorizontalPodAutoscaler", "action-classifier")
+    assert autoscaler is not None
+    assert autoscaler["spec"]["minReplicas"] == 4
+
+
+def test_a_repeated_step_changes_nothing(old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip):
+    deploy(2, clip)
+    before = old.get("Deployment", "action-classifier")
+    deploy(2, clip)
+    after = old.get("Deployment", "action-classifier")
+    assert before is not None
+    assert after is not None
+    assert after["metadata"]["generation"] == before["metadata"]["generation"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_terminated_step_brings_the_old_model_back(
+    number: signal.Signals, old: KubernetesApi, folder: Path, tmp_path: Path, deploy: Callable[..., ClusterDeployment]
+):
+    """SIGKILL leaves no time: the repeated step, which fails as well, knows what served before."""
+    old.kubelet.behave(given.URI, NeverReady())
+    arguments = given.step_arguments(old, folder, tmp_path / "deployed")
+    process = multiprocessing.get_context("forkserver").Process(
+        target=given.run_step_with, args=(os.environ["KUBECONFIG"], arguments)
+    )
+    process.start()
+    assert process.pid is not None
+    _wait(lambda: given.model_version(old) == ("2", "2"), seconds=60)
+    os.kill(process.pid, number)
+    process.join(timeout=30)
+    if number == signal.SIGTERM:
+        assert process.exitcode == 128 + number
+    else:
+        assert given.model_version(old) == ("2", "2")
+        with pytest.raises(DeploymentError) as raised:
+            deploy(2, serve_timeout_seconds=1.0)
+        assert raised.value.__notes__ == ["what action-classifier served before serves again"]
+    assert given.model_version(old) == ("1", "1")
+
+
+def test_the_roles_of_the_manifests_suffice(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
+):
+    rules = _role("serving")
+    old.faults.allow_only([*rules, {"apiGroups": [""], "resources": ["services/proxy"], "verbs": ["get", "create"]}])
+    deploy(2, clip)
+    old.kubelet.behave("run3", CrashLoop())
+    with pytest.raises(DeploymentError, match="CrashLoopBackOff"):
+        deploy(3, clip)
+
+
+def _role(name: str) -> list[dict[str, Any]]:
+    for path in sorted((REPOSITORY / "manifests").rglob("*.yaml")):
+        for body in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            if isinstance(body, dict) and body.get("kind") == "Role" and name in body["metadata"]["name"]:
+                rules: list[dict[str, Any]] = body["rules"]
+                return rules
+    pytest.fail(f"no Role {name} in manifests")

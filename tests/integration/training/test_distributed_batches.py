@@ -1,0 +1,67 @@
+"""What processes share besides weights: planned batches, and the states and decoders of a head sweep."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ivcp.stages.action_cls.head_sweep import SWEEP_FILE, SweepResult
+from ivcp.stages.directory import load_directory
+from tests.integration.torchrun import processes_environment, torchrun_command
+from tests.integration.training_data import training_settings
+
+
+def train(data: Path, name: str, *, launcher: list[str], **settings) -> Path:
+    file, output_dir = data / f"{name}.json", data / name
+    file.write_text(json.dumps(training_settings(data, output_dir, **settings)))
+    words = [*launcher, "-m", "tests.integration.training.train_prepared", str(data / "index.json"), str(file)]
+    done = subprocess.run(words, env=processes_environment(), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return output_dir
+
+
+def train_alone_and_together(data: Path, name: str, alone: dict, together: dict) -> tuple[Path, Path]:
+    return (
+        train(data, f"{name}-alone", launcher=[sys.executable], **alone),
+        train(data, f"{name}-together", launcher=torchrun_command(2), **together),
+    )
+
+
+def losses(output_dir: Path) -> list[float]:
+    rows = json.loads((output_dir / "trainer_state.json").read_text())["log_history"]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def test_planned_batches_are_divided_among_processes(data):
+    """Two processes take one planned batch each where one takes two after the other."""
+    settings = {"tokens_per_batch": 160, "balanced_sampling": True, "augment_flip": 0.5}
+    outputs = train_alone_and_together(data, "batches", settings | {"gradient_accumulation_steps": 2}, settings)
+
+    alone, together = (losses(output) for output in outputs)
+    assert len(alone) == 4
+    assert together == pytest.approx(alone, abs=1e-4)
+
+
+def test_a_head_sweep_in_two_processes_chooses_the_same_decoder(data):
+    settings = {
+        "finetuning_type": "freeze",
+        "freeze_trainable_layers": 0,
+        "head_sweep": True,
+        "head_sweep_epochs": 3,
+        "head_sweep_seeds": 1,
+    }
+    # Each with a folder of its own for the states, so that both compute them.
+    alone, together = train_alone_and_together(
+        data,
+        "sweep",
+        settings | {"vision_cache_dir": str(data / "states-alone")},
+        settings | {"vision_cache_dir": str(data / "states-together")},
+    )
+
+    results = [SweepResult.read(folder / SWEEP_FILE) for folder in (alone, together)]
+    best = [result.best.model_dump() for result in results]
+    assert len(results[0].candidates) == len(results[1].candidates) == 16
+    assert best[1] == pytest.approx(best[0], abs=1e-4)
+    assert load_directory(together).info.trained_steps == results[1].steps

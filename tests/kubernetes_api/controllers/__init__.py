@@ -1,0 +1,1 @@
+"""What moves Deployments, Pods and TrainJobs over time, as a test asks."""

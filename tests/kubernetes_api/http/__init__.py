@@ -1,0 +1,1 @@
+"""The server's face: requests, watches, logs and the Service proxy."""

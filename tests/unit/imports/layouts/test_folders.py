@@ -1,0 +1,31 @@
+"""A folder of videos for each class."""
+
+import pytest
+
+from ivcp.imports.listing import ImportRefusedError
+from tests.unit.imports.layout_files import by_video
+
+
+def test_a_folder_per_class(importer, videos):
+    root = videos(
+        ["run/a.mp4", "run/deep/b.AVI", "run/.DS_Store", "stand up/c.webm", "stand up/notes.txt", "loose.mp4"]
+    )
+    found = by_video(importer("folders", root))
+    assert {name: row[:2] for name, row in found.items()} == {
+        "a.mp4": ("run", "train"),
+        "b.AVI": ("run", "train"),
+        "c.webm": ("stand up", "train"),
+    }
+    assert any("1 video(s) lie outside" in note for note in importer.result.notes)
+    assert importer.rows()[0]["action_label"] == 0
+
+
+def test_a_folder_per_split_and_class(importer, videos):
+    found = by_video(importer("folders", videos(["train/run/a.mp4", "train/sit/b.mp4", "val/run/c.mp4"])))
+    assert {name: row[1] for name, row in found.items()} == {"a.mp4": "train", "b.mp4": "train", "c.mp4": "val"}
+    assert importer.result.rows == {"mine_train": 2, "mine_val": 1}
+
+
+def test_folders_without_classes(importer, videos):
+    with pytest.raises(ImportRefusedError, match="expected a folder of videos per class, it has 1 files"):
+        importer("folders", videos(["a.mp4"]))

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+from ivcp import tracking
+from ivcp.settings import from_flat
+
+
+def test_registering_twice_moves_the_alias(store: Path, tmp_path: Path):
+    config = from_flat({"registered_model_name": "walks"})
+    run_id = tracking.start_pipeline_run(config, default_store=store)
+    versions = [
+        tracking.register_model(
+            tmp_path / "runs of today" / name,
+            config=config,
+            metrics={"top1_accuracy": accuracy},
+            run_id=run_id,
+            tags={"test_fingerprint": "abc"},
+            default_store=store,
+        )
+        for name, accuracy in (("first", 0.5), ("second", 0.875))
+    ]
+    assert [version.version for version in versions] == [1, 2]
+    champion = tracking.find_champion(config, default_store=store)
+    assert champion is not None
+    assert champion.version == 2
+    assert champion.model_dir == str(tmp_path / "runs of today" / "second")
+    assert champion.top1_accuracy == 0.875
+    assert champion.test_fingerprint == "abc"
+
+
+def test_a_repeated_step_registers_one_version(store: Path, tmp_path: Path):
+    config = from_flat({"registered_model_name": "repeated"})
+    run_id = tracking.start_pipeline_run(config, default_store=store)
+    versions = [
+        tracking.register_model(
+            "s3://bucket/model", config=config, metrics={}, run_id=run_id, tags={}, default_store=store
+        )
+        for _ in range(2)
+    ]
+    assert versions[0] == versions[1]
+    champion = tracking.find_champion(config, default_store=store)
+    assert champion is not None
+    assert champion.model_dir == "s3://bucket/model"
+    assert champion.top1_accuracy is None
+
+
+def test_no_champion_without_a_model_an_alias_or_a_store(store: Path, tmp_path: Path):
+    assert tracking.find_champion(from_flat({"registered_model_name": "nobody"}), default_store=store) is None
+    config = from_flat({"registered_model_name": "no-alias"})
+    tracking.register_model(tmp_path, config=config, metrics={}, run_id=None, tags={}, default_store=store)
+    other = from_flat({"registered_model_name": "no-alias", "model_alias": "best"})
+    assert tracking.find_champion(other, default_store=store) is None
+    assert tracking.find_champion(config, default_store=tmp_path) is None
+    assert not (tmp_path / "mlflow.db").exists()

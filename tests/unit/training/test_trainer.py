@@ -1,0 +1,38 @@
+import inspect
+import re
+
+import pytest
+from transformers import Trainer
+
+from ivcp.training.trainer import OVERRIDDEN, StageTrainer
+
+SIGNATURES = {
+    "_save": ["output_dir=None", "state_dict=None"],
+    "_save_checkpoint": ["model", "trial"],
+    "_save_optimizer_and_scheduler": ["output_dir"],
+    "_prepare_for_training": ["max_steps", "train_dataloader", "resume_from_checkpoint"],
+    "_load_from_checkpoint": ["resume_from_checkpoint", "model=None"],
+    "_finalize_training": ["trial", "num_train_samples", "start_time"],
+    "_load_best_model": [],
+}
+"""Parameters of transformers' private methods that `StageTrainer` overrides, as it was written for them."""
+
+
+def parameters(method):
+    _, *own = inspect.signature(method).parameters.values()
+    return [each.name if each.default is each.empty else f"{each.name}={each.default}" for each in own]
+
+
+def test_only_these_private_methods_of_transformers_are_overridden():
+    private = {name for name in vars(StageTrainer) if re.match(r"_[^_]", name) and hasattr(Trainer, name)}
+    assert private == set(OVERRIDDEN) == set(SIGNATURES)
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_transformers_has_them_with_the_parameters_we_were_written_for(name):
+    assert parameters(getattr(Trainer, name)) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_transformers_calls_them(name):
+    assert f"self.{name}(" in inspect.getsource(Trainer)
