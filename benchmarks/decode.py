@@ -32,7 +32,7 @@ from typing import Any
 
 import av
 
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.preparation.prepare import prepare_clips
 from ivcp.records import Clip, read_lines
 from ivcp.settings import RunConfig, VideoConfig, from_flat
@@ -215,7 +215,7 @@ def measure_spans(data: Path, work: Path) -> dict[str, float]:
     if not hour.exists():
         loop = ["-stream_loop", "-1", "-i", str(short), "-t", "3600", "-an", "-c", "copy"]
         subprocess.run(["ffmpeg", "-v", "error", "-y", *loop, str(hour)], check=True)
-    processor = ClipProcessor.from_pretrained(MODEL, video=VideoConfig(), action_token="<ACTION>")
+    processor = Processor.from_pretrained(MODEL, video=VideoConfig(), special_tokens=("<ACTION>",))
     seconds = {}
     for name, video, start in (
         ("alone", short, 0.5),
@@ -239,7 +239,7 @@ def measure_spans(data: Path, work: Path) -> dict[str, float]:
 
 def print_formats(data: Path) -> None:
     """Each codec and container of the real single files: verdict, backend, milliseconds per source frame."""
-    processor = ClipProcessor.from_pretrained(MODEL, video=VideoConfig(video_num_frames=8), action_token="<ACTION>")
+    processor = Processor.from_pretrained(MODEL, video=VideoConfig(video_num_frames=8), special_tokens=("<ACTION>",))
     rows: dict[tuple[str, ...], list[float]] = {}
     for entry in read_index(data / "clips"):
         start = time.perf_counter()

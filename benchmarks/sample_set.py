@@ -20,7 +20,7 @@ from ivcp.evaluation.evaluate import evaluate_adapter
 from ivcp.records import PreparedIndex
 from ivcp.settings import load_config
 from ivcp.steps import prepare
-from ivcp.training.train import train_classifier
+from ivcp.training.train import train_model
 
 DEMO = Path(__file__).parent.parent / "pipelines" / "configs" / "demo.yaml"
 FULL = {"finetuning_type": "full", "learning_rate": 1e-3, "weight_decay": 0.05}
@@ -37,7 +37,7 @@ COMMON = {"report_to": "none", "save_strategy": "no", "disturb_frames": "", "com
 def measure(index: PreparedIndex, folder: Path, settings: dict[str, Any]) -> dict[str, float]:
     """Trains once; accuracy on the test split and seconds of training."""
     config = load_config(DEMO, COMMON | settings)
-    trained = train_classifier(config, index=index, output_dir=folder / "adapter")
+    trained = train_model(config, index=index, output_dir=folder / "adapter")
     metrics = evaluate_adapter(
         config, adapter_dir=folder / "adapter", index=index, output_dir=folder / "evaluation", split="test"
     )

@@ -26,7 +26,8 @@ from ivcp.preparation.merge import merge_receipts
 from ivcp.preparation.plan import plan_shards
 from ivcp.preparation.publish import Receipt, ShardFolder
 from ivcp.records import SPLITS, Clip, Labels, Message, PreparedIndex, ShardInfo, Split
-from ivcp.settings import VideoConfig
+from ivcp.settings import RunConfig, VideoConfig
+from ivcp.stages.registry import stage_of
 
 ROWS_PER_VIDEO, CLASSES, CLIPS_PER_SHARD = 4, 101, 256
 QUESTION = "<video>What is the person doing?<ACTION>"
@@ -57,25 +58,25 @@ def write_annotations(path: Path, num_rows: int) -> None:
 
 def index_costs(folder: Path, num_rows: int) -> dict[str, float]:
     """Seconds per row and peak memory of planning and of merging."""
-    annotations = folder / "annotations.jsonl"
+    stage, annotations = stage_of(RunConfig()), folder / "annotations.jsonl"
     write_annotations(annotations, 10)
-    plan_shards(annotations, candidates=1, action_token="<ACTION>", data_fingerprint="")  # imports what is needed once
+    plan_shards(annotations, stage=stage, candidates=1, data_fingerprint="")  # imports what is needed once
     write_annotations(annotations, num_rows)
     started = time.perf_counter()
-    plan = plan_shards(annotations, candidates=1, action_token="<ACTION>", data_fingerprint="")
+    plan = plan_shards(annotations, stage=stage, candidates=1, data_fingerprint="")
     planned = time.perf_counter()
     shards = ShardFolder(str(folder / "shards"))
     for shard in plan.shards:
         count = len(shard)
         info = ShardInfo(file=f"{shard.name}.arrow", split=shard.split, num_clips=count, num_bytes=0, sha256="0" * 64)
         tokens = (100,) * count
-        receipt = Receipt(shard=info, offsets=tuple(range(count)), num_tokens=tokens, num_answer_tokens=tokens)
+        receipt = Receipt(shard=info, offsets=tuple(range(count)), num_tokens=tokens, num_prompt_tokens=tokens)
         shards.write_receipt(shard, receipt)
     written = time.perf_counter()
     merged = merge_receipts(plan, shards)
     merged.check_lengths(2048, with_answers=True)
-    merged.prompt("<ACTION>")
-    write_table(folder / "clips.arrow", merged.shards, merged.columns())
+    merged.prompt(stage)
+    write_table(folder / "clips.arrow", merged.shards, merged.columns(), columns=stage.columns)
     assert sum(merged.num_clips().values()) == num_rows
     return {
         "plan_microseconds_per_row": 1e6 * (planned - started) / num_rows,
@@ -86,15 +87,15 @@ def index_costs(folder: Path, num_rows: int) -> dict[str, float]:
 
 def order_costs(folder: Path, num_rows: int) -> dict[str, float]:
     """What comes before the first batch of a run on so many clips."""
-    from ivcp.data.prepared.reader import PreparedClips
-    from ivcp.training.batches import PlannedBatches
+    from ivcp.data.prepared.batches import PlannedBatches
+    from ivcp.data.prepared.reader import PreparedSamples
 
     # Written by another process, whose memory does not count.
     subprocess.run([sys.executable, __file__, "--write", str(folder), str(num_rows)], check=True)
     before, started = _peak_bytes(), time.perf_counter()
-    clips = PreparedClips(PreparedIndex.read(folder / "index.json"), "train")
+    clips = PreparedSamples(PreparedIndex.read(folder / "index.json"), "train")
     batches = PlannedBatches(
-        clips.token_lengths(with_answers=True), clips_per_batch=8, tokens_per_batch=8192, labels=clips.labels()
+        clips.token_lengths(prompts_only=False), clips_per_batch=8, tokens_per_batch=8192, labels=clips.column("label")
     )
     first = next(iter(batches))
     seconds = time.perf_counter() - started
@@ -111,11 +112,11 @@ def _write_index(folder: Path, num_rows: int) -> PreparedIndex:
         (folder / f"train-{number:05d}.arrow").touch()
         shards.append(_shard(f"train-{number:05d}.arrow", split, count))
     lengths = rng.integers(50, 2000, num_rows).astype(np.int32)
-    columns = {
-        "clip_id": [f"actions:{row}" for row in range(num_rows)],
+    values = {
+        "sample_id": [f"actions:{row}" for row in range(num_rows)],
         "label": rng.integers(CLASSES, size=num_rows).astype(np.int32),
         "num_tokens": lengths,
-        "num_answer_tokens": np.full(num_rows, 5, dtype=np.int32),
+        "num_prompt_tokens": lengths - 5,
         "offset": np.zeros(num_rows, dtype=np.int64),
         "key": np.zeros(num_rows, dtype=f"S{KEY_BYTES}"),
     }
@@ -123,13 +124,14 @@ def _write_index(folder: Path, num_rows: int) -> PreparedIndex:
         fingerprint="benchmark",
         root_uri=str(folder),
         shards=tuple(shards),
-        table=write_table(folder / "clips.arrow", shards, columns),
+        table=write_table(folder / "clips.arrow", shards, values, columns=stage_of(RunConfig()).columns),
         labels=LABELS,
         video=VideoConfig(),
-        action_token="<ACTION>",
+        stage="action_cls",
+        special_tokens=("<ACTION>",),
         prompt=(Message(role="user", content=QUESTION),),
         num_clips={split: num_rows},
-        label_counts={split: tuple(np.bincount(columns["label"], minlength=CLASSES).tolist())},
+        label_counts={split: tuple(np.bincount(values["label"], minlength=CLASSES).tolist())},
         max_tokens=int(lengths.max()),
         mean_tokens=float(lengths.mean()),
         data_fingerprint="benchmark",

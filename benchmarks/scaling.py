@@ -19,22 +19,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from shapes import PROMPT, SHAPES, build_model, write_index
+from numpy.typing import NDArray
+from shapes import SHAPES, build_model, sample_of, write_index
 
-from ivcp.data.prepared.reader import PreparedClips
-from ivcp.demo.actions import LABEL_NAMES
+from ivcp.data.prepared.batches import PlannedBatches
+from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.models.load import load_base_model
-from ivcp.models.processor import ClipProcessor, PreparedClip
-from ivcp.records import PreparedIndex
+from ivcp.models.processor import Processor
+from ivcp.records import Labels, PreparedIndex
 from ivcp.settings import ModelConfig, VideoConfig
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.module import ActionClassifier
-from ivcp.training.batches import PlannedBatches
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = VideoConfig(video_num_frames=16, video_max_pixels=1024, video_min_pixels=1024)
@@ -44,21 +45,25 @@ DISTINCT_CLIPS, READ_CLIPS, BATCH = 100, 1000, 8
 def step_costs(model_dir: Path, repeats: int) -> dict[str, dict[str, float]]:
     """Median seconds of a forward and backward pass of the language model, by what varies."""
     model = load_base_model(model_dir, settings=ModelConfig())
-    processor = ClipProcessor.from_pretrained(model_dir, video=SMALL, action_token="<ACTION>")
+    processor = Processor.from_pretrained(model_dir, video=SMALL, special_tokens=("<ACTION>",))
     model.requires_grad_(False)
+    token_id = processor.token_id("<ACTION>")
 
     def seconds(*, tokens: int = 256, batch: int = 4, classes: int = 10) -> float:
         shape = DecoderShape(
             decoder_type="linear", hidden_size=model.config.get_text_config().hidden_size, num_classes=classes
         )
         classifier = ActionClassifier(
-            model, ActionDecoder(shape), action_token_id=processor.action_token_id, action_token_is_new=True
+            model,
+            ActionDecoder(shape),
+            labels=Labels(label_names=tuple(map(str, range(classes)))),
+            action_token_id=token_id,
         ).to(DEVICE)
         ids = torch.randint(300, 400, (batch, tokens), device=DEVICE)
-        ids[:, -1] = processor.action_token_id
+        ids[:, -1] = token_id
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": torch.zeros_like(ids)}
-        labels = torch.zeros(batch, dtype=torch.long, device=DEVICE)
-        return _median(lambda: classifier(**inputs, labels=labels).loss.backward(), repeats)
+        targets = torch.zeros(batch, dtype=torch.long, device=DEVICE)
+        return _median(lambda: classifier(**inputs, labels=targets).loss.backward(), repeats)
 
     return {
         "tokens": {str(tokens): seconds(tokens=tokens) for tokens in (128, 256, 512, 1024, 2048)},
@@ -79,27 +84,39 @@ def _median(work: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
+@dataclass(frozen=True)
+class _Frames:
+    """Frames as `ivcp.models.processor.SampledVideo` has them, at four a second."""
+
+    frames: NDArray[np.uint8]
+    source_fps: float = 4.0
+
+    @property
+    def frame_indices(self) -> range:
+        return range(len(self.frames))
+
+    @property
+    def total_frames(self) -> int:
+        return len(self.frames)
+
+
 def write_clones(folder: Path, model_dir: Path, num_clips: int) -> PreparedIndex:
     """`num_clips` prepared clips: some distinct ones, over and over."""
-    processor = ClipProcessor.from_pretrained(model_dir, video=SMALL, action_token="<ACTION>")
+    processor = Processor.from_pretrained(model_dir, video=SMALL, special_tokens=("<ACTION>",))
     rng, clips = np.random.default_rng(0), []
     for number in range(DISTINCT_CLIPS):
         frames = rng.integers(0, 255, (2 * rng.integers(2, 9), 32, 32, 3), dtype=np.uint8)
-        ids, types = processor.tokenize(
-            PROMPT, frames=frames, frame_indices=range(len(frames)), source_fps=4.0, total_frames=len(frames)
-        )
-        label = number % len(LABEL_NAMES)
-        clips.append(PreparedClip(f"clone:{number}", f"{number}.mp4", label, frames, ids, types, 0.25))
+        clips.append(sample_of(_Frames(frames), processor, number, name=f"{number}.mp4"))
     return write_index(folder, clips, video=SMALL, repeats=num_clips // DISTINCT_CLIPS)
 
 
 def loader_costs(index_file: Path, model_dir: Path) -> dict[str, float]:
     """What a run pays for its clips, per clip, and the memory that reading takes; in a process of its own."""
-    processor = ClipProcessor.from_pretrained(model_dir, video=SMALL, action_token="<ACTION>")
+    processor = Processor.from_pretrained(model_dir, video=SMALL, special_tokens=("<ACTION>",))
     before, started = _held_bytes(), time.perf_counter()
     index = PreparedIndex.read(index_file)
-    clips = PreparedClips(index, "train")
-    batches = PlannedBatches(clips.token_lengths(), clips_per_batch=BATCH, tokens_per_batch=1024)
+    clips = PreparedSamples(index, "train")
+    batches = PlannedBatches(clips.token_lengths(prompts_only=True), clips_per_batch=BATCH, tokens_per_batch=1024)
     upcoming = iter(batches)
     positions = next(upcoming)
     before_first_step = (time.perf_counter() - started) / len(clips)
@@ -110,7 +127,7 @@ def loader_costs(index_file: Path, model_dir: Path) -> dict[str, float]:
         clips[position]
     started = time.perf_counter()
     for start in range(0, len(positions), BATCH):
-        processor.collate([clips[position] for position in positions[start : start + BATCH]])
+        processor.batch([clips[position] for position in positions[start : start + BATCH]], prompts_only=True)
     reading = (time.perf_counter() - started) / len(positions)
     return {
         "microseconds_before_first_step": 1e6 * before_first_step,

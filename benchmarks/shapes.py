@@ -23,15 +23,18 @@ from typing import Any
 
 import numpy as np
 
-from ivcp.data.prepared.shards import ShardFile, encode_clip
-from ivcp.data.prepared.table import columns_of, write_table
+from ivcp.data.prepared.encoding import encode_sample
+from ivcp.data.prepared.sample import Medium, Sample
+from ivcp.data.prepared.shards import ShardFile
+from ivcp.data.prepared.table import KEY_BYTES, write_table
 from ivcp.demo.actions import LABEL_NAMES
 from ivcp.demo.clip import draw_clip, sample_performer, write_clip
 from ivcp.demo.tiny_tokenizer import SPECIAL_TOKENS, train_tokenizer
-from ivcp.models.processor import ClipProcessor, PreparedClip
-from ivcp.models.torchvision_compat import register_missing_operators
+from ivcp.models.processor import Processor, SampledVideo
 from ivcp.records import Labels, Message, PreparedIndex
-from ivcp.settings import VideoConfig
+from ivcp.settings import RunConfig, VideoConfig
+from ivcp.stages.registry import stage_of
+from ivcp.torchvision_compat import register_missing_operators
 from ivcp.video import load_clip
 from ivcp.video.clips import resize_frames
 
@@ -41,6 +44,8 @@ PROMPT = (Message(role="user", content="<video>What is the person doing? <ACTION
 NUM_FRAMES = 16
 CLIPS_PER_SHARD = 256
 SOURCE_HEIGHT, SOURCE_WIDTH, SOURCE_FPS = 240, 320, 25
+
+STAGE = stage_of(RunConfig())
 
 
 @dataclass(frozen=True)
@@ -174,24 +179,27 @@ def video_settings(shape: Shape) -> VideoConfig:
     return VideoConfig(video_num_frames=NUM_FRAMES, video_max_pixels=side, video_min_pixels=side // 2)
 
 
-def read_clip(video: Path, number: int, processor: ClipProcessor) -> PreparedClip:
+def read_clip(video: Path, number: int, processor: Processor) -> Sample:
     """One video decoded, sized and tokenised."""
     clip = load_clip(str(video), processor=processor)
-    ids, types = processor.tokenize(
-        PROMPT,
-        frames=clip.frames,
-        frame_indices=clip.frame_indices,
-        source_fps=clip.source_fps,
-        total_frames=clip.total_frames,
+    return sample_of(clip, processor, number, name=str(video))
+
+
+def sample_of(video: SampledVideo, processor: Processor, number: int, *, name: str) -> Sample:
+    """A decoded clip, sized and tokenised."""
+    return Sample(
+        **vars(STAGE.tokenize(processor, PROMPT, [video])),
+        sample_id=f"clips:{number}",
+        source=name,
+        media=(Medium(video.frames, 0.25),),
+        columns={"label": number % len(LABEL_NAMES)},
     )
-    label = number % len(LABEL_NAMES)
-    return PreparedClip(video.stem, str(video), label, clip.frames, ids, types, clip.seconds_per_frame)
 
 
-def write_index(folder: Path, clips: list[PreparedClip], *, video: VideoConfig, repeats: int = 1) -> PreparedIndex:
+def write_index(folder: Path, clips: list[Sample], *, video: VideoConfig, repeats: int = 1) -> PreparedIndex:
     """Shards of the clips as training split, each `repeats` times, and their index."""
     folder.mkdir(parents=True, exist_ok=True)
-    encoded = [encode_clip(**vars(clip)) for clip in clips]
+    encoded = [encode_sample(clip, STAGE.columns) for clip in clips]
     num_clips, lengths = repeats * len(clips), [len(clip.input_ids) for clip in clips]
     shards, offsets = [], []
     for number, start in enumerate(range(0, num_clips, CLIPS_PER_SHARD)):
@@ -200,9 +208,15 @@ def write_index(folder: Path, clips: list[PreparedClip], *, video: VideoConfig, 
                 file.add(encoded[place % len(encoded)])
         shards.append(file.info)
         offsets += file.offsets
-    columns = columns_of(encoded, []) | {"offset": offsets}
-    repeated = {name: values if name == "offset" else values * repeats for name, values in columns.items()}
-    table = write_table(folder / "clips.arrow", shards, repeated)
+    values = {
+        "sample_id": [clip.sample_id for clip in clips] * repeats,
+        "label": [clip.columns["label"] for clip in clips] * repeats,
+        "num_tokens": lengths * repeats,
+        "num_prompt_tokens": [clip.num_prompt_tokens for clip in clips] * repeats,
+        "offset": offsets,
+        "key": [bytes(KEY_BYTES)] * num_clips,
+    }
+    table = write_table(folder / "clips.arrow", shards, values, columns=STAGE.columns)
     return PreparedIndex(
         fingerprint=str(folder),
         root_uri=str(folder),
@@ -210,7 +224,8 @@ def write_index(folder: Path, clips: list[PreparedClip], *, video: VideoConfig, 
         table=table,
         labels=Labels(label_names=LABEL_NAMES),
         video=video,
-        action_token="<ACTION>",
+        stage="action_cls",
+        special_tokens=("<ACTION>",),
         prompt=PROMPT,
         num_clips={"train": num_clips},
         label_counts={"train": tuple(num_clips // len(LABEL_NAMES) for _ in LABEL_NAMES)},

@@ -32,7 +32,7 @@ from datasets import Dataset
 from PIL import Image
 from shapes import read_clip
 
-from ivcp.models.processor import ClipProcessor
+from ivcp.models.processor import Processor
 from ivcp.settings import VideoConfig
 from ivcp.video import VideoError
 
@@ -227,7 +227,7 @@ FORMATS: dict[str, Format] = {
 
 
 def read_clips(folder: Path, model: Path, num_clips: int) -> list[Clip]:
-    processor = ClipProcessor.from_pretrained(model, video=VIDEO, action_token="<ACTION>")
+    processor = Processor.from_pretrained(model, video=VIDEO, special_tokens=("<ACTION>",))
     clips: list[Clip] = []
     for video in sorted(path for path in folder.rglob("*") if path.suffix in (".mp4", ".avi", ".webm", ".mkv")):
         try:

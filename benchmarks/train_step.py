@@ -2,17 +2,15 @@
 
     python benchmarks/train_step.py [--clips 32] [--batch 4] [--repeats 7] [--shape tiny|2b] [--dir DIR]
 
-The users' way is written out in `Users`: the whole model with `output_hidden_states=True` and logits of the vocabulary,
-the answer kept behind the token, every video decoded by the collator in every epoch. The rows between it and this
-project's way add one measure after the other. Each way is a process of its own; they take turns, one warm epoch each
-and a round for each repeat. A ratio is the median over the rounds, since a machine's speed drifts between them; clips
-per second of CPU time stand beside those of the clock, because other work on the machine blurs them less. Gradient
-checkpointing is on, as in the users' files, except in the ways that keep activations (`--keep-activations`: in none).
-The first epoch of a compiled way compiles and does not count.
-`tiny` has the compute shares of Qwen2-VL-2B, and `narrow` its shares of memory (see `shapes.py`). On a GPU, weights are
-bfloat16 and `--peak-tflops` adds the share of the device's peak; all ways lie in its memory at once, `--only` chooses
-some. The last line is one JSON object.
-"""
+The users' way is written out in `users_way.py`: the whole model with `output_hidden_states=True` and logits of the
+vocabulary, the answer kept behind the token, every video decoded by the collator in every epoch. The rows between it
+and this project's way add one measure after the other. Each way is a process of its own; they take turns, one warm
+epoch each and a round for each repeat. A ratio is the median over the rounds, since a machine's speed drifts between
+them; clips per second of CPU time stand beside those of the clock, because other work on the machine blurs them less.
+Gradient checkpointing is on, as in the users' files, except in the ways that keep activations (`--keep-activations`:
+in none). The first epoch of a compiled way compiles and does not count. `tiny` has the compute shares of Qwen2-VL-2B,
+and `narrow` its shares of memory (see `shapes.py`). On a GPU, weights are bfloat16 and `--peak-tflops` adds the share
+of the device's peak; all ways lie in its memory at once, `--only` chooses some. The last line is one JSON object."""
 
 from __future__ import annotations
 
@@ -23,8 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -34,52 +31,21 @@ from shapes import SHAPES, build_model, read_clip, video_settings, write_index, 
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
-from transformers.activations import QuickGELUActivation
+from users_way import WAYS, Users, Way, restore_layers
 
-from ivcp.data.prepared.reader import PreparedClips
-from ivcp.models.acceleration import LoraUp
+from ivcp.data.prepared.reader import PreparedSamples
+from ivcp.data.prepared.sample import Sample
 from ivcp.models.backbone import language_model_of
-from ivcp.models.processor import ClipProcessor, PreparedClip
-from ivcp.models.vision.layers import PatchConv3d, QuickGELU
+from ivcp.models.processor import Processor
 from ivcp.settings import config_from_settings
-from ivcp.training.train import build_trainer
+from ivcp.training.build import build_trainer
 
-ANSWER = "The person in the video stands up from the chair."
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@dataclass(frozen=True)
-class Way:
-    """One way of training: what is still done as users do it."""
-
-    full_model: bool = False
-    keeps_answer: bool = False
-    decodes: bool = False
-    faster_layers: bool = True
-    cached: bool = False
-    compiled: bool = False
-    recomputes: bool = True
-    """Gradient checkpointing."""
-    trains_tower: bool = False
-
-
-USERS = {"full_model": True, "keeps_answer": True, "decodes": True, "faster_layers": False}
-WAYS = {
-    "users' way": Way(**USERS),
-    "+ no lm_head, no list of hidden states": Way(keeps_answer=True, decodes=True, faster_layers=False),
-    "+ nothing behind the token": Way(decodes=True, faster_layers=False),
-    "+ prepared clips": Way(faster_layers=False),
-    "+ faster layers": Way(),
-    "+ cached vision features": Way(cached=True),
-    "+ compiled": Way(cached=True, compiled=True),
-    "+ activations kept": Way(cached=True, compiled=True, recomputes=False),
-    "users' way, tower trains": Way(**USERS, trains_tower=True),
-    "+ prepared clips, cut, no lm_head": Way(faster_layers=False, trains_tower=True),
-    "+ faster layers, tower trains": Way(trains_tower=True),
-    "+ compiled, tower trains": Way(compiled=True, trains_tower=True),
-    "+ activations kept, tower trains": Way(compiled=True, recomputes=False, trains_tower=True),
-}
 FETCH = ("+ nothing behind the token", "+ prepared clips")
+
+
 OURS = {
     "frozen": "+ compiled",
     "frozen_not_compiled": "+ cached vision features",
@@ -89,42 +55,16 @@ OURS = {
     "training_kept": "+ activations kept, tower trains",
 }
 """Compared with the users' ways. Only those named `kept` spend memory on not computing anything twice."""
+
+
 FROZEN_USERS, TRAINING_USERS = "users' way", "users' way, tower trains"
+
+
 MEMORY = {
     "peak_memory_ratio": OURS["frozen"],
     "peak_memory_ratio_not_compiled": OURS["frozen_not_compiled"],
     "peak_memory_ratio_kept": OURS["frozen_kept"],
 }
-
-
-class Users:
-    """The collator and the step of the users' way, or of one between it and this project's."""
-
-    def __init__(self, way: Way, trainer: Any) -> None:
-        self.way, self.classifier, self.processor = way, trainer.model, trainer.clip_processor
-        tokenizer = self.processor.processor.tokenizer
-        self.answer = torch.tensor(tokenizer.encode(ANSWER, add_special_tokens=False))
-
-    def collate(self, clips: Sequence[Any]) -> dict[str, Any]:
-        if self.way.decodes:
-            clips = [read_clip(path, number, self.processor) for path, number in clips]
-        batch = self.processor.collate(clips)
-        if self.way.keeps_answer:
-            answers = self.answer.expand(len(clips), -1)
-            batch["input_ids"] = torch.cat([batch["input_ids"], answers], dim=1)
-            batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.ones_like(answers)], dim=1)
-            batch["mm_token_type_ids"] = torch.cat([batch["mm_token_type_ids"], torch.zeros_like(answers)], dim=1)
-        return batch
-
-    def loss(self, batch: dict[str, Any]) -> Tensor:
-        if not self.way.full_model:
-            return self.classifier(**batch).loss
-        labels = batch.pop("labels")
-        output = language_model_of(self.classifier.backbone)(**batch, output_hidden_states=True, use_cache=False)
-        positions = (batch["input_ids"] == self.classifier.action_token_id).int().argmax(dim=1)
-        states = output.hidden_states[-1][torch.arange(len(positions), device=positions.device), positions]
-        loss = nn.functional.cross_entropy(self.classifier.decoder(states).float(), labels)
-        return loss + 0 * output.logits[:, -1, 0].float().mean()  # the logits live until the backward pass
 
 
 def take_turns(way: Way, options: argparse.Namespace) -> None:
@@ -134,9 +74,9 @@ def take_turns(way: Way, options: argparse.Namespace) -> None:
     shape = SHAPES[options.shape]
     directory = Path(options.dir)
     model_dir, video = directory / f"model-{options.shape}", video_settings(shape)
-    processor = ClipProcessor.from_pretrained(model_dir, video=video, action_token="<ACTION>")
+    processor = Processor.from_pretrained(model_dir, video=video, special_tokens=("<ACTION>",))
     videos = write_videos(directory / f"videos-{options.seconds}s", options.clips, seconds=options.seconds)
-    clips: list[PreparedClip] = [read_clip(path, number, processor) for number, path in enumerate(videos)]
+    clips: list[Sample] = [read_clip(path, number, processor) for number, path in enumerate(videos)]
     with tempfile.TemporaryDirectory(dir=directory) as name:
         index = write_index(Path(name) / "prepared", clips, video=video)
         config = config_from_settings(
@@ -156,10 +96,10 @@ def take_turns(way: Way, options: argparse.Namespace) -> None:
         )
         torch.set_num_threads(1 if DEVICE == "cpu" else 8)
         trainer = build_trainer(
-            config, index=index, clips={"train": PreparedClips(index, "train")}, output_dir=Path(name) / "out"
+            config, index=index, samples={"train": PreparedSamples(index, "train")}, output_dir=Path(name) / "out"
         )
         if not way.faster_layers:
-            _restore_layers(language_model_of(trainer.model.backbone), options.attention)
+            restore_layers(language_model_of(trainer.model.backbone), options.attention)
         users = Users(way, trainer)
         data: Any = list(zip(videos, range(len(videos)), strict=True)) if way.decodes else trainer.train_dataset
         loader: DataLoader[Any] = DataLoader(data, batch_size=options.batch, shuffle=True, collate_fn=users.collate)
@@ -206,21 +146,6 @@ class Turns:
                 return numbers
         self.log.seek(0)
         sys.exit(self.log.read())
-
-
-def _restore_layers(model: Any, attention: str) -> None:
-    """Gives a model the layers, the attention and the positions that transformers and peft give it."""
-    del model.base_model.get_rope_index  # the one that remembers: the class has its own
-    if attention == "auto":
-        model.get_encoder(modality="video").config._attn_implementation = "sdpa"
-    for parent in list(model.modules()):
-        for name, layer in parent.named_children():
-            if isinstance(layer, PatchConv3d):
-                layer.__class__ = nn.Conv3d
-            elif isinstance(layer, LoraUp):
-                layer.__class__ = nn.Linear
-            elif isinstance(layer, QuickGELU):
-                setattr(parent, name, QuickGELUActivation())
 
 
 def _epoch_of(
