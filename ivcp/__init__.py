@@ -94,4 +94,6 @@ def _config(settings: Settings, overrides: Mapping[str, Any]) -> RunConfig:
 
     if isinstance(settings, str | Path):
         return load_config(settings, overrides)
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"expected settings as a mapping or the path of a YAML file, got {settings!r}")
     return config_from_settings({**settings, **overrides})

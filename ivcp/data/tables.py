@@ -10,7 +10,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -84,6 +84,14 @@ def read_cells(path: Path, *, delimiter: str | None = None, encoding: str | None
             raise TableError(f"{path} line {reader.line_num} is no line of a CSV file: {error}") from error
 
 
+def surplus_cells(cells: Sequence[str], header: Sequence[str]) -> str:
+    """What to say of a line with more cells than the header."""
+    return (
+        f"the line {', '.join(cells)!r} has {len(cells)} cells, the header {len(header)}: put a text that holds the "
+        'delimiter in quotes ("…")'
+    )
+
+
 def read_rows(path: Path) -> Iterator[Any]:
     """The rows of a file with one of `SUFFIXES`, one by one; encodings and delimiters that need no name are known.
 
@@ -129,6 +137,8 @@ def _read_named_cells(path: Path) -> Iterator[dict[str, str | None]]:
     lines = read_cells(path)
     header = next(lines, [])
     for cells in lines:
+        if any(cells[len(header) :]):
+            raise TableError(f"{path}: {surplus_cells(cells, header)}")
         if cells:
             yield dict(itertools.zip_longest(header, cells[: len(header)]))
 

@@ -67,10 +67,13 @@ def deploy_local(
     url, log_path = f"http://{_reachable(host)}:{port}", output_dir / LOG_FILE
     (output_dir / PID_FILE).unlink(missing_ok=True)
     command = [sys.executable, "-m", "ivcp.serving.server", "--model-dir", str(model_dir.resolve())]
+    command += ["--host", host, "--port", str(port)]
+    if config.model.trust_remote_code:
+        command.append("--trust-remote-code")
     keep = config.serving.serve_keep
     with (
         httpx.Client(base_url=url, trust_env=False, timeout=REQUEST_SECONDS) as client,
-        _process([*command, "--host", host, "--port", str(port)], log_path=log_path, keep=keep) as process,
+        _process(command, log_path=log_path, keep=keep) as process,
     ):
         ready_after = _wait_until_ready(
             process, client, log_path=log_path, timeout_seconds=config.serving.serve_timeout_seconds

@@ -100,7 +100,12 @@ def deploy_cluster(
     serving = config.serving
     name, timeout = serving.serve_name, serving.serve_timeout_seconds
     wanted = predictor_manifests(
-        model, name=name, namespace=serving.serve_namespace, image=image, progress_seconds=max(2, math.ceil(timeout))
+        model,
+        name=name,
+        namespace=serving.serve_namespace,
+        image=image,
+        progress_seconds=max(2, math.ceil(timeout)),
+        trust_remote_code=config.model.trust_remote_code,
     )
     objects = ClusterObjects(api.connect(), serving.serve_namespace, patience_seconds=timeout)
     url = serving.serve_url or f"http://{name}.{serving.serve_namespace}.svc"

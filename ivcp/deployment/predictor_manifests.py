@@ -51,11 +51,18 @@ class ServedModel(Record):
 
 
 def predictor_manifests(
-    model: ServedModel, *, name: str, namespace: str, image: str, progress_seconds: int
+    model: ServedModel,
+    *,
+    name: str,
+    namespace: str,
+    image: str,
+    progress_seconds: int,
+    trust_remote_code: bool = False,
 ) -> list[Manifest]:
     """Service, Deployment, HorizontalPodAutoscaler and PodDisruptionBudget, in the order in which they are applied.
 
-    `progress_seconds` is the rollout's deadline. `replicas` is in none of them: it belongs to the autoscaler.
+    `progress_seconds` is the rollout's deadline; `trust_remote_code` lets pods run code that comes with the model.
+    `replicas` is in none of them: it belongs to the autoscaler.
     """
     manifests = [_renamed(manifest, name) for manifest in _templates()]
     for manifest in manifests:
@@ -66,10 +73,13 @@ def predictor_manifests(
     deployment["spec"]["minReadySeconds"] = min(deployment["spec"].get("minReadySeconds", 0), progress_seconds - 1)
     container = next(c for c in deployment["spec"]["template"]["spec"]["containers"] if c["name"] == CONTAINER)
     container["image"] = image
-    _set_environment(
-        container,
-        {"IVCP_MODEL_URI": model.uri, "IVCP_MODEL_NAME": model.name, "IVCP_MODEL_VERSION": str(model.version)},
-    )
+    environment = {
+        "IVCP_MODEL_URI": model.uri,
+        "IVCP_MODEL_NAME": model.name,
+        "IVCP_MODEL_VERSION": str(model.version),
+    }
+    trust = {"IVCP_TRUST_REMOTE_CODE": "1"} if trust_remote_code else {}
+    _set_environment(container, environment | trust)
     return manifests
 
 

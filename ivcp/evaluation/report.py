@@ -18,6 +18,7 @@ from ivcp.evaluation.predict import PredictedSplit
 from ivcp.inference.loop import Samples
 from ivcp.records import Labels, QuarantinedClip
 from ivcp.records.evaluation import ClassMetrics, EvaluationMetrics
+from ivcp.storage.atomic import write_whole
 
 _FRAMES_SHOWN = 8
 _FRAME_HEIGHT = 96
@@ -63,7 +64,7 @@ def write_report(
         confusion_picture=_data_uri(confusion_picture.read_bytes(), "image/png"),
         num_wrong=num_wrong,
     )
-    path.write_text(html, encoding="utf-8")
+    write_whole(path, html)
 
 
 def worst_mistakes(predicted: PredictedSplit, samples: Samples, labels: Labels) -> list[Mistake]:

@@ -20,6 +20,7 @@ from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
 from ivcp.settings import RunConfig
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
+from ivcp.storage.atomic import write_whole
 from ivcp.tracking import register_model, tracked_run
 from ivcp.tracking.identity import CONFIGURATION_TAG, configuration_fingerprint
 
@@ -48,7 +49,7 @@ def export_model(
         machine=config.model,
         max_shard_gigabytes=config.export.export_size,
     )
-    (export_dir / MODEL_CARD_FILE).write_text(model_card(export_dir, metrics=metrics), encoding="utf-8")
+    write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=metrics))
     with tracked_run(config, step="export") as run:
         model_uri = _published(export_dir, config=config, run_id=run.run_id)
         registered = register_model(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ivcp.data.tables import read_cells
+from ivcp.data.tables import read_cells, surplus_cells
 from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample, Source, refused
 
 NEEDED, OPTIONAL = ("path", "label"), ("start", "end", "group", "split")
@@ -49,6 +49,9 @@ def read_rows(
                 continue
             if len(cells) <= max(place[name] for name in needed):
                 reading.problem(source, row, f"{len(cells)} column(s): the header has {len(header)}")
+                continue
+            if any(cells[len(header) :]):
+                reading.problem(source, row, surplus_cells(cells, header))
                 continue
             rows.append({n: cells[at].strip() for n, at in place.items() if at < len(cells)} | {"row": str(row)})
     return rows

@@ -80,7 +80,13 @@ def load_backbone(
         return load_base_model(directory, settings=settings, dtype=dtype)
     if settings.model_name_or_path is None:
         raise ModelFilesError(f"{directory} names no model_name_or_path: give the base model")
-    base = load_base_model(settings.model_name_or_path, settings=settings, dtype=dtype, quantization=quantization)
+    try:
+        base = load_base_model(settings.model_name_or_path, settings=settings, dtype=dtype, quantization=quantization)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{directory} is an adapter of the base model {settings.model_name_or_path}, which cannot be read from "
+            f"{Path.cwd()}: {error}"
+        ) from error
     if (directory / TRAINED_WEIGHTS).is_file():
         load_backbone_weights(base, directory)
         return base

@@ -36,11 +36,16 @@ class Record(BaseModel):
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{path} is missing: expected a {cls.__name__}") from error
         except ValidationError as error:
-            raise ValueError(f"{path} is no {cls.__name__}: {error}") from error
+            raise ValueError(f"{path} is no {cls.__name__}: {_explain(error)}") from error
 
     def write(self, path: Path) -> None:
         """Writes one JSON file, whole or not at all."""
         write_whole(path, json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+
+
+def _explain(error: ValidationError) -> str:
+    found = [(".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")) for each in error.errors()]
+    return "; ".join(f"{place}: {message}" if place else message for place, message in found)
 
 
 class VersionedRecord(Record):

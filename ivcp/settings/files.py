@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from ivcp.settings.known_keys import NO_MEANING, REFUSED, reason_by_key
 from ivcp.settings.run import SECTION_OF_KEY, SECTIONS, RunConfig, from_flat
+from ivcp.storage.atomic import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def config_from_settings(settings: Mapping[str, Any], *, source: str = "settings
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Writes the resolved configuration as flat JSON."""
-    path.write_text(json.dumps(config.flat(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(config.flat(), indent=2, ensure_ascii=False) + "\n")
 
 
 def read_saved_config(path: Path) -> RunConfig:

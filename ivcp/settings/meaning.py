@@ -14,6 +14,7 @@ from ivcp.settings.data import VideoConfig
 from ivcp.settings.files import ConfigError, config_from_settings
 from ivcp.settings.model import ModelConfig
 from ivcp.settings.run import RunConfig
+from ivcp.storage.atomic import write_whole
 
 MEANING: dict[str, tuple[str, ...]] = {
     "model": ("model_name_or_path", "model_revision"),
@@ -62,7 +63,7 @@ def video_meaning(video: VideoConfig) -> dict[str, Any]:
 def save_model_config(config: RunConfig, path: Path) -> None:
     """Writes what the model means as flat JSON."""
     described = {_VERSION_KEY: FORMAT_VERSION, **meaning_of(config)}
-    path.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_model_config(path: Path, *, machine: ModelConfig | None = None) -> RunConfig:
@@ -73,10 +74,16 @@ def read_model_config(path: Path, *, machine: ModelConfig | None = None) -> RunC
 
     Raises:
         FileNotFoundError: there is no such file.
-        ConfigError: it is of a newer version, or holds a value that does not fit.
+        ConfigError: it is damaged, of a newer version, or holds a value that does not fit.
     """
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    if (version := settings.get(_VERSION_KEY, 0)) > FORMAT_VERSION:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON ({error}): copy the directory again, or write it again") from error
+    version = settings.get(_VERSION_KEY, 0) if isinstance(settings, dict) else None
+    if not isinstance(version, int):
+        raise ConfigError(f"{path}: expected an object with the settings of a model, got {str(settings)[:80]}")
+    if version > FORMAT_VERSION:
         raise ConfigError(
             f"{path} has {_VERSION_KEY} {version}, this version of ivcp reads {FORMAT_VERSION} and earlier: install "
             "the version that wrote it, or a later one"

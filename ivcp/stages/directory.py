@@ -143,6 +143,7 @@ def save_directory(
     processor.processor.save_pretrained(directory)
     save_model_config(stage.config, directory / RUN_CONFIG_FILE)
     info.write(directory / MODEL_INFO_FILE)
+    (directory / _EARLIER_INFO_FILE).unlink(missing_ok=True)
     for path in directory.glob("*.safetensors"):
         path.chmod((directory / MODEL_INFO_FILE).stat().st_mode)  # safetensors 0.8 hides them from all but their owner
 
@@ -229,5 +230,5 @@ def read_info(directory: Path) -> ModelInfo:
     Raises:
         FileNotFoundError: the directory does not say.
     """
-    earlier = directory / _EARLIER_INFO_FILE
-    return ModelInfo.read(earlier if earlier.is_file() else directory / MODEL_INFO_FILE)
+    path, earlier = directory / MODEL_INFO_FILE, directory / _EARLIER_INFO_FILE
+    return ModelInfo.read(earlier if earlier.is_file() and not path.is_file() else path)

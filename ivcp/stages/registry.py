@@ -31,10 +31,15 @@ def stage_of(config: RunConfig) -> Stage:
     """The stage that a run's settings name.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or it cannot be imported.
     """
-    module, _, attribute = _target(config).partition(":")
-    stage: Stage = getattr(import_module(module), attribute)(config)
+    target = _target(config)
+    module, _, attribute = target.partition(":")
+    try:
+        kind = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"stage = {config.method.stage}: {target} cannot be imported: {error}") from error
+    stage: Stage = kind(config)
     return stage
 
 

@@ -12,13 +12,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ivcp.video.files import VideoError
@@ -153,7 +154,8 @@ class WorkerProcess:
             if self._is_stopped:
                 raise WorkerStoppedError("the worker processes were stopped")
             process = CONTEXT.Process(target=_serve, args=(theirs, self._setup), daemon=True)
-            process.start()
+            with _without_main_module():
+                process.start()
             self._process = process
         answer = self._receive(None)
         try:
@@ -193,6 +195,20 @@ class WorkerProcess:
         wait([process.sentinel], _KILL_SECONDS)
         with _bookkeeping:
             return process.exitcode
+
+
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Inside, processes start without the program's main module, which multiprocessing would import in each of them.
+
+    A user's script would run again there, unless it guards itself with `if __name__ == "__main__"`.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def limit_memory(gigabytes: float) -> None:

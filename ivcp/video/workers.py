@@ -83,6 +83,8 @@ class WorkerPool:
     ) -> Future[ResultT]:
         """Calls `task`, a function at the top of a module, with `item` in a worker process.
 
+        The module must not be `__main__`: workers do not import that, so that no script runs again in them.
+
         The future raises `VideoError` for a call that took too long, crashed or wanted too much memory, and whatever
         the task raised. Starting a worker does not count as the call's time.
 

@@ -1,5 +1,9 @@
 """What `import ivcp` offers: the steps as functions, with settings as a mapping or as a file."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -56,3 +60,28 @@ def test_a_wrong_key_is_named_with_the_nearest_right_one(settings, tmp_path):
     with pytest.raises(FileNotFoundError, match="no configuration file"):
         ivcp.train(tmp_path / "missing.yaml")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_script_without_a_guard_runs_once(settings, tmp_path):
+    """Worker processes do not import the script that started them."""
+    script = tmp_path / "script.py"
+    script.write_text(f"print('once')\nimport ivcp\nprint(ivcp.validate({settings!r}).num_rows)\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+
+    assert done.stdout.splitlines() == ["once", "12"], done.stderr
+
+
+@pytest.mark.parametrize("wrong", [["dataset"], None, 3])
+def test_what_settings_may_be_is_said(wrong):
+    with pytest.raises(TypeError, match="expected settings as a mapping or the path of a YAML file"):
+        ivcp.train(wrong)
+
+
+def test_what_an_earlier_version_left_in_a_directory_does_not_win(tmp_path):
+    directory = save_tiny_classifier(tmp_path / "model")
+    info = json.loads((directory / "model_info.json").read_text())
+    (directory / "action_classifier.json").write_text(json.dumps(info | {"trained_steps": 0}))
+    assert ivcp.load(directory).model.info.trained_steps == info["trained_steps"]
+
+    save_tiny_classifier(directory)
+    assert not (directory / "action_classifier.json").exists()

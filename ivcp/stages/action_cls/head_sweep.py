@@ -32,6 +32,7 @@ from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.decoder_stack import LabelledStates, StackResult, train_stack
 from ivcp.stages.action_cls.module import ActionClassifier
 from ivcp.stages.protocol import TrainingInputs, TrainingOutcome
+from ivcp.storage.atomic import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -283,4 +284,4 @@ def _report(result: SweepResult, directory: Path) -> None:
     log.info("head sweep: the best of %d decoders\n%s", len(result.candidates), first)
     if is_owner():
         result.write(directory / SWEEP_FILE)
-        (directory / SWEEP_TABLE_FILE).write_text(result.table(), encoding="utf-8")
+        write_whole(directory / SWEEP_TABLE_FILE, result.table())

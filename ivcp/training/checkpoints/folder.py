@@ -24,7 +24,7 @@ from ivcp.distributed.processes import wait_for_all
 from ivcp.distributed.sharding import Sharding
 from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, VersionedRecord
 from ivcp.settings import LaunchConfig, RunConfig
-from ivcp.storage.atomic import flush_to_disk
+from ivcp.storage.atomic import flush_to_disk, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def begin_run(config: RunConfig, output_dir: Path) -> Path | None:
             if start is None or _step(path) > _step(start):
                 log.info("removing %s, of an earlier run", path)
                 remove_checkpoint(path)
-    (output_dir / UNFINISHED_FILE).write_text(json.dumps(same_run(config), indent=2) + "\n", encoding="utf-8")
+    write_whole(output_dir / UNFINISHED_FILE, json.dumps(same_run(config), indent=2) + "\n")
     return start
 
 

@@ -101,7 +101,7 @@ def test_a_delimiter_that_is_named_wins(tmp_path: Path) -> None:
 
 
 def test_lines_that_are_shorter_or_longer_than_the_header(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("a,b\n1\n1,2,3\n\n4,5\n")
+    (tmp_path / "a.csv").write_text("a,b\n1\n1,2,,\n\n4,5\n")
     assert list(read_rows(tmp_path / "a.csv")) == [{"a": "1", "b": None}, {"a": "1", "b": "2"}, {"a": "4", "b": "5"}]
     (tmp_path / "a.csv").write_text("")
     assert list(read_rows(tmp_path / "a.csv")) == []
@@ -117,6 +117,11 @@ def test_lines_that_are_shorter_or_longer_than_the_header(tmp_path: Path) -> Non
         ("a.json", "", "is not valid JSON"),
         ("a.jsonl", '{"a": 1}\n\n{"a": \n', "line 3 is not valid JSON"),
         ("a.jsonl", '{"a": 1}\n[1]\n', "row 1: expected an object with keys, got list"),
+        (
+            "a.csv",
+            "a,b\n1,2, 3\n",
+            "the line '1, 2,  3' has 3 cells, the header 2: put a text that holds the delimiter in",
+        ),
         ("a.csv", "a,b\n1," + "x" * 200_000, "line 2 is no line of a CSV file: field larger than field limit"),
     ],
 )

@@ -35,6 +35,16 @@ def test_the_deployment_is_filled_in_for_the_model(manifests):
     assert "replicas" not in deployment["spec"]
 
 
+@pytest.mark.parametrize("trusted", [False, True])
+def test_pods_run_a_models_own_code_only_where_that_is_trusted(trusted):
+    found = predictor_manifests(
+        MODEL, name="a", namespace="b", image="c", progress_seconds=600, trust_remote_code=trusted
+    )
+    deployment = next(manifest for manifest in found if manifest["kind"] == "Deployment")
+    environment = {entry["name"] for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert ("IVCP_TRUST_REMOTE_CODE" in environment) == trusted
+
+
 def test_every_name_and_selector_is_the_deployments_own(manifests):
     assert {(m["metadata"]["name"], m["metadata"]["namespace"]) for m in manifests.values()} == {("gestures", "teams")}
     assert manifests["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "gestures"

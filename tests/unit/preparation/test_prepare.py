@@ -72,7 +72,7 @@ def _check_reading(train: PreparedSamples, index: PreparedIndex) -> None:
     copy = pickle.dumps(train)
     assert len(copy) < 2000
     assert np.array_equal(pickle.loads(copy)[3].media[0].frames, train[3].media[0].frames)
-    with pytest.raises(IndexError, match="clip 9 of 9 in split train"):
+    with pytest.raises(IndexError, match="sample 9 of 9 in split train"):
         train[9]
     assert len(PreparedSamples(index, "val")) == 0
     rows = Dataset.from_file(str(Path(index.root_uri) / index.shards[0].file))

@@ -79,3 +79,10 @@ def test_a_value_that_does_not_fit_is_refused_with_its_file(path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_rank": "many"}))
     with pytest.raises(ConfigError, match="lora_rank"):
         read_model_config(path)
+
+
+@pytest.mark.parametrize("damaged", ['{"lora_rank": 4, "lora', "[1]", '{"format_version": "two"}'])
+def test_a_damaged_file_is_named(path, damaged):
+    path.write_text(damaged)
+    with pytest.raises(ConfigError, match=r"run_config\.json.*(is not valid JSON|expected an object)"):
+        read_model_config(path)

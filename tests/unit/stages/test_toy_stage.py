@@ -111,3 +111,10 @@ def test_an_installed_package_names_its_stage(monkeypatch, tmp_path):
 
     registry.check_stage(from_flat({"stage": "toy"}))
     assert isinstance(registry.stage_of(from_flat({"stage": "toy"})), ToyStage)
+
+
+@pytest.mark.parametrize("place", ["tests.no_such_module:Stage", "tests.toy_stage:NoSuchStage"])
+def test_a_stage_that_cannot_be_imported_is_named(monkeypatch, place):
+    monkeypatch.setitem(registry.STAGES, "toy", place)
+    with pytest.raises(ConfigError, match=f"stage = toy: {place} cannot be imported: "):
+        registry.stage_of(from_flat({"stage": "toy"}))
