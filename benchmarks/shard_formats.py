@@ -234,7 +234,7 @@ def read_clips(folder: Path, model: Path, num_clips: int) -> list[Clip]:
             clip = read_clip(video, 0, processor)
         except VideoError:
             continue
-        clips.append((clip.frames.copy(), clip.input_ids))
+        clips.append((clip.media[0].frames.copy(), clip.input_ids))
         if len(clips) == num_clips:
             break
     return clips
