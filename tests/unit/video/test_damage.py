@@ -8,7 +8,7 @@ import pytest
 
 from ivcp.models.processor import Processor
 from ivcp.settings import VideoConfig
-from ivcp.video import Span, VideoError, count_frames, load_clip, load_clips, probe
+from ivcp.video import Span, VideoError, frame_times, load_clip, load_clips, probe
 from ivcp.video.workers import run_in_workers
 from tests.videos import write_footage
 
@@ -31,7 +31,7 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def look_at(path: Path) -> str:
     try:
-        return f"{count_frames(path, probe(path))} frames"
+        return f"{len(frame_times(path, probe(path)).seconds)} frames"
     except VideoError as error:
         return error.reason
 
@@ -94,7 +94,7 @@ def test_odd_videos_that_are_sound(tmp_path: Path, processor: Processor, name: s
         write_footage(path, **options)
     clip = load_clip(path, processor=processor)
     assert len(clip.frames) == 4
-    assert clip.video_frames == count_frames(path, probe(path)) == options["num_frames"]
+    assert clip.video_frames == len(frame_times(path, probe(path)).seconds) == options["num_frames"]
 
 
 def test_one_pixel(tmp_path: Path, processor: Processor) -> None:
