@@ -29,7 +29,7 @@ from ivcp.video.files import (
     open_video,
     stated_fps,
 )
-from ivcp.video.packets import Packets, can_seek, demux_from, fill_times, read_packets, seek, zero_of
+from ivcp.video.packets import Packets, can_seek, demux_from, fill_times, longest_pause, read_packets, seek, zero_of
 from ivcp.video.sampling import Timeline
 
 Frames = NDArray[np.uint8]
@@ -262,7 +262,7 @@ def frame_times(path: Path, info: VideoInfo, *, look_at: Collection[int] = (), l
 def _timeline(pts: Sequence[int | None], container: Any, stream: Any, fps: float) -> Timeline:
     """When decoded frames are shown: at an even rate where their times do not say."""
     time_base = float(stream.time_base)
-    times = fill_times(pts, gap=1 / (fps * time_base))
+    times = fill_times(pts, gap=1 / (fps * time_base), longest=longest_pause(container) / time_base)
     if times is None:
         return Timeline.even(len(pts), fps)
     zero = times[0] if container.start_time is None else zero_of(container, stream)

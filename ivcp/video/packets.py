@@ -18,6 +18,8 @@ _HEVC_VIDEO = range(32)
 _KEYFRAMES_START = frozenset({"vp9", "av1"})
 """Codecs whose keyframes forget all that was before them."""
 _MOST_STEPS_BACK = 4
+_LONGEST_PAUSE, _LONGEST_PAUSE_OF_STREAMS = 30 * 3600.0, 10.0
+"""Seconds between two frames beyond which FFmpeg takes the clock for set anew, in files and in recorded broadcasts."""
 
 
 @dataclass
@@ -112,15 +114,24 @@ def zero_of(container: Any, stream: Any) -> int:
     return round(container.start_time / (av.time_base * stream.time_base))
 
 
-def fill_times(pts: Sequence[int | None], *, gap: float) -> NDArray[np.float64] | None:
+def longest_pause(container: Any) -> float:
+    """Seconds between two frames beyond which the file's clock was set anew."""
+    is_stream = container.format.flags & av.format.Flags.ts_discont.value
+    return _LONGEST_PAUSE_OF_STREAMS if is_stream else _LONGEST_PAUSE
+
+
+def fill_times(pts: Sequence[int | None], *, gap: float, longest: float) -> NDArray[np.float64] | None:
     """The times of frames, with those that some lack put between and around the others; null where they do not tell.
 
-    `gap` is the time from one frame to the next at the video's rate.
+    `gap` is the time from one frame to the next at the video's rate. Where the next one is more than `longest` later,
+    the clock of the file was set anew, and it follows without a pause, as for FFmpeg.
     """
     places = np.array([place for place, time in enumerate(pts) if time is not None])
     known = np.array([time for time in pts if time is not None], dtype=np.float64)
     if not len(known) or (np.diff(known) < 0).any():
         return None
+    steps = np.diff(known)
+    known[1:] -= np.cumsum(np.where(steps > longest, steps - gap, 0.0))
     numbers = np.arange(len(pts))
     times = np.interp(numbers, places, known)
     before, after = numbers < places[0], numbers > places[-1]
