@@ -123,7 +123,8 @@ class VideoReader:
         order = packets.display_order()
         if len(order) != packets.num_frames or len(np.unique(order)) != len(order):
             return Timeline.even(packets.num_frames, self.info.fps)
-        return Timeline((order - self._zero) * packets.time_base, self.info.fps)
+        seconds = np.asarray((order - self._zero) * packets.time_base, dtype=np.float64)
+        return Timeline(seconds, self.info.fps)
 
     def decode_exact(self, packets: Packets, places: Sequence[int], resize: Resize) -> Frames:
         """Frames at `places` (ascending) in the order of showing, decoding only what they need.
@@ -265,7 +266,7 @@ def _timeline(pts: Sequence[int | None], container: Any, stream: Any, fps: float
     times = fill_times(pts, gap=1 / (fps * time_base), longest=longest_pause(container) / time_base)
     if times is None:
         return Timeline.even(len(pts), fps)
-    zero = times[0] if container.start_time is None else zero_of(container, stream)
+    zero = float(times[0]) if container.start_time is None else zero_of(container, stream)
     return Timeline((times - zero) * time_base, fps)
 
 

@@ -111,7 +111,8 @@ def zero_of(container: Any, stream: Any) -> int:
     """
     if container.start_time is None:
         return 0
-    return round(container.start_time / (av.time_base * stream.time_base))
+    start: float = container.start_time / float(av.time_base * stream.time_base)
+    return round(start)
 
 
 def longest_pause(container: Any) -> float:
@@ -165,6 +166,8 @@ def demux_from(container: Any, stream: Any, packets: Packets, place: int) -> Ite
         LookupError: seeking does not lead there.
     """
     pts, dts = packets.pts[place], packets.dts[place]
+    if pts is None:
+        raise LookupError("a packet without a time cannot be sought")
     # MP4 is searched by the times of decoding, Matroska by those of showing.
     target = pts if dts is None or "matroska" in container.format.name else dts
     seek(container, stream, target)
