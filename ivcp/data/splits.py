@@ -68,15 +68,16 @@ def cut_split(
     *,
     seed: int,
     name: str,
+    asked: float | None = None,
     members: Collection[str] = (),
     settled: Collection[str] = (),
 ) -> frozenset[str]:
     """Chooses whole groups of about `size` rows (a share below 1, else a number), those of `members` among them.
 
     `counts` are the rows of each label, by group, of this split and of the training split together. `members` are in
-    this split already, `settled` in the training split: both stay. Every class is cut by the same share, as far as
-    groups allow, and keeps at least one group outside; where a class would get less than half of its share, the sum
-    grows over `size`.
+    this split already, `settled` in the training split: both stay. `asked` is `size` as the settings have it, for
+    messages. Every class is cut by the same share, as far as groups allow, and keeps at least one group outside; where
+    a class would get less than half of its share, the sum grows over `size`.
 
     Raises:
         AnnotationError: no group can be chosen, or `size` asks for all rows.
@@ -84,7 +85,9 @@ def cut_split(
     num_rows = sum(group.total() for group in counts.values())
     share = size if size < 1 else size / max(num_rows, 1)
     if share >= 1:
-        raise AnnotationError(f"{name} = {size:g} leaves no training row: there are {num_rows} rows to cut from")
+        raise AnnotationError(
+            f"{name} = {asked or size:g} leaves no training row: there are {num_rows} rows to cut from"
+        )
     new = sorted(set(counts) - {*members, *settled}, key=lambda group: rank(group, seed=seed, name=name))
     cut = _Cut(counts, share, trained=set(counts) - set(members))
     for group in members:
@@ -92,7 +95,7 @@ def cut_split(
     _take_in_order(new, cut)
     chosen = cut.groups or _smallest_spare(new, counts, cut)
     if not chosen:
-        raise AnnotationError(_explain_empty(counts, settled, name=f"{name} = {size:g}"))
+        raise AnnotationError(_explain_empty(counts, settled, name=f"{name} = {asked or size:g}"))
     return frozenset(chosen)
 
 

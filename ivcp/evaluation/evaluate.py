@@ -139,6 +139,15 @@ class SplitEvaluation:
             seconds=predicted.seconds,
         )
 
+    def on_same_clips(self, champion: LoadedModel, predicted: PredictedSplit) -> OnSameClips | None:
+        """Both models on the clips that neither has seen; null where there are none."""
+        unseen = self.clips.unseen_by(champion.seen)
+        if not len(unseen.clips):
+            return None
+        own = self._measure(predicted.only(unseen.positions, failed=unseen.clips.failed))
+        of_champion = self._measure(self._predict(champion, unseen.clips))
+        return OnSameClips(of_champion.top1_accuracy, own.top1_accuracy, own.num_clips, unseen.left_out)
+
     def write(self, output_dir: Path, *, metrics: EvaluationMetrics, predicted: PredictedSplit) -> None:
         """Writes the numbers, the predictions, the pictures and the report."""
         names = self.index.labels.label_names
@@ -184,17 +193,8 @@ class SplitEvaluation:
             test_fingerprint=test_fingerprint,
             machine=self.config.model,
             device=_device(),
-            measure_both=lambda champion: self._on_same_clips(champion, predicted),
+            measure_both=lambda champion: self.on_same_clips(champion, predicted),
         )
-
-    def _on_same_clips(self, champion: LoadedModel, predicted: PredictedSplit) -> OnSameClips | None:
-        """Both models on the clips that neither has seen; null where there are none."""
-        unseen = self.clips.unseen_by(champion.seen)
-        if not len(unseen.clips):
-            return None
-        own = self._measure(predicted.only(unseen.positions, failed=unseen.clips.failed))
-        of_champion = self._measure(self._predict(champion, unseen.clips))
-        return OnSameClips(of_champion.top1_accuracy, own.top1_accuracy, own.num_clips, unseen.left_out)
 
     def _measure(self, predicted: PredictedSplit) -> SplitMetrics:
         return measure(predicted, labels=self.index.labels, majority_label=self._majority_label())

@@ -128,6 +128,7 @@ def _cut(units: _Units, catalog: Catalog, config: RunConfig) -> dict[str, Split]
             _share_of_all(size, catalog, data),
             seed=config.train.seed,
             name=f"{split}_size",
+            asked=size,
             members=members,
             settled=[name for name, kept in units.kept.items() if kept == "train"],
         )

@@ -10,8 +10,9 @@ from ivcp.validation.kept_splits import keep_splits, read_header
 from ivcp.validation.read import read_annotations
 from ivcp.validation.splits import assign_splits
 from ivcp.validation.validate import validate_data
+from tests.changing_rows import count, rows_of, split_clips, write
 from tests.data_sets import DataSet
-from tests.unit.validation.test_splits import count, lines_of, rows_of, split_clips, write
+from tests.unit.validation.test_splits import lines_of
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_videos_are_looked_at(tmp_path: Path) -> None:

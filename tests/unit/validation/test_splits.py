@@ -6,66 +6,14 @@ import hashlib
 import json
 import logging
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ivcp.data.registry import AnnotationError
-from ivcp.settings import from_flat
-from ivcp.validation.catalog import Catalog
-from ivcp.validation.kept_splits import keep_splits
-from ivcp.validation.read import read_annotations
-from ivcp.validation.splits import keep_same_content_together
-from tests.data_sets import sharegpt_row
-
-LABELS = ("run", "sit", "walk")
-
-
-@dataclass(frozen=True)
-class Row:
-    file: str
-    content: str
-    label: str
-    group: str
-
-
-def rows_of(num_groups: int, per_group: int = 3) -> list[Row]:
-    return [
-        Row(f"{group}_{clip}.mp4", f"content {group} {clip}", LABELS[(group + clip) % 3], f"person {group}")
-        for group in range(num_groups)
-        for clip in range(per_group)
-    ]
-
-
-def write(folder: Path, rows: Sequence[Row], *, name: str = "actions", column: str = "group") -> None:
-    for row in rows:
-        (folder / row.file).write_text(row.content)
-    entries = [sharegpt_row(row.file, row.label, **{column: row.group}) for row in rows]
-    (folder / f"{name}.json").write_text(json.dumps(entries))
-    registry = folder / "dataset_info.json"
-    known = json.loads(registry.read_text()) if registry.exists() else {}
-    registry.write_text(json.dumps(known | {name: {"file_name": f"{name}.json", "formatting": "sharegpt"}}))
-
-
-def split_clips(folder: Path, *, keep: bool = True, **settings: Any) -> dict[str, str]:
-    """The split of each content, as validation gives and keeps it."""
-    config = from_flat({"dataset": "actions", "dataset_dir": str(folder), **settings})
-    with Catalog() as catalog:
-        read_annotations(config, catalog)
-        for number, name in catalog.ask("SELECT id, name FROM video").fetchall():
-            digest = hashlib.sha256(Path(json.loads(name)).read_bytes()).hexdigest()
-            catalog.ask("UPDATE video SET sha256 = ?, num_frames = 1 WHERE id = ?", digest, number)
-        keep_same_content_together(catalog, config)
-        if keep:
-            keep_splits(catalog, config.data)
-        return {Path(str(row.video)).read_text(): row.split for row in catalog.usable()}
-
-
-def count(splits: dict[str, str]) -> dict[str, int]:
-    return {split: list(splits.values()).count(split) for split in ("train", "val", "test")}
+from tests.changing_rows import LABELS, changed, count, rows_of, split_clips, write
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
@@ -116,8 +64,8 @@ def test_other_sizes_and_seeds_move_nothing_and_that_is_said(tmp_path: Path, cap
     write(tmp_path, rows_of(20))
     first = split_clips(tmp_path, test_size=0.2, val_size=0.1)
     caplog.set_level(logging.INFO)
-    for changed in ({"test_size": 0.4, "val_size": 0.1}, {"test_size": 0.2, "seed": 5}, {}):
-        assert split_clips(tmp_path, **changed) == first
+    for settings in ({"test_size": 0.4, "val_size": 0.1}, {"test_size": 0.2, "seed": 5}, {}):
+        assert split_clips(tmp_path, **settings) == first
     assert "20 groups are in the split that an earlier run gave them" in caplog.text
     assert "test has 12 rows (test_size asks for 24)" in caplog.text
     again = split_clips(tmp_path, test_size=0.4, seed=5, resplit=True)
@@ -129,7 +77,7 @@ def test_other_sizes_and_seeds_move_nothing_and_that_is_said(tmp_path: Path, cap
 def test_a_test_split_that_comes_after_training_on_everything_is_refused(tmp_path: Path) -> None:
     write(tmp_path, rows_of(10))
     assert count(split_clips(tmp_path)) == {"train": 30, "val": 0, "test": 0}
-    with pytest.raises(AnnotationError, match=r"test_size = 6: 10 of the 10 groups were given to the training split"):
+    with pytest.raises(AnnotationError, match=r"test_size = 0.2: 10 of the 10 groups were given to the training split"):
         split_clips(tmp_path, test_size=0.2)
     assert count(split_clips(tmp_path, test_size=0.2, resplit=True))["test"] == 6
 
@@ -191,25 +139,6 @@ def test_a_class_whose_training_groups_are_gone_says_where_the_others_are(tmp_pa
     write(tmp_path, kept)
     with pytest.raises(AnnotationError, match="1 classes have rows only in groups that an earlier run gave to val or"):
         split_clips(tmp_path, test_size=0.3)
-
-
-def changed(rows: list[Row], chance: random.Random, step: int) -> list[Row]:
-    """Rows added, removed, renamed and reordered."""
-    rows = [row for row in rows if chance.random() > 0.15]
-    groups = sorted({row.group for row in rows})
-    renamed = {group: f"{group}'" for group in groups if chance.random() < 0.2}
-    if chance.random() < 0.3 and len(groups) > 4:
-        renamed[groups[0]] = groups[1]  # two groups become one
-    rows = [replace(row, group=renamed.get(row.group, row.group)) for row in rows]
-    for number in range(chance.randint(0, 12)):
-        group = chance.choice([*groups, f"new {step} {number % 3}"])
-        name = f"{step}_{number}"
-        rows.append(Row(f"n{name}.mp4", f"new content {name}", chance.choice(LABELS), group))
-    if chance.random() < 0.3:
-        copied = chance.choice(rows)  # the same bytes in another group
-        rows.append(replace(copied, file=f"copy{step}.mp4", group=chance.choice(groups)))
-    chance.shuffle(rows)
-    return rows
 
 
 @pytest.mark.parametrize("seed", range(20))
