@@ -190,11 +190,15 @@ class EvaluationMetrics(SplitMetrics):
         return {name: value for name, value in numbers.items() if value is not None}
 
     @property
+    def caveats(self) -> str:
+        """What has to be said behind the number of clips; empty where there is nothing."""
+        left_out = f", without {self.left_out.words} that the model has seen" if self.left_out.total else ""
+        return left_out + ("" if self.knows_what_it_saw else "; it is not known what the model has seen")
+
+    @property
     def measured_on(self) -> str:
         """The clips of the numbers in a few words."""
-        left_out = f", without {self.left_out.words} that the model has seen" if self.left_out.total else ""
-        unknown = "" if self.knows_what_it_saw else "; it is not known what the model has seen"
-        return f"{self.num_clips} clips of the {self.split} split{left_out}{unknown}"
+        return f"{self.num_clips} clips of the {self.split} split{self.caveats}"
 
     def fingerprints(self) -> dict[str, str]:
         """The tags that say what the numbers were measured on."""
