@@ -119,6 +119,8 @@ def _write_index(folder: Path, num_rows: int) -> PreparedIndex:
         "num_prompt_tokens": lengths - 5,
         "offset": np.zeros(num_rows, dtype=np.int64),
         "key": np.zeros(num_rows, dtype=f"S{KEY_BYTES}"),
+        "content": np.arange(num_rows, dtype=np.uint64),
+        "group": np.arange(num_rows, dtype=np.uint64),
     }
     return PreparedIndex(
         fingerprint="benchmark",

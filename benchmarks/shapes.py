@@ -215,6 +215,8 @@ def write_index(folder: Path, clips: list[Sample], *, video: VideoConfig, repeat
         "num_prompt_tokens": [clip.num_prompt_tokens for clip in clips] * repeats,
         "offset": offsets,
         "key": [bytes(KEY_BYTES)] * num_clips,
+        "content": list(range(num_clips)),
+        "group": list(range(num_clips)),
     }
     table = write_table(folder / "clips.arrow", shards, values, columns=STAGE.columns)
     return PreparedIndex(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ivcp.records import CLIPS_DIR, INDEX_FILE, PreparedIndex, Split
 from ivcp.records.validation import ValidationReport
-from ivcp.settings import RunConfig
+from ivcp.settings import ConfigError, RunConfig
 from ivcp.stages.registry import check_stage
 from ivcp.validation.validate import validate_data
 
@@ -45,18 +45,28 @@ def train(config: RunConfig) -> TrainingResult:
     """Prepares the data sets and trains into `output_dir`; with `do_eval`, evaluates as well.
 
     All processes of a distributed run call this; the first one prepares and evaluates.
+
+    Raises:
+        ConfigError: `do_eval` has only the clips that choose the model.
     """
     check_stage(config)
     from ivcp.distributed.processes import joined_processes, on_owner
     from ivcp.distributed.rank import is_owner
     from ivcp.training.checkpoints.output_dir import check_output_dir
+    from ivcp.training.seen import chooses_by_validation
     from ivcp.training.train import train_model
 
     output_dir = Path(config.train.output_dir)
 
     def prepared() -> PreparedIndex:
         check_output_dir(config, output_dir)
-        return prepare(config)
+        index = prepare(config)
+        if config.train.do_eval and not index.num_clips.get("test") and chooses_by_validation(config):
+            raise ConfigError(
+                "do_eval: there is no test split, and the validation split chooses the checkpoint, so that the model "
+                "cannot be measured on it too: set test_size or test_dataset, or leave do_eval out"
+            )
+        return index
 
     with joined_processes(config.train):
         index = on_owner(prepared)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from ivcp.data.seen_clips import SeenClips
 from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.models.load import load_base_model
 from ivcp.models.processor import Processor
@@ -21,8 +22,13 @@ PROMPT = (
 )
 
 
-def save_tiny_classifier(directory: Path, *, labels: Labels = LABELS, seed: int = 0) -> Path:
-    """Writes a model directory of a tiny Qwen2-VL with a random decoder, for clips of four 32x32 frames."""
+def save_tiny_classifier(
+    directory: Path, *, labels: Labels = LABELS, seed: int = 0, seen: SeenClips | None = None
+) -> Path:
+    """Writes a model directory of a tiny Qwen2-VL with a random decoder, for clips of four 32x32 frames.
+
+    It has seen nothing, unless `seen` says otherwise.
+    """
     build_tiny_model(directory, warm_up=False, seed=seed)
     config = config_from_settings(
         {
@@ -45,6 +51,7 @@ def save_tiny_classifier(directory: Path, *, labels: Labels = LABELS, seed: int 
         module=ActionClassifier(model, ActionDecoder(shape), labels=labels, action_token_id=token_id),
         processor=processor,
         info=ModelInfo(trained_steps=1, prompt=PROMPT, data_fingerprint="data", prepared_fingerprint="prepared"),
+        seen=seen or SeenClips(),
         with_backbone=False,
     )
     return directory

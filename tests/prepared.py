@@ -1,5 +1,6 @@
 """Real prepared clips of small videos."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from ivcp.data.prepared.encoding import count_tokens, encode_sample
 from ivcp.data.prepared.sample import Sample
 from ivcp.data.prepared.shards import ShardFile
 from ivcp.data.prepared.table import KEY_BYTES, write_table
+from ivcp.data.seen_clips import ClipIdentities
 from ivcp.models.processor import Processor
 from ivcp.records import SPLITS, PreparedIndex, QuarantinedClip, Split
 from ivcp.settings import VideoConfig
@@ -57,9 +59,15 @@ def write_shards(
     return {"root_uri": str(folder), "shards": tuple(shards), "table": table}
 
 
+def identities_of(sample_ids: Iterable[str]) -> ClipIdentities:
+    """What clips of these helpers are known by: each has a video and a group of its own, named after it."""
+    return ClipIdentities.of([(hashlib.sha256(name.encode()).hexdigest(), f"group of {name}") for name in sample_ids])
+
+
 def _values(records: Sequence[Any], offsets: Sequence[int]) -> dict[str, Any]:
     """The table's columns of samples whose records are at hand; without keys, so that no later run takes them up."""
     tokens = [count_tokens(record) for record in records]
+    identities = identities_of(record["sample_id"][0].as_py() for record in records)
     return {
         "sample_id": [record["sample_id"][0].as_py() for record in records],
         "label": [record["label"][0].as_py() for record in records],
@@ -67,6 +75,8 @@ def _values(records: Sequence[Any], offsets: Sequence[int]) -> dict[str, Any]:
         "num_prompt_tokens": [of_prompt for _, of_prompt in tokens],
         "offset": list(offsets),
         "key": [bytes(KEY_BYTES)] * len(records),
+        "content": identities.contents,
+        "group": identities.groups,
     }
 
 

@@ -55,7 +55,7 @@ def _steps_table(summary: RunSummary) -> Table:
 
 
 def _metrics_table(metrics: EvaluationMetrics) -> Table:
-    table = Table(title=f"{metrics.split} split, {metrics.num_clips} clips", title_justify="left")
+    table = Table(title=f"{metrics.split} split, {metrics.num_clips} clips{metrics.caveats}", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
     rows = [(measure.words, measure.value) for measure in metrics.shown]

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.evaluation.confusion_plot import draw_confusion_matrix
-from ivcp.evaluation.gate import compare_with_champion, decide, split_fingerprint, why_unfit
+from ivcp.evaluation.gate import OnSameClips, compare_with_champion, decide, split_fingerprint, why_unfit
 from ivcp.evaluation.measure import measure, measure_disturbed
 from ivcp.evaluation.predict import PredictedSplit, predict_split, prediction_rows
 from ivcp.evaluation.report import worst_mistakes, write_class_table, write_report
 from ivcp.evaluation.smoke import choose_smoke_clip
-from ivcp.inference.loop import Samples
+from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.records import (
     CONFUSION_MATRIX_FILE,
     METRICS_FILE,
     PREDICTIONS_FILE,
     REPORT_HTML,
     PreparedIndex,
-    QuarantinedClip,
     Split,
     write_lines,
 )
@@ -33,6 +30,7 @@ from ivcp.records.evaluation import (
     Disturbance,
     DisturbedResult,
     EvaluationMetrics,
+    SplitMetrics,
 )
 from ivcp.settings import RunConfig
 from ivcp.stages.directory import LoadedModel, load_directory
@@ -58,15 +56,18 @@ def evaluate_adapter(
 
     Raises:
         ModelFilesError: `adapter_dir` is incomplete or untrained.
-        ValueError: it was trained for other labels or video settings than the clips, or the split is empty.
+        ValueError: it was trained for other labels or video settings than the clips, the split is empty, or the model
+            has seen too much of it.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     model = load_directory(adapter_dir, machine=config.model, device=_device())
     unfit = why_unfit(model, index)
     if unfit:
         raise ValueError(f"{adapter_dir} cannot be evaluated on these prepared clips: {unfit}")
-    samples = PreparedSamples(index, split, verify_checksums=config.data.prepared_verify_checksums)
-    evaluation = SplitEvaluation(config, model=model, index=index, samples=samples, split=split)
+    clips = SplitClips.of(index, split, verify_checksums=config.data.prepared_verify_checksums)
+    unseen = clips.unseen_by(model.seen)
+    unseen.check(model=str(adapter_dir), split=split)
+    evaluation = SplitEvaluation(config, model=model, index=index, unseen=unseen, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
         predicted = evaluation.predict()
         metrics = evaluation.metrics(predicted, default_store=default_store)
@@ -75,31 +76,36 @@ def evaluate_adapter(
         run.set_tags(metrics.fingerprints() | {"gate": "passed" if metrics.gate.passed else "refused"})
         for name in (METRICS_FILE, REPORT_HTML, CONFUSION_MATRIX_FILE, PREDICTIONS_FILE, CLASS_TABLE_FILE):
             run.log_artifact(output_dir / name, folder="evaluation")
+    level = logging.WARNING if metrics.left_out.total or not metrics.knows_what_it_saw else logging.INFO
+    log.log(level, "measured on %s", metrics.measured_on)
     log.info("top-1 accuracy %.3f; gate: %s", metrics.top1_accuracy, "; ".join(metrics.gate.reasons))
     return metrics
 
 
 class SplitEvaluation:
-    """One model on one prepared split."""
+    """One model on the clips of one prepared split that it has not seen."""
 
     def __init__(
-        self, config: RunConfig, *, model: LoadedModel, index: PreparedIndex, samples: Samples, split: Split
+        self, config: RunConfig, *, model: LoadedModel, index: PreparedIndex, unseen: UnseenClips, split: Split
     ) -> None:
         self.config = config
         self.model = model
         self.index = index
-        self.samples = samples
+        self.clips = unseen.clips
+        self.left_out = unseen.left_out
         self.split = split
-        self.failed: Sequence[QuarantinedClip] = [clip for clip in index.failed if clip.split == split]
 
-    def predict(self, *, disturb: Disturbance | None = None, model: LoadedModel | None = None) -> PredictedSplit:
-        """Predicts the split, with disturbed frames or by another model where one is given."""
+    def predict(self, *, disturb: Disturbance | None = None) -> PredictedSplit:
+        """Predicts the clips, with disturbed frames where that is asked for."""
+        return self._predict(self.model, self.clips, disturb=disturb)
+
+    def _predict(self, model: LoadedModel, clips: SplitClips, *, disturb: Disturbance | None = None) -> PredictedSplit:
         return predict_split(
-            (model or self.model).predict,
-            self.samples,
+            model.predict,
+            clips.samples,
             num_classes=self.index.labels.num_classes,
             batch_size=self.config.train.per_device_eval_batch_size,
-            failed=self.failed,
+            failed=clips.failed,
             disturb=disturb,
             seed=self.config.train.seed,
             num_workers=self.config.train.dataloader_num_workers,
@@ -107,13 +113,17 @@ class SplitEvaluation:
 
     def metrics(self, predicted: PredictedSplit, *, default_store: Path = DEFAULT_STORE) -> EvaluationMetrics:
         """Everything that is known about `predicted`, the undisturbed prediction of the split."""
-        measured = measure(predicted, labels=self.index.labels, majority_label=self._majority_label())
-        fingerprint = split_fingerprint(predicted, prepared_fingerprint=self.index.fingerprint)
-        champion = self._champion(fingerprint, default_store)
+        measured, is_known = self._measure(predicted), self.model.seen.is_complete
+        fingerprint = split_fingerprint(
+            predicted, prepared_fingerprint=self.index.fingerprint, knows_what_it_saw=is_known
+        )
+        champion = self._champion(predicted, measured, fingerprint, default_store)
         return EvaluationMetrics(
             **measured.model_dump(),
             split=self.split,
             model_dir=str(self.model.directory),
+            left_out=self.left_out,
+            knows_what_it_saw=is_known,
             disturbed=self._disturbed(predicted),
             champion=champion,
             gate=decide(
@@ -121,6 +131,7 @@ class SplitEvaluation:
                 settings=self.config.evaluation,
                 champion=champion,
                 model_alias=self.config.export.model_alias,
+                knows_what_it_saw=is_known,
             ),
             test_fingerprint=fingerprint,
             prepared_fingerprint=self.index.fingerprint,
@@ -128,12 +139,21 @@ class SplitEvaluation:
             seconds=predicted.seconds,
         )
 
+    def on_same_clips(self, champion: LoadedModel, predicted: PredictedSplit) -> OnSameClips | None:
+        """Both models on the clips that neither has seen; null where there are none."""
+        unseen = self.clips.unseen_by(champion.seen)
+        if not len(unseen.clips):
+            return None
+        own = self._measure(predicted.only(unseen.positions, failed=unseen.clips.failed))
+        of_champion = self._measure(self._predict(champion, unseen.clips))
+        return OnSameClips(of_champion.top1_accuracy, own.top1_accuracy, own.num_clips, unseen.left_out)
+
     def write(self, output_dir: Path, *, metrics: EvaluationMetrics, predicted: PredictedSplit) -> None:
         """Writes the numbers, the predictions, the pictures and the report."""
         names = self.index.labels.label_names
         metrics.write(output_dir / METRICS_FILE)
         write_lines(output_dir / PREDICTIONS_FILE, prediction_rows(predicted, self.index.labels))
-        smoke_clip = choose_smoke_clip(predicted, self.samples, self.model)
+        smoke_clip = choose_smoke_clip(predicted, self.clips.samples, self.model)
         if smoke_clip is not None:
             smoke_clip.write(output_dir / SMOKE_CLIP_FILE)
         write_class_table(output_dir / CLASS_TABLE_FILE, metrics.classes)
@@ -143,8 +163,8 @@ class SplitEvaluation:
         write_report(
             output_dir / REPORT_HTML,
             metrics=metrics,
-            mistakes=worst_mistakes(predicted, self.samples, self.index.labels),
-            failed=self.failed,
+            mistakes=worst_mistakes(predicted, self.clips.samples, self.index.labels),
+            failed=self.clips.failed,
             confusion_picture=picture,
             title=f"Evaluation of {self.config.train.run_name or 'an action classifier'}",
         )
@@ -157,7 +177,9 @@ class SplitEvaluation:
         results = [measure_disturbed(self.predict(disturb=kind), labels=labels, kind=kind) for kind in kinds]
         return (measure_disturbed(predicted, labels=labels, kind=None), *results)
 
-    def _champion(self, test_fingerprint: str, default_store: Path) -> ChampionComparison | None:
+    def _champion(
+        self, predicted: PredictedSplit, measured: SplitMetrics, test_fingerprint: str, default_store: Path
+    ) -> ChampionComparison | None:
         if not self.config.evaluation.compare_with_champion:
             return None
         champion = find_champion(self.config, default_store=default_store)
@@ -167,15 +189,15 @@ class SplitEvaluation:
             champion,
             model=self.model,
             index=self.index,
+            measured=measured,
             test_fingerprint=test_fingerprint,
             machine=self.config.model,
             device=_device(),
-            measure_top1=self._top1_of,
+            measure_both=lambda champion: self.on_same_clips(champion, predicted),
         )
 
-    def _top1_of(self, model: LoadedModel) -> float:
-        predicted = self.predict(model=model)
-        return measure(predicted, labels=self.index.labels, majority_label=self._majority_label()).top1_accuracy
+    def _measure(self, predicted: PredictedSplit) -> SplitMetrics:
+        return measure(predicted, labels=self.index.labels, majority_label=self._majority_label())
 
     def _majority_label(self) -> int:
         counts = self.index.label_counts.get("train") or self.index.label_counts[self.split]

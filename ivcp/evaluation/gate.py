@@ -6,12 +6,15 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 from ivcp import storage
+from ivcp.data.seen_clips import SEEN_CLIPS_FILE
 from ivcp.evaluation.predict import PredictedSplit
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records import PreparedIndex
-from ivcp.records.evaluation import ChampionComparison, GateVerdict
+from ivcp.records.evaluation import ChampionComparison, GateVerdict, LeftOut, SplitMetrics
 from ivcp.settings import EvaluationConfig, ModelConfig, video_meaning
 from ivcp.stages.directory import LoadedModel, load_directory
 from ivcp.tracking import Champion
@@ -19,11 +22,15 @@ from ivcp.tracking import Champion
 log = logging.getLogger(__name__)
 
 
-def split_fingerprint(predicted: PredictedSplit, *, prepared_fingerprint: str) -> str:
-    """A hash of the split's clips, their labels and how they were prepared; failed clips belong to it."""
+def split_fingerprint(predicted: PredictedSplit, *, prepared_fingerprint: str, knows_what_it_saw: bool = True) -> str:
+    """A hash of the clips that were measured, their labels and how they were prepared; failed clips belong to it.
+
+    Clips that a model has seen are not measured: two models with equal hashes were measured on the same unseen clips.
+    """
     rows = [[clip_id, int(label)] for clip_id, label in zip(predicted.clip_ids, predicted.labels, strict=True)]
     rows += [[clip.clip_id, clip.label] for clip in predicted.failed]
-    return hashlib.sha256(json.dumps([prepared_fingerprint, sorted(rows)]).encode()).hexdigest()[:32]
+    history = "unseen" if knows_what_it_saw else "not known"
+    return hashlib.sha256(json.dumps([history, prepared_fingerprint, sorted(rows)]).encode()).hexdigest()[:32]
 
 
 def why_unfit(model: LoadedModel, index: PreparedIndex) -> str | None:
@@ -51,35 +58,68 @@ def why_other_inputs(model: LoadedModel, other: LoadedModel) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class OnSameClips:
+    """Two models on the clips that neither has seen."""
+
+    champion_top1: float
+    new_top1: float
+    num_clips: int
+    left_out: LeftOut
+    """What the champion has seen of the clips that the new model was measured on."""
+
+
 def compare_with_champion(
     champion: Champion,
     *,
     model: LoadedModel,
     index: PreparedIndex,
+    measured: SplitMetrics,
     test_fingerprint: str,
     machine: ModelConfig,
     device: str,
-    measure_top1: Callable[[LoadedModel], float],
+    measure_both: Callable[[LoadedModel], OnSameClips | None],
 ) -> ChampionComparison:
-    """The champion's accuracy on the present test split: as recorded, or else measured by `measure_top1`.
+    """The champion's accuracy on the present test split: as recorded, or else measured by `measure_both`.
 
-    `model` is the new one: clips that were prepared for it must fit the champion too.
+    `model` is the new one, and `measured` its numbers: clips that were prepared for it must fit the champion too. What
+    was recorded counts where it is of the very same clips. A champion of which it is not known what it has seen may
+    remember the test clips, and decides nothing.
     """
     if champion.test_fingerprint == test_fingerprint and champion.top1_accuracy is not None:
-        return _compared(champion, "recorded on the same test split", recorded=champion.top1_accuracy)
+        both = OnSameClips(champion.top1_accuracy, measured.top1_accuracy, measured.num_clips, LeftOut())
+        return _compared(champion, "recorded", both, "recorded on the same clips")
     try:
         loaded = load_directory(storage.local_path(champion.model_dir), machine=machine, device=device)
     except (FileNotFoundError, ModelFilesError) as error:
-        return _compared(champion, f"it cannot be loaded: {error}")
-    reason = why_unfit(loaded, index) or why_other_inputs(loaded, model)
+        return _not_comparable(champion, f"it cannot be loaded: {error}")
+    reason = why_unfit(loaded, index) or why_other_inputs(loaded, model) or _why_not_trusted(loaded)
     if reason is not None:
-        return _compared(champion, reason)
+        return _not_comparable(champion, reason)
     log.info("measuring champion %s version %d on the present test split", champion.name, champion.version)
-    return _compared(champion, "measured now on the present test split", measured=measure_top1(loaded))
+    found = measure_both(loaded)
+    if found is None:
+        return _not_comparable(champion, "it has seen all clips of the test split")
+    left_out = f"; left out are {found.left_out.words} that the champion has seen" if found.left_out.total else ""
+    return _compared(champion, "evaluated", found, f"measured now on the same {found.num_clips} clips{left_out}")
+
+
+def _why_not_trusted(champion: LoadedModel) -> str | None:
+    if champion.seen.is_complete:
+        return None
+    return (
+        f"it is not known what it has seen (an earlier version wrote it or a model that it comes from, without "
+        f"{SEEN_CLIPS_FILE}), so that its figure may be too high"
+    )
 
 
 def decide(
-    top1_accuracy: float, *, settings: EvaluationConfig, champion: ChampionComparison | None, model_alias: str
+    top1_accuracy: float,
+    *,
+    settings: EvaluationConfig,
+    champion: ChampionComparison | None,
+    model_alias: str,
+    knows_what_it_saw: bool = True,
 ) -> GateVerdict:
     """The verdict on a model, with one reason per rule."""
     enough = top1_accuracy >= settings.min_top1_accuracy
@@ -87,28 +127,44 @@ def decide(
         f"top-1 accuracy {top1_accuracy:.3f} {'reaches' if enough else 'is below'} "
         f"min_top1_accuracy {settings.min_top1_accuracy:.3f}"
     ]
+    if not knows_what_it_saw:
+        reasons.append(
+            f"it is not known what the model has seen ({SEEN_CLIPS_FILE} is missing in its directory, or in that of a "
+            "model it comes from), so that this figure may be too high: train it anew with this version"
+        )
+    passed = enough and knows_what_it_saw
     if champion is None or champion.top1_accuracy is None:
         reasons.append(_why_only_the_minimum_counts(settings, champion, model_alias))
-        return GateVerdict(passed=enough, reasons=tuple(reasons))
+        return GateVerdict(passed=passed, reasons=tuple(reasons))
+    new = top1_accuracy if champion.new_top1_accuracy is None else champion.new_top1_accuracy
     lowest = champion.top1_accuracy - settings.champion_tolerance
-    not_worse = top1_accuracy >= lowest - 1e-9  # tolerances are decimal fractions, accuracies are not
+    not_worse = new >= lowest - 1e-9  # tolerances are decimal fractions, accuracies are not
+    own = f"{new:.3f} on them is " if champion.left_out.total else ""
     reasons.append(
-        f"{'not worse' if not_worse else 'worse'} than champion {champion.name} version {champion.version} with "
+        f"{own}{'not worse' if not_worse else 'worse'} than champion {champion.name} version {champion.version} with "
         f"{champion.top1_accuracy:.3f} ({champion.detail}), champion_tolerance {settings.champion_tolerance:.3f}"
     )
-    return GateVerdict(passed=enough and not_worse, reasons=tuple(reasons))
+    return GateVerdict(passed=passed and not_worse, reasons=tuple(reasons))
 
 
 def _compared(
-    champion: Champion, detail: str, *, recorded: float | None = None, measured: float | None = None
+    champion: Champion, how: Literal["recorded", "evaluated"], both: OnSameClips, detail: str
 ) -> ChampionComparison:
-    how = "recorded" if recorded is not None else "evaluated" if measured is not None else "not_comparable"
     return ChampionComparison(
         name=champion.name,
         version=champion.version,
         how=how,
-        top1_accuracy=recorded if recorded is not None else measured,
+        top1_accuracy=both.champion_top1,
+        new_top1_accuracy=both.new_top1,
+        num_clips=both.num_clips,
+        left_out=both.left_out,
         detail=detail,
+    )
+
+
+def _not_comparable(champion: Champion, detail: str) -> ChampionComparison:
+    return ChampionComparison(
+        name=champion.name, version=champion.version, how="not_comparable", top1_accuracy=None, detail=detail
     )
 
 

@@ -47,6 +47,18 @@ class PredictedSplit:
         """The class of the largest logit, (n,)."""
         return self.logits.argmax(axis=1) if len(self.logits) else np.zeros(0, dtype=np.int64)
 
+    def only(self, positions: NDArray[np.int64], *, failed: Sequence[QuarantinedClip]) -> PredictedSplit:
+        """The decoded clips at `positions`, and those of `failed`."""
+        return replace(
+            self,
+            clip_ids=tuple(self.clip_ids[position] for position in positions),
+            videos=tuple(self.videos[position] for position in positions),
+            num_frames=self.num_frames[positions],
+            labels=self.labels[positions],
+            logits=self.logits[positions],
+            failed=tuple(failed),
+        )
+
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """Softmax of the logits, (n, num_classes)."""

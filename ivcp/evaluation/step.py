@@ -33,7 +33,9 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, repo
         )
         shutil.copyfile(Path(results) / REPORT_HTML, report)
         verdict = "passed" if metrics.gate.passed else "refused: " + "; ".join(metrics.gate.reasons)
-        outcome.result = f"top-1 {metrics.top1_accuracy:.3f} on {metrics.num_clips} clips, gate {verdict}"
+        outcome.result = (
+            f"top-1 {metrics.top1_accuracy:.3f} on {metrics.num_clips} clips{metrics.caveats}, gate {verdict}"
+        )
         outcome.directory = results
     return EvaluationOutcome(
         passed=metrics.gate.passed,

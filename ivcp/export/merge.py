@@ -53,6 +53,7 @@ def merge_adapter(
         module=loaded.module,
         processor=loaded.processor,
         info=loaded.info,
+        seen=loaded.seen,
         with_backbone=False,
     )
     return check_merged(export_dir, samples=samples, machine=machine, expected=before, dtype=dtype)

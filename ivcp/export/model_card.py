@@ -26,7 +26,7 @@ Made from `{base_model}`: {principle}. {method}, {steps} optimizer steps.
 |---|---|---|---|---|---|---|---|---|
 | {split} | {num_clips} | {num_failed} | {frames} | 1 | {top1:.4f} | {top5:.4f} | {mean_class:.4f} | {majority:.4f} |
 
-A clip that could not be decoded counts as an error.
+A clip that could not be decoded counts as an error. Measured on {measured_on}.
 
 ## Use
 
@@ -75,6 +75,7 @@ def model_card(model_dir: Path, *, metrics: EvaluationMetrics) -> str:
         top5=metrics.top5_accuracy,
         mean_class=metrics.mean_class_accuracy,
         majority=metrics.majority_baseline,
+        measured_on=metrics.measured_on,
         name=model_dir.name,
         prompt=" ".join(f"`{message.role}: {message.content}`" for message in info.prompt),
         sampling=(

@@ -12,6 +12,7 @@ from ivcp.data.annotations import RowError, read_videos
 from ivcp.data.registry import DatasetInfo, data_files, read_dataset_info, read_rows
 from ivcp.settings import DataConfig, RunConfig
 from ivcp.tracking.identity import sampled_hash
+from ivcp.validation.kept_splits import read_header
 
 _CHUNK_BYTES = 2**20
 
@@ -20,7 +21,8 @@ def data_fingerprint(config: RunConfig) -> str:
     """Hash of the registry's entries, the annotations, the videos that they name, and a local base model's files.
 
     Annotations count by their content; videos by size and ETag on S3, by size and time of change in a folder: a video
-    that was replaced counts as changed, and one that no row names does not count.
+    that was replaced counts as changed, and one that no row names does not count. Splits that earlier runs gave count
+    only where a run gave other ones (`resplit`): new rows add to them, and change the annotations.
 
     Raises:
         AnnotationError: the registry or an annotation file cannot be read.
@@ -42,6 +44,8 @@ def data_fingerprint(config: RunConfig) -> str:
     model = Path(config.model.model_name_or_path or "")
     if config.model.model_name_or_path and model.is_dir():
         digest.update(sampled_hash(model).encode())
+    if resplits := read_header(config.data).resplits:
+        digest.update(f"resplits {resplits}".encode())  # what was kept of an earlier cut holds no more
     return digest.hexdigest()[:32]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from kfp import local
 
 from ivcp.settings import RunConfig
+from ivcp.validation.kept_splits import splits_uri
 
 
 class ContainerError(RuntimeError):
@@ -103,7 +104,11 @@ def run_container(
 
 def _folders(config: RunConfig, runs_dir: Path) -> dict[Path, bool]:
     """What containers see → whether they only read it; none lies inside another."""
-    written = [Path.cwd(), runs_dir, config.cluster.shards_uri, config.train.output_dir, config.export.export_dir]
+    splits = splits_uri(config.data)  # which validation adds to
+    written = [
+        Path.cwd(), runs_dir, config.cluster.shards_uri, config.train.output_dir, config.export.export_dir,
+        splits if "://" in splits else Path(splits).parent,
+    ]  # fmt: skip
     read = [config.model.model_name_or_path, config.data.dataset_dir, config.data.media_dir]
     folders: dict[Path, bool] = {}
     for paths, read_only in ((written, False), (read, True)):

@@ -44,6 +44,8 @@ class Merged:
             "num_prompt_tokens": self.num_prompt_tokens,
             "offset": self.offsets,
             "key": self.plan.keys[self.rows],
+            "content": self.plan.identities.contents[self.rows],
+            "group": self.plan.identities.groups[self.rows],
             **{name: values[self.rows] for name, values in self.plan.values.items()},
         }
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ivcp.data.prepared.sample import Column
 from ivcp.data.prepared.table import KEY_BYTES
+from ivcp.data.seen_clips import ClipIdentities, identity_of_content, identity_of_group
 from ivcp.preparation.fingerprint import clip_key, record_key
 from ivcp.records import SPLITS, Clip, Split, first_path
 from ivcp.stages.protocol import Stage
@@ -60,6 +61,8 @@ class Plan:
     """The numbers that the stage asks for, by column, (clips,)."""
     prompts: NDArray[np.int64]
     """Hash of the part of the conversation that the model is asked with, (clips,)."""
+    identities: ClipIdentities
+    """What each is known by to models that see it."""
     clip_ids: pa.Array
     shards: tuple[PlannedShard, ...]
 
@@ -86,6 +89,7 @@ class _Columns:
         self.places, self.splits = array("q"), array("b")
         self.values = {column.name: array(_typecode(column)) for column in stage.columns if column.is_number}
         self.videos, self.prompts = array("q"), array("q")
+        self.contents, self.groups = array("Q"), array("Q")
         self.keys, self.records = bytearray(), bytearray()
         self._ids: list[str] = []
         self._id_chunks: list[pa.Array] = []
@@ -99,6 +103,8 @@ class _Columns:
         self.videos.append(_hash64(first_path(clip.video)))
         prompt = self.stage.prompt_of(clip.messages)
         self.prompts.append(_hash64(repr([(message.role, message.content) for message in prompt])))
+        self.contents.append(identity_of_content(clip.video_sha256))
+        self.groups.append(identity_of_group(clip.group))
         self.keys += key
         self.records += record_key(clip, key, values)
         self._ids.append(clip.clip_id)
@@ -155,6 +161,7 @@ def plan_shards(
         records=records,
         values={name: np.frombuffer(column, dtype=column.typecode)[order] for name, column in columns.values.items()},
         prompts=columns.take("prompts", np.int64)[order],
+        identities=ClipIdentities(*(columns.take(name, np.uint64)[order] for name in ("contents", "groups"))),
         clip_ids=columns.clip_ids(order),
         shards=tuple(_cut_shards(splits[order], keys, records, clips_per_shard or CLIPS_PER_SHARD)),
     )

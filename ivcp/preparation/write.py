@@ -191,6 +191,8 @@ def _quarantine(clip: Clip, error: VideoError) -> QuarantinedClip:
         video=first_path(clip.video),
         split=clip.split,
         label=clip.label,
+        group=clip.group,
+        video_sha256=clip.video_sha256,
         reason=error.reason,
         detail=error.detail,
     )

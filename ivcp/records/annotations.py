@@ -74,6 +74,8 @@ class Clip(Record):
     """Frames of the whole video, counted by decoding."""
     content_hash: str | None = None
     """What identifies the bytes of its video: `sha256:…` of a local file, `etag:…` of an S3 object."""
+    video_sha256: str | None = None
+    """Of the content of its video, wherever it lies: models remember by it what they have seen."""
 
 
 def first_path(video: str | tuple[str, ...]) -> str:
@@ -90,6 +92,10 @@ class QuarantinedClip(Record):
     video: str
     split: Split
     label: int
+    group: str | None = None
+    """Null in files of earlier versions."""
+    video_sha256: str | None = None
+    """Null where its video could not be read."""
     reason: str
     """Short and countable: missing, empty, not_a_video, no_video_stream, truncated, timeout, …"""
     detail: str

@@ -43,7 +43,7 @@ class SplitMetrics(Record):
     """The numbers of one split; clips that could not be decoded count as errors in every accuracy."""
 
     num_clips: int
-    """All clips of the split, failed ones included."""
+    """All clips that were measured, failed ones included."""
     num_failed: int
     """Clips that could not be decoded."""
     min_frames: int
@@ -102,8 +102,28 @@ class DisturbedResult(Record):
     """Share of these with the larger logit at the right class of the two: 0.5 is chance."""
 
 
+class LeftOut(Record):
+    """Clips of a split that a model has seen, by their content or their group: they are in none of its numbers."""
+
+    trained_on: int = 0
+    selected_on: int = 0
+    """Not trained on, but its checkpoint was chosen by them."""
+    of: int = 0
+    """Clips of the whole split."""
+
+    @property
+    def total(self) -> int:
+        """All that are left out."""
+        return self.trained_on + self.selected_on
+
+    @property
+    def words(self) -> str:
+        """For example "32 of the 54 clips (trained on 26, selected on 6)"."""
+        return f"{self.total} of the {self.of} clips (trained on {self.trained_on}, selected on {self.selected_on})"
+
+
 class ChampionComparison(Record):
-    """The registered model against the new one."""
+    """The registered model against the new one, on clips that neither has seen."""
 
     name: str
     version: int
@@ -111,6 +131,12 @@ class ChampionComparison(Record):
     """Its accuracy was recorded on the same test split, or measured now, or neither is possible."""
     top1_accuracy: float | None
     """Null when not comparable."""
+    new_top1_accuracy: float | None = None
+    """The new model's on the same clips; null when not comparable."""
+    num_clips: int = 0
+    """Clips that both were measured on."""
+    left_out: LeftOut = LeftOut()
+    """What the champion has seen of the clips that the new model was measured on."""
     detail: str
 
 
@@ -127,6 +153,10 @@ class EvaluationMetrics(SplitMetrics):
 
     split: Split
     model_dir: str
+    left_out: LeftOut = LeftOut()
+    """Clips of the split that the model has seen: they are in none of the numbers."""
+    knows_what_it_saw: bool = False
+    """Whether the model's directory says which clips it has seen; else the numbers may be too high."""
     disturbed: tuple[DisturbedResult, ...]
     """Empty unless `disturb_frames` asks for it."""
     champion: ChampionComparison | None
@@ -150,6 +180,7 @@ class EvaluationMetrics(SplitMetrics):
             "reversed_pairs_accuracy": self.reversed_pairs_accuracy,
             "num_clips": float(self.num_clips),
             "num_failed": float(self.num_failed),
+            "num_left_out": float(self.left_out.total),
         }
         for row in self.disturbed:
             if row.kind != "none":
@@ -157,6 +188,17 @@ class EvaluationMetrics(SplitMetrics):
                 numbers[f"{row.kind}_predicted_partner"] = row.predicted_partner
                 numbers[f"{row.kind}_right_within_pair"] = row.right_within_pair
         return {name: value for name, value in numbers.items() if value is not None}
+
+    @property
+    def caveats(self) -> str:
+        """What has to be said behind the number of clips; empty where there is nothing."""
+        left_out = f", without {self.left_out.words} that the model has seen" if self.left_out.total else ""
+        return left_out + ("" if self.knows_what_it_saw else "; it is not known what the model has seen")
+
+    @property
+    def measured_on(self) -> str:
+        """The clips of the numbers in a few words."""
+        return f"{self.num_clips} clips of the {self.split} split{self.caveats}"
 
     def fingerprints(self) -> dict[str, str]:
         """The tags that say what the numbers were measured on."""

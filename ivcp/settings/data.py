@@ -32,6 +32,12 @@ class DataConfig(Section):
     """Validation share (below 1) or number of clips (1 and above), cut from `dataset` by group."""
     test_size: float = Field(0.0, ge=0)
     """Test share or number of clips, cut from `dataset` by group."""
+    splits_file: str | None = None
+    """File or s3:// object that keeps which group was given to which split, for later runs. Null is
+    `group_splits.jsonl` in `dataset_dir`."""
+    resplit: bool = False
+    """Give all groups a split anew, whatever an earlier run gave them. Models of earlier runs have then seen clips of
+    the new test split, which their evaluation leaves out."""
     preprocessing_num_workers: int | None = Field(None, ge=1)
     """Processes that decode videos; null is one per core."""
     preprocessing_parts: int = Field(1, ge=1)

@@ -1,8 +1,9 @@
 """Adapter and model directories of every stage: how they are written, checked and loaded.
 
-Both hold what the stage adds to the backbone, the settings that say what the model means, the tokenizer and the
-processor. An adapter directory adds peft's files, the weights that `freeze` trained, or full weights; a model
-directory holds merged weights. Nothing falls back to random weights: an incomplete or untrained directory is an error.
+Both hold what the stage adds to the backbone, the settings that say what the model means, the tokenizer, the processor,
+and what the clips are known by that the model has seen. An adapter directory adds peft's files, the weights that
+`freeze` trained, or full weights; a model directory holds merged weights. Nothing falls back to random weights: an
+incomplete or untrained directory is an error.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from ivcp.data.prepared.sample import Sample, Tokens
+from ivcp.data.seen_clips import SEEN_CLIPS_FILE, SeenClips
 from ivcp.distributed.weights import write_weights
 from ivcp.inference.compute import Compute
 from ivcp.inference.loop import Samples, run_batches
@@ -82,6 +84,11 @@ class LoadedModel:
         """
         return self.stage.labels(self.module)
 
+    @cached_property
+    def seen(self) -> SeenClips:
+        """The clips that it was trained on and chosen by."""
+        return SeenClips.of_directory(self.directory)
+
     def tokenize(self, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
         """A conversation with its videos as the model reads it."""
         return self.stage.tokenize(self.processor, messages, videos)
@@ -123,12 +130,14 @@ def save_directory(
     module: BackboneModule,
     processor: Processor,
     info: ModelInfo,
+    seen: SeenClips,
     weights: Mapping[str, torch.Tensor] | None = None,
     with_backbone: bool = True,
 ) -> None:
     """Writes everything of a model, or everything but the backbone's weights.
 
-    `weights` are the module's by the names of its `state_dict`, gathered where its own are sharded.
+    `seen` is what it was trained on and chosen by. `weights` are the module's by the names of its `state_dict`,
+    gathered where its own are sharded.
     """
     directory.mkdir(parents=True, exist_ok=True)
     weights = module.state_dict() if weights is None else weights
@@ -143,6 +152,7 @@ def save_directory(
     processor.processor.save_pretrained(directory)
     save_model_config(stage.config, directory / RUN_CONFIG_FILE)
     info.write(directory / MODEL_INFO_FILE)
+    seen.write(directory / SEEN_CLIPS_FILE)
     (directory / _EARLIER_INFO_FILE).unlink(missing_ok=True)
     for path in directory.glob("*.safetensors"):
         path.chmod((directory / MODEL_INFO_FILE).stat().st_mode)  # safetensors 0.8 hides them from all but their owner
@@ -211,7 +221,7 @@ def check_complete(directory: Path) -> None:
     if not missing:
         wanted = stage_of(read_model_config(directory / RUN_CONFIG_FILE)).files
         missing = [name for name in wanted if not (directory / name).is_file()]
-    if not any((directory / name).is_file() for name in (MODEL_INFO_FILE, _EARLIER_INFO_FILE)):
+    if not is_model_directory(directory):
         missing.append(MODEL_INFO_FILE)
     if not any((directory / name).is_file() for name in BACKBONE_FILES):
         missing.append(" or ".join(BACKBONE_FILES))
@@ -222,6 +232,11 @@ def check_complete(directory: Path) -> None:
             f"{directory} is no complete adapter or model directory: {', '.join(missing)} missing; "
             "give a directory that training or export wrote"
         )
+
+
+def is_model_directory(directory: Path) -> bool:
+    """Whether training or export wrote it."""
+    return any((directory / name).is_file() for name in (MODEL_INFO_FILE, _EARLIER_INFO_FILE))
 
 
 def read_info(directory: Path) -> ModelInfo:

@@ -1,5 +1,6 @@
 """Local paths and s3:// URIs through one set of calls, a download cache, and atomic writes."""
 
+from ivcp.storage.rewriting import Change, rewrite
 from ivcp.storage.uris import (
     borrowed,
     default_cache_dir,
@@ -19,6 +20,7 @@ from ivcp.storage.uris import (
 )
 
 __all__ = [
+    "Change",
     "borrowed",
     "default_cache_dir",
     "delete",
@@ -32,6 +34,7 @@ __all__ = [
     "list_files",
     "local_path",
     "read_text",
+    "rewrite",
     "upload",
     "write_text",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from ivcp.data.prepared.batches import token_lengths
 from ivcp.data.prepared.reader import PreparedSamples
+from ivcp.data.seen_clips import SeenClips
 from ivcp.distributed.disks import Disk
 from ivcp.feature_cache.vision import VisionCache
 from ivcp.inference.compute import Compute
@@ -62,10 +63,13 @@ def build_trainer(
     samples: Mapping[Split, Any],
     output_dir: Path,
     track: Track = lambda metrics, step: None,
+    seen: SeenClips | None = None,
     disk: Disk | None = None,
     mirror: CheckpointMirror | None = None,
 ) -> StageTrainer:
     """The trainer of a run: `samples` maps splits to map-style data sets of `Sample`.
+
+    `seen` is what its model will have seen; null says in its directory that this is not known.
 
     Raises:
         ConfigError: the settings ask for something that cannot be done here.
@@ -118,6 +122,7 @@ def build_trainer(
             data_fingerprint=index.data_fingerprint,
             prepared_fingerprint=index.fingerprint,
         ),
+        seen=seen or SeenClips(is_complete=False),
         train_samples=samples["train"],
         val_samples=samples.get("val"),
         train_collate=train_collate,

@@ -20,6 +20,7 @@ from ivcp.training.checkpoints.output_dir import check_output_dir
 from ivcp.training.parameter_table import log_parameter_table, parameter_table
 from ivcp.training.result import TrainingResult, run_stage, run_trainer
 from ivcp.training.run_record import RUN_RECORD_FILE, describe_run
+from ivcp.training.seen import clips_to_see
 
 
 def train_model(
@@ -103,6 +104,7 @@ def _train(
             samples=samples,
             output_dir=output_dir,
             track=run.log_metrics,
+            seen=clips_to_see(config, index),
             disk=disk,
             mirror=mirror,
         )

@@ -16,6 +16,7 @@ from accelerate.data_loader import DataLoaderShard
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ivcp.data.seen_clips import SeenClips
 from ivcp.distributed.disks import Disk
 from ivcp.distributed.processes import gather_values, on_owner, wait_for_all
 from ivcp.distributed.rank import world_size
@@ -74,6 +75,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         arguments: TrainingArguments,
         processor: Processor,
         info: ModelInfo,
+        seen: SeenClips,
         train_samples: Any,
         val_samples: Any | None,
         train_collate: Collate,
@@ -84,7 +86,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self.stage = stage
         self.sample_processor = processor
-        self.info = info
+        self.info, self.seen = info, seen
         self.train_collate, self.eval_collate = train_collate, eval_collate
         self.disk, self.mirror = disk or Disk.shared(), mirror
         self.sharding = sharding_of(stage.config.train)
@@ -116,6 +118,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """
         if isinstance(resume_from_checkpoint, str):
             check_resumable(Path(resume_from_checkpoint), sharding=self.sharding, num_processes=world_size())
+            self.seen = self.seen.joined(SeenClips.of_directory(Path(resume_from_checkpoint)))  # of other rows, maybe
         with self._termination.listening():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **others)
             if self.mirror:
@@ -249,6 +252,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             module=self.model,
             processor=self.sample_processor,
             info=self.info.model_copy(update={"trained_steps": self.state.global_step}),
+            seen=self.seen,
             weights=state_dict,
         )
 

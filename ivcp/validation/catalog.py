@@ -58,7 +58,7 @@ CREATE INDEX clip_unit ON clip (unit);
 # `shape` and `times` are what the tokens of clips depend on besides their conversation.
 _CLIPS = """
 SELECT clip.dataset, clip.row, video.name, conversation.text, clip.label, clip.split, part.name, clip.start, clip.stop,
-       video.num_frames, video.content_hash, clip.reason, clip.detail
+       video.num_frames, video.content_hash, video.sha256, clip.reason, clip.detail
 FROM clip JOIN video ON video.id = clip.video JOIN part ON part.id = clip.part
     JOIN conversation ON conversation.id = clip.conversation
 WHERE clip.reason IS {} NULL ORDER BY clip.id LIMIT ?
@@ -79,6 +79,7 @@ class CatalogRow(NamedTuple):
     end_seconds: float | None
     num_frames: int | None
     content_hash: str | None
+    video_sha256: str | None
     reason: str | None
     detail: str | None
 
@@ -113,6 +114,7 @@ class CatalogRow(NamedTuple):
             end_seconds=self.end_seconds,
             num_frames=self.num_frames,
             content_hash=self.content_hash,
+            video_sha256=self.video_sha256,
         )
 
     def quarantined(self) -> QuarantinedClip:
@@ -124,6 +126,8 @@ class CatalogRow(NamedTuple):
             video=first_path(self.video),
             split=self.split,
             label=self.label,
+            group=self.group,
+            video_sha256=self.video_sha256,
             reason=self.reason or "",
             detail=self.detail or "",
         )

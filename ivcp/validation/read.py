@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
-from collections.abc import Mapping
 
 from ivcp.data.annotations import Problems, read_dataset
 from ivcp.data.registry import AnnotationError, DatasetInfo, read_dataset_info
-from ivcp.data.splits import cut_split
 from ivcp.records import Labels, Split
 from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
+from ivcp.validation.kept_splits import load_kept_splits
 from ivcp.validation.labels import check_every_class_is_trained, resolve_labels
-from ivcp.video.perceptual import join_pairs
+from ivcp.validation.splits import assign_splits
 
 
 def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
@@ -37,51 +35,11 @@ def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
         problems=problems,
     )
     problems.raise_if_any()
+    load_kept_splits(catalog, config.data)
     assign_splits(catalog, config)
     trained = catalog.ask("SELECT DISTINCT label FROM clip WHERE split = 'train'")
     check_every_class_is_trained(labels, (label for (label,) in trained))
     return labels
-
-
-def assign_splits(catalog: Catalog, config: RunConfig) -> None:
-    """The split that the data set is named for, or that the row names, or that is cut from the training rows.
-
-    Raises:
-        AnnotationError: a split is asked for that is there already, or that cannot be cut.
-    """
-    catalog.ask("UPDATE clip SET split = given")
-    sizes: tuple[tuple[Split, float], ...] = (("test", config.data.test_size), ("val", config.data.val_size))
-    for number, (split, size) in enumerate(sizes):
-        if not size:
-            continue
-        if catalog.number("SELECT COUNT(*) FROM clip WHERE split = ?", split):
-            raise AnnotationError(
-                f"{split}_size = {size:g}, but there are rows whose split is {split}: keep one of both"
-            )
-        share = _share_of_all(size, catalog, config)
-        cut = cut_split(_count_by_unit(catalog), share, seed=config.train.seed + number, name=f"{split}_size")
-        catalog.change(
-            "UPDATE clip SET split = ? WHERE split = 'train' AND unit = (SELECT id FROM part WHERE name = ?)",
-            ((split, name) for name in cut),
-        )
-
-
-def keep_same_content_together(catalog: Catalog, config: RunConfig) -> None:
-    """Cuts splits again where groups share a video's content: no cut may put the same bytes into two splits."""
-    shared = catalog.ask(
-        "SELECT DISTINCT video.sha256, clip.part FROM clip JOIN video ON video.id = clip.video WHERE video.sha256 IN ("
-        "SELECT video.sha256 FROM clip JOIN video ON video.id = clip.video GROUP BY 1 "
-        "HAVING COUNT(DISTINCT clip.part) > 1)"
-    )
-    by_content: dict[str, list[int]] = defaultdict(list)
-    for content, part in shared:
-        by_content[content].append(part)
-    joined = join_pairs((parts[0], other) for parts in by_content.values() for other in parts[1:])
-    if joined and (config.data.test_size or config.data.val_size):
-        catalog.change(
-            "UPDATE clip SET unit = ? WHERE part = ?", ((parts[0], part) for parts in joined for part in parts)
-        )
-        assign_splits(catalog, config)
 
 
 def _names_by_split(config: RunConfig) -> dict[str, Split]:
@@ -123,22 +81,3 @@ def _sample(name: str, limit: int, seed: int, catalog: Catalog) -> None:
         catalog.change("DELETE FROM clip WHERE id = ?", ((number,) for number in ids if number not in kept))
         for table in ("video", "conversation"):
             catalog.ask(f"DELETE FROM {table} WHERE id NOT IN (SELECT {table} FROM clip)")
-
-
-def _count_by_unit(catalog: Catalog) -> Mapping[str, Counter[int]]:
-    """Training rows of each label, by the name of what stays together."""
-    counts: dict[str, Counter[int]] = defaultdict(Counter)
-    found = catalog.ask(
-        "SELECT part.name, clip.label, COUNT(*) FROM clip JOIN part ON part.id = clip.unit "
-        "WHERE clip.split = 'train' GROUP BY 1, 2"
-    )
-    for name, label, number in found:
-        counts[name][label] = number
-    return counts
-
-
-def _share_of_all(size: float, catalog: Catalog, config: RunConfig) -> float:
-    """`val_size: 0.1` is a tenth of the data sets' rows, whether or not a test split was cut before."""
-    names = config.data.dataset
-    total = catalog.number(f"SELECT COUNT(*) FROM clip WHERE dataset IN ({', '.join('?' * len(names))})", *names)
-    return max(1, round(size * total)) if size < 1 else size

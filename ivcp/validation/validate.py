@@ -25,12 +25,14 @@ from ivcp.records.validation import ValidationReport
 from ivcp.settings import RunConfig
 from ivcp.storage.atomic import writable_folder
 from ivcp.validation.catalog import Catalog
+from ivcp.validation.kept_splits import keep_splits
 from ivcp.validation.labels import check_every_class_is_trained
 from ivcp.validation.missing import explain_missing_folder, find_missing
-from ivcp.validation.read import keep_same_content_together, read_annotations
+from ivcp.validation.read import read_annotations
 from ivcp.validation.report.build import build_report
 from ivcp.validation.report.page import write_page
 from ivcp.validation.spans import check_spans
+from ivcp.validation.splits import keep_same_content_together
 from ivcp.validation.token_worker import PRELOAD
 from ivcp.validation.tokens import note_tokens
 from ivcp.validation.verdict import check_findings
@@ -82,6 +84,7 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
         if wrong_folder is not None:
             raise wrong_folder
         _refuse(report, catalog, config, output_dir)
+        keep_splits(catalog, config.data)
     return report
 
 

@@ -15,6 +15,7 @@ from ivcp.data.prepared.encoding import decode_sample
 from ivcp.data.prepared.sample import Sample
 from ivcp.data.prepared.shards import ShardReader, find_file, find_shard
 from ivcp.data.prepared.table import SampleTable
+from ivcp.data.seen_clips import ClipIdentities
 from ivcp.records import PreparedIndex, ShardInfo, Split
 
 _MOST_OPEN = 512
@@ -100,6 +101,23 @@ class PreparedSamples(Dataset[Sample]):
 
     def _find(self, number: int) -> Path:
         return find_shard(self._root_uri, self._infos[number], verify_checksum=self._verify)
+
+
+def read_identities(index: PreparedIndex, split: Split) -> ClipIdentities:
+    """What the samples of a split are known by.
+
+    Raises:
+        ShardError: the table is missing or damaged.
+        ValueError: an earlier version wrote it, which did not note that.
+    """
+    table = SampleTable(find_file(index.root_uri, index.table.file, index.table.num_bytes, None))
+    if not {"content", "group"} <= set(table.names):
+        raise ValueError(
+            f"{index.root_uri}: an earlier version of ivcp prepared these clips, and did not note what a model "
+            "remembers of them: validate and prepare them again; nothing is decoded again for that"
+        )
+    rows = _shards_of(index, split)[1]
+    return ClipIdentities(table.column("content", rows), table.column("group", rows))
 
 
 def _shards_of(index: PreparedIndex, split: Split) -> tuple[dict[int, ShardInfo], slice]:

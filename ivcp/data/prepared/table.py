@@ -28,6 +28,8 @@ _FIELDS = [
     ("shard", pa.int32()),  # its number in the index
     ("offset", pa.int64()),  # where its record begins in the shard
     ("key", pa.binary(KEY_BYTES)),  # hash of what its frames and tokens depend on
+    ("content", pa.uint64()),  # what its video and its group are known by: see ivcp.data.seen_clips
+    ("group", pa.uint64()),
 ]
 
 
@@ -39,6 +41,11 @@ class SampleTable:
 
     def __len__(self) -> int:
         return int(self._rows.num_rows)
+
+    @property
+    def names(self) -> list[str]:
+        """Its columns."""
+        return list(self._rows.schema.names)
 
     def column(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         """A column of numbers or of keys, (rows,), read-only."""

@@ -60,3 +60,31 @@ def test_no_class_stays_empty_where_each_group_has_one_class() -> None:
         whole = rows_in(counts, frozenset(counts))
         assert min(rows[label] / whole[label] for label in range(101)) >= 0.1
         assert rows.total() == pytest.approx(0.2 * whole.total(), rel=0.06)
+
+
+def test_what_was_given_stays_and_new_groups_fill_what_is_missing() -> None:
+    counts = groups(20, per_group=10, classes=5)
+    first = cut_split(counts, 0.2, seed=1, name="x")
+    settled = set(counts) - first
+    more = counts | {f"new {group}": rows for group, rows in groups(20, per_group=10, classes=5).items()}
+    second = cut_split(more, 0.2, seed=2, name="x", members=first, settled=settled)
+    assert first < second
+    assert not second & settled
+    assert rows_in(more, second) == Counter(dict.fromkeys(range(5), 16))
+    assert cut_split(more, 0.05, seed=1, name="x", members=first, settled=settled) == first
+
+
+def test_a_split_for_which_nothing_is_left_says_what_an_earlier_run_gave() -> None:
+    counts = groups(6, per_group=4, classes=2)
+    with pytest.raises(AnnotationError, match=r"test_size = 0.2: 6 of the 6 groups were given .* resplit: true"):
+        cut_split(counts, 0.2, seed=0, name="test_size", settled=counts)
+
+
+def test_names_alone_nearly_decide() -> None:
+    """Without the memory of an earlier cut, ten rows fewer change little: the cut follows from the names."""
+    random_rows = random.Random(1)
+    counts = {f"g{n}": Counter({random_rows.randrange(9): random_rows.randint(3, 6)}) for n in range(200)}
+    fewer = {name: rows for name, rows in counts.items() if name not in ("g3", "g50", "g120")}
+    for seed in range(5):
+        before, after = (cut_split(some, 0.2, seed=seed, name="x") for some in (counts, fewer))
+        assert len(after - before) <= 0.15 * len(after)

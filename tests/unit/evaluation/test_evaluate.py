@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from ivcp.data.prepared.sample import Sample
+from ivcp.data.seen_clips import SEEN_CLIPS_FILE, SeenClips
 from ivcp.evaluation.evaluate import SplitEvaluation
 from ivcp.evaluation.gate import why_unfit
+from ivcp.evaluation.unseen import SplitClips
 from ivcp.records import Labels, Prediction, PreparedIndex, TableInfo, read_lines
-from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.records.evaluation import EvaluationMetrics, LeftOut
 from ivcp.settings import RunConfig, from_flat
 from ivcp.stages.directory import LoadedModel, load_directory
 from ivcp.tracking import register_model
 from tests.models import LABELS, PROMPT, save_tiny_classifier
+from tests.prepared import identities_of
 from tests.samples import sample_of
 from tests.unit.evaluation.predicted import failed_clip
 
@@ -77,7 +80,9 @@ def _clip(model: LoadedModel, number: int) -> Sample:
 
 def _evaluation(model, index, clips, *, name: str = "nobody", **settings) -> SplitEvaluation:
     config = from_flat({"per_device_eval_batch_size": 4, "registered_model_name": name, **settings})
-    return SplitEvaluation(config, model=model, index=index, samples=clips, split="test")
+    failed = tuple(clip for clip in index.failed if clip.split == "test")
+    split = SplitClips(clips, identities_of(clip.sample_id for clip in clips), failed)
+    return SplitEvaluation(config, model=model, index=index, unseen=split.unseen_by(model.seen), split="test")
 
 
 def _champion(name: str, champion_dir: Path, store: Path, *, top1_accuracy: float, test_fingerprint: str) -> None:
@@ -137,6 +142,78 @@ def test_a_champion_measured_on_another_split_is_measured_again(model, index, cl
     assert metrics.champion is not None
     assert metrics.champion.how == "evaluated"
     assert metrics.champion.top1_accuracy == own.metrics(own.predict()).top1_accuracy
+
+
+def _seen(trained=(), selected=(), **known) -> SeenClips:
+    return SeenClips(*(identities_of(f"d:{number}" for number in numbers) for numbers in (trained, selected)), **known)
+
+
+def test_a_champion_is_compared_on_the_clips_that_neither_has_seen(model, index, clips, store, tmp_path):
+    """It would have been measured on clips that it had learned by heart."""
+    champion_dir = save_tiny_classifier(tmp_path / "champion", seed=1, seen=_seen(range(3), range(3, 5)))
+    _champion("seen", champion_dir, store, top1_accuracy=1.0, test_fingerprint="another")
+    evaluation = _evaluation(model, index, clips, name="seen", champion_tolerance=1.0)
+    metrics = evaluation.metrics(evaluation.predict(), default_store=store)
+    rest = clips[5:]
+    right = sum(int(own.argmax()) == clip.columns["label"] for own, clip in zip(model.outputs(rest), rest, strict=True))
+    theirs = load_directory(champion_dir).outputs(rest)
+    right_theirs = sum(int(row.argmax()) == clip.columns["label"] for row, clip in zip(theirs, rest, strict=True))
+    compared = metrics.champion
+    assert compared is not None
+    assert (compared.how, compared.num_clips) == ("evaluated", 5)  # four clips, and one that failed
+    assert compared.left_out == LeftOut(trained_on=3, selected_on=2, of=10)
+    assert compared.new_top1_accuracy == pytest.approx(right / 5)
+    assert compared.top1_accuracy == pytest.approx(right_theirs / 5)
+    assert "left out are 5 of the 10 clips (trained on 3, selected on 2) that the champion" in metrics.gate.reasons[1]
+    assert metrics.num_clips == 10
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        (_seen(range(9)), "it has seen all clips of the test split"),
+        (_seen(is_complete=False), "it is not known what it has seen"),
+    ],
+)
+def test_a_champion_that_may_remember_the_clips_decides_nothing(model, index, clips, store, tmp_path, seen, reason):
+    without_failed = index.model_copy(update={"failed": ()})
+    champion_dir = save_tiny_classifier(tmp_path / "champion", seed=1, seen=seen)
+    _champion(reason, champion_dir, store, top1_accuracy=1.0, test_fingerprint="another")
+    evaluation = _evaluation(model, without_failed, clips, name=reason)
+    metrics = evaluation.metrics(evaluation.predict(), default_store=store)
+    assert metrics.champion is not None
+    assert metrics.champion.how == "not_comparable"
+    assert reason in metrics.gate.reasons[1]
+    assert metrics.gate.passed
+
+
+def test_clips_that_the_model_has_seen_are_in_no_number(model, index, clips, store, tmp_path):
+    seen = load_directory(save_tiny_classifier(tmp_path / "seen", seen=_seen([0, 1], [2])))
+    evaluation = _evaluation(seen, index, clips, compare_with_champion=False, disturb_frames="reversed")
+    predicted = evaluation.predict()
+    metrics = evaluation.metrics(predicted, default_store=store)
+    evaluation.write(tmp_path, metrics=metrics, predicted=predicted)
+    assert predicted.clip_ids == tuple(f"d:{number}" for number in range(3, 9))
+    assert (metrics.num_clips, metrics.left_out) == (7, LeftOut(trained_on=2, selected_on=1, of=10))
+    assert metrics.headline()["num_left_out"] == 3
+    assert metrics.disturbed[1].num_clips == 6
+    said = "7 clips of the test split, without 3 of the 10 clips (trained on 2, selected on 1) that the model has seen"
+    assert metrics.measured_on == said
+    assert said in (tmp_path / "report.html").read_text()
+    whole = _evaluation(model, index, clips, compare_with_champion=False)
+    assert metrics.test_fingerprint != whole.metrics(whole.predict()).test_fingerprint
+
+
+def test_a_model_of_which_it_is_not_known_what_it_has_seen_is_refused_by_the_gate(model, index, clips, store, tmp_path):
+    directory = save_tiny_classifier(tmp_path / "old")
+    (directory / SEEN_CLIPS_FILE).unlink()
+    evaluation = _evaluation(load_directory(directory), index, clips, name="old")
+    metrics = evaluation.metrics(evaluation.predict(), default_store=store)
+    assert not metrics.gate.passed
+    assert "it is not known what the model has seen (seen_clips.arrow is missing" in metrics.gate.reasons[1]
+    assert metrics.measured_on.endswith("; it is not known what the model has seen")
+    known = _evaluation(model, index, clips, name="old")
+    assert known.metrics(known.predict(), default_store=store).test_fingerprint != metrics.test_fingerprint
 
 
 @pytest.mark.parametrize("reason", ["it cannot be loaded", "its labels"])

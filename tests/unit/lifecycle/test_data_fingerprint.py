@@ -28,6 +28,14 @@ def test_it_stays_what_it_is_and_other_files_do_not_count(files):
     assert data_fingerprint(files.config(learning_rate=0.1)) == first
 
 
+def test_only_splits_that_were_given_anew_count(files):
+    first, kept = data_fingerprint(files.config()), files.folder / "group_splits.jsonl"
+    kept.write_text('{"format_version": 1, "resplits": 0}\n{"group": "a", "split": "train"}\n')
+    assert data_fingerprint(files.config()) == first
+    kept.write_text('{"format_version": 1, "resplits": 1}\n{"group": "a", "split": "test"}\n')
+    assert data_fingerprint(files.config()) != first
+
+
 @pytest.mark.parametrize("name", ["clips/a.mp4", "clips/deep/b.mp4", "elsewhere/c.mp4"])
 def test_a_video_that_is_replaced_or_missing_counts(files, name):
     first = data_fingerprint(files.config())

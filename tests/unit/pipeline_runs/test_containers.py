@@ -77,6 +77,20 @@ def test_containers_see_the_run_and_what_it_names(tmp_path: Path, monkeypatch: p
     assert runner.container_run_args["read_only"]
 
 
+@pytest.mark.parametrize(("splits_file", "is_read_only"), [(None, False), ("{}/notes/splits.jsonl", True)])
+def test_the_splits_of_groups_can_be_written_where_they_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits_file: str | None, is_read_only: bool
+) -> None:
+    for name in ("here", "data", "notes"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    settings = {"dataset_dir": str(tmp_path / "data"), "splits_file": splits_file and splits_file.format(tmp_path)}
+    runner = container_runner(config_from_settings(settings), runs_dir=Path("runs"))
+    mounts = {mount["Source"]: mount["ReadOnly"] for mount in runner.container_run_args["mounts"]}
+    assert mounts[str(tmp_path / "data")] is is_read_only
+    assert mounts.get(str(tmp_path / "notes"), False) is False
+
+
 def test_a_predictor_that_is_to_stay_needs_no_container(tmp_path: Path) -> None:
     with pytest.raises(ContainerError, match="serve_keep"):
         container_runner(config_from_settings({"serve_keep": True}), runs_dir=tmp_path)
