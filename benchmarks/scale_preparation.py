@@ -131,7 +131,7 @@ def _write_index(folder: Path, num_rows: int) -> PreparedIndex:
         video=VideoConfig(),
         stage="action_cls",
         special_tokens=("<ACTION>",),
-        prompt=(Message(role="user", content=QUESTION),),
+        prompts=((Message(role="user", content=QUESTION),),),
         num_clips={split: num_rows},
         label_counts={split: tuple(np.bincount(values["label"], minlength=CLASSES).tolist())},
         max_tokens=int(lengths.max()),

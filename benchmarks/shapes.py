@@ -228,7 +228,7 @@ def write_index(folder: Path, clips: list[Sample], *, video: VideoConfig, repeat
         video=video,
         stage="action_cls",
         special_tokens=("<ACTION>",),
-        prompt=PROMPT,
+        prompts=(PROMPT,),
         num_clips={"train": num_clips},
         label_counts={"train": tuple(num_clips // len(LABEL_NAMES) for _ in LABEL_NAMES)},
         max_tokens=max(lengths),

@@ -92,7 +92,7 @@ def write_index(
         video=video,
         stage="action_cls",
         special_tokens=("<ACTION>",),
-        prompt=PROMPT,
+        prompts=(PROMPT,),
         num_clips={"test": len(clips)},
         label_counts={"train": (5, 20, 5), "test": counts},
         failed=tuple(failed),

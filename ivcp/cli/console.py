@@ -59,6 +59,9 @@ def _metrics_table(metrics: EvaluationMetrics) -> Table:
     table.add_column("measure")
     table.add_column("value", justify="right")
     rows = [(measure.words, measure.value) for measure in metrics.shown]
+    if metrics.prompts is not None:
+        rows.append((f"mean of {len(metrics.prompts.top1_accuracy)} prompts", metrics.prompts.mean))
+        rows.append(("their standard deviation", metrics.prompts.spread))
     for result in metrics.disturbed:
         if result.kind == "reversed":
             rows.append(("frames reversed: those become their partner", result.predicted_partner))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ivcp.evaluation.asked import AskedSamples
 from ivcp.evaluation.confusion_plot import draw_confusion_matrix
 from ivcp.evaluation.gate import OnSameClips, compare_with_champion, decide, split_fingerprint, why_unfit
 from ivcp.evaluation.measure import measure, measure_disturbed
@@ -20,6 +23,7 @@ from ivcp.records import (
     METRICS_FILE,
     PREDICTIONS_FILE,
     REPORT_HTML,
+    Message,
     PreparedIndex,
     Split,
     write_lines,
@@ -30,6 +34,7 @@ from ivcp.records.evaluation import (
     Disturbance,
     DisturbedResult,
     EvaluationMetrics,
+    PromptResults,
     SplitMetrics,
 )
 from ivcp.settings import RunConfig
@@ -60,7 +65,7 @@ def evaluate_adapter(
             has seen too much of it.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    model = load_directory(adapter_dir, machine=config.model, device=_device())
+    model = load_directory(adapter_dir, machine=config.model, device=_device()).asking(config.serving.served_prompt)
     unfit = why_unfit(model, index)
     if unfit:
         raise ValueError(f"{adapter_dir} cannot be evaluated on these prepared clips: {unfit}")
@@ -102,7 +107,7 @@ class SplitEvaluation:
     def _predict(self, model: LoadedModel, clips: SplitClips, *, disturb: Disturbance | None = None) -> PredictedSplit:
         return predict_split(
             model.predict,
-            clips.samples,
+            AskedSamples(clips.samples, model.stage, model.processor, model.prompt),
             num_classes=self.index.labels.num_classes,
             batch_size=self.config.train.per_device_eval_batch_size,
             failed=clips.failed,
@@ -122,9 +127,11 @@ class SplitEvaluation:
             **measured.model_dump(),
             split=self.split,
             model_dir=str(self.model.directory),
+            prompt=_in_words(self.model.prompt),
             left_out=self.left_out,
             knows_what_it_saw=is_known,
             disturbed=self._disturbed(predicted),
+            prompts=self._of_all_prompts(),
             champion=champion,
             gate=decide(
                 measured.top1_accuracy,
@@ -177,6 +184,15 @@ class SplitEvaluation:
         results = [measure_disturbed(self.predict(disturb=kind), labels=labels, kind=kind) for kind in kinds]
         return (measure_disturbed(predicted, labels=labels, kind=None), *results)
 
+    def _of_all_prompts(self) -> PromptResults | None:
+        if not self.config.evaluation.evaluate_all_prompts:
+            return None
+        accuracies = {}
+        for prompt in self.index.prompts:
+            asked = replace(self.model, info=self.model.info.model_copy(update={"prompt": prompt}))
+            accuracies[_in_words(prompt)] = self._measure(self._predict(asked, self.clips)).top1_accuracy
+        return PromptResults.of(accuracies)
+
     def _champion(
         self, predicted: PredictedSplit, measured: SplitMetrics, test_fingerprint: str, default_store: Path
     ) -> ChampionComparison | None:
@@ -202,6 +218,10 @@ class SplitEvaluation:
     def _majority_label(self) -> int:
         counts = self.index.label_counts.get("train") or self.index.label_counts[self.split]
         return int(np.argmax(counts))
+
+
+def _in_words(prompt: Sequence[Message]) -> str:
+    return "\n".join(message.content for message in prompt)
 
 
 def _device() -> str:

@@ -48,6 +48,7 @@ def export_model(
         samples=_samples_to_check(index),
         machine=config.model,
         max_shard_gigabytes=config.export.export_size,
+        served_prompt=config.serving.served_prompt,
     )
     write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=metrics))
     with tracked_run(config, step="export") as run:

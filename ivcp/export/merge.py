@@ -26,18 +26,25 @@ class MergeError(RuntimeError):
 
 
 def merge_adapter(
-    adapter_dir: Path, export_dir: Path, *, samples: Sequence[Sample], machine: ModelConfig, max_shard_gigabytes: float
+    adapter_dir: Path,
+    export_dir: Path,
+    *,
+    samples: Sequence[Sample],
+    machine: ModelConfig,
+    max_shard_gigabytes: float,
+    served_prompt: str | None = None,
 ) -> MergeCheck:
     """Writes the merged model of `adapter_dir` to `export_dir` and compares both on `samples`.
 
-    The merge happens in float32; the weights are written in the precision of training. What a stage can put into the
-    plain model goes there, so that transformers' `from_pretrained` reads a model that has it.
+    `served_prompt` is what the merged model asks; null keeps the adapter's. The merge happens in float32; the weights
+    are written in the precision of training. What a stage can put into the plain model goes there, so that
+    transformers' `from_pretrained` reads a model that has it.
 
     Raises:
         MergeError: the logits differ by more than `MAX_LOGIT_DIFFERENCE`.
         ModelFilesError: `adapter_dir` is incomplete.
     """
-    loaded = load_directory(adapter_dir, machine=machine, dtype=torch.float32, quantize=False)
+    loaded = load_directory(adapter_dir, machine=machine, dtype=torch.float32, quantize=False).asking(served_prompt)
     if loaded.config.method.quantization_bit:
         log.warning(
             "the adapter was trained on %d-bit weights and is merged into the exact ones: evaluate the merged model",

@@ -78,6 +78,9 @@ def _prepare(clip: Clip, loaded: ClipFrames, processor: Processor, job: Job) -> 
     medium = Medium(
         frames=loaded.candidates,
         seconds_per_frame=loaded.seconds_per_frame,
+        frame_indices=loaded.frame_indices,
+        source_fps=loaded.source_fps,
+        total_frames=loaded.total_frames,
         frame_candidates=len(loaded.candidates) // len(loaded.frames),
         backend=loaded.backend,
     )

@@ -11,12 +11,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ivcp.data.cutoff import MOST_NAMED, explain_too_long
-from ivcp.preparation.plan import Plan, most_frequent_prompt
+from ivcp.preparation.plan import Plan, frequent_prompts
 from ivcp.preparation.publish import Receipt, ShardFolder
 from ivcp.records import SPLITS, Labels, Message, QuarantinedClip, ShardInfo, Split
 from ivcp.stages.protocol import Stage
 
 _PARALLEL_READS, _RECEIPTS_AT_ONCE = 16, 64
+_MOST_PROMPTS = 16
 
 
 class IncompleteError(RuntimeError):
@@ -68,18 +69,18 @@ class Merged:
     def _num_clips(self, split: Split) -> int:
         return sum(shard.num_clips for shard in self.shards if shard.split == split)
 
-    def prompt(self, stage: Stage) -> tuple[Message, ...]:
-        """The prompt that most training clips have.
+    def prompts(self, stage: Stage) -> tuple[tuple[Message, ...], ...]:
+        """The prompts that most training clips have, the most frequent first.
 
         Raises:
             ValueError: there is no training clip.
         """
         usable = np.zeros(len(self.plan), dtype=bool)
         usable[self.rows] = True
-        clip = most_frequent_prompt(self.plan, usable)
-        if clip is None:
+        clips = frequent_prompts(self.plan, usable, most=_MOST_PROMPTS)
+        if not clips:
             raise ValueError("no training clip could be prepared: the log says what is wrong with each")
-        return stage.prompt_of(clip.messages)
+        return tuple(stage.prompt_of(clip.messages) for clip in clips)
 
     def check_lengths(self, cutoff_len: int, *, with_answers: bool) -> None:
         """Checks that every clip fits, with its answer where that is learned.

@@ -202,15 +202,13 @@ def _cut_shards(
         start = stop
 
 
-def most_frequent_prompt(plan: Plan, usable: NDArray[np.bool_]) -> Clip | None:
-    """The first training clip with the prompt that most usable training clips have; null where there is none."""
+def frequent_prompts(plan: Plan, usable: NDArray[np.bool_], *, most: int) -> list[Clip]:
+    """For each of the most frequent prompts of usable training clips the first that has it, the most frequent first."""
     last = max((shard.rows.stop for shard in plan.shards if shard.split == "train"), default=0)
     rows = np.flatnonzero(usable[:last])
-    if not len(rows):
-        return None
     _, firsts, counts = np.unique(plan.prompts[rows], return_index=True, return_counts=True)
-    row = int(rows[firsts[counts == counts.max()].min()])
-    return next(plan.read(slice(row, row + 1)))
+    order = np.lexsort((firsts, -counts))[:most]
+    return [next(plan.read(slice(row, row + 1))) for row in rows[firsts[order]].tolist()]
 
 
 def _typecode(column: Column) -> str:

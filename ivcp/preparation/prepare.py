@@ -219,7 +219,7 @@ class _Preparation:
             video=self.config.video,
             stage=self.config.method.stage,
             special_tokens=self.stage.special_tokens,
-            prompt=merged.prompt(self.stage),
+            prompts=merged.prompts(self.stage),
             num_clips=merged.num_clips(),
             label_counts=merged.label_counts(self.report.labels),
             failed=(*self.quarantined, *merged.failed),

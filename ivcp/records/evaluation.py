@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from ivcp.records.annotations import Split
 from ivcp.records.record import Record
@@ -122,6 +123,26 @@ class LeftOut(Record):
         return f"{self.total} of the {self.of} clips (trained on {self.trained_on}, selected on {self.selected_on})"
 
 
+class PromptResults(Record):
+    """The model asked in several ways: the prompts that training rows have most."""
+
+    top1_accuracy: dict[str, float]
+    """By the prompt's text."""
+    mean: float
+    spread: float
+    """Standard deviation over the prompts; 0 for one."""
+
+    @classmethod
+    def of(cls, accuracies: dict[str, float]) -> Self:
+        """Sums up."""
+        values = list(accuracies.values())
+        return cls(
+            top1_accuracy=accuracies,
+            mean=statistics.fmean(values),
+            spread=statistics.stdev(values) if len(values) > 1 else 0.0,
+        )
+
+
 class ChampionComparison(Record):
     """The registered model against the new one, on clips that neither has seen."""
 
@@ -153,12 +174,16 @@ class EvaluationMetrics(SplitMetrics):
 
     split: Split
     model_dir: str
+    prompt: str = ""
+    """What was asked about every clip, as the predictor asks it, whatever the rows ask."""
     left_out: LeftOut = LeftOut()
     """Clips of the split that the model has seen: they are in none of the numbers."""
     knows_what_it_saw: bool = False
     """Whether the model's directory says which clips it has seen; else the numbers may be too high."""
     disturbed: tuple[DisturbedResult, ...]
     """Empty unless `disturb_frames` asks for it."""
+    prompts: PromptResults | None = None
+    """Null unless `evaluate_all_prompts` asks for it: the other numbers are of the prompt that is served."""
     champion: ChampionComparison | None
     """Null when there is none, or it was not asked for."""
     gate: GateVerdict
@@ -187,6 +212,8 @@ class EvaluationMetrics(SplitMetrics):
                 numbers[f"{row.kind}_top1_accuracy"] = row.top1_accuracy
                 numbers[f"{row.kind}_predicted_partner"] = row.predicted_partner
                 numbers[f"{row.kind}_right_within_pair"] = row.right_within_pair
+        if self.prompts is not None:
+            numbers |= {"prompts_mean_top1_accuracy": self.prompts.mean, "prompts_spread": self.prompts.spread}
         return {name: value for name, value in numbers.items() if value is not None}
 
     @property

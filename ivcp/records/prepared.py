@@ -32,7 +32,7 @@ class TableInfo(Record):
 class PreparedIndex(Record):
     """`index.json`: everything a reader of prepared clips needs to know."""
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     fingerprint: str
     """Hash of everything the prepared clips depend on."""
     root_uri: str
@@ -46,8 +46,8 @@ class PreparedIndex(Record):
     stage: str
     """What the samples were prepared for: it says which tokens are special, and which columns there are."""
     special_tokens: tuple[str, ...]
-    prompt: tuple[Message, ...]
-    """The conversation that the predictor uses: the most frequent one in training."""
+    prompts: tuple[tuple[Message, ...], ...]
+    """The most frequent prompts of training clips, at most 16, the most frequent first."""
     num_clips: dict[Split, int]
     label_counts: dict[Split, tuple[int, ...]]
     """Clips of each label, by split."""
@@ -62,3 +62,8 @@ class PreparedIndex(Record):
     """Samples with an answer behind their prompt."""
     data_fingerprint: str
     """Hash of the validated annotations."""
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """What the predictor asks, unless `served_prompt` says something else."""
+        return self.prompts[0]

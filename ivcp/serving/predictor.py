@@ -152,11 +152,7 @@ class Predictor:
         Raises:
             PromptError: the prompt holds one of them twice, or in the wrong order.
         """
-        model = self.model
-        if prompt is None:
-            return model.prompt
-        system = [message for message in model.prompt if message.role == "system"]
-        return model.stage.ask(prompt, system=system)
+        return self.model.asking(prompt).prompt
 
     @property
     def identity(self) -> ModelIdentity:
@@ -197,7 +193,7 @@ def prepare(clip: ClipFrames, messages: Sequence[Message], *, model: LoadedModel
         **vars(model.tokenize(messages, [clip])),
         sample_id=name,
         source=name,
-        media=(Medium(clip.frames, clip.seconds_per_frame),),
+        media=(Medium(clip.frames, clip.seconds_per_frame, clip.frame_indices, clip.source_fps, clip.total_frames),),
         columns={column.name: 0 for column in model.stage.columns},
     )
 

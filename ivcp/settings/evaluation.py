@@ -23,6 +23,9 @@ class EvaluationConfig(Section):
     disturb_frames: tuple[Literal["reversed", "shuffled", "middle"], ...] = ()
     """Also measure with disturbed frames, to see whether the order of time is used."""
 
+    evaluate_all_prompts: bool = False
+    """Also measure with each of the 16 most frequent prompts of the training rows: their mean and spread."""
+
     @field_validator("disturb_frames", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

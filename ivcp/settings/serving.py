@@ -27,6 +27,9 @@ class ServingConfig(Section):
     elsewhere, its path through `kubectl proxy`."""
     serve_take_over: bool = False
     """Overwrite fields that `kubectl edit` or another tool owns; without it such a field is an error."""
+    served_prompt: str | None = None
+    """What evaluation and the predictor ask about a video; `<video>` and the action token are added where it lacks
+    them. Null is the model's own: the prompt that most training rows have. Training rows may ask anything."""
     serve_host: str = "127.0.0.1"
     """Address the predictor listens on."""
     serve_port: int = Field(0, ge=0, le=65535)

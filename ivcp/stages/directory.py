@@ -9,7 +9,7 @@ incomplete or untrained directory is an error.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,18 @@ class LoadedModel:
     def prompt(self) -> tuple[Message, ...]:
         """The conversation that is used when none is given."""
         return self.info.prompt
+
+    def asking(self, prompt: str | None) -> LoadedModel:
+        """The model with another prompt for the user's turn; null is its own.
+
+        Raises:
+            PromptError: `prompt` has `<video>` or a special token twice, or in the wrong order.
+        """
+        if prompt is None:
+            return self
+        system = [message for message in self.prompt if message.role == "system"]
+        asked = self.stage.ask(prompt, system=system)
+        return replace(self, info=self.info.model_copy(update={"prompt": asked}))
 
     @cached_property
     def labels(self) -> Labels:

@@ -16,7 +16,7 @@ from ivcp.models.acceleration import accelerate_language_model
 from ivcp.models.backbone import language_model_of
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import Processor
-from ivcp.records import PreparedIndex, Split
+from ivcp.records import Message, PreparedIndex, Split
 from ivcp.settings import ConfigError, RunConfig
 from ivcp.stages.directory import ModelInfo, load_weights
 from ivcp.stages.protocol import Stage, TrainingInputs
@@ -118,7 +118,7 @@ def build_trainer(
         processor=processor,
         info=ModelInfo(
             trained_steps=0,
-            prompt=index.prompt,
+            prompt=_served_prompt(stage, index),
             data_fingerprint=index.data_fingerprint,
             prepared_fingerprint=index.fingerprint,
         ),
@@ -133,6 +133,14 @@ def build_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _served_prompt(stage: Stage, index: PreparedIndex) -> tuple[Message, ...]:
+    """What the model will be asked with when nobody says anything else."""
+    asked = stage.config.serving.served_prompt
+    if asked is None:
+        return index.prompt
+    return stage.ask(asked, system=[message for message in index.prompt if message.role == "system"])
 
 
 def _check_labels(stage: Stage) -> None:

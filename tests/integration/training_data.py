@@ -30,7 +30,7 @@ def write_training_data(folder: Path) -> Path:
         video=video,
         stage="action_cls",
         special_tokens=("<ACTION>",),
-        prompt=PROMPT,
+        prompts=(PROMPT,),
         num_clips={"train": 16, "val": 4},
         label_counts={"train": (6, 5, 5), "val": (1, 1, 2)},
         max_tokens=40,

@@ -94,7 +94,7 @@ def make_index(make_config):
             video=make_config().video,
             stage="action_cls",
             special_tokens=("<ACTION>",),
-            prompt=PROMPT,
+            prompts=(PROMPT,),
             num_clips={"train": train, "val": val},
             label_counts={"train": (train // 3,) * 3, "val": (val // 3,) * 3},
             max_tokens=40,

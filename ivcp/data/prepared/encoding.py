@@ -22,12 +22,15 @@ _MEDIUM = pa.struct(
         ("jpeg_sizes", pa.list_(pa.int32())),
         ("shape", pa.list_(pa.int32(), 4)),
         ("seconds_per_frame", pa.float64()),
+        ("frame_indices", pa.list_(pa.int64())),
+        ("source_fps", pa.float64()),
+        ("total_frames", pa.int64()),
         ("frame_candidates", pa.int64()),
         ("backend", pa.string()),
     ]
 )
-
-
+_PLAIN = ("seconds_per_frame", "source_fps", "total_frames", "backend", "kind")
+"""Fields of a medium that are kept as they are."""
 _FIELDS = [
     ("sample_id", pa.string()),
     ("source", pa.string()),
@@ -104,6 +107,9 @@ def _encode_medium(medium: Medium, jpeg_quality: int | None) -> dict[str, Any]:
         "jpeg_sizes": jpeg_sizes,
         "shape": list(medium.frames.shape),
         "seconds_per_frame": medium.seconds_per_frame,
+        "frame_indices": list(medium.frame_indices),
+        "source_fps": medium.source_fps,
+        "total_frames": medium.total_frames,
         "frame_candidates": medium.frame_candidates,
         "backend": medium.backend,
     }
@@ -123,8 +129,9 @@ def _decode_media(column: Any, with_frames: bool, keep_candidates: bool) -> list
             encoded = memoryview(fields["frames"][number].as_buffer()).cast("B")
             sizes = fields["jpeg_sizes"][number].values.to_numpy()
             frames = decode_frames(encoded, sizes, fields["shape"][number].as_py(), chosen)
-        seconds, backend = fields["seconds_per_frame"][number].as_py(), fields["backend"][number].as_py()
-        decoded.append(Medium(frames, seconds, candidates, backend, fields["kind"][number].as_py()))
+        plain = {name: fields[name][number].as_py() for name in _PLAIN}
+        indices = tuple(fields["frame_indices"][number].values.to_pylist())
+        decoded.append(Medium(frames, frame_indices=indices, frame_candidates=candidates, **plain))
     return decoded
 
 

@@ -38,6 +38,11 @@ class Medium:
     """(num_frames * frame_candidates, height, width, 3)"""
     seconds_per_frame: float | None = None
     """Seconds between two frames, on average: some models count time by it."""
+    frame_indices: tuple[int, ...] = ()
+    """Where the sampled frames stood in their clip, in frames of `source_fps`: some models write their times."""
+    source_fps: float = 1.0
+    total_frames: int = 0
+    """Frames of the clip that they were sampled from."""
     frame_candidates: int = 1
     """Frames around each sampled moment, one after the other in `frames`; 1 without augmentation."""
     backend: str | None = None

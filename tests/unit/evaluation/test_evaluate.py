@@ -47,7 +47,7 @@ def index(model: LoadedModel) -> PreparedIndex:
         video=model.config.video,
         stage="action_cls",
         special_tokens=("<ACTION>",),
-        prompt=PROMPT,
+        prompts=(PROMPT,),
         num_clips={"train": 30, "test": 9},
         label_counts={"train": (5, 20, 5), "test": (3, 3, 3)},
         failed=(failed_clip("d:99", 1), failed_clip("d:98", 0).model_copy(update={"split": "train"})),
