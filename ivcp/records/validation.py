@@ -33,6 +33,30 @@ class Duplicate(Record):
     """Classes that they have; more than one is a contradiction."""
 
 
+class ContradictingClip(Record):
+    """One of several clips that show the same."""
+
+    clip_id: str
+    video: str
+    label_name: str
+    split: Split
+
+
+class Contradiction(Record):
+    """Clips that show the same and have several classes."""
+
+    kind: Literal["content", "look"]
+    """The same file content and span, or videos that look alike."""
+    num_clips: int
+    clips: tuple[ContradictingClip, ...]
+    """Some of each class."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes of `clips`."""
+        return tuple(dict.fromkeys(clip.label_name for clip in self.clips))
+
+
 class NearDuplicate(Record):
     """Videos of several groups that look alike, though their bytes differ: each like at least one of the others."""
 
@@ -133,11 +157,15 @@ class ValidationReport(Record):
     """Those of them that have several labels."""
     duplicates: tuple[Duplicate, ...]
     """At most `report_examples`, contradictions first."""
+    num_contradicting_looks: int = 0
+    """Sets of videos that look alike, whose clips have several classes."""
+    contradictions: tuple[Contradiction, ...] = ()
+    """At most `report_examples` of each kind."""
     num_leaks: int
     leaks: tuple[Leak, ...]
     """At most `report_examples` of each kind."""
     num_near_duplicates: int
-    """Sets of videos of several groups that look alike."""
+    """Sets of videos of several groups that look alike and do not contradict each other."""
     num_near_leaks: int
     """Those of them that stand in several splits."""
     num_alike_in_groups: int

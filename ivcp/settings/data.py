@@ -63,13 +63,13 @@ class DataConfig(Section):
     on_duplicates: Strictness = "warn"
     """The same for clips with the same content and span."""
     on_label_conflicts: Strictness = "warn"
-    """The same for clips with the same content and span and different labels."""
+    """The same for contradictions: clips with the same content or look, and the same span, but several classes."""
     near_duplicate_frames: int = Field(4, ge=0, le=16)
     """Frames of each video that are compared with those of all others; 0 compares none."""
     near_duplicate_distance: float = Field(4.0, ge=0, le=16)
     """Videos look alike whose frames differ in at most this many of 64 bits, on average."""
     report_thumbnails: int = Field(2, ge=0, le=8)
-    """Thumbnails of each class in the validation report, as far as 400 in all suffice."""
+    """Pictures of each class in the validation report, as far as 400 in all suffice, and of contradictions; 0: none."""
     report_examples: int = Field(100, ge=1)
     """Most duplicates, leaks and long rows that the validation report names; all of them are counted."""
 

@@ -27,7 +27,7 @@ CREATE TABLE conversation (id INTEGER PRIMARY KEY, digest BLOB UNIQUE, text TEXT
 CREATE TABLE video (
     id INTEGER PRIMARY KEY, name TEXT UNIQUE, reason TEXT, detail TEXT, codec TEXT, width INTEGER, height INTEGER,
     num_frames INTEGER, fps REAL, first REAL, last REAL, uneven BLOB, num_bytes INTEGER,
-    sha256 TEXT, content_hash TEXT, looks BLOB, thumbnail BLOB
+    sha256 TEXT, content_hash TEXT, looks BLOB
 );
 CREATE TABLE part (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE clip (
@@ -37,6 +37,8 @@ CREATE TABLE clip (
 );
 CREATE TABLE known_label (dataset TEXT, named, label INTEGER, PRIMARY KEY (dataset, named));
 CREATE TABLE alike (number INTEGER, video INTEGER);
+CREATE TABLE contradicting (number INTEGER PRIMARY KEY);
+CREATE TABLE thumbnail (clip INTEGER PRIMARY KEY, jpeg BLOB);
 CREATE INDEX alike_number ON alike (number);
 CREATE TABLE shape (
     id INTEGER PRIMARY KEY, height INTEGER, width INTEGER, num_sampled INTEGER, frame_height INTEGER,
@@ -54,7 +56,8 @@ CREATE INDEX clip_unit ON clip (unit);
 # `part` holds groups. A clip's `unit` is what stays in one split with it: its group, or several that share a video.
 # `named` is the label as it stands in the row, `given` the split that the row or its data set names. `reason` says why
 # a video or a clip cannot be used, and is null where it can. `num_frames`, `fps`, `first`, `last` and `uneven` are when
-# frames are shown (`StoredTimes`). `alike` holds numbered sets of videos that look alike.
+# frames are shown (`StoredTimes`). `alike` holds numbered sets of videos that look alike,
+# `contradicting` those of them whose clips have several classes, `thumbnail` the clips that the report shows.
 # `shape` and `times` are what the tokens of clips depend on besides their conversation.
 _CLIPS = """
 SELECT clip.dataset, clip.row, video.name, conversation.text, clip.label, clip.split, part.name, clip.start, clip.stop,

@@ -33,10 +33,11 @@ from ivcp.validation.report.build import build_report
 from ivcp.validation.report.page import write_page
 from ivcp.validation.spans import check_spans
 from ivcp.validation.splits import keep_same_content_together
+from ivcp.validation.thumbnails import choose_thumbnails, take_thumbnails
 from ivcp.validation.token_worker import PRELOAD
 from ivcp.validation.tokens import note_tokens
 from ivcp.validation.verdict import check_findings
-from ivcp.validation.videos import check_videos, choose_thumbnails
+from ivcp.validation.videos import check_videos
 
 log = logging.getLogger(__name__)
 _MOST_THUMBNAILS = 400
@@ -79,7 +80,8 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
             seconds_taken=time.monotonic() - start,
         )
         report.write(output_dir / REPORT_JSON)
-        write_page(report, catalog, output_dir / REPORT_HTML)
+        _take_thumbnails(catalog, config)
+        write_page(report, catalog, output_dir / REPORT_HTML, per_class=config.data.report_thumbnails)
         _log_summary(report, output_dir)
         if wrong_folder is not None:
             raise wrong_folder
@@ -90,7 +92,6 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
 
 def _look_at_videos(catalog: Catalog, config: RunConfig) -> None:
     data = config.data
-    choose_thumbnails(catalog, per_class=data.report_thumbnails, at_most=_MOST_THUMBNAILS)
     check_videos(
         catalog,
         images_fps=config.video.video_fps,
@@ -102,6 +103,19 @@ def _look_at_videos(catalog: Catalog, config: RunConfig) -> None:
     )
     keep_same_content_together(catalog, config)
     check_spans(catalog, config.video)
+
+
+def _take_thumbnails(catalog: Catalog, config: RunConfig) -> None:
+    data = config.data
+    if not data.report_thumbnails:
+        return
+    choose_thumbnails(catalog, per_class=data.report_thumbnails, at_most=_MOST_THUMBNAILS)
+    take_thumbnails(
+        catalog,
+        timeout_seconds=data.video_timeout_seconds,
+        num_workers=data.preprocessing_num_workers,
+        memory_gigabytes=data.video_memory_gigabytes,
+    )
 
 
 def _count_tokens(catalog: Catalog, config: RunConfig) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ivcp.data.registry import AnnotationError
-from ivcp.records.validation import Leak, NearDuplicate, ValidationReport
+from ivcp.records.validation import Contradiction, Leak, NearDuplicate, ValidationReport
 from ivcp.settings import DataConfig
 from ivcp.settings.data import Strictness
 
@@ -51,16 +51,14 @@ def _findings(report: ValidationReport, data: DataConfig) -> list[_Finding]:
         way_out = "Look at them in the report and give rows that show the same one group"
         examples = _name_alike(report.near_duplicates or ())
         found.append(_Finding("on_near_duplicates", data.on_near_duplicates, text + examples, way_out))
-    if report.num_label_conflicts:
-        text = f"{report.num_label_conflicts} contents have several labels"
-        examples = "; ".join(
-            f"{', '.join(same.clip_ids[:3])} ({', '.join(same.label_names)})"
-            for same in report.duplicates[:_NAMED]
-            if len(same.label_names) > 1
+    number = report.num_label_conflicts + report.num_contradicting_looks
+    if number:
+        text = (
+            f"{number} contradictions: {report.num_label_conflicts} contents and {report.num_contradicting_looks} sets "
+            f"of videos that look alike have several classes{_name_contradictions(report.contradictions)}"
         )
-        found.append(
-            _Finding("on_label_conflicts", data.on_label_conflicts, f"{text}: {examples}", "Correct the labels")
-        )
+        way_out = "Look at their pictures in the report and correct the labels"
+        found.append(_Finding("on_label_conflicts", data.on_label_conflicts, text, way_out))
     if report.num_duplicates:
         examples = "; ".join(", ".join(same.clip_ids[:3]) for same in report.duplicates[:_NAMED])
         text = f"{report.num_duplicates} contents stand in several rows: {examples}"
@@ -72,6 +70,14 @@ def _name_leaks(leaks: Sequence[Leak]) -> str:
     named = [
         f"\n  the same {leak.kind} {leak.name}: " + ", ".join(f"{n} in {split}" for split, n in leak.num_clips.items())
         for leak in leaks[:_NAMED]
+    ]
+    return "".join(named)
+
+
+def _name_contradictions(found: Sequence[Contradiction]) -> str:
+    named = [
+        "\n  " + ", ".join(f"{clip.clip_id} {clip.label_name} ({clip.video})" for clip in same.clips[:4])
+        for same in found[:_NAMED]
     ]
     return "".join(named)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from ivcp import storage
 from ivcp.tracking.progress import with_progress
@@ -19,9 +17,6 @@ from ivcp.video.decoders import Frames
 from ivcp.video.perceptual import hash_frame, moments
 from ivcp.video.sampling import Timeline
 from ivcp.video.workers import run_in_workers
-
-_THUMBNAIL_SIDE = 160
-"""Pixels of its longer side."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,6 @@ class VideoJob:
     """Frames per second of frame images, which have none of their own."""
     num_looks: int
     """Frames that are hashed by what they look like."""
-    with_thumbnail: bool
 
 
 @dataclass(frozen=True)
@@ -51,8 +45,6 @@ class CheckedVideo:
     """What `Clip.content_hash` is: `sha256:…` of local files, `etag:…` of S3 objects."""
     looks: tuple[int, ...]
     """Perceptual hashes of some frames; empty where all of them are uniform."""
-    thumbnail: bytes | None
-    """JPEG."""
 
 
 def check_videos(
@@ -67,8 +59,7 @@ def check_videos(
 ) -> None:
     """Checks each video that is not known to be unusable, in worker processes; notes what was found in `catalog`.
 
-    Videos of which the catalog wants a thumbnail (`choose_thumbnails`) get one. `preload` are modules that workers of
-    later steps share.
+    `preload` are modules that workers of later steps share.
     """
     total = catalog.number("SELECT COUNT(*) FROM video WHERE reason IS NULL")
     if not total:
@@ -89,19 +80,6 @@ def check_videos(
     )
 
 
-def choose_thumbnails(catalog: Catalog, *, per_class: int, at_most: int) -> None:
-    """Marks the first videos of each class in the training split."""
-    catalog.ask(
-        "UPDATE video SET thumbnail = x'' WHERE id IN (SELECT video FROM ("
-        "SELECT video, label, ROW_NUMBER() OVER (PARTITION BY label ORDER BY first) AS place FROM ("
-        "SELECT clip.video, clip.label, MIN(clip.id) AS first FROM clip JOIN video ON video.id = clip.video "
-        "WHERE clip.split = 'train' AND video.reason IS NULL GROUP BY 1, 2)) "
-        "WHERE place <= ? ORDER BY place, label LIMIT ?)",
-        per_class,
-        at_most,
-    )
-
-
 def check_video(job: VideoJob) -> CheckedVideo:
     """Opens one video, decodes all of it once and hashes it.
 
@@ -110,17 +88,12 @@ def check_video(job: VideoJob) -> CheckedVideo:
     """
     info = probe(job.video, images_fps=job.images_fps)
     wanted = moments(info.num_frames, job.num_looks)
-    shown = info.num_frames // 2
     hashes: dict[int, int | None] = {}
-    thumbnails: list[bytes] = []
 
     def look(number: int, frame: Frames) -> None:
-        if number in wanted:
-            hashes[number] = hash_frame(frame)
-        if number == shown and job.with_thumbnail:
-            thumbnails.append(_thumbnail(frame, info))
+        hashes[number] = hash_frame(frame)
 
-    timeline = frame_times(job.video, info, look_at={*wanted, shown}, look=look)
+    timeline = frame_times(job.video, info, look_at=set(wanted), look=look)
     sha256 = _joined([_hash_file(part) for part in _parts(job.video)])
     return CheckedVideo(
         info=info,
@@ -128,15 +101,13 @@ def check_video(job: VideoJob) -> CheckedVideo:
         sha256=sha256,
         content_hash=_content_hash(job.video, sha256),
         looks=tuple(hashes.get(number) or 0 for number in wanted) if any(hashes.values()) else (),
-        thumbnail=thumbnails[0] if thumbnails else None,
     )
 
 
 def _jobs(catalog: Catalog, images_fps: float, num_looks: int) -> Iterator[VideoJob]:
-    waiting = "SELECT id, name, thumbnail IS NOT NULL FROM video WHERE reason IS NULL AND id > ?"
-    for batch in catalog.in_batches(waiting):
-        for number, name, with_thumbnail in batch:
-            yield VideoJob(number, read_video(name), images_fps, num_looks, bool(with_thumbnail))
+    for batch in catalog.in_batches("SELECT id, name FROM video WHERE reason IS NULL AND id > ?"):
+        for number, name in batch:
+            yield VideoJob(number, read_video(name), images_fps, num_looks)
 
 
 def _note(catalog: Catalog, job: VideoJob, found: CheckedVideo | VideoError) -> None:
@@ -146,19 +117,10 @@ def _note(catalog: Catalog, job: VideoJob, found: CheckedVideo | VideoError) -> 
     info, times = found.info, StoredTimes.of(found.timeline)
     catalog.ask(
         "UPDATE video SET codec = ?, width = ?, height = ?, num_frames = ?, fps = ?, first = ?, last = ?, uneven = ?, "
-        "num_bytes = ?, sha256 = ?, content_hash = ?, looks = ?, thumbnail = ? WHERE id = ?",
+        "num_bytes = ?, sha256 = ?, content_hash = ?, looks = ? WHERE id = ?",
         *(info.codec, info.width, info.height, *times, info.num_bytes, found.sha256),
-        *(found.content_hash, np.array(found.looks, dtype=np.uint64).tobytes(), found.thumbnail, job.number),
+        *(found.content_hash, np.array(found.looks, dtype=np.uint64).tobytes(), job.number),
     )
-
-
-def _thumbnail(frame: Frames, info: VideoInfo) -> bytes:
-    image, file = Image.fromarray(frame), io.BytesIO()
-    if image.size != (info.width, info.height):  # its pixels are no squares
-        image = image.resize((info.width, info.height))
-    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
-    image.save(file, "JPEG", quality=75)
-    return file.getvalue()
 
 
 def _content_hash(video: Video, sha256: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from ivcp.records import SPLITS, Labels, Split, first_path
 from ivcp.records.validation import Duplicate, Leak, NearDuplicate
 from ivcp.validation.catalog import Catalog, read_video
+from ivcp.validation.report.contradictions import note_contradicting_looks
 from ivcp.video.perceptual import join_pairs, similar_pairs
 
 _NAMED = 20
@@ -117,7 +118,8 @@ def find_near_duplicates(
 ) -> NearDuplicates:
     """Sets of videos whose looked-at frames differ in at most `distance` of 64 bits on average.
 
-    Each video of a set is like at least one of the others.
+    Each video of a set is like at least one of the others. Sets whose clips contradict each other are not counted: see
+    `find_contradictions`.
     """
     if not num_looks:
         return NearDuplicates(0, 0, 0, 0, ())
@@ -132,10 +134,12 @@ def find_near_duplicates(
         "INSERT INTO alike VALUES (?, ?)",
         ((number, int(ids[place])) for number, places in enumerate(sets) for place in places),
     )
+    note_contradicting_looks(catalog)
     # Videos with the same bytes were compared once: their clips count, too.
     counted = (
         f"SELECT alike.number AS number, COUNT(DISTINCT clip.split) AS splits, {_SPLIT_COUNTS} "
-        f"FROM {_ALIKE} GROUP BY 1 HAVING COUNT(DISTINCT clip.part) > 1"
+        f"FROM {_ALIKE} AND alike.number NOT IN (SELECT number FROM contradicting) GROUP BY 1 "
+        "HAVING COUNT(DISTINCT clip.part) > 1"
     )
     across = catalog.number(f"SELECT COUNT(*) FROM ({counted})")
     leaks = catalog.number(f"SELECT COUNT(*) FROM ({counted}) WHERE splits > 1")
@@ -143,7 +147,7 @@ def find_near_duplicates(
     return NearDuplicates(
         number=across,
         num_leaks=leaks,
-        num_in_groups=len(sets) - across,
+        num_in_groups=len(sets) - across - catalog.number("SELECT COUNT(*) FROM contradicting"),
         num_uniform=uniform,
         examples=tuple(_describe_alike(catalog, labels, number, counts) for number, _, *counts in examples),
     )

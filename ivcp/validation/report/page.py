@@ -14,6 +14,10 @@ from ivcp.storage.atomic import write_whole
 from ivcp.validation.catalog import Catalog, read_video
 
 _MOST_ROWS = 200
+_TAKEN = (
+    "FROM thumbnail JOIN clip ON clip.id = thumbnail.clip JOIN video ON video.id = clip.video "
+    "WHERE thumbnail.jpeg IS NOT NULL ORDER BY clip.id"
+)
 
 
 class Thumbnail(NamedTuple):
@@ -24,8 +28,8 @@ class Thumbnail(NamedTuple):
     """JPEG."""
 
 
-def write_page(report: ValidationReport, catalog: Catalog, path: Path) -> None:
-    """Writes the page; long tables are cut, and say so."""
+def write_page(report: ValidationReport, catalog: Catalog, path: Path, *, per_class: int) -> None:
+    """Writes the page, with `per_class` pictures of each class; long tables are cut, and say so."""
     environment = Environment(
         loader=PackageLoader("ivcp.validation.report", "."), autoescape=True, undefined=StrictUndefined
     )
@@ -33,7 +37,8 @@ def write_page(report: ValidationReport, catalog: Catalog, path: Path) -> None:
     page = environment.get_template("page.html").render(
         report=report,
         quarantined=list(catalog.quarantined(_MOST_ROWS)),
-        thumbnails=_thumbnails(catalog),
+        thumbnails=_thumbnails_of_classes(catalog, per_class),
+        pictures=_pictures(catalog),
         splits=SPLITS,
         most_rows=_MOST_ROWS,
     )
@@ -49,15 +54,17 @@ def name_bytes(number: float) -> str:
     return f"{number:.3g} TB"
 
 
-def _thumbnails(catalog: Catalog) -> dict[int, list[Thumbnail]]:
+def _thumbnails_of_classes(catalog: Catalog, per_class: int) -> dict[int, list[Thumbnail]]:
     """By label."""
-    found = catalog.ask(
-        "SELECT clip.label, video.name, video.thumbnail FROM clip JOIN video ON video.id = clip.video "
-        "WHERE clip.reason IS NULL AND LENGTH(video.thumbnail) > 0 "
-        "GROUP BY clip.label, video.id ORDER BY clip.label, MIN(clip.id)"
-    )
     by_label: dict[int, list[Thumbnail]] = {}
-    for label, name, jpeg in found:
-        encoded = base64.b64encode(jpeg).decode()
-        by_label.setdefault(label, []).append(Thumbnail(first_path(read_video(name)), encoded))
+    for label, name, jpeg in catalog.ask(f"SELECT clip.label, video.name, thumbnail.jpeg {_TAKEN}"):
+        shown = by_label.setdefault(label, [])
+        if len(shown) < per_class:
+            shown.append(Thumbnail(first_path(read_video(name)), base64.b64encode(jpeg).decode()))
     return by_label
+
+
+def _pictures(catalog: Catalog) -> dict[str, str]:
+    """By clip id, base64 of a JPEG."""
+    found = catalog.ask(f"SELECT clip.dataset, clip.row, thumbnail.jpeg {_TAKEN}")
+    return {f"{dataset}:{row}": base64.b64encode(jpeg).decode() for dataset, row, jpeg in found}

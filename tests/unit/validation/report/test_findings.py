@@ -37,6 +37,57 @@ def test_videos_that_look_alike_in_several_splits(
     assert (off.num_near_duplicates, off.near_duplicates) == (0, None)
 
 
+def test_contradicting_look_alikes_are_shown_and_called_so(
+    data_set: DataSet, tmp_path: Path, make_scene: MakeScene, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed in range(4):
+        make_scene(data_set.folder / f"{seed}.mp4", seed=seed)
+    make_scene(data_set.folder / "again.mp4", seed=0, size=(48, 64), crf=32)  # of another class
+    rows = [sharegpt_row(f"{seed}.mp4", ("run", "fall")[seed % 2], group=f"g{seed}") for seed in range(4)]
+    data_set.add("actions", [*rows, sharegpt_row("again.mp4", "fall", group="g0")])
+    report = validate_data(data_set.config(report_thumbnails=1), tmp_path / "out")
+    assert (report.num_contradicting_looks, report.num_near_duplicates, report.num_alike_in_groups) == (1, 0, 0)
+    (found,) = report.contradictions
+    assert (found.kind, found.num_clips, set(found.label_names)) == ("look", 2, {"run", "fall"})
+    assert {(clip.clip_id, clip.label_name) for clip in found.clips} == {("actions:0", "run"), ("actions:4", "fall")}
+    assert "actions:0 run" in caplog.text
+    assert "one group" not in caplog.text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Contradictions: clips that show the same and have several classes" in page
+    assert page.count("data:image/jpeg;base64,") == 4  # two classes, and the two clips
+    with pytest.raises(AnnotationError, match="Look at their pictures in the report and correct the labels"):
+        validate_data(data_set.config(on_label_conflicts="error"), tmp_path / "out")
+
+
+def test_spans_of_alike_videos_that_differ_are_no_contradiction(
+    data_set: DataSet, tmp_path: Path, make_scene: MakeScene
+) -> None:
+    make_scene(data_set.folder / "a.mp4", seed=0, num_frames=24)
+    make_scene(data_set.folder / "b.mp4", seed=0, size=(48, 64), num_frames=24)
+    spans = [("a.mp4", "run", 0, 1), ("a.mp4", "fall", 1, 2), ("b.mp4", "run", 0, 1), ("b.mp4", "fall", 1, 2)]
+    rows = [
+        sharegpt_row(video, label) | {"start_seconds": start, "end_seconds": end} for video, label, start, end in spans
+    ]
+    report = validate_data(data_set.add("actions", rows).config(), tmp_path)
+    assert (report.num_contradicting_looks, report.contradictions) == (0, ())
+
+
+def test_pictures_come_from_clips_that_can_be_used(data_set: DataSet, tmp_path: Path) -> None:
+    rows = []
+    for number in range(6):
+        video = make_clip(data_set.folder / f"{number}.mp4", seed=number)
+        rows.append(sharegpt_row(video.name, ("run", "fall")[number % 2]))
+    for number in range(2):  # the first of each class
+        (data_set.folder / f"{number}.mp4").write_bytes(b"no video")
+    config = data_set.add("actions", rows).config(
+        report_thumbnails=1, near_duplicate_frames=0, max_invalid_fraction=0.5
+    )
+    validate_data(config, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "2.mp4" in page
+
+
 def test_videos_of_one_colour_do_not_look_alike_but_are_counted(data_set: DataSet, tmp_path: Path) -> None:
     for number in range(3):
         make_clip(data_set.folder / f"{number}.mp4", num_frames=10 + number, size=(8, 8))
@@ -52,13 +103,14 @@ def test_settings_say_what_duplicates_and_contradictions_lead_to(
     rows = json.loads((action_data.folder / "actions.json").read_text())
     (action_data.folder / "copy.mp4").write_bytes((action_data.folder / "0.mp4").read_bytes())
     action_data.add("actions", [*rows, sharegpt_row("copy.mp4", "walk"), sharegpt_row("1.mp4", "sit")])
-    report = validate_data(action_data.config(), tmp_path / "out")
+    report = validate_data(action_data.config(near_duplicate_frames=0), tmp_path / "out")
     assert (report.num_duplicates, report.num_label_conflicts, report.num_leaks) == (2, 1, 0)
     assert [(same.num_clips, same.clip_ids) for same in report.duplicates] == [
         (2, ("actions:0", "actions:12")),
         (2, ("actions:1", "actions:13")),
     ]
-    assert "1 contents have several labels: actions:0, actions:12 (run, walk)" in caplog.text
+    assert "1 contradictions: 1 contents and 0 sets of videos that look alike have several classes" in caplog.text
+    assert "actions:0 run" in caplog.text
     settings = {"on_duplicates": "error", "on_label_conflicts": "error"}
     with pytest.raises(AnnotationError) as caught:
         validate_data(action_data.config(**settings), tmp_path / "out")
@@ -107,7 +159,7 @@ def test_spans_outside_of_their_video(data_set: DataSet, tmp_path: Path) -> None
 
 
 def test_the_page_is_self_contained_and_shows_each_class(action_data: DataSet, tmp_path: Path) -> None:
-    validate_data(action_data.config(report_thumbnails=1, test_size=0.25), tmp_path)
+    validate_data(action_data.config(report_thumbnails=1, test_size=0.25, near_duplicate_frames=0), tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 3
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
