@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from ivcp import storage
-from ivcp.data.annotations import SPLIT_OF_NAME
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
+from ivcp.data.values import SPLIT_OF_NAME
 from ivcp.imports.class_names import read_class_names
 from ivcp.imports.layouts import LAYOUTS, Layout
 from ivcp.imports.listing import (
     ImportRefusedError,
     LayoutOptions,
+    Listing,
     Reading,
     Source,
 )
-from ivcp.imports.rows import Built, MissingPolicy, Paths, build_rows
+from ivcp.imports.rows import Built, MissingPolicy, Paths, build_rows, check_not_from_one
 from ivcp.imports.templates import read_templates
 from ivcp.imports.video_files import VideoFiles
 from ivcp.imports.write import check_name, write_dataset
@@ -97,7 +98,8 @@ def import_dataset(request: ImportRequest) -> ImportResult:
 
 
 def _build(request: ImportRequest, layout: Layout, reading: Reading) -> Built:
-    labels = read_class_names(request.label_names) if request.label_names else None
+    names = read_class_names(request.label_names) if request.label_names else None
+    labels = names.labels if names else None
     paths = Paths(reading.videos, request.dataset_dir, request.relative)
     module, _, function = layout.reader.partition(":")
     read: Any = getattr(import_module(module), function)
@@ -106,9 +108,12 @@ def _build(request: ImportRequest, layout: Layout, reading: Reading) -> Built:
         built: Built = read(reading, labels=labels, action_token=token, paths=paths, missing=request.missing)
         return built
     templates = read_templates(request.templates, language=request.language, action_token=request.action_token)
+    listing: Listing = read(reading)
+    if names and names.from_one:
+        check_not_from_one(listing.samples, names.labels, str(request.label_names))
     return build_rows(
         reading,
-        read(reading),
+        listing,
         labels=labels,
         templates=templates,
         seed=request.seed,

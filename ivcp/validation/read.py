@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from ivcp.data.annotations import Problems, read_dataset
-from ivcp.data.registry import AnnotationError, DatasetInfo, read_dataset_info
+from ivcp.data.annotations import read_dataset
+from ivcp.data.problems import AnnotationError, Problems
+from ivcp.data.registry import DatasetInfo, read_dataset_info
 from ivcp.data.splits import cut_split
 from ivcp.records import Labels, Split
 from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.labels import check_every_class_is_trained, resolve_labels
 from ivcp.video.perceptual import join_pairs
+
+log = logging.getLogger(__name__)
+_MOST_NAMES = 20
 
 
 def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
@@ -110,19 +115,38 @@ def _read_rows(
     )
     for row in rows:
         catalog.add(row, split=(row.split or "train") if split == "train" else split)
-    for limit in (info.num_samples, config.data.max_samples):
-        if limit is not None:
-            _sample(name, limit, config.train.seed, catalog)
+    for setting, limit in (("num_samples", info.num_samples), ("max_samples", config.data.max_samples)):
+        lost = [] if limit is None else _sample(name, limit, config.train.seed, catalog)
+        if lost:
+            shown = ", ".join(map(str, lost[:_MOST_NAMES])) + (", …" if len(lost) > _MOST_NAMES else "")
+            log.warning("%s = %d keeps no row of %d classes of %s: %s", setting, limit, len(lost), name, shown)
 
 
-def _sample(name: str, limit: int, seed: int, catalog: Catalog) -> None:
-    """Keeps `limit` rows of a data set, in their order: a seeded choice."""
-    ids = [number for (number,) in catalog.ask("SELECT id FROM clip WHERE dataset = ? ORDER BY id", name)]
-    if limit < len(ids):
-        kept = {ids[place] for place in random.Random(f"{seed}:{name}").sample(range(len(ids)), limit)}
-        catalog.change("DELETE FROM clip WHERE id = ?", ((number,) for number in ids if number not in kept))
-        for table in ("video", "conversation"):
-            catalog.ask(f"DELETE FROM {table} WHERE id NOT IN (SELECT {table} FROM clip)")
+def _sample(name: str, limit: int, seed: int, catalog: Catalog) -> list[int | str]:
+    """Keeps `limit` rows of a data set, in their order: a seeded choice that keeps the shares of classes and splits.
+
+    Returns the classes of which it keeps no row: there are some where `limit` is below their number.
+    """
+    rows = catalog.ask("SELECT id, given, named FROM clip WHERE dataset = ?", name).fetchall()
+    if limit >= len(rows):
+        return []
+    order = random.Random(f"{seed}:{name}")
+    order.shuffle(rows)
+    total = Counter((split, named) for _, split, named in rows)
+    places: Counter[tuple[Split, int | str]] = Counter()
+    ranked = []
+    for number, split, named in rows:
+        place = places[split, named]
+        places[split, named] += 1
+        # The first row of each class comes before all others, then all classes fill up at the same pace.
+        first = -2.0 if split == "train" else -1.0
+        ranked.append(((place + 0.5) / total[split, named] if place else first, number, named))
+    ranked.sort(key=lambda row: row[0])
+    catalog.change("DELETE FROM clip WHERE id = ?", ((number,) for _, number, _ in ranked[limit:]))
+    for table in ("video", "conversation"):
+        catalog.ask(f"DELETE FROM {table} WHERE id NOT IN (SELECT {table} FROM clip)")
+    kept = {named for _, _, named in ranked[:limit]}
+    return [named for named in dict.fromkeys(named for _, named in sorted(total, key=str)) if named not in kept]
 
 
 def _count_by_unit(catalog: Catalog) -> Mapping[str, Counter[int]]:

@@ -35,7 +35,7 @@ def read_frame_lists(reading: Reading) -> Listing:
 
 
 def _lines(reading: Reading, source: Source) -> Iterator[tuple[int, str]]:
-    text = read_source_text(source.path, encoding=reading.options.encoding)
+    text = read_source_text(source.path, encoding=reading.options.encoding, takes_encoding=True)
     return ((row, line.strip()) for row, line in enumerate(text.splitlines()) if line.strip())
 
 

@@ -25,7 +25,7 @@ def read_ucf101(reading: Reading) -> Listing:
         ImportRefusedError: a list is missing.
     """
     folder = reading.one_source("the folder with classInd.txt and trainlist01.txt")
-    labels = read_class_names(folder / "classInd.txt")
+    labels = read_class_names(folder / "classInd.txt").labels
     number = reading.options.split_number or 1
     lists = ((folder / f"{part}list{number:02}.txt", reading.splits[part]) for part in ("train", "test"))
     return Listing(tuple(s for file, split in lists for s in _read_list(reading, file, split, labels)), labels)

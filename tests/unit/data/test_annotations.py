@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from ivcp.data.annotations import AnnotatedRow, Problems, read_dataset
+from ivcp.data.annotations import AnnotatedRow, read_dataset
+from ivcp.data.problems import Problems
 from ivcp.data.registry import AnnotationError, read_dataset_info
 from tests.data_sets import QUESTION, DataSet, sharegpt_row
 
@@ -59,9 +60,14 @@ def test_tags_that_do_not_fit_the_rows(data_set: DataSet) -> None:
         read(data_set.add("actions", [row], tags={"role_tag": "role", "content_tag": "content"}))
     with pytest.raises(AnnotationError, match=r"from = 'human': expected 'user', 'gpt' or 'system'"):
         read(data_set.add("actions", [row], tags={"user_tag": "user"}))
-    with pytest.raises(AnnotationError, match=r"key 'messages' expected .* the row has conversations, videos"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"key 'messages' expected.* the row has conversations: rename it, or set columns.messages",
+    ):
         read(data_set.add("actions", [row], columns={"messages": "messages"}))
-    with pytest.raises(AnnotationError, match=r"key 'instruction' expected \(formatting: alpaca\)"):
+    with pytest.raises(
+        AnnotationError, match=r"key 'instruction' expected, because formatting is alpaca; the row has conver"
+    ):
         read(data_set.add("actions", [row], formatting="alpaca"))
 
 

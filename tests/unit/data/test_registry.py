@@ -92,5 +92,7 @@ def test_registries_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r"dataset_info.json is not valid JSON: Expecting value: line 2 column 1"):
         read_dataset_info("actions", str(tmp_path))
     registry.write_text('{"跑": {}}', encoding="gbk")
-    with pytest.raises(AnnotationError, match=r"expected text in UTF-8 .*: save it as UTF-8"):
+    with pytest.raises(
+        AnnotationError, match=r"expected text in utf-8, got the byte 0xc5 in line 1: convert it to UTF-8"
+    ):
         read_dataset_info("actions", str(tmp_path))

@@ -18,7 +18,7 @@ from ivcp.imports.listing import ImportRefusedError
 )
 def test_files_of_class_names(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    assert read_class_names(tmp_path / name).label_names == ("run", "sit down")
+    assert read_class_names(tmp_path / name).labels.label_names == ("run", "sit down")
 
 
 @pytest.mark.parametrize(

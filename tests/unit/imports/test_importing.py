@@ -30,10 +30,10 @@ GOOD = ("a.mp4,run", "b.mp4,sit", "c.mp4,run")
         ((*GOOD, "a.mp4,sit"), "row 3: a clip that is listed before, there as run"),
         ((*GOOD, "a.mp4,run,5,2"), r"row 3: start = 5.0, end = 2.0: expected 0 <= start < end"),
         ((*GOOD, "a.mp4,run,-1,2"), "expected 0 <= start < end"),
-        ((*GOOD, "a.mp4,run,nan,2"), "expected 0 <= start < end"),
+        ((*GOOD, "a.mp4,run,0,inf"), "end = 'inf': expected seconds, or h:mm:ss"),
         ((*GOOD, "a.mp4,run,soon,2"), "start = 'soon': expected seconds, or h:mm:ss"),
         ((*GOOD, "a.mp4,run,1,2,p,holdout"), "split 'holdout': expected train"),
-        ((*GOOD, "a.mp4"), r"row 3: 1 column\(s\): the header has 6"),
+        ((*GOOD, "a.mp4"), r"row 3: line 5 has 1 cell\(s\), the header 6"),
     ],
 )
 def test_a_wrong_row_is_named_and_nothing_is_written(importer, tmp_path, three, rows, message):
