@@ -10,9 +10,9 @@ from ivcp.records import Message
 
 VIDEO_TAG = "<video>"
 _PLACEHOLDERS = (
-    *("<image>", "<audio>", "<frame>", "<img>", "</img>", "<IMG_CONTEXT>", "<image_pad>", "<video_pad>", "[IMG]"),
+    *("<image>", "<audio>", "<img>", "</img>", "<IMG_CONTEXT>", "<image_pad>", "<video_pad>", "[IMG]"),
     *("<image_soft_token>", "<start_of_image>", "<end_of_image>", "<im_start>", "<im_end>", "<vi_start>", "<vi_end>"),
-    *("<fake_token_around_image>", "<global-img>", "<unit>", "</unit>"),
+    *("<fake_token_around_image>", "<global-img>"),
 )
 """What models and data sets put where media stand; `<|…|>` is known as such."""
 

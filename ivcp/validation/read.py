@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from ivcp.data.annotations import read_dataset
 from ivcp.data.problems import AnnotationError, Problems
+from ivcp.data.prompts import special_tokens_pattern
 from ivcp.data.registry import DatasetInfo, read_dataset_info
 from ivcp.data.splits import cut_split
 from ivcp.records import Labels, Split
 from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.labels import check_every_class_is_trained, resolve_labels
+from ivcp.validation.special_tokens import special_tokens_of
 from ivcp.video.perceptual import join_pairs
 
 log = logging.getLogger(__name__)
@@ -30,8 +33,9 @@ def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
     names = _names_by_split(config)
     infos = {name: read_dataset_info(name, config.data.dataset_dir) for name in names}
     problems = Problems()
+    special_tokens = special_tokens_pattern(special_tokens_of(config.model))
     for name, info in infos.items():
-        _read_rows(name, info, names[name], config, catalog, problems)
+        _read_rows(name, info, names[name], config, catalog, problems, special_tokens)
     if not catalog.number("SELECT COUNT(*) FROM clip"):
         problems.raise_if_any()
     labels = resolve_labels(
@@ -42,10 +46,36 @@ def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
         problems=problems,
     )
     problems.raise_if_any()
+    _check_rows_are_left(catalog, config)
     assign_splits(catalog, config)
     trained = catalog.ask("SELECT DISTINCT label FROM clip WHERE split = 'train'")
-    check_every_class_is_trained(labels, (label for (label,) in trained))
+    check_every_class_is_trained(labels, (label for (label,) in trained), advice=_advice(config))
     return labels
+
+
+def _check_rows_are_left(catalog: Catalog, config: RunConfig) -> None:
+    """Raises:
+    AnnotationError: test_size and val_size together ask for all rows.
+    """
+    total = catalog.number("SELECT COUNT(*) FROM clip WHERE given = 'train'")
+    sizes = {"test_size": config.data.test_size, "val_size": config.data.val_size}
+    asked = sum(size * total if size < 1 else size for size in sizes.values())
+    if asked >= total and asked:
+        named = " and ".join(f"{name} = {size:g}" for name, size in sizes.items() if size)
+        raise AnnotationError(
+            f"{named} leave nothing to train on: there are {total} rows to cut from; make them smaller"
+        )
+
+
+def _advice(config: RunConfig) -> str:
+    """What to do where a class has no training row."""
+    data = config.data
+    smaller = [name for name, size in (("val_size", data.val_size), ("test_size", data.test_size)) if size]
+    ways = [
+        *([f"make {' and '.join(smaller)} smaller"] if smaller else []),
+        *(["make max_samples larger"] if data.max_samples else []),
+    ]
+    return ", ".join(("Add rows", *ways, "or take the classes out of the labels"))
 
 
 def assign_splits(catalog: Catalog, config: RunConfig) -> None:
@@ -103,7 +133,13 @@ def _names_by_split(config: RunConfig) -> dict[str, Split]:
 
 
 def _read_rows(
-    name: str, info: DatasetInfo, split: Split, config: RunConfig, catalog: Catalog, problems: Problems
+    name: str,
+    info: DatasetInfo,
+    split: Split,
+    config: RunConfig,
+    catalog: Catalog,
+    problems: Problems,
+    special_tokens: re.Pattern[str],
 ) -> None:
     rows = read_dataset(
         name,
@@ -112,6 +148,7 @@ def _read_rows(
         media_dir=config.data.media_dir,
         action_token=config.action_cls.action_token,
         problems=problems,
+        special_tokens=special_tokens,
     )
     for row in rows:
         catalog.add(row, split=(row.split or "train") if split == "train" else split)
