@@ -153,6 +153,28 @@ def test_all_problems_are_said_at_once(data_set: DataSet) -> None:
 def test_an_empty_data_set(data_set: DataSet) -> None:
     with pytest.raises(AnnotationError, match=r"data set actions .* is empty"):
         read(data_set.add("actions", []))
+    (data_set.folder / "actions.json").write_text("\n")
+    with pytest.raises(AnnotationError, match=r"data set actions .* is empty"):
+        read(data_set)
     (data_set.folder / "actions.json").write_text(json.dumps(["x"]))
     with pytest.raises(AnnotationError, match="row 0: expected an object with keys, got str"):
         read(data_set)
+
+
+def test_problems_that_differ_in_a_value_only_are_one(data_set: DataSet) -> None:
+    rows = [sharegpt_row(f"https://x.org/{number}.mp4", 1.0 + number) for number in range(7)]
+    with pytest.raises(AnnotationError) as caught:
+        read(data_set.add("actions", rows))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "14 problem(s) in the annotations:"
+    assert len(lines) == 3
+    assert "rows 0, 1, 2, 3, 4 and 2 more: videos: 'https://x.org/0.mp4' is an address on the web" in lines[1]
+    assert "rows 0, 1, 2, 3, 4 and 2 more: action_label = 1.0: expected a class id" in lines[2]
+
+
+def test_a_media_dir_that_is_no_folder(data_set: DataSet) -> None:
+    data_set.add("actions", [sharegpt_row("a.mp4", 0)])
+    with pytest.raises(AnnotationError, match=r"media_dir: 'https://x.org/' is an address on the web"):
+        read(data_set, media_dir="https://x.org/")
+    (row,) = read(data_set, media_dir="file:///media")
+    assert row.video == "/media/a.mp4"

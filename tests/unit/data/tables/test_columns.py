@@ -55,7 +55,7 @@ def test_splits_that_were_saved(tmp_path: Path) -> None:
 def test_a_folder_that_only_looks_saved(tmp_path: Path) -> None:
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "state.json").write_text('{"_data_files": [{"name": "x"}]}')
-    with pytest.raises(AnnotationError, match="state.json: expected _data_files in it, as the save_to_disk of"):
+    with pytest.raises(AnnotationError, match=r"state.json: expected _data_files in it, as the save_to_disk of"):
         data_files(DatasetInfo(file_name="saved"), str(tmp_path))
 
 

@@ -26,7 +26,7 @@ def test_gzip(tmp_path: Path, name: str, encoding: str) -> None:
 def test_another_encoding_in_gzip(tmp_path: Path) -> None:
     path = tmp_path / "my rows.csv.gz"
     path.write_bytes(gzip.compress("a,b\n1,跑步\n".encode("gbk")))
-    with pytest.raises(AnnotationError, match="got the byte 0xc5 in line 2: convert it to UTF-8, e.g. from GBK: gunz"):
+    with pytest.raises(AnnotationError, match=r"got the byte 0xc5 in line 2: convert it to UTF-8, e.g. from GBK: gunz"):
         list(read_rows(path))
     assert how_to_convert(path).endswith("gunzip -c 'my rows.csv.gz' | iconv -f GB18030 -t UTF-8 > 'my rows.utf8.csv'")
 
