@@ -13,6 +13,7 @@ from ivcp import storage
 from ivcp.data.paths import PathError, resolve
 from ivcp.data.problems import AnnotationError
 from ivcp.data.registry import DatasetInfo
+from ivcp.data.values import shown
 from ivcp.records import LABELS_FILE, Labels
 
 _MOST_DIGITS = 18
@@ -38,13 +39,21 @@ def labels_files(infos: Iterable[DatasetInfo], dataset_dir: str) -> list[str]:
 
 
 def labels_of(content: Any) -> Labels:
-    """The classes of a labels file's JSON, names without spaces around them.
+    """The classes of a labels file's JSON, or of a list of names; names without spaces around them.
 
     Raises:
         LabelsError: it is no such content, or a name is blank or stands there twice.
     """
-    if isinstance(content, dict) and isinstance(content.get("label_names"), list):
-        content = {**content, "label_names": stripped(content["label_names"])}
+    if isinstance(content, list):
+        content = {"label_names": content}
+    if not isinstance(content, dict) or not isinstance(content.get("label_names"), list):
+        raise LabelsError(f"expected label_names, a list of at least two names, got {shown(content)}")
+    pairs = content.get("reversed_pairs", [])
+    content = {
+        **content,
+        "label_names": stripped(content["label_names"]),
+        "reversed_pairs": [stripped(pair) if isinstance(pair, list) else pair for pair in pairs],
+    }
     try:
         return Labels.model_validate(content)
     except ValidationError as error:

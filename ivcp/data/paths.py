@@ -35,10 +35,11 @@ def resolve(path: str, folder: str) -> str:
     path = local_form(path)
     if path.startswith(_S3) or Path(path).is_absolute():
         return path
-    folder = local_form(folder)
-    joined = storage.join(folder if folder.startswith(_S3) else str(Path(folder).absolute()), path)
-    is_there = "\\" in path and not joined.startswith(_S3) and Path(joined).exists()  # so named by some unpackers
-    if "\\" in path and not is_there:
+    if not folder.startswith("/"):
+        folder = local_form(folder)
+        folder = folder if folder.startswith(_S3) else str(Path(folder).absolute())
+    joined = storage.join(folder, path)
+    if "\\" in path and not _is_there(joined):
         slashes = path.replace("\\", "/")
         raise PathError(f"{path!r} is a path of Windows: write / between folders, {slashes!r}", kind="backslash")
     return joined
@@ -50,8 +51,8 @@ def local_form(path: str) -> str:
     Raises:
         PathError: it is an address that cannot be read from here, or no path at all.
     """
-    if "\0" in path:
-        raise PathError(f"{path!r} holds a zero character: expected a path", kind="zero")
+    if any(character in path for character in "\0\n\r"):
+        raise PathError(f"{path[:200]!r} holds a line break or a zero character: remove it", kind="character")
     if path.startswith(_FILE):
         local = unquote(path.removeprefix(_FILE).removeprefix("localhost"))
         if not local.startswith("/") or _DRIVE.match(local[1:]):
@@ -64,6 +65,14 @@ def local_form(path: str) -> str:
         scheme = address[1] or address[2]
         raise PathError(f"{path[:200]!r} {_explain_address(scheme.lower())}", kind=scheme)
     return str(Path(path).expanduser()) if path.startswith("~/") else path
+
+
+def _is_there(path: str) -> bool:
+    """Whether a local file has this very name: some programs unpack `folder\\name` as one."""
+    try:
+        return not path.startswith(_S3) and Path(path).exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _explain_address(scheme: str) -> str:

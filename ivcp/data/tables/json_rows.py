@@ -99,4 +99,4 @@ def _explain(error: ValueError | RecursionError, where: str) -> TableError:
         return TableError(f"{where} is nested too deeply: expected lists and objects of a few levels; is it damaged?")
     if isinstance(error, json.JSONDecodeError):
         return TableError(f"{where} is not valid JSON: {error}")
-    return TableError(f"{where} holds a number that is too long: {error}")
+    return TableError(f"{where} holds a number of thousands of digits: expected fewer; is it damaged?")

@@ -7,7 +7,8 @@ from ivcp.data.labels import LabelsError, class_id, explain_from_one, explain_si
 
 def test_names_are_stripped() -> None:
     assert labels_of({"label_names": [" run", "sit\u3000"]}).label_names == ("run", "sit")
-    assert labels_of({"label_names": ["run", "sit"], "reversed_pairs": [["run", "sit"]]}).partner == {0: 1, 1: 0}
+    assert labels_of({"label_names": ["run ", "sit"], "reversed_pairs": [[" run", "sit"]]}).partner == {0: 1, 1: 0}
+    assert labels_of([" run", "sit"]).label_names == ("run", "sit")
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,10 @@ def test_names_are_stripped() -> None:
         ({"label_names": ["run", "\ud83d"]}, r"the name of class 1, '\\ud83d', holds half of a character"),
         ({"label_names": ["run", 3]}, "expected label_names, a list of at least two names: label_names.1"),
         ({"label_names": "run"}, "expected label_names"),
-        (["run", "sit"], "expected label_names"),
+        (["run"], "expected label_names, a list of at least two names: label_names Tuple"),
+        ("run", "expected label_names, a list of at least two names, got 'run'"),
+        ({"label_names": ["a", "b"], "reversed_pairs": [["a", "c"]]}, "reversed_pairs names unknown classes: c"),
+        ({"label_names": ["a", "b"], "reversed_pairs": ["a"]}, "reversed_pairs.0"),
     ],
 )
 def test_contents_that_are_no_labels(content: Any, message: str) -> None:

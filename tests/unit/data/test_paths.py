@@ -47,7 +47,9 @@ def test_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("d:/videos/a.mp4", "is a file of a Windows machine"),
         ("\\\\server\\a.mp4", "is a file of a Windows machine"),
         ("videos\\a.mp4", "is a path of Windows: write / between folders, 'videos/a.mp4'"),
-        ("a\0.mp4", "holds a zero character"),
+        ("folder\\" + "a" * 5000, "is a path of Windows"),
+        ("a\0.mp4", "holds a line break or a zero character: remove it"),
+        ("a.mp4\n", "holds a line break or a zero character: remove it"),
     ],
 )
 def test_paths_that_cannot_be_read(path: str, message: str) -> None:

@@ -120,6 +120,14 @@ def test_lines_that_are_shorter_or_longer_than_the_header(tmp_path: Path) -> Non
         ("a.json", '[{"a": 1},\n {"b": }]', "is not valid JSON: Expecting value: line 2 column 8"),
         ("a.jsonl", '{"a": 1}\n\n{"a": \n', "line 3 is not valid JSON"),
         ("a.jsonl", '{"a": 1}\n[1]\n', "row 1: expected an object with keys, got list"),
+        ("a.jsonl", '{"a": 1}\n{"a": ' + "1" * 5000 + "}\n", "line 2 holds a number of thousands of digits"),
+        ("a.json", '[{"a": 1}, {"a": ' + "1" * 5000 + "}]", "row 1 holds a number of thousands of digits"),
+        ("a.json", '[{"a": 1}, ' + "[" * 100_000, "row 1 is nested too deeply"),
+        (
+            "a.json",
+            '{\n "a": 1}\n',
+            "line 1 is not valid JSON (Expecting property name enclosed in double quotes in col",
+        ),
         (
             "a.csv",
             "a,b\n1,2, 3\n",
