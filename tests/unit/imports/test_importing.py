@@ -183,3 +183,12 @@ def test_paths_that_are_none(importer, tmp_path, three):
     assert "row 1: 'C:/b.mp4' is a file of a Windows machine" in str(caught.value)
     annotations = importer("csv", table(tmp_path, *rows), videos=three, skip_bad_rows=True)
     assert [row.video for row in annotations.rows] == [f"{three}/c.mp4", f"{three}/a.mp4"]
+
+
+def test_the_users_folder_and_file_uris(importer, tmp_path, three, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows = table(tmp_path, *GOOD)
+    annotations = importer("csv", f"train=~/{rows.name}", videos=f"file://{three}")
+    assert [row.video for row in annotations.rows] == [f"{three}/{name}.mp4" for name in "abc"]
+    with pytest.raises(ImportRefusedError, match=r"'https://x.org/videos' is an address on the web"):
+        importer("csv", rows, videos="https://x.org/videos", overwrite=True)

@@ -8,7 +8,16 @@ from tests.unit.imports.layout_files import by_video
 
 def test_a_folder_per_class(importer, videos):
     root = videos(
-        ["run/a.mp4", "run/deep/b.AVI", "run/.DS_Store", "stand up/c.webm", "stand up/notes.txt", "loose.mp4"]
+        [
+            "run/a.mp4",
+            "run/deep/b.AVI",
+            "run/.DS_Store",
+            "stand up/c.webm",
+            "stand up/notes.txt",
+            "loose.mp4",
+            "run/._a.mp4",
+        ]
+        + ["__MACOSX/run/._a.mp4", ".Trash/d.mp4"]
     )
     found = by_video(importer("folders", root))
     assert {name: row[:2] for name, row in found.items()} == {
