@@ -116,7 +116,6 @@ class RowReader:
         columns, before, where = self.info.columns, len(self.problems), (self.dataset, file, row_in_file)
         with self.problems.collected(*where):
             check_text(raw)
-        with self.problems.collected(*where):
             videos = read_videos(raw, columns.videos, self.media_dir)
             messages = read_messages(raw, self.info)
             self._check_conversation(messages, num_videos=len(videos))

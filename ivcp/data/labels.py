@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ivcp import storage
-from ivcp.data.paths import PathError, resolve
+from ivcp.data.paths import PathError, is_broken, resolve
 from ivcp.data.problems import AnnotationError
 from ivcp.data.registry import DatasetInfo
 from ivcp.data.values import shown
@@ -71,7 +71,7 @@ def stripped(names: Sequence[Any]) -> list[Any]:
     if "" in kept:
         raise LabelsError(f"the name of class {kept.index('')} is blank: expected text")
     for number, name in enumerate(kept):
-        if isinstance(name, str) and any("\ud800" <= character <= "\udfff" for character in name):
+        if isinstance(name, str) and is_broken(name):
             raise LabelsError(f"the name of class {number}, {name!a}, holds half of a character: write it whole")
     return kept
 

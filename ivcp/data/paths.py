@@ -53,6 +53,8 @@ def local_form(path: str) -> str:
     """
     if any(character in path for character in "\0\n\r"):
         raise PathError(f"{path[:200]!r} holds a line break or a zero character: remove it", kind="character")
+    if is_broken(path):
+        raise PathError(f"{path[:200]!a} is no name in UTF-8: rename the file, e.g. with convmv", kind="encoding")
     if path.startswith(_FILE):
         local = unquote(path.removeprefix(_FILE).removeprefix("localhost"))
         if not local.startswith("/") or _DRIVE.match(local[1:]):
@@ -65,6 +67,15 @@ def local_form(path: str) -> str:
         scheme = address[1] or address[2]
         raise PathError(f"{path[:200]!r} {_explain_address(scheme.lower())}", kind=scheme)
     return str(Path(path).expanduser()) if path.startswith("~/") else path
+
+
+def is_broken(text: str) -> bool:
+    """Whether a text holds half of a character, as names of files in another encoding do: no file can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _is_there(path: str) -> bool:

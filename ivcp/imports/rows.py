@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ivcp.data.labels import class_id, explain_from_one, explain_similar
-from ivcp.data.paths import PathError, local_form
-from ivcp.data.values import is_missing
+from ivcp.data.paths import PathError, is_broken, local_form
+from ivcp.data.problems import RowError
+from ivcp.data.values import read_label
 from ivcp.imports.class_names import make_labels
 from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample
 from ivcp.imports.templates import Template, choose
 from ivcp.imports.video_files import VideoFiles, is_elsewhere
-from ivcp.records import Labels, first_path
+from ivcp.records import Labels
 
 MissingPolicy = Literal["refuse", "skip", "keep"]
 _SHOWN = 3
@@ -78,14 +79,13 @@ def build_rows(
     """
     if not listing.samples and not reading.problems:
         raise ImportRefusedError(f"{reading.sources[0].path} lists no clip")
-    samples = [replace(sample, label=sample.label.strip()) for sample in listing.samples]
+    samples = list(_readable(reading, listing.samples))
     labels = labels or listing.labels or _labels_of(samples)
     known = _Classes(labels)
     from_one = explain_from_one(known.plain_ids(samples), labels.num_classes) if labels else None
     if from_one:
         raise ImportRefusedError(f"{reading.sources[0].path}: {from_one}")
-    placed = [_with_local_paths(sample) for sample in samples]
-    sound = [sample for sample in _without_twins(reading, placed) if _is_sound(reading, sample, known)]
+    sound = [sample for sample in _without_twins(reading, samples) if _is_sound(reading, sample, known)]
     kept, num_missing = _keep(sound, missing, reading.videos)
     rows = [_row(sample, known, choose(templates, seed=seed, row_id=sample.row_id), paths) for sample in kept]
     similar = explain_similar(labels.label_names) if labels else None
@@ -134,15 +134,30 @@ class _Classes:
         return self.labels.label_names[label] if self.labels else str(label)
 
 
+def _readable(reading: Reading, samples: Iterable[Sample]) -> Iterator[Sample]:
+    """The samples with a class and a path that can be read from here, as they are meant; others are problems."""
+    for sample in samples:
+        with reading.problems.collected(reading.name, sample.file, sample.row):
+            label = str(read_label({"label": sample.label}, "label"))
+            if is_broken(label):
+                raise RowError(f"label {label!a} is no text in UTF-8: rename its folder or file")
+            video = sample.video
+            try:
+                local = local_form(video) if isinstance(video, str) else tuple(local_form(image) for image in video)
+            except PathError as error:
+                raise RowError(str(error), kind=error.kind) from error
+            yield replace(sample, label=label, video=local)
+
+
 def _labels_of(samples: Sequence[Sample]) -> Labels | None:
-    names = sorted({sample.label for sample in samples if not is_missing(sample.label)})
+    names = sorted({sample.label for sample in samples})
     if names and all(class_id(name) is not None for name in names):
         return None
     return make_labels(names, "the rows")
 
 
 def _is_sound(reading: Reading, sample: Sample, known: _Classes) -> bool:
-    wrong = _explain_path(sample) or _explain_values(sample, known)
+    wrong = _explain_values(sample, known)
     if wrong:
         reading.problem(sample.file, sample.row, wrong)
     return wrong is None
@@ -152,33 +167,12 @@ def _explain_values(sample: Sample, known: _Classes) -> str | None:
     start, end = sample.start_seconds or 0.0, sample.end_seconds
     if not sample.video:
         return "no path of a video"
-    if is_missing(sample.label):
-        return "no label"
     if known.id_of(sample.label) is None:
         nearest = difflib.get_close_matches(sample.label, known.ids, n=1, cutoff=0.4)
         return f"label {sample.label!r} is no class" + (f"; the nearest is {nearest[0]!r}" if nearest else "")
     if not 0 <= start < (float("inf") if end is None else end):  # also true for NaN
         return f"start = {sample.start_seconds}, end = {end}: expected 0 <= start < end"
     return None
-
-
-def _explain_path(sample: Sample) -> str | None:
-    """What is wrong with the path of a video as such: an address, or a drive of Windows."""
-    try:
-        local_form(first_path(sample.video))
-    except PathError as error:
-        return str(error)
-    return None
-
-
-def _with_local_paths(sample: Sample) -> Sample:
-    """The sample with `file://` and `~/` as paths; `_is_sound` says which paths are none."""
-    try:
-        video = sample.video
-        local = local_form(video) if isinstance(video, str) else tuple(local_form(image) for image in video)
-    except PathError:
-        return sample
-    return replace(sample, video=local)
 
 
 def _without_twins(reading: Reading, samples: Sequence[Sample]) -> list[Sample]:

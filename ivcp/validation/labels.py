@@ -122,7 +122,7 @@ def _count_ids(
     different = len(set(ids.values()))
     from_one = explain_from_one(ids.values(), different)
     if from_one:
-        raise AnnotationError(from_one)
+        raise AnnotationError(f"data set {', '.join(dict.fromkeys(dataset for dataset, _ in named))}: {from_one}")
     for dataset, value in named:
         if ids[value] >= 2 * different:
             message = (

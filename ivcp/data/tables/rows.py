@@ -61,7 +61,9 @@ def saved_files(folder: Path, split: str) -> list[Path] | None:
     if (folder / "dataset_dict.json").is_file():
         splits = _described(folder / "dataset_dict.json", "splits")
         if split not in splits:
-            raise TableError(f"{folder} has the splits {', '.join(splits)}, {split!r} is none: set split to one")
+            raise TableError(
+                f"{folder} has the splits {', '.join(splits)}, {split!r} is none: set split in dataset_info.json"
+            )
         folder = folder / split
     if not (folder / "state.json").is_file():
         return None

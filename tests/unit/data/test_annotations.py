@@ -50,7 +50,10 @@ def test_the_users_newer_files(shared_data: Path, data_set: DataSet) -> None:
 
 def test_question_answering_without_labels_is_refused(shared_data: Path, data_set: DataSet) -> None:
     source = shared_data / "annotations" / "IVCP" / "VideoEspresso_stage3.json"
-    with pytest.raises(AnnotationError, match=r"none of its 752 rows has action_label .* without\s+labels"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"none of its 752 rows has action_label; the row has conversations, videos: .* without labels",
+    ):
         read(data_set.add("actions", [], file_name=str(source)))
 
 

@@ -25,7 +25,7 @@ GOOD = ("a.mp4,run", "b.mp4,sit", "c.mp4,run")
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (("a.mp4,", "b.mp4,sit", "c.mp4,run"), "row 0: no label"),
+        (("a.mp4,", "b.mp4,sit", "c.mp4,run"), "row 0: label is missing: expected a class id or name"),
         ((*GOOD, "a.mp4,run"), "row 3: a clip that is listed before, with the same label"),
         ((*GOOD, "a.mp4,sit"), "row 3: a clip that is listed before, there as run"),
         ((*GOOD, "a.mp4,run,5,2"), r"row 3: start = 5.0, end = 2.0: expected 0 <= start < end"),
@@ -33,6 +33,9 @@ GOOD = ("a.mp4,run", "b.mp4,sit", "c.mp4,run")
         ((*GOOD, "a.mp4,run,0,inf"), "end = 'inf': expected seconds, or h:mm:ss"),
         ((*GOOD, "a.mp4,run,soon,2"), "start = 'soon': expected seconds, or h:mm:ss"),
         ((*GOOD, "a.mp4,run,1,2,p,holdout"), "split 'holdout': expected train"),
+        ((*GOOD, "a.mp4,nan"), "row 3: label is missing"),
+        (("a.mp4,1.0", "b.mp4,2.0", "c.mp4,1.0"), "rows 0, 1, 2: label = '1.0': expected a class id without a decimal"),
+        ((*GOOD, "a.mp4,-1"), "row 3: label = -1: class ids count from 0"),
         ((*GOOD, "a.mp4"), r"row 3: line 5 has 1 cell\(s\), the header 6"),
     ],
 )

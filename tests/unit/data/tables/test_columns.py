@@ -48,7 +48,7 @@ def test_splits_that_were_saved(tmp_path: Path) -> None:
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
     (file,) = data_files(DatasetInfo(file_name="saved", split="validation"), str(tmp_path))
     assert list(read_rows(file)) == ROWS[5:7]
-    with pytest.raises(AnnotationError, match="saved has the splits train, validation, 'val' is none: set split to"):
+    with pytest.raises(AnnotationError, match="saved has the splits train, validation, 'val' is none: set split in"):
         data_files(DatasetInfo(file_name="saved", split="val"), str(tmp_path))
 
 
