@@ -55,12 +55,14 @@ def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
 
 def _check_rows_are_left(catalog: Catalog, config: RunConfig) -> None:
     """Raises:
-    AnnotationError: test_size and val_size together ask for all rows.
+    AnnotationError: test_size and val_size together ask for all training rows.
     """
+    names = config.data.dataset
     total = catalog.number("SELECT COUNT(*) FROM clip WHERE given = 'train'")
+    of_all = catalog.number(f"SELECT COUNT(*) FROM clip WHERE dataset IN ({', '.join('?' * len(names))})", *names)
     sizes = {"test_size": config.data.test_size, "val_size": config.data.val_size}
-    asked = sum(size * total if size < 1 else size for size in sizes.values())
-    if asked >= total and asked:
+    asked = sum(size * of_all if size < 1 else size for size in sizes.values())
+    if asked and asked > total - 1:
         named = " and ".join(f"{name} = {size:g}" for name, size in sizes.items() if size)
         raise AnnotationError(
             f"{named} leave nothing to train on: there are {total} rows to cut from; make them smaller"
@@ -164,7 +166,7 @@ def _sample(name: str, limit: int, seed: int, catalog: Catalog) -> list[int | st
 
     Returns the classes of which it keeps no row: there are some where `limit` is below their number.
     """
-    rows = catalog.ask("SELECT id, given, named FROM clip WHERE dataset = ?", name).fetchall()
+    rows = catalog.ask("SELECT id, given, named FROM clip WHERE dataset = ? ORDER BY id", name).fetchall()
     if limit >= len(rows):
         return []
     order = random.Random(f"{seed}:{name}")

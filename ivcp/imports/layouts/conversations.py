@@ -12,9 +12,10 @@ from ivcp.data import registry as dataset_registry
 from ivcp.data.annotations import RowReader
 from ivcp.data.labels import class_id, explain_from_one, explain_similar
 from ivcp.data.paths import local_form
-from ivcp.data.problems import RowError
+from ivcp.data.problems import AnnotationError, RowError
 from ivcp.data.prompts import VIDEO_TAG
 from ivcp.data.registry import REGISTRY_FILE, DatasetInfo, read_dataset_info
+from ivcp.data.tables import EncodingError
 from ivcp.data.turns import read_content
 from ivcp.data.values import as_list, check_text, is_missing
 from ivcp.data.videos import read_videos
@@ -87,9 +88,13 @@ def build_questions(
 
 
 def _rows_of(file: Path, reading: Reading) -> Iterator[_Row]:
-    options = reading.options
-    rows = dataset_registry.read_rows(file, delimiter=delimiter_of(reading), encoding=options.encoding)
-    return (_Row(file, number, row) for number, row in enumerate(rows))
+    rows = dataset_registry.read_rows(file, delimiter=delimiter_of(reading), encoding=reading.options.encoding)
+    try:
+        yield from (_Row(file, number, row) for number, row in enumerate(rows))
+    except AnnotationError as error:
+        if isinstance(error.__cause__, EncodingError):
+            raise ImportRefusedError(f"{error}; or name its encoding, e.g. --encoding gbk") from error
+        raise
 
 
 def _as_conversations(rows: Iterable[_Row], question: str, answer: str, reading: Reading) -> Iterator[_Row]:

@@ -72,6 +72,7 @@ def test_a_sample_below_the_number_of_classes_says_what_is_lost(
             "test_size = 0.5 and val_size = 0.5 leave nothing to train on: there are 8",
         ),
         ({"val_size": 0.6, "test_size": 0.7}, "test_size = 0.7 and val_size = 0.6 leave nothing"),
+        ({"val_size": 0.7, "test_size": 0.2}, "test_size = 0.2 and val_size = 0.7 leave nothing"),
         ({"val_size": 4, "test_size": 4}, "test_size = 4 and val_size = 4 leave nothing"),
         ({"test_size": 8}, "test_size = 8 leave nothing to train on: there are 8 rows to cut from; make them smaller"),
     ],

@@ -134,6 +134,10 @@ def test_a_table_of_questions_in_gbk(importer, videos, tmp_path):
     root = videos(["a.mp4", "b.mp4"])
     source = tmp_path / "qa.csv"
     source.write_bytes("video;question;answer\na.mp4;做什么;跑步\nb.mp4;做什么;坐下\n".encode("gbk"))
+    with pytest.raises(
+        ImportRefusedError, match=r"qa.csv: .*: convert it to UTF-8, .*; or name its encoding, e.g. --en"
+    ):
+        importer.write("questions", source, videos=str(root))
     importer.write("questions", source, videos=str(root), options=LayoutOptions(encoding="gbk"))
     assert importer.rows()[1]["conversations"][1] == {"from": "gpt", "value": "坐下"}
 
