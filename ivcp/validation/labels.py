@@ -16,7 +16,6 @@ from ivcp.validation.catalog import Catalog
 
 log = logging.getLogger(__name__)
 _MOST_NAMES = 20
-_ADVICE = "Add rows, take the classes out of the labels, or make val_size and test_size smaller"
 
 
 def resolve_labels(
@@ -70,15 +69,16 @@ def read_labels(infos: Mapping[str, DatasetInfo], dataset_dir: str) -> Labels | 
     return found[0][1] if found else None
 
 
-def check_every_class_is_trained(labels: Labels, training_labels: Iterable[int], *, advice: str = _ADVICE) -> None:
+def check_every_class_is_trained(labels: Labels, training_labels: Iterable[int]) -> None:
     """Raises:
-    AnnotationError: a class has no row in the training split; `advice` says what to do.
+    AnnotationError: a class has no row in the training split.
     """
     counts = Counter(training_labels)
     empty = [name for label, name in enumerate(labels.label_names) if not counts[label]]
     if empty:
         raise AnnotationError(
-            f"{len(empty)} of {labels.num_classes} classes have no training row: {_names(empty)}. {advice}"
+            f"{len(empty)} of {labels.num_classes} classes have no training row: {_names(empty)}. Add rows, take the "
+            "classes out of the labels, or make val_size and test_size smaller"
         )
 
 

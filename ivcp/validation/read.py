@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -17,11 +15,9 @@ from ivcp.records import Labels, Split
 from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.labels import check_every_class_is_trained, resolve_labels
+from ivcp.validation.samples import keep_samples
 from ivcp.validation.special_tokens import special_tokens_of
 from ivcp.video.perceptual import join_pairs
-
-log = logging.getLogger(__name__)
-_MOST_NAMES = 20
 
 
 def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
@@ -49,35 +45,8 @@ def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
     _check_rows_are_left(catalog, config)
     assign_splits(catalog, config)
     trained = catalog.ask("SELECT DISTINCT label FROM clip WHERE split = 'train'")
-    check_every_class_is_trained(labels, (label for (label,) in trained), advice=_advice(config))
+    check_every_class_is_trained(labels, (label for (label,) in trained))
     return labels
-
-
-def _check_rows_are_left(catalog: Catalog, config: RunConfig) -> None:
-    """Raises:
-    AnnotationError: test_size and val_size together ask for all training rows.
-    """
-    names = config.data.dataset
-    total = catalog.number("SELECT COUNT(*) FROM clip WHERE given = 'train'")
-    of_all = catalog.number(f"SELECT COUNT(*) FROM clip WHERE dataset IN ({', '.join('?' * len(names))})", *names)
-    sizes = {"test_size": config.data.test_size, "val_size": config.data.val_size}
-    asked = sum(size * of_all if size < 1 else size for size in sizes.values())
-    if asked and asked > total - 1:
-        named = " and ".join(f"{name} = {size:g}" for name, size in sizes.items() if size)
-        raise AnnotationError(
-            f"{named} leave nothing to train on: there are {total} rows to cut from; make them smaller"
-        )
-
-
-def _advice(config: RunConfig) -> str:
-    """What to do where a class has no training row."""
-    data = config.data
-    smaller = [name for name, size in (("val_size", data.val_size), ("test_size", data.test_size)) if size]
-    ways = [
-        *([f"make {' and '.join(smaller)} smaller"] if smaller else []),
-        *(["make max_samples larger"] if data.max_samples else []),
-    ]
-    return ", ".join(("Add rows", *ways, "or take the classes out of the labels"))
 
 
 def assign_splits(catalog: Catalog, config: RunConfig) -> None:
@@ -154,38 +123,23 @@ def _read_rows(
     )
     for row in rows:
         catalog.add(row, split=(row.split or "train") if split == "train" else split)
-    for setting, limit in (("num_samples", info.num_samples), ("max_samples", config.data.max_samples)):
-        lost = [] if limit is None else _sample(name, limit, config.train.seed, catalog)
-        if lost:
-            shown = ", ".join(map(str, lost[:_MOST_NAMES])) + (", …" if len(lost) > _MOST_NAMES else "")
-            log.warning("%s = %d keeps no row of %d classes of %s: %s", setting, limit, len(lost), name, shown)
+    keep_samples(name, info.num_samples, config, catalog)
 
 
-def _sample(name: str, limit: int, seed: int, catalog: Catalog) -> list[int | str]:
-    """Keeps `limit` rows of a data set, in their order: a seeded choice that keeps the shares of classes and splits.
-
-    Returns the classes of which it keeps no row: there are some where `limit` is below their number.
+def _check_rows_are_left(catalog: Catalog, config: RunConfig) -> None:
+    """Raises:
+    AnnotationError: test_size and val_size together ask for all training rows.
     """
-    rows = catalog.ask("SELECT id, given, named FROM clip WHERE dataset = ? ORDER BY id", name).fetchall()
-    if limit >= len(rows):
-        return []
-    order = random.Random(f"{seed}:{name}")
-    order.shuffle(rows)
-    total = Counter((split, named) for _, split, named in rows)
-    places: Counter[tuple[Split, int | str]] = Counter()
-    ranked = []
-    for number, split, named in rows:
-        place = places[split, named]
-        places[split, named] += 1
-        # The first row of each class comes before all others, then all classes fill up at the same pace.
-        first = -2.0 if split == "train" else -1.0
-        ranked.append(((place + 0.5) / total[split, named] if place else first, number, named))
-    ranked.sort(key=lambda row: row[0])
-    catalog.change("DELETE FROM clip WHERE id = ?", ((number,) for _, number, _ in ranked[limit:]))
-    for table in ("video", "conversation"):
-        catalog.ask(f"DELETE FROM {table} WHERE id NOT IN (SELECT {table} FROM clip)")
-    kept = {named for _, _, named in ranked[:limit]}
-    return [named for named in dict.fromkeys(named for _, named in sorted(total, key=str)) if named not in kept]
+    names = config.data.dataset
+    total = catalog.number("SELECT COUNT(*) FROM clip WHERE given = 'train'")
+    of_all = catalog.number(f"SELECT COUNT(*) FROM clip WHERE dataset IN ({', '.join('?' * len(names))})", *names)
+    sizes = {"test_size": config.data.test_size, "val_size": config.data.val_size}
+    asked = sum(size * of_all if size < 1 else size for size in sizes.values())
+    if asked and asked > total - 1:
+        named = " and ".join(f"{name} = {size:g}" for name, size in sizes.items() if size)
+        raise AnnotationError(
+            f"{named} leave nothing to train on: there are {total} rows to cut from; make them smaller"
+        )
 
 
 def _count_by_unit(catalog: Catalog) -> Mapping[str, Counter[int]]:
