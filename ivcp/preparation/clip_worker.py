@@ -17,7 +17,7 @@ from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.models import processor_settings
 from ivcp.models.processor_settings import ProcessorSettings, load_processor, use_one_thread
 from ivcp.records import Clip, first_path
-from ivcp.video import ClipFrames, Span, VideoError, count_frames, load_clips, probe
+from ivcp.video import ClipFrames, Span, VideoError, frame_times, load_clips, probe
 
 if TYPE_CHECKING:
     from ivcp.models.processor import Processor
@@ -94,6 +94,6 @@ def _prepare(clip: Clip, loaded: ClipFrames, processor: Processor, job: Job) -> 
 def _counted(clip: Clip) -> int | None:
     """Frames by decoding all, which is how validation counts: a decoder may leave out what the packets hold."""
     try:
-        return count_frames(clip.video, probe(clip.video))
+        return len(frame_times(clip.video, probe(clip.video)).seconds)
     except VideoError:
         return None

@@ -14,7 +14,7 @@ from ivcp.data.prepared.table import KEY_BYTES
 from ivcp.models.processor_settings import ProcessorSettings
 from ivcp.records import Clip, first_path
 
-PREPARATION_VERSION = 5
+PREPARATION_VERSION = 6
 """Raised when the same inputs give other frames or tokens than before."""
 _PROCESSOR_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 

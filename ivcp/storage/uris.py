@@ -39,7 +39,7 @@ def local_path(uri: str | Path, *, cache_dir: Path | None = None) -> Path:
     """
     if not is_s3(uri):
         path = _as_path(uri)
-        if not path.exists():
+        if not _exists(path):
             raise FileNotFoundError(f"{path} does not exist: expected a file or a folder")
         return path
     return _use(str(uri), cache_dir)[0]
@@ -67,7 +67,7 @@ def exists(uri: str | Path) -> bool:
         ConnectionError: the server cannot be reached.
     """
     if not is_s3(uri):
-        return _as_path(uri).exists()
+        return _exists(_as_path(uri))
     location = Location.parse(str(uri))
     with translated_errors(str(uri)):
         return location.object() is not None or bool(location.below(limit=1))
@@ -85,9 +85,9 @@ def list_files(uri: str | Path) -> list[str]:
 
 
 def file_sizes(uri: str | Path) -> dict[str, int]:
-    """Bytes of each file below a folder or prefix, by its path in it with `/` between folders; links are followed.
+    """Bytes of each file below a folder or prefix, by its path in it with `/` between folders.
 
-    Empty where there is no such folder.
+    Links are followed, except those that lead to a folder around them. Empty where there is no such folder.
 
     Raises:
         FileNotFoundError: the bucket does not exist; other errors as in `local_path`.
@@ -95,13 +95,25 @@ def file_sizes(uri: str | Path) -> dict[str, int]:
     if not is_s3(uri):
         root = _as_path(uri)
         sizes = {}
-        for path in (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names):
-            with suppress(FileNotFoundError):  # a broken link, or renamed by its writer meanwhile
+        for path in _files_below(root):
+            with suppress(FileNotFoundError):  # renamed by its writer meanwhile
                 sizes[path.relative_to(root).as_posix()] = path.stat().st_size
         return sizes
     location = Location.parse(str(uri))
     with translated_errors(str(uri)):
         return {item.key[len(location.key) :].lstrip("/"): item.num_bytes for item in location.below()}
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """Files, no pipes, no devices and no broken links."""
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        here = Path(folder).resolve()
+        subfolders[:] = [name for name in subfolders if not here.is_relative_to(Path(folder, name).resolve())]
+        yield from (path for name in names if (path := Path(folder, name)).is_file())
+
+
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists raises for names that are too long)
 
 
 def file_versions(uri: str | Path) -> dict[str, str]:

@@ -26,7 +26,8 @@ _SCHEMA = """
 CREATE TABLE conversation (id INTEGER PRIMARY KEY, digest BLOB UNIQUE, text TEXT, num_tokens INTEGER);
 CREATE TABLE video (
     id INTEGER PRIMARY KEY, name TEXT UNIQUE, reason TEXT, detail TEXT, codec TEXT, width INTEGER, height INTEGER,
-    fps REAL, num_frames INTEGER, num_bytes INTEGER, sha256 TEXT, content_hash TEXT, looks BLOB, thumbnail BLOB
+    num_frames INTEGER, fps REAL, first REAL, last REAL, uneven BLOB, num_bytes INTEGER,
+    sha256 TEXT, content_hash TEXT, looks BLOB, thumbnail BLOB
 );
 CREATE TABLE part (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE clip (
@@ -42,8 +43,8 @@ CREATE TABLE shape (
     frame_width INTEGER, num_tokens INTEGER, UNIQUE (height, width, num_sampled)
 );
 CREATE TABLE times (
-    id INTEGER PRIMARY KEY, num_frames INTEGER, fps REAL, start REAL, stop REAL, num_tokens INTEGER,
-    UNIQUE (num_frames, fps, start, stop)
+    id INTEGER PRIMARY KEY, num_frames INTEGER, fps REAL, first REAL, last REAL, uneven BLOB, start REAL, stop REAL,
+    num_tokens INTEGER, UNIQUE (num_frames, fps, first, last, uneven, start, stop)
 );
 CREATE INDEX video_content ON video (sha256);
 CREATE INDEX clip_video ON clip (video);
@@ -52,7 +53,8 @@ CREATE INDEX clip_unit ON clip (unit);
 """
 # `part` holds groups. A clip's `unit` is what stays in one split with it: its group, or several that share a video.
 # `named` is the label as it stands in the row, `given` the split that the row or its data set names. `reason` says why
-# a video or a clip cannot be used, and is null where it can. `alike` holds numbered sets of videos that look alike.
+# a video or a clip cannot be used, and is null where it can. `num_frames`, `fps`, `first`, `last` and `uneven` are when
+# frames are shown (`StoredTimes`). `alike` holds numbered sets of videos that look alike.
 # `shape` and `times` are what the tokens of clips depend on besides their conversation.
 _CLIPS = """
 SELECT clip.dataset, clip.row, video.name, conversation.text, clip.label, clip.split, part.name, clip.start, clip.stop,

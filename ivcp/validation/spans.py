@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ivcp.settings import VideoConfig
 from ivcp.validation.catalog import Catalog
-from ivcp.video import VideoError, sample_indices
+from ivcp.validation.frame_times import COLUMNS, StoredTimes
+from ivcp.video import Span, VideoError
+from ivcp.video.sampling import choose_frames
 
 _TOLERATED_SECONDS = 1.0
-"""How far a span may reach beyond the end of its video: times in annotations are rounded, frame rates are averages."""
+"""How far a span may reach beyond the end of its video: times in annotations are rounded."""
 
 
 def check_spans(catalog: Catalog, video: VideoConfig) -> None:
@@ -16,22 +18,23 @@ def check_spans(catalog: Catalog, video: VideoConfig) -> None:
     The reason is `span_outside_video`, where no frame lies in it or where it ends after the video.
     """
     clips = (
-        "SELECT clip.id, num_frames, fps, start, stop FROM clip JOIN video ON video.id = clip.video "
+        f"SELECT clip.id, clip.start, clip.stop, {COLUMNS} FROM clip JOIN video ON video.id = clip.video "
         "WHERE clip.reason IS NULL AND clip.id > ?"
     )
     for batch in catalog.in_batches(clips):
         counts: list[tuple[int, int]] = []
         errors: list[tuple[str, str, int]] = []
-        for number, num_frames, fps, start, stop in batch:
+        for number, start, stop, *times in batch:
+            timeline = StoredTimes._make(times).timeline
             try:
-                sampled = sample_indices(num_frames, fps, video, start_seconds=start, end_seconds=stop)
+                chosen = choose_frames(timeline, Span(start, stop), video)
             except VideoError as error:
                 errors.append((error.reason, error.detail, number))
                 continue
-            if stop is not None and stop > num_frames / fps + _TOLERATED_SECONDS:
-                detail = f"end_seconds = {stop:g}, but the video ends at {num_frames / fps:.2f} s"
+            if stop is not None and stop > timeline.end_seconds + _TOLERATED_SECONDS:
+                detail = f"end_seconds = {stop:g}, but the video ends at {timeline.end_seconds:.2f} s"
                 errors.append(("span_outside_video", detail, number))
             else:
-                counts.append((len(sampled), number))
+                counts.append((len(chosen.places), number))
         catalog.change("UPDATE clip SET num_sampled = ? WHERE id = ?", counts)
         catalog.change("UPDATE clip SET reason = ?, detail = ? WHERE id = ?", errors)

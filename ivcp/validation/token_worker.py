@@ -17,7 +17,8 @@ from ivcp.models.processor_settings import ProcessorSettings, load_processor
 from ivcp.records import Message
 from ivcp.stages.protocol import Stage
 from ivcp.validation.catalog import read_conversation
-from ivcp.video.sampling import Span, Timeline, choose_frames
+from ivcp.validation.frame_times import StoredTimes
+from ivcp.video.sampling import Span, choose_frames
 
 PRELOAD = (processor_settings.PRELOAD, __name__)
 _SMALL = (16, 16)
@@ -42,9 +43,7 @@ class Shape:
 class Times:
     """When a clip's frames were taken: what time stamps in a prompt depend on."""
 
-    num_frames: int
-    """Of the whole video."""
-    fps: float
+    video: StoredTimes
     start_seconds: float | None
     end_seconds: float | None
 
@@ -109,9 +108,9 @@ class _Counter:
         return self._prompt(messages if self._stage.reads_answers else self._stage.prompt_of(messages))
 
     def _stamps(self, times: Times) -> int:
-        timeline, span = Timeline.even(times.num_frames, times.fps), Span(times.start_seconds, times.end_seconds)
-        indices = choose_frames(timeline, span, self._settings.video).frame_indices
-        stamped = self._count(self._plain, self._small, indices, fps=times.fps)
+        span = Span(times.start_seconds, times.end_seconds)
+        indices = choose_frames(times.video.timeline, span, self._settings.video).frame_indices
+        stamped = self._count(self._plain, self._small, indices, fps=times.video.fps)
         return stamped - self._count(self._plain, self._small, range(len(indices)))
 
     def _count_prompt(self, messages: tuple[Message, ...]) -> int:

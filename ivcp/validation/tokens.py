@@ -10,6 +10,7 @@ from ivcp.settings import RunConfig
 from ivcp.stages.registry import stage_of
 from ivcp.tracking.progress import with_progress
 from ivcp.validation.catalog import Catalog
+from ivcp.validation.frame_times import COLUMNS, StoredTimes
 from ivcp.validation.token_worker import (
     PRELOAD,
     Shape,
@@ -28,13 +29,15 @@ _TIMEOUT_SECONDS = 600.0
 _NO_TIME = -1.0
 """Stands for no start or no end: SQL's null equals nothing."""
 _USABLE = f"""
-SELECT clip.id AS clip, clip.conversation, clip.num_sampled, video.height, video.width, video.num_frames, video.fps,
+SELECT clip.id AS clip, clip.conversation, clip.num_sampled, video.height, video.width, {COLUMNS},
        COALESCE(start, {_NO_TIME}) AS start, COALESCE(stop, {_NO_TIME}) AS stop
 FROM clip JOIN video ON video.id = clip.video WHERE clip.reason IS NULL
 """
+_TIMES = "num_frames, fps, first, last, uneven, start, stop"
 _NO_STAMPS = "SELECT num_tokens FROM times WHERE 0"
 _STAMPS = f"""
 SELECT times.num_tokens FROM times WHERE times.num_frames = video.num_frames AND times.fps = video.fps
+    AND times.first = video.first AND times.last = video.last AND times.uneven = video.uneven
     AND times.start = COALESCE(clip.start, {_NO_TIME}) AND times.stop = COALESCE(clip.stop, {_NO_TIME})
 """
 
@@ -56,11 +59,8 @@ def note_tokens(catalog: Catalog, config: RunConfig) -> None:
     _count(catalog, config, "shape", "id, height, width, num_sampled", lambda values: Shape(*values))
     has_stamps = _count(catalog, config, "conversation", "id, text", lambda values: values[0])
     if has_stamps:
-        catalog.ask(
-            "INSERT INTO times (num_frames, fps, start, stop) "
-            f"SELECT DISTINCT num_frames, fps, start, stop FROM ({_USABLE})"
-        )
-        _count(catalog, config, "times", "id, num_frames, fps, start, stop", _read_times)
+        catalog.ask(f"INSERT INTO times ({_TIMES}) SELECT DISTINCT {_TIMES} FROM ({_USABLE})")
+        _count(catalog, config, "times", f"id, {_TIMES}", _read_times)
     catalog.ask(
         "UPDATE clip SET num_tokens = (SELECT conversation.num_tokens + shape.num_tokens + COALESCE(("
         f"{_STAMPS if has_stamps else _NO_STAMPS}), 0) FROM conversation, video JOIN shape ON "
@@ -109,5 +109,6 @@ def _count(
 
 
 def _read_times(values: tuple[Any, ...]) -> Times:
-    num_frames, fps, start, stop = values
-    return Times(num_frames, fps, None if start == _NO_TIME else start, None if stop == _NO_TIME else stop)
+    *times, start, stop = values
+    span = (None if time == _NO_TIME else time for time in (start, stop))
+    return Times(StoredTimes._make(times), *span)

@@ -13,9 +13,11 @@ from PIL import Image
 from ivcp import storage
 from ivcp.tracking.progress import with_progress
 from ivcp.validation.catalog import Catalog, Video, read_video
-from ivcp.video import VideoError, VideoInfo, count_frames, probe
+from ivcp.validation.frame_times import StoredTimes
+from ivcp.video import VideoError, VideoInfo, frame_times, probe
 from ivcp.video.decoders import Frames
 from ivcp.video.perceptual import hash_frame, moments
+from ivcp.video.sampling import Timeline
 from ivcp.video.workers import run_in_workers
 
 _THUMBNAIL_SIDE = 160
@@ -41,8 +43,8 @@ class CheckedVideo:
     """A video that can be used."""
 
     info: VideoInfo
-    num_frames: int
-    """Counted by decoding."""
+    timeline: Timeline
+    """When its frames are shown, by decoding."""
     sha256: str
     """Of the file content, or of the hashes of all frame images."""
     content_hash: str
@@ -116,13 +118,13 @@ def check_video(job: VideoJob) -> CheckedVideo:
         if number in wanted:
             hashes[number] = hash_frame(frame)
         if number == shown and job.with_thumbnail:
-            thumbnails.append(_thumbnail(frame))
+            thumbnails.append(_thumbnail(frame, info))
 
-    num_frames = count_frames(job.video, info, look_at={*wanted, shown}, look=look)
+    timeline = frame_times(job.video, info, look_at={*wanted, shown}, look=look)
     sha256 = _joined([_hash_file(part) for part in _parts(job.video)])
     return CheckedVideo(
         info=info,
-        num_frames=num_frames,
+        timeline=timeline,
         sha256=sha256,
         content_hash=_content_hash(job.video, sha256),
         looks=tuple(hashes.get(number) or 0 for number in wanted) if any(hashes.values()) else (),
@@ -141,17 +143,19 @@ def _note(catalog: Catalog, job: VideoJob, found: CheckedVideo | VideoError) -> 
     if isinstance(found, VideoError):
         catalog.ask("UPDATE video SET reason = ?, detail = ? WHERE id = ?", found.reason, found.detail, job.number)
         return
-    info = found.info
+    info, times = found.info, StoredTimes.of(found.timeline)
     catalog.ask(
-        "UPDATE video SET codec = ?, width = ?, height = ?, fps = ?, num_frames = ?, num_bytes = ?, sha256 = ?, "
-        "content_hash = ?, looks = ?, thumbnail = ? WHERE id = ?",
-        *(info.codec, info.width, info.height, info.fps, found.num_frames, info.num_bytes, found.sha256),
+        "UPDATE video SET codec = ?, width = ?, height = ?, num_frames = ?, fps = ?, first = ?, last = ?, uneven = ?, "
+        "num_bytes = ?, sha256 = ?, content_hash = ?, looks = ?, thumbnail = ? WHERE id = ?",
+        *(info.codec, info.width, info.height, *times, info.num_bytes, found.sha256),
         *(found.content_hash, np.array(found.looks, dtype=np.uint64).tobytes(), found.thumbnail, job.number),
     )
 
 
-def _thumbnail(frame: Frames) -> bytes:
+def _thumbnail(frame: Frames, info: VideoInfo) -> bytes:
     image, file = Image.fromarray(frame), io.BytesIO()
+    if image.size != (info.width, info.height):  # its pixels are no squares
+        image = image.resize((info.width, info.height))
     image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
     image.save(file, "JPEG", quality=75)
     return file.getvalue()

@@ -1,6 +1,6 @@
 """Videos: what is in a file, which frames of it are sampled, decoding, and the workers that do it."""
 
-from ivcp.video.clips import ClipFrames, count_frames, decode, load_clip, load_clips, probe
+from ivcp.video.clips import ClipFrames, decode, frame_times, load_clip, load_clips, probe
 from ivcp.video.files import VideoError, VideoInfo
 from ivcp.video.sampling import Span, sample_indices
 
@@ -9,8 +9,8 @@ __all__ = [
     "Span",
     "VideoError",
     "VideoInfo",
-    "count_frames",
     "decode",
+    "frame_times",
     "load_clip",
     "load_clips",
     "probe",

@@ -43,9 +43,9 @@ def is_allowed(backend: Backend, info: VideoInfo) -> bool:
     if _CONTAINERS.isdisjoint(info.container.split(",")) or info.pixel_format not in _EIGHT_BITS or info.interlaced:
         return False
     if backend == "decord":
-        return decord is not None and info.codec in _DECORD_CODECS and info.rotation == 0
+        return decord is not None and info.codec in _DECORD_CODECS and info.orientation.is_upright
     if backend == "torchcodec":
-        return has_torchcodec() and info.codec in _TORCHCODEC_CODECS
+        return has_torchcodec() and info.codec in _TORCHCODEC_CODECS and not info.orientation.is_mirrored
     return False
 
 

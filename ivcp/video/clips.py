@@ -15,7 +15,7 @@ from ivcp import storage
 from ivcp.settings import VideoConfig
 from ivcp.video.backends import decode_places, needs_whole_video
 from ivcp.video.decoders import Decoded, Frames, Look, Resize, VideoReader, probe_video
-from ivcp.video.decoders import count_frames as count_video
+from ivcp.video.decoders import frame_times as video_times
 from ivcp.video.files import VideoError, VideoInfo
 from ivcp.video.frame_images import count_images, decode_images, probe_images
 from ivcp.video.sampling import ChosenFrames, Span, Timeline, choose_frames, sample_indices, sampled_candidate
@@ -25,8 +25,8 @@ __all__ = [
     "Span",
     "VideoError",
     "VideoInfo",
-    "count_frames",
     "decode",
+    "frame_times",
     "load_clip",
     "load_clips",
     "probe",
@@ -124,7 +124,10 @@ def _load_stretches(
     """Reads no more of the file than the spans need; null where that does not lead to every frame."""
     clips: dict[int, ClipFrames | VideoError] = {}
     for start, end, members in _stretches(spans, whole=needs_whole_video(video.video_backend, reader.info)):
-        packets = reader.packets(start, end)
+        try:
+            packets = reader.packets(start, end)
+        except LookupError:
+            return None
         if not packets.are_exact:
             return None
         timeline = reader.timeline(packets)
@@ -146,12 +149,10 @@ def _load_whole(
     reader: VideoReader, spans: Sequence[Span], video: VideoConfig, resize: Resize
 ) -> tuple[ClipFrames | VideoError, ...]:
     """Decodes the whole video: frames are found by counting, whatever their packets say."""
-    timeline = reader.timeline(reader.packets())
+    timeline = reader.timeline(reader.all_packets())
     chosen = _choose_all(timeline, spans, video)
-    if not _union(chosen):
-        return _errors(chosen)
     frames, counted = reader.decode_all(_union(chosen), resize)
-    if frames is None or len(counted.seconds) != len(timeline.seconds):  # interlaced or damaged: as decoding found it
+    if frames is None or not counted.is_like(timeline):  # interlaced, cut or damaged: as decoding found it
         chosen = _choose_all(counted, spans, video)
         if not _union(chosen):
             return _errors(chosen)
@@ -249,16 +250,18 @@ def probe(source: Source, *, images_fps: float = 2.0) -> VideoInfo:
         return probe_images(paths, fps=images_fps) if isinstance(paths, list) else probe_video(paths)
 
 
-def count_frames(source: Source, info: VideoInfo, *, look_at: Collection[int] = (), look: Look | None = None) -> int:
-    """Decodes the whole video and counts; shows the frames numbered `look_at` to `look`.
+def frame_times(
+    source: Source, info: VideoInfo, *, look_at: Collection[int] = (), look: Look | None = None
+) -> Timeline:
+    """Decodes the whole video, and says when its frames are shown; shows the frames numbered `look_at` to `look`.
 
     Raises:
-        VideoError: decoding fails somewhere, or ends before the header says.
+        VideoError: decoding fails somewhere, or the file ends before the video does.
     """
     with _local(source) as paths:
         if isinstance(paths, list):
-            return count_images(paths, look_at=look_at, look=look)
-        return count_video(paths, info, look_at=look_at, look=look)
+            return Timeline.even(count_images(paths, look_at=look_at, look=look), info.fps)
+        return video_times(paths, info, look_at=look_at, look=look)
 
 
 def decode(source: Source, indices: Sequence[int], *, info: VideoInfo, size: tuple[int, int] | None = None) -> Decoded:
@@ -267,7 +270,7 @@ def decode(source: Source, indices: Sequence[int], *, info: VideoInfo, size: tup
     Raises:
         VideoError: decoding fails, or there are fewer frames.
     """
-    resize: Resize = _resize_to(size) if size else (lambda frames: frames)
+    resize = _resize_to(size or (info.height, info.width))
     with _local(source) as paths:
         if isinstance(paths, list):
             return decode_images(paths, indices, resize)
@@ -276,9 +279,9 @@ def decode(source: Source, indices: Sequence[int], *, info: VideoInfo, size: tup
 
 def _decode_file(path: Path, indices: Sequence[int], resize: Resize) -> Decoded:
     with VideoReader.open(path) as reader:
-        packets = reader.packets()
-        if reader.can_seek and packets.are_exact and indices[-1] < packets.num_frames:
-            with suppress(LookupError):
+        with suppress(LookupError):
+            packets = reader.packets()
+            if reader.can_seek and packets.are_exact and indices[-1] < packets.num_frames:
                 return Decoded(reader.decode_exact(packets, indices, resize), packets.num_frames, "pyav")
         frames, timeline = reader.decode_all(indices, resize)
     if frames is None:

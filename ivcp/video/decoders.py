@@ -15,16 +15,21 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from ivcp.video.completeness import why_incomplete
+from ivcp.video.display import orientation_of, upright
 from ivcp.video.files import (
     DECODER_ERRORS,
     VideoError,
     VideoInfo,
     decode_packet,
+    decode_stream,
     describe,
     in_words,
+    measure_fps,
     open_video,
+    stated_fps,
 )
-from ivcp.video.packets import Packets, can_seek, demux_from, read_packets
+from ivcp.video.packets import Packets, can_seek, demux_from, fill_times, longest_pause, read_packets, seek, zero_of
 from ivcp.video.sampling import Timeline
 
 Frames = NDArray[np.uint8]
@@ -36,8 +41,6 @@ Look = Callable[[int, Frames], None]
 CHUNK = 16
 """Frames that are held at full size at once, at most."""
 _CHUNK_BYTES = 64 * 1024**2
-_MIN_COVERED = 0.75
-"""Share of a stated duration that frames must cover where the number of frames is not stated. Sound may be longer."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ class VideoReader:
     def __init__(self, path: Path, container: Any, stream: Any) -> None:
         self.path = path
         self._container, self._stream = container, stream
+        self._zero = zero_of(container, stream)
         first = self._first_frame()
-        self.info = describe(path, container, stream, first, 0)
+        self.info = describe(path, container, stream, first, measured_fps=self._measured_fps())
         self.can_seek = can_seek(container, stream) and not first.interlaced_frame
         """Whether frames can be decoded without all before them."""
         self._converter = VideoReformatter()
@@ -98,20 +102,29 @@ class VideoReader:
             yield cls(path, container, stream)
 
     def packets(self, start: float | None = None, end: float | None = None) -> Packets:
-        """The packets of a stretch, in seconds; from the video's start where seeking is not possible."""
+        """The packets of a stretch, in seconds; from the video's start where seeking is not possible.
+
+        Raises:
+            LookupError: seeking does not lead to the stretch.
+        """
         if not self.can_seek:
-            with open_video(self.path) as (container, stream):
-                return read_packets(container, stream)
+            return self.all_packets()
         if start is None:
-            self._container.seek(min(0, self._stream.start_time or 0), stream=self._stream, backward=True)
+            seek(self._container, self._stream, min(0, self._zero, self._stream.start_time or 0))
         return read_packets(self._container, self._stream, start, end)
+
+    def all_packets(self) -> Packets:
+        """The packets of the whole video, without seeking."""
+        with open_video(self.path) as (container, stream):
+            return read_packets(container, stream)
 
     def timeline(self, packets: Packets) -> Timeline:
         """When the frames of `packets` are shown; at an even rate where packets do not say."""
         order = packets.display_order()
         if len(order) != packets.num_frames or len(np.unique(order)) != len(order):
             return Timeline.even(packets.num_frames, self.info.fps)
-        return Timeline((order - (self._stream.start_time or 0)) * packets.time_base, self.info.fps)
+        seconds = np.asarray((order - self._zero) * packets.time_base, dtype=np.float64)
+        return Timeline(seconds, self.info.fps)
 
     def decode_exact(self, packets: Packets, places: Sequence[int], resize: Resize) -> Frames:
         """Frames at `places` (ascending) in the order of showing, decoding only what they need.
@@ -135,43 +148,43 @@ class VideoReader:
 
     def decode_all(self, places: Sequence[int], resize: Resize) -> tuple[Frames | None, Timeline]:
         """Frames at `places` (ascending) of the whole video, and when all its frames are shown; null where some of
-        `places` are after its end.
+        `places` are after its end, or there are none.
 
         Raises:
             VideoError: decoding fails.
         """
         wanted, pts = frozenset(places), list[int | None]()
         resizing = Resizing(resize)
-        for frame in decode_frames(self.path):
-            if len(pts) in wanted:
-                resizing.add(to_rgb(frame, self._converter))
-            pts.append(frame.pts)
-        if not pts:
-            raise VideoError("zero_frames", "no frame can be decoded")
-        timeline = self._timeline_of_frames(pts)
-        if places[-1] >= len(pts):
+        with open_video(self.path) as (container, stream):
+            for frame in decode_stream(container, stream):
+                if len(pts) in wanted:
+                    resizing.add(to_rgb(frame, self._converter))
+                pts.append(frame.pts)
+            if not pts:
+                raise VideoError("zero_frames", "no frame can be decoded")
+            timeline = _timeline(pts, container, stream, self.info.fps)
+        if not places or places[-1] >= len(pts):
             return None, timeline
         rows = {place: row for row, place in enumerate(sorted(wanted))}
         return resizing.result()[[rows[place] for place in places]], timeline
 
-    def _timeline_of_frames(self, pts: Sequence[int | None]) -> Timeline:
-        times = np.array([] if None in pts else pts, dtype=np.int64)
-        if len(times) != len(pts) or (np.diff(times) <= 0).any():
-            return Timeline.even(len(pts), self.info.fps)
-        zero = int(times[0]) if self._stream.start_time is None else self._stream.start_time
-        return Timeline((times - zero) * float(self._stream.time_base), self.info.fps)
-
     def _first_frame(self) -> Any:
-        num_packets = 0
         for packet in self._container.demux(self._stream):
-            num_packets += bool(packet.size)
+            if not packet.is_keyframe or packet.is_discard:
+                break
             for frame in decode_packet(packet, 0):
                 return frame
-            if num_packets == 1 and packet.size:
-                for frame in self._drain():  # the decoder holds a frame back until it has seen some more
-                    return frame
-        stated = self._stream.frames
-        raise VideoError("zero_frames", f"{num_packets} frames in the stream, {stated} stated, none can be decoded")
+            for frame in self._drain():  # the decoder holds a frame back until it has seen some more
+                return frame
+        with open_video(self.path) as (container, stream):
+            return first_frame(container, stream)
+
+    def _measured_fps(self) -> float | None:
+        """From the times of all frames, where the header's rate makes no sense."""
+        if stated_fps(self._stream) is not None:
+            return None
+        packets = self.all_packets()
+        return measure_fps(packets.shown_times(), packets.time_base)
 
     def _decode_groups(self, packets: Packets, wanted: frozenset[int]) -> Iterator[Any]:
         context, at = self._stream.codec_context, -1
@@ -206,59 +219,62 @@ def probe_video(path: Path) -> VideoInfo:
     Raises:
         VideoError: the file is missing, empty, encrypted, no video, or has no frame.
     """
-    num_frames, first = 0, None
     with open_video(path) as (container, stream):
-        for packet in container.demux(stream):
-            num_frames += bool(packet.size) and not packet.is_discard
-            if first is None:
-                first = next(decode_packet(packet, 0), None)
-        if first is None:
-            stated = stream.frames
-            raise VideoError("zero_frames", f"{num_frames} frames in the stream, {stated} stated, none can be decoded")
-        return describe(path, container, stream, first, num_frames)
+        packets = read_packets(container, stream)
+        fps = measure_fps(packets.shown_times(), packets.time_base)
+    with open_video(path) as (container, stream):
+        first = first_frame(container, stream)
+        return describe(path, container, stream, first, num_frames=packets.num_frames, measured_fps=fps)
 
 
-def count_frames(path: Path, info: VideoInfo, *, look_at: Collection[int] = (), look: Look | None = None) -> int:
-    """Decodes the whole video and counts; shows the frames numbered `look_at` to `look`.
+def first_frame(container: Any, stream: Any) -> Any:
+    """The first frame of a video that was just opened.
 
     Raises:
-        VideoError: decoding fails somewhere, or ends before the header says.
+        VideoError: there is none, or decoding fails.
     """
-    count, end_seconds, converter = 0, 0.0, VideoReformatter()
-    for frame in decode_frames(path):
-        if look is not None and count in look_at:
-            look(count, to_rgb(frame, converter))
-        count += 1
-        end_seconds = max(end_seconds, (frame.time or 0.0) + 1 / info.fps)
-    if count == 0:
-        raise VideoError("zero_frames", "no frame can be decoded")
-    # Edit lists hide a few frames at either end; a file that was cut off lacks more.
-    if info.stated_frames and count < 0.95 * info.stated_frames:
-        raise VideoError("truncated", f"{count} frames of the {info.stated_frames} that the header states")
-    if not info.stated_frames and info.duration_seconds and end_seconds < _MIN_COVERED * info.duration_seconds:
-        raise VideoError("truncated", f"frames end at {end_seconds:.1f} s of the stated {info.duration_seconds:.1f} s")
-    return count
+    first = next(decode_stream(container, stream), None)
+    if first is None:
+        raise VideoError("zero_frames", f"{stream.frames} frames stated, none can be decoded")
+    return first
 
 
-def decode_frames(path: Path) -> Iterator[Any]:
-    """All frames of a video, in the order they are shown.
+def frame_times(path: Path, info: VideoInfo, *, look_at: Collection[int] = (), look: Look | None = None) -> Timeline:
+    """Decodes the whole video, and says when its frames are shown; shows the frames numbered `look_at` to `look`.
 
     Raises:
-        VideoError: it cannot be read, or decoding fails.
+        VideoError: decoding fails somewhere, or the file ends before the video does.
     """
-    count = 0
+    pts, converter = list[int | None](), VideoReformatter()
     with open_video(path) as (container, stream):
-        for packet in container.demux(stream):
-            for frame in decode_packet(packet, count):
-                yield frame
-                count += 1
+        for frame in decode_stream(container, stream):
+            if look is not None and len(pts) in look_at:
+                look(len(pts), to_rgb(frame, converter))
+            pts.append(frame.pts)
+        if not pts:
+            raise VideoError("zero_frames", "no frame can be decoded")
+        timeline = _timeline(pts, container, stream, info.fps)
+        incomplete = why_incomplete(path, container, stream, timeline)
+    if incomplete:
+        raise VideoError("truncated", incomplete)
+    return timeline
+
+
+def _timeline(pts: Sequence[int | None], container: Any, stream: Any, fps: float) -> Timeline:
+    """When decoded frames are shown: at an even rate where their times do not say."""
+    time_base = float(stream.time_base)
+    times = fill_times(pts, gap=1 / (fps * time_base), longest=longest_pause(container) / time_base)
+    if times is None:
+        return Timeline.even(len(pts), fps)
+    zero = float(times[0]) if container.start_time is None else zero_of(container, stream)
+    return Timeline((times - zero) * time_base, fps)
 
 
 def to_rgb(frame: Any, converter: Any) -> Frames:
     """One frame as displayed, (height, width, 3)."""
     # One converter per clip and one thread: by itself each frame would set up and start new ones, 20 times the time.
     rgb: Frames = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    return np.rot90(rgb, k=frame.rotation // 90 % 4)
+    return upright(rgb, orientation_of(frame))
 
 
 def stack_frames(frames: Sequence[Frames]) -> Frames:

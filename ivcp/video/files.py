@@ -5,7 +5,7 @@ Imports no torch, so that a worker process which only looks at videos starts fas
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any, Literal
 import av
 import numpy as np
 
+from ivcp.video.containers import OPEN_OPTIONS, best_stream, name_codec, why_refused, why_still
+from ivcp.video.display import Orientation, displayed_size, orientation_of
 from ivcp.video.mp4_boxes import is_encrypted, lacks_index
 
 Reason = Literal[
@@ -21,6 +23,7 @@ Reason = Literal[
     "empty",
     "not_a_video",
     "no_video_stream",
+    "unknown_codec",
     "encrypted",
     "zero_frames",
     "damaged",
@@ -36,11 +39,12 @@ Reason = Literal[
 av.logging.set_level(av.logging.FATAL)  # damaged videos go into reports, not line by line into logs
 
 FALLBACK_FPS = 25.0
-"""For files that state neither a frame rate nor a duration."""
+"""For files that state no frame rate and whose frames have no times."""
+_PLAUSIBLE_FPS = (1.0, 240.0)
+"""An average rate outside of this is believed only where the times of the frames say the same."""
 MAX_FRAME_PIXELS = 64 * 1024 * 1024
 """Larger frames than 8192x8192 are refused: one takes 200 MB as RGB, and a decoder holds up to 17."""
-_TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
-"""What FFmpeg makes of text files: not videos, whatever it says."""
+_NO_KEYFRAME = "no frame can be decoded: the file starts inside a group of pictures and holds no keyframe"
 _NO_INDEX = "an MP4 file without its index (moov): it was cut off or is still being written"
 _BYTES_OF_FRAMES = 12
 """Per pixel, of a few frames with everything that a decoder keeps beside them."""
@@ -68,19 +72,19 @@ class VideoInfo:
     codec: str
     pixel_format: str
     width: int
-    """Pixels, as displayed: after rotation."""
+    """Square pixels, as displayed: stretched and turned."""
     height: int
-    rotation: int
-    """Degrees counter-clockwise that stored frames are turned to be displayed."""
+    orientation: Orientation
+    """How stored frames are turned to be displayed."""
     interlaced: bool
     fps: float
     """Frames per second, averaged over the video."""
     num_frames: int
     """Frames that the container holds, by its packets: decoding may find another number. 0 where nobody counted."""
     stated_frames: int
-    """Frames that the header promises; 0 where it does not say."""
+    """Frames that the header counts, also those that an edit list hides; 0 where it does not say."""
     duration_seconds: float | None
-    """What the header says."""
+    """What the header says, or else the times of the frames where these were read."""
     num_bytes: int
 
 
@@ -89,37 +93,83 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     """The opened container and its video stream, which decodes in one thread: there are as many processes as cores.
 
     Raises:
-        VideoError: the file is missing, empty, encrypted or no video.
+        VideoError: the file is missing, empty, encrypted or no video, or FFmpeg fails while it is read.
     """
     _check_file(path)
     try:
-        container = av.open(f"file:{path}")  # a plain "a:b.mp4" would be read as a protocol
+        container = av.open(f"file:{path}", options=OPEN_OPTIONS)  # a plain "a:b.mp4" would be read as a protocol
     except MemoryError as error:
         raise VideoError("out_of_memory", "opening the file takes more memory than there is") from error
     except DECODER_ERRORS as error:
         raise _explain_unreadable(path, error) from error
     with container:
-        yield container, _video_stream(container, path)
+        try:
+            yield container, _video_stream(container, path)
+        except av.FFmpegError as error:
+            raise VideoError("damaged", f"reading stops: {in_words(error)}") from error
 
 
-def describe(path: Path, container: Any, stream: Any, first: Any, num_frames: int) -> VideoInfo:
-    """What an open video says of itself; `first` is its first frame."""
+def describe(
+    path: Path, container: Any, stream: Any, first: Any, *, num_frames: int = 0, measured_fps: float | None = None
+) -> VideoInfo:
+    """What an open video says of itself; `first` is its first frame, `measured_fps` comes from all frames' times."""
     duration = container.duration / av.time_base if container.duration else None
-    height, width = (first.width, first.height) if first.rotation % 180 else (first.height, first.width)
+    fps = stated_fps(stream) or measured_fps or _fps_of_header(stream, num_frames, duration)
+    if duration is None and num_frames:
+        duration = num_frames / fps
+    orientation = orientation_of(first)
+    height, width = displayed_size(first.height, first.width, stream.sample_aspect_ratio, orientation)
     return VideoInfo(
         container=container.format.name,
         codec=stream.codec_context.codec.canonical_name,
         pixel_format=first.format.name,
         width=width,
         height=height,
-        rotation=first.rotation,
+        orientation=orientation,
         interlaced=first.interlaced_frame,
-        fps=_frame_rate(stream.average_rate or stream.guessed_rate, num_frames or stream.frames, duration),
+        fps=fps,
         num_frames=num_frames,
         stated_frames=stream.frames,
         duration_seconds=duration,
         num_bytes=path.stat().st_size,
     )
+
+
+def stated_fps(stream: Any) -> float | None:
+    """The average rate that the header states; null where it states none, or one that makes no sense."""
+    slowest, fastest = _PLAUSIBLE_FPS
+    rate = float(stream.average_rate or 0)
+    return rate if slowest <= rate <= fastest else None
+
+
+def measure_fps(times: Sequence[int | None], time_base: float) -> float | None:
+    """Frames per second of frames that are shown at `times`, in any order; null where these do not tell."""
+    known = [time for time in times if time is not None]
+    span = (max(known) - min(known)) * time_base if known else 0.0
+    return (len(known) - 1) / span if span > 0 else None
+
+
+def decode_stream(container: Any, stream: Any) -> Iterator[Any]:
+    """All frames of an open video, in the order they are shown.
+
+    What stands before the first keyframe may be undecodable: the file was cut out of a longer one.
+
+    Raises:
+        VideoError: decoding fails.
+    """
+    count, begun, failed = 0, False, None
+    for packet in container.demux(stream):
+        begun = begun or packet.is_keyframe
+        try:
+            for frame in decode_packet(packet, count):
+                yield frame
+                count += 1
+        except VideoError as error:
+            if begun or error.reason == "out_of_memory":
+                raise
+            failed = failed or error
+    if failed is not None and not begun:
+        raise VideoError("zero_frames", _NO_KEYFRAME) if not count else failed
 
 
 def decode_packet(packet: Any, frames_before: int) -> Iterator[Any]:
@@ -157,15 +207,18 @@ def in_words(error: Exception) -> str:
 
 
 def _video_stream(container: Any, path: Path) -> Any:
-    stream = container.streams.best("video")
+    stream = best_stream(container)
     if stream is None and lacks_index(path):
         raise VideoError("truncated", _NO_INDEX)
     if stream is None:
         kinds = ", ".join(sorted({other.type for other in container.streams})) or "none"
         raise VideoError("no_video_stream", f"streams in the file: {kinds}")
+    if still := why_still(container):
+        raise VideoError("not_a_video", still)
     context = stream.codec_context
-    if context.name in _TEXT_CODECS:
-        raise VideoError("not_a_video", "it is a text file")
+    if context is None:
+        letters = name_codec(container, stream)
+        raise VideoError("unknown_codec", f"its codec {letters} cannot be decoded: convert the video to H.264")
     if context.width * context.height > MAX_FRAME_PIXELS:
         raise VideoError("too_large", f"frames of {context.width}x{context.height} pixels, most are 8192x8192")
     stream.thread_type, stream.codec_context.thread_count = "NONE", 1
@@ -188,10 +241,13 @@ def _check_file(path: Path) -> None:
 def _explain_unreadable(path: Path, error: Exception) -> VideoError:
     if lacks_index(path):
         return VideoError("truncated", _NO_INDEX)
-    return VideoError("not_a_video", f"FFmpeg cannot read it: {in_words(error)}")
+    refused = why_refused(error) if isinstance(error, av.FFmpegError) else None
+    return VideoError("not_a_video", refused or f"FFmpeg cannot read it: {in_words(error)}")
 
 
-def _frame_rate(rate: Any, num_frames: int, duration: float | None) -> float:
-    if rate and 0 < float(rate) <= 1000:
-        return float(rate)
-    return num_frames / duration if duration and num_frames else FALLBACK_FPS
+def _fps_of_header(stream: Any, num_frames: int, duration: float | None) -> float:
+    """For frames without times."""
+    rate, count = float(stream.average_rate or stream.guessed_rate or 0), num_frames or stream.frames
+    if 0 < rate <= _PLAUSIBLE_FPS[1]:
+        return rate
+    return count / duration if duration and count else FALLBACK_FPS

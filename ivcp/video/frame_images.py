@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ivcp.video.decoders import Decoded, Frames, Look, Resize, Resizing
+from ivcp.video.display import Orientation
 from ivcp.video.files import VideoError, VideoInfo
 
 
@@ -27,7 +28,7 @@ def probe_images(paths: Sequence[Path], *, fps: float) -> VideoInfo:
         pixel_format="rgb24",
         width=first.shape[1],
         height=first.shape[0],
-        rotation=0,
+        orientation=Orientation(),
         interlaced=False,
         fps=fps,
         num_frames=len(paths),

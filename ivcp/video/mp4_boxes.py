@@ -26,6 +26,14 @@ def lacks_index(path: Path) -> bool:
     return bool(boxes) and boxes[0][0] == b"ftyp" and not whole
 
 
+def last_box(path: Path) -> tuple[bytes, int]:
+    """The kind of the last box, and where it ends by its own account, in bytes; no kind where there is no box."""
+    last = b"", 0
+    for kind, offset, size in _boxes(path):
+        last = kind, offset + size
+    return last
+
+
 def _boxes(path: Path) -> Iterator[tuple[bytes, int, int]]:
     """Kind, offset and number of bytes of the boxes at the top; nothing for a file that is no MP4."""
     end, offset = path.stat().st_size, 0

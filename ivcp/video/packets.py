@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +18,8 @@ _HEVC_VIDEO = range(32)
 _KEYFRAMES_START = frozenset({"vp9", "av1"})
 """Codecs whose keyframes forget all that was before them."""
 _MOST_STEPS_BACK = 4
+_LONGEST_PAUSE, _LONGEST_PAUSE_OF_STREAMS = 30 * 3600.0, 10.0
+"""Seconds between two frames beyond which FFmpeg takes the clock for set anew, in files and in recorded broadcasts."""
 
 
 @dataclass
@@ -45,9 +48,8 @@ class Packets:
     @property
     def are_exact(self) -> bool:
         """Whether single frames can be found by their time and decoded by themselves."""
-        times = [pts for pts, shown in zip(self.pts, self.shown, strict=True) if shown]
         return (
-            bool(times)
+            any(self.shown)
             and self.starts[:1] == [0]
             and not self.cut_off
             and None not in self.pts
@@ -56,8 +58,12 @@ class Packets:
 
     def display_order(self) -> NDArray[np.int64]:
         """Times of the shown frames, ascending; empty where some have none."""
-        shown = [pts for pts, is_shown in zip(self.pts, self.shown, strict=True) if is_shown]
+        shown = self.shown_times()
         return np.array([] if None in shown else sorted(shown), dtype=np.int64)  # type: ignore[type-var]
+
+    def shown_times(self) -> list[int | None]:
+        """When the shown frames are shown, in decoding order."""
+        return [pts for pts, is_shown in zip(self.pts, self.shown, strict=True) if is_shown]
 
     def groups(self, wanted: frozenset[int]) -> Iterator[range]:
         """Places of the packets to decode for the frames at the times `wanted`: from a start to the last wanted one."""
@@ -71,11 +77,14 @@ class Packets:
 def read_packets(container: Any, stream: Any, start: float | None = None, end: float | None = None) -> Packets:
     """The packets whose frames are shown from `start` to `end` seconds (null is the video's own), and those before that
     decoding needs. Reads on from where the container stands when `start` is null.
+
+    Raises:
+        LookupError: seeking does not lead to `start`.
     """
-    zero = stream.start_time or 0
+    zero = zero_of(container, stream)
     first_pts = None if start is None else zero + int(start / stream.time_base)
     last_pts = None if end is None else zero + int(end / stream.time_base) + 1
-    if first_pts is not None and first_pts > zero:
+    if first_pts is not None:
         _seek_before(container, stream, first_pts)
     found = Packets(float(stream.time_base))
     is_start = _StartFinder(stream.codec_context)
@@ -95,9 +104,58 @@ def read_packets(container: Any, stream: Any, start: float | None = None, end: f
     return found
 
 
+def zero_of(container: Any, stream: Any) -> int:
+    """The time that counts as second 0, in the stream's units: when the first of all streams starts, as for FFmpeg.
+
+    0 where the container does not know when it starts.
+    """
+    if container.start_time is None:
+        return 0
+    start: float = container.start_time / float(av.time_base * stream.time_base)
+    return round(start)
+
+
+def longest_pause(container: Any) -> float:
+    """Seconds between two frames beyond which the file's clock was set anew."""
+    is_stream = container.format.flags & av.format.Flags.ts_discont.value
+    return _LONGEST_PAUSE_OF_STREAMS if is_stream else _LONGEST_PAUSE
+
+
+def fill_times(pts: Sequence[int | None], *, gap: float, longest: float) -> NDArray[np.float64] | None:
+    """The times of frames, with those that some lack put between and around the others; null where they do not tell.
+
+    `gap` is the time from one frame to the next at the video's rate. Where the next one is more than `longest` later,
+    the clock of the file was set anew, and it follows without a pause, as for FFmpeg.
+    """
+    places = np.array([place for place, time in enumerate(pts) if time is not None])
+    known = np.array([time for time in pts if time is not None], dtype=np.float64)
+    if not len(known) or (np.diff(known) < 0).any():
+        return None
+    steps = np.diff(known)
+    known[1:] -= np.cumsum(np.where(steps > longest, steps - gap, 0.0))
+    numbers = np.arange(len(pts))
+    times = np.interp(numbers, places, known)
+    before, after = numbers < places[0], numbers > places[-1]
+    times[before] = known[0] - gap * (places[0] - numbers[before])
+    times[after] = known[-1] + gap * (numbers[after] - places[-1])
+    return times
+
+
+def seek(container: Any, stream: Any, target: int) -> None:
+    """To the last keyframe at `target` or before.
+
+    Raises:
+        LookupError: the container does not find one.
+    """
+    try:
+        container.seek(target, stream=stream, backward=True)
+    except av.FFmpegError as error:  # EPERM for times below zero in Matroska, for example
+        raise LookupError(f"seeking to {target} fails: {error.strerror}") from error
+
+
 def can_seek(container: Any, stream: Any) -> bool:
     """Whether the container knows where its packets are, and the codec which of them decoding can begin with."""
-    known = _StartFinder.knows(stream.codec_context.codec.canonical_name)
+    known = _StartFinder.knows(stream.codec_context.codec.canonical_name) and container.start_time is not None
     return known and not _SEEKABLE_CONTAINERS.isdisjoint(container.format.name.split(","))
 
 
@@ -108,9 +166,11 @@ def demux_from(container: Any, stream: Any, packets: Packets, place: int) -> Ite
         LookupError: seeking does not lead there.
     """
     pts, dts = packets.pts[place], packets.dts[place]
+    if pts is None:
+        raise LookupError("a packet without a time cannot be sought")
     # MP4 is searched by the times of decoding, Matroska by those of showing.
     target = pts if dts is None or "matroska" in container.format.name else dts
-    container.seek(target, stream=stream, backward=True)
+    seek(container, stream, target)
     found = False
     for packet in container.demux(stream):
         found = found or (bool(packet.size) and packet.pts == pts)
@@ -125,15 +185,15 @@ def _seek_before(container: Any, stream: Any, pts: int) -> None:
     is_start = _StartFinder(stream.codec_context)
     target = pts
     for _ in range(_MOST_STEPS_BACK):
-        container.seek(target, stream=stream, backward=True)
+        seek(container, stream, target)
         first = next((packet for packet in container.demux(stream) if packet.size), None)
         if first is None or first.pts is None or first.dts is None:
             break
         if first.is_keyframe and first.pts <= pts and is_start(first):
-            container.seek(target, stream=stream, backward=True)
+            seek(container, stream, target)
             return
         target = min(first.dts, first.pts, target) - 1
-    container.seek(min(0, stream.start_time or 0), stream=stream, backward=True)
+    seek(container, stream, min(0, zero_of(container, stream), stream.start_time or 0))
 
 
 def _is_behind(packet: Any, pts: int, *, starts: bool) -> bool:

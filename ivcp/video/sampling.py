@@ -42,6 +42,16 @@ class Timeline:
         return cls(np.arange(num_frames) / fps, fps)
 
     @property
+    def is_even(self) -> bool:
+        """Whether frames are shown equally long, to half of that time."""
+        return _is_even(self.seconds)
+
+    def is_like(self, other: Timeline) -> bool:
+        """Whether the same frames are shown, to half of a frame's time."""
+        same_number = len(self.seconds) == len(other.seconds)
+        return same_number and bool(np.abs(self.seconds - other.seconds).max(initial=0) <= 0.5 / self.fps)
+
+    @property
     def end_seconds(self) -> float:
         """When the last frame ends."""
         return float(self.seconds[-1]) + 1 / self.fps
@@ -144,15 +154,19 @@ def _sample(seconds: NDArray[np.float64], fps: float, size: int) -> tuple[list[i
 
     Where frames are shown equally long they are counted; else it is what is shown at the centres of equal times.
     """
-    even = np.linspace(seconds[0], seconds[-1], len(seconds))
-    gap = (seconds[-1] - seconds[0]) / max(1, len(seconds) - 1)
-    if np.abs(seconds - even).max() <= gap / 2:
+    if _is_even(seconds):
         places = _spread(len(seconds), size)
         return places, places
     duration = seconds[-1] - seconds[0] + 1 / fps
     moments = seconds[0] + (np.arange(size) + 0.5) * duration / size
     places = [int(place) - 1 for place in np.searchsorted(seconds, moments, side="right")]
     return places, [round(float(seconds[place] - seconds[0]) * fps) for place in places]
+
+
+def _is_even(seconds: NDArray[np.float64]) -> bool:
+    even = np.linspace(seconds[0], seconds[-1], len(seconds))
+    gap = (seconds[-1] - seconds[0]) / max(1, len(seconds) - 1)
+    return bool(np.abs(seconds - even).max() <= gap / 2)
 
 
 def _spread(num_frames: int, size: int) -> list[int]:

@@ -14,7 +14,7 @@ from ivcp.validation.report.findings import find_duplicates, find_leaks, find_ne
 
 _USED = "FROM video WHERE id IN (SELECT video FROM clip WHERE reason IS NULL)"
 _SECONDS = """
-SELECT MIN(COALESCE(clip.stop, num_frames / fps), num_frames / fps) - COALESCE(clip.start, 0)
+SELECT MIN(COALESCE(clip.stop, last + 1 / fps), last + 1 / fps) - COALESCE(clip.start, first)
 FROM clip JOIN video ON video.id = clip.video WHERE clip.reason IS NULL
 """
 

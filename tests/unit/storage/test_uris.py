@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,23 @@ def test_an_s3_uri_that_became_a_path_is_refused():
 def test_a_uri_without_bucket_is_refused():
     with pytest.raises(ValueError, match="names no bucket"):
         storage.exists("s3:///key")
+
+
+def test_a_link_to_a_folder_around_it_is_not_followed(tmp_path: Path):
+    (tmp_path / "data" / "videos").mkdir(parents=True)
+    (tmp_path / "data" / "videos" / "a.mp4").write_bytes(b"abc")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.mp4").write_bytes(b"b")
+    for number in range(3):
+        (tmp_path / "data" / "videos" / f"up{number}").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "also linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "itself").symlink_to(tmp_path / "data" / "itself")
+    os.mkfifo(tmp_path / "data" / "pipe")
+    assert storage.file_sizes(tmp_path / "data") == {"videos/a.mp4": 3, "linked/b.mp4": 1, "also linked/b.mp4": 1}
+
+
+def test_a_name_that_is_too_long_is_a_missing_file(tmp_path: Path):
+    assert not storage.exists(tmp_path / ("x" * 300))
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        storage.local_path(tmp_path / ("x" * 300))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ivcp.video import VideoError, count_frames, decode, probe
+from ivcp.video import VideoError, decode, frame_times, probe
 from ivcp.video.clips import resize_frames
 from tests.data_sets import grey_of, make_clip
 
@@ -25,7 +25,7 @@ def test_decodes_the_frames_that_were_asked_for(tmp_path: Path, name: str, codec
     assert (info.num_frames, info.width, info.height) == (100, 64, 48)
     assert info.fps == pytest.approx(10, rel=0.06)
     decoded = decode(path, [0, 67, 67, 99], info=info)
-    assert decoded.total_frames == count_frames(path, info)
+    assert decoded.total_frames == len(frame_times(path, info).seconds)
     greys = decoded.frames[:, 20:, 20:].mean((1, 2, 3))
     assert np.abs(greys - [grey_of(0), grey_of(67), grey_of(67), grey_of(99)]).max() < 4
     with pytest.raises(VideoError, match="wrong_count: 100 frames decoded, frame 100 wanted"):
@@ -67,7 +67,7 @@ def test_reasons_of_unusable_files(tmp_path: Path) -> None:
     for name, (content, reason) in files.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(VideoError) as caught:
-            count_frames(tmp_path / name, probe(tmp_path / name))
+            frame_times(tmp_path / name, probe(tmp_path / name))
         assert caught.value.reason == reason, name
     with pytest.raises(VideoError, match=r"missing: .*nowhere.mp4"):
         probe(tmp_path / "nowhere.mp4")
@@ -100,8 +100,8 @@ def test_counting_shows_the_frames_that_are_asked_for(tmp_path: Path) -> None:
         assert frame.shape == (48, 64, 3)
         shown[number] = frame[-4:, -4:].mean()
 
-    assert count_frames(path, probe(path), look_at=(2, 17, 40), look=look) == 20
+    assert len(frame_times(path, probe(path), look_at=(2, 17, 40), look=look).seconds) == 20
     assert shown == {2: pytest.approx(grey_of(2), abs=4), 17: pytest.approx(grey_of(17), abs=4)}
     shown.clear()
-    assert count_frames(images, probe(images), look_at=(1,), look=look) == 3
+    assert len(frame_times(images, probe(images), look_at=(1,), look=look).seconds) == 3
     assert shown == {1: grey_of(1)}

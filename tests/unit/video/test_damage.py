@@ -8,8 +8,9 @@ import pytest
 
 from ivcp.models.processor import Processor
 from ivcp.settings import VideoConfig
-from ivcp.video import Span, VideoError, count_frames, load_clip, load_clips, probe
+from ivcp.video import Span, VideoError, frame_times, load_clip, load_clips, probe
 from ivcp.video.workers import run_in_workers
+from tests.ffmpeg import pattern, write
 from tests.videos import write_footage
 
 MUTATIONS = int(os.environ.get("IVCP_FUZZ", "60"))
@@ -31,7 +32,7 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def look_at(path: Path) -> str:
     try:
-        return f"{count_frames(path, probe(path))} frames"
+        return f"{len(frame_times(path, probe(path)).seconds)} frames"
     except VideoError as error:
         return error.reason
 
@@ -94,7 +95,7 @@ def test_odd_videos_that_are_sound(tmp_path: Path, processor: Processor, name: s
         write_footage(path, **options)
     clip = load_clip(path, processor=processor)
     assert len(clip.frames) == 4
-    assert clip.video_frames == count_frames(path, probe(path)) == options["num_frames"]
+    assert clip.video_frames == len(frame_times(path, probe(path)).seconds) == options["num_frames"]
 
 
 def test_one_pixel(tmp_path: Path, processor: Processor) -> None:
@@ -143,17 +144,48 @@ def test_without_a_keyframe_at_the_start(footage: Path, tmp_path: Path) -> None:
     assert look_at(path) in {"30 frames", "36 frames", "damaged", "zero_frames"}
 
 
-def test_mutated_headers_never_hang_and_never_crash_the_parent(footage: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(11)
-    content = footage.read_bytes()
-    header = content.index(b"mdat")
+class TinyFrames:
+    video = VideoConfig(video_num_frames=4)
+
+    def frame_size(self, height: int, width: int) -> tuple[int, int]:
+        return 8, 8
+
+
+def look_at_every_way(path: Path) -> str:
+    """As validation and as preparation do; anything but a `VideoError` is raised, and fails the test."""
+    for span in (Span(), Span(0.5, 1.0)):
+        try:
+            load_clips(path, [span], processor=TinyFrames())
+        except VideoError:
+            continue
+    return look_at(path)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.avi", "a.ts", "a.flv", "a.mpg", "a.ogv", "a.gif"])
+def test_mutated_files_never_hang_and_never_crash_the_parent(tmp_path: Path, name: str) -> None:
+    codec = {"a.webm": "libvpx", "a.avi": "mpeg4", "a.mpg": "mpeg1video", "a.ogv": "libtheora", "a.gif": "gif"}
+    options = {"a.mp4": ("-movflags", "faststart")}.get(name, ())
+    original = write(tmp_path / name, *pattern(2), "-c:v", codec.get(name, "libx264"), "-g", "10", *options)
+    rng, content = np.random.default_rng(11), original.read_bytes()
+    header = content.index(b"mdat") if name == "a.mp4" else min(len(content), 2_000)
     paths = []
-    for number in range(MUTATIONS):
+    for number in range(MUTATIONS if name == "a.mp4" else MUTATIONS // 2):
         mutated = bytearray(content)
-        for place in rng.integers(0, header, rng.integers(1, 12)):
+        for place in rng.integers(0, header if number % 3 else len(content), rng.integers(1, 12)):
             mutated[place] = rng.integers(0, 256)
-        paths.append(tmp_path / f"{number}.mp4")
+        paths.append(tmp_path / f"{number}{original.suffix}")
         paths[-1].write_bytes(mutated)
-    found = reasons(paths)
-    assert len(found) == MUTATIONS
-    assert not {outcome for outcome in found.values() if "timeout" in outcome}
+    outcomes = run_in_workers(look_at_every_way, paths, timeout_seconds=20.0, num_workers=2)
+    found = [outcome for _, outcome in outcomes]
+    assert len(found) == len(paths)
+    assert not [outcome for outcome in found if isinstance(outcome, VideoError) and outcome.reason == "timeout"]
+
+
+def test_files_that_are_no_files(footage: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    named = {"pipe.mp4": "not_a_video", "loop.mp4": "missing", "folder.mp4": "not_a_video", "x" * 300: "missing"}
+    for name, reason in named.items():
+        with pytest.raises(VideoError, match=reason):
+            probe(tmp_path / name)
