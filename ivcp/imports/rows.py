@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -170,7 +171,8 @@ def _explain_values(sample: Sample, known: _Classes) -> str | None:
     if known.id_of(sample.label) is None:
         nearest = difflib.get_close_matches(sample.label, known.ids, n=1, cutoff=0.4)
         return f"label {sample.label!r} is no class" + (f"; the nearest is {nearest[0]!r}" if nearest else "")
-    if not 0 <= start < (float("inf") if end is None else end):  # also true for NaN
+    is_span = 0 <= start < (math.inf if end is None else end)  # not where one is NaN
+    if not is_span or end == math.inf:
         return f"start = {sample.start_seconds}, end = {end}: expected 0 <= start < end"
     return None
 
