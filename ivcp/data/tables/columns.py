@@ -38,6 +38,7 @@ def _read(path: Path, kind: str, batches: Callable[[Path], Iterator[Any]]) -> It
             twice = [name for name, count in Counter(batch.schema.names).items() if count > 1]
             if twice:
                 raise TableError(f"{path}: two columns are named {', '.join(twice)}: rename one of them")
+            batch.validate(full=True)  # what a damaged Arrow file says of its lengths would end the process
             yield from batch.to_pylist()
     except FileNotFoundError as error:
         raise TableError(f"{path} does not exist: expected an annotation file") from error
