@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ivcp.records import Message
 
 VIDEO_TAG = "<video>"
+_PLACEHOLDERS = (
+    *("<image>", "<audio>", "<img>", "</img>", "<IMG_CONTEXT>", "<image_pad>", "<video_pad>", "[IMG]"),
+    *("<image_soft_token>", "<start_of_image>", "<end_of_image>", "<im_start>", "<im_end>", "<vi_start>", "<vi_end>"),
+    *("<fake_token_around_image>", "<global-img>"),
+)
+"""What models and data sets put where media stand; `<|…|>` is known as such."""
+
+
+def special_tokens_pattern(of_the_model: Iterable[str] = ()) -> re.Pattern[str]:
+    """Finds what a prompt may not hold as text: placeholders of media, turns, and the special tokens of a model."""
+    names = sorted({*_PLACEHOLDERS, *of_the_model}, key=len, reverse=True)
+    return re.compile("|".join((r"<\|[^<>|\s]+\|>", *map(re.escape, names))))
+
+
+SPECIAL_TOKENS = special_tokens_pattern()
+"""Of whatever model."""
 
 
 class PromptError(ValueError):
     """A conversation that cannot be classified; the message says what was expected and what came."""
 
 
-def check_prompt(messages: Sequence[Message], *, action_token: str, num_videos: int = 1) -> None:
-    """Checks that the action token stands exactly once, behind one `<video>` tag per video.
+def check_prompt(
+    messages: Sequence[Message],
+    *,
+    action_token: str,
+    num_videos: int = 1,
+    special_tokens: re.Pattern[str] = SPECIAL_TOKENS,
+) -> None:
+    """Checks that the action token stands exactly once, behind one `<video>` tag per video, and no other token.
+
+    `special_tokens` finds the others: see `special_tokens_pattern`.
 
     Raises:
         PromptError: it does not.
     """
     text = "".join(message.content for message in messages)
+    strange = sorted(set(special_tokens.findall(text)) - {action_token, VIDEO_TAG})
+    if strange:
+        raise PromptError(
+            f"the prompt holds {', '.join(strange)}, which the model reads as its own token and not as text: remove "
+            f"it; {VIDEO_TAG} stands where the video goes, and the chat template writes the rest"
+        )
     tokens, tags = text.count(action_token), text.count(VIDEO_TAG)
     if tokens == 0:
         raise PromptError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +16,27 @@ from pydantic import Field, ValidationError
 
 from ivcp import storage
 from ivcp.data import tables
+from ivcp.data.paths import PathError, resolve
+from ivcp.data.problems import AnnotationError
 from ivcp.records import Record
+
+__all__ = [
+    "REGISTRY_FILE",
+    "AnnotationError",
+    "Columns",
+    "DatasetInfo",
+    "Tags",
+    "data_files",
+    "read_dataset_info",
+    "read_described",
+    "read_registry",
+    "read_rows",
+]
 
 REGISTRY_FILE = "dataset_info.json"
 _SPLIT_NAMES = ("train", "test", "val", "validation", "valid", "dev", "eval")
+_WORKBOOKS = (".xlsx", ".xls", ".ods")
 _NOT_READ = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
-
-
-class AnnotationError(ValueError):
-    """Annotations that cannot be used; the message names data set, file, row and value, and what to do."""
 
 
 class Columns(Record):
@@ -71,7 +84,7 @@ class DatasetInfo(Record):
     """One entry of the registry."""
 
     file_name: str | None = None
-    """A .json, .jsonl, .csv or .tsv file below `dataset_dir`, or a folder of them."""
+    """A JSON, JSON Lines, CSV, TSV, Parquet or Arrow file below `dataset_dir`, or a folder of them; text may be .gz."""
     cloud_file_name: str | None = None
     """The same as an s3:// URI."""
     hf_hub_url: str | None = None
@@ -128,9 +141,10 @@ def data_files(info: DatasetInfo, dataset_dir: str) -> list[Path]:
     Raises:
         AnnotationError: there is none.
     """
-    source = info.cloud_file_name or storage.join(dataset_dir, info.source)
-    if Path(info.source).is_absolute():
-        source = info.source
+    try:
+        source = resolve(info.source, dataset_dir)
+    except PathError as error:
+        raise AnnotationError(f"file_name: {error}") from error
     for part in (info.folder, info.subset):
         source = storage.join(source, part) if part else source
     try:
@@ -138,28 +152,27 @@ def data_files(info: DatasetInfo, dataset_dir: str) -> list[Path]:
     except FileNotFoundError as error:
         raise AnnotationError(f"file_name: {source} does not exist: expected a file or folder with the rows") from error
     files = _files_of_split(path, info.split) if path.is_dir() else [path]
-    wrong = [file.name for file in files if not _has_rows(file)]
+    wrong = [file.name for file in files if not tables.is_table(file)]
     if wrong or not files:
         expected = ", ".join(tables.SUFFIXES)
-        raise AnnotationError(f"{source}: expected {expected} files, got {', '.join(wrong) or 'none'}")
+        hint = ": save the workbook as CSV UTF-8" if any(name.endswith(_WORKBOOKS) for name in wrong) else ""
+        raise AnnotationError(f"{source}: expected {expected} files, got {', '.join(wrong) or 'none'}{hint}")
     return files
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path, *, delimiter: str | None = None, encoding: str | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a data file, as they stand there, one by one: the file may be larger than memory.
+
+    `delimiter` and `encoding` as in `ivcp.data.tables.read_rows`.
 
     Raises:
         AnnotationError: the file is no such file, or a row has no keys.
     """
-    try:
-        for number, row in enumerate(tables.read_rows(path)):
+    with _refused(path):
+        for number, row in enumerate(tables.read_rows(path, delimiter=delimiter, encoding=encoding)):
             if not isinstance(row, dict):
                 raise AnnotationError(f"{path} row {number}: expected an object with keys, got {type(row).__name__}")
             yield row
-    except tables.EncodingError as error:
-        raise AnnotationError(f"{error}: save it as UTF-8") from error
-    except tables.TableError as error:
-        raise AnnotationError(str(error)) from error
 
 
 def read_registry(path: str) -> dict[str, Any]:
@@ -169,16 +182,34 @@ def read_registry(path: str) -> dict[str, Any]:
         AnnotationError: there is no such file, or it is no registry.
     """
     try:
-        registry = tables.parse_json(storage.read_text(path), path)
+        registry = read_described(path)
     except FileNotFoundError as error:
         raise AnnotationError(f"{path} does not exist: set dataset_dir to the folder with {REGISTRY_FILE}") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: expected text in UTF-8 ({error}): save it as UTF-8") from error
-    except tables.TableError as error:
-        raise AnnotationError(str(error)) from error
     if not isinstance(registry, dict):
         raise AnnotationError(f"{path}: expected an object with one entry per data set, got {type(registry).__name__}")
     return registry
+
+
+def read_described(uri: str) -> Any:
+    """The value of a JSON file, here or at an s3:// URI, that says something about rows.
+
+    Raises:
+        FileNotFoundError: there is none.
+        AnnotationError: it is no JSON.
+    """
+    path = storage.local_path(uri)
+    with _refused(path):
+        return tables.read_json(path, shown=uri)
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except tables.EncodingError as error:
+        raise AnnotationError(f"{error}: {tables.how_to_convert(path)}") from error
+    except tables.TableError as error:
+        raise AnnotationError(str(error)) from error
 
 
 def _with_openai_defaults(entry: Any) -> Any:
@@ -203,17 +234,17 @@ def _check_usable(info: DatasetInfo, where: str) -> None:
 
 
 def _files_of_split(folder: Path, split: str) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if _has_rows(path))
+    with _refused(folder):
+        saved = tables.saved_files(folder, split)
+    if saved is not None:
+        return saved
+    files = sorted(path for path in folder.iterdir() if tables.has_rows(path))
     by_split = [path for path in files if _first_word(path) in _SPLIT_NAMES]
     return [path for path in by_split if _first_word(path) == split] if by_split else files
 
 
-def _has_rows(path: Path) -> bool:
-    return path.suffix.lower() in tables.SUFFIXES
-
-
 def _first_word(path: Path) -> str:
-    return path.stem.replace("_", "-").replace(".", "-").split("-")[0]
+    return path.name.replace("_", "-").replace(".", "-").split("-")[0].lower()
 
 
 def _explain(error: Any) -> str:

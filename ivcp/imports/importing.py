@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from ivcp import storage
-from ivcp.data.annotations import SPLIT_OF_NAME
-from ivcp.data.registry import AnnotationError
+from ivcp.data.paths import PathError, local_form
+from ivcp.data.problems import AnnotationError
+from ivcp.data.values import SPLIT_OF_NAME
 from ivcp.imports.class_names import read_class_names
 from ivcp.imports.layouts import LAYOUTS, Layout
 from ivcp.imports.listing import (
     ImportRefusedError,
     LayoutOptions,
+    Listing,
     Reading,
     Source,
 )
-from ivcp.imports.rows import Built, MissingPolicy, Paths, build_rows
+from ivcp.imports.rows import Built, MissingPolicy, Paths, build_rows, check_not_from_one
 from ivcp.imports.templates import read_templates
 from ivcp.imports.video_files import VideoFiles
 from ivcp.imports.write import check_name, write_dataset
@@ -97,7 +99,8 @@ def import_dataset(request: ImportRequest) -> ImportResult:
 
 
 def _build(request: ImportRequest, layout: Layout, reading: Reading) -> Built:
-    labels = read_class_names(request.label_names) if request.label_names else None
+    names = read_class_names(request.label_names) if request.label_names else None
+    labels = names.labels if names else None
     paths = Paths(reading.videos, request.dataset_dir, request.relative)
     module, _, function = layout.reader.partition(":")
     read: Any = getattr(import_module(module), function)
@@ -106,9 +109,12 @@ def _build(request: ImportRequest, layout: Layout, reading: Reading) -> Built:
         built: Built = read(reading, labels=labels, action_token=token, paths=paths, missing=request.missing)
         return built
     templates = read_templates(request.templates, language=request.language, action_token=request.action_token)
+    listing: Listing = read(reading)
+    if names and names.from_one:
+        check_not_from_one(listing.samples, names.labels, str(request.label_names))
     return build_rows(
         reading,
-        read(reading),
+        listing,
         labels=labels,
         templates=templates,
         seed=request.seed,
@@ -155,7 +161,7 @@ def _reading(request: ImportRequest) -> Reading:
     first = sources[0].path
     if not first.exists():
         raise ImportRefusedError(f"{first} does not exist: expected the annotations of layout {request.layout}")
-    root = request.videos or str(first if first.is_dir() else first.parent)
+    root = _local(request.videos) if request.videos else str(first if first.is_dir() else first.parent)
     if request.layout == "folders" and request.videos:
         raise ImportRefusedError("layout folders takes the videos' folder as its source: leave out --videos")
     return Reading(request.name, sources, VideoFiles(root), request.options, splits)
@@ -171,9 +177,22 @@ def _splits(changed: Mapping[str, str]) -> dict[str, Split]:
 
 def _source(word: str, splits: Mapping[str, Split]) -> Source:
     """`train=FILE`, or FILE, whose split is in its name as mmaction2 and Kinetics have it (`k400_val_list.txt`)."""
-    name, found, path = word.partition("=")
+    name, found, file = word.partition("=")
     if found and name.lower() in splits:
-        return Source(Path(path), splits[name.lower()])
-    stem = Path(word).stem.replace("-", "_").replace(".", "_").lower()
+        return Source(Path(_local(file)), splits[name.lower()])
+    path = Path(_local(word))
+    stem = path.stem.replace("-", "_").replace(".", "_").lower()
     split = next((splits[part] for part in stem.split("_") if part in splits), None)
-    return Source(Path(word), None if Path(word).is_dir() else split)
+    return Source(path, None if path.is_dir() else split)
+
+
+def _local(path: str) -> str:
+    """A path as the user wrote it, `~/` and `file://` as well: after `train=` and `--videos=` no shell expands them.
+
+    Raises:
+        ImportRefusedError: it cannot be read from here.
+    """
+    try:
+        return local_form(path)
+    except PathError as error:
+        raise ImportRefusedError(str(error)) from error

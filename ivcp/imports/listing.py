@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.data import tables
-from ivcp.data.annotations import SPLIT_OF_NAME, Problems
+from ivcp.data.problems import Problems
+from ivcp.data.values import SPLIT_OF_NAME, is_missing
 from ivcp.imports.video_files import VideoFiles
 from ivcp.records import Labels, Split
 
@@ -92,12 +93,12 @@ class Reading:
         """Notes what is wrong with one row."""
         self.problems.add(self.name, file, row, message)
 
-    def split(self, text: str | None, file: Path, row: int) -> Split | None:
+    def split(self, name: Any, file: Path, row: int) -> Split | None:
         """The split that a row names; an unknown name is a problem."""
-        word = (text or "").strip().lower()
+        word = "" if is_missing(name) else str(name).strip().lower()
         if word and word not in self.splits:
             self.problem(
-                file, row, f"split {text!r}: expected {', '.join(SPLIT_OF_NAME)}, or say --use-split {word}=test"
+                file, row, f"split {name!r}: expected {', '.join(SPLIT_OF_NAME)}, or say --use-split {word}=test"
             )
         return self.splits.get(word)
 
@@ -112,13 +113,13 @@ class Reading:
         return self.sources[0].path
 
 
-def read_source_text(path: Path, *, encoding: str | None = None) -> str:
+def read_source_text(path: Path, *, encoding: str | None = None, takes_encoding: bool = False) -> str:
     """The text of a source file; a byte order mark is dropped.
 
     Raises:
         ImportRefusedError: there is no such file, or it is in another encoding.
     """
-    with refused():
+    with refused(path, takes_encoding=takes_encoding):
         return tables.read_text(path, encoding=encoding)
 
 
@@ -128,13 +129,13 @@ def read_source_json(path: Path) -> Any:
     Raises:
         ImportRefusedError: there is no such file, it is in another encoding, or it is no JSON.
     """
-    with refused():
+    with refused(path):
         return tables.read_json(path)
 
 
 @contextmanager
-def refused() -> Iterator[None]:
-    """Refuses a file that cannot be read in its block.
+def refused(path: Path, *, takes_encoding: bool = False) -> Iterator[None]:
+    """Refuses a file that cannot be read in its block; `takes_encoding` says whether --encoding is for it.
 
     Raises:
         ImportRefusedError: the block raised `TableError`.
@@ -142,6 +143,7 @@ def refused() -> Iterator[None]:
     try:
         yield
     except tables.EncodingError as error:
-        raise ImportRefusedError(f"{error}: name its encoding, e.g. --encoding gbk, or save it as UTF-8") from error
+        named = "name its encoding, e.g. --encoding gbk, or " if takes_encoding else ""
+        raise ImportRefusedError(f"{error}: {named}{tables.how_to_convert(path)}") from error
     except tables.TableError as error:
         raise ImportRefusedError(str(error)) from error

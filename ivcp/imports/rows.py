@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ivcp.data.labels import class_id, explain_from_one, explain_similar
+from ivcp.data.paths import PathError, is_broken, local_form
+from ivcp.data.problems import RowError
+from ivcp.data.values import read_label
 from ivcp.imports.class_names import make_labels
 from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample
 from ivcp.imports.templates import Template, choose
@@ -75,12 +80,32 @@ def build_rows(
     """
     if not listing.samples and not reading.problems:
         raise ImportRefusedError(f"{reading.sources[0].path} lists no clip")
-    labels = labels or listing.labels or _labels_of(listing.samples)
+    samples = list(_readable(reading, listing.samples))
+    labels = labels or listing.labels or _labels_of(samples)
     known = _Classes(labels)
-    sound = [sample for sample in _without_twins(reading, listing.samples) if _is_sound(reading, sample, known)]
+    from_one = explain_from_one(known.plain_ids(samples), labels.num_classes) if labels else None
+    if from_one:
+        raise ImportRefusedError(f"{reading.sources[0].path}: {from_one}")
+    sound = [sample for sample in _without_twins(reading, samples) if _is_sound(reading, sample, known)]
     kept, num_missing = _keep(sound, missing, reading.videos)
     rows = [_row(sample, known, choose(templates, seed=seed, row_id=sample.row_id), paths) for sample in kept]
-    return Built(rows, labels, notes=listing.notes, num_missing=num_missing)
+    similar = explain_similar(labels.label_names) if labels else None
+    notes = (*listing.notes, *([similar] if similar else []))
+    return Built(rows, labels, notes=notes, num_missing=num_missing)
+
+
+def check_not_from_one(samples: Sequence[Sample], labels: Labels, where: str) -> None:
+    """Refuses ids that may count from 1, where the file `where` with the classes does.
+
+    Raises:
+        ImportRefusedError: no row has the id 0.
+    """
+    ids = _Classes(labels).plain_ids(samples)
+    if ids and 0 not in ids:
+        raise ImportRefusedError(
+            f"the ids in {where} count from 1, and no row has the id 0: class ids of rows count from 0, and would mean "
+            "the class behind theirs. Subtract 1 from each, or write names"
+        )
 
 
 @dataclass(frozen=True)
@@ -96,35 +121,60 @@ class _Classes:
         """The id of a name, or of an id in decimals; None where there is no such class."""
         if label in self.ids:
             return self.ids[label]
-        is_id = label.isdecimal() and (self.labels is None or int(label) < self.labels.num_classes)
-        return int(label) if is_id else None
+        number = class_id(label)
+        return number if number is not None and (self.labels is None or number < self.labels.num_classes) else None
+
+    def plain_ids(self, samples: Sequence[Sample]) -> set[int]:
+        """The ids of rows that are no names; none where some row has a name."""
+        found = {label: class_id(label) for label in {sample.label for sample in samples}}
+        if any(number is None or label in self.ids for label, number in found.items()):
+            return set()
+        return {number for number in found.values() if number is not None}
 
     def name_of(self, label: int) -> str:
         return self.labels.label_names[label] if self.labels else str(label)
 
 
+def _readable(reading: Reading, samples: Iterable[Sample]) -> Iterator[Sample]:
+    """The samples with a class and a path that can be read from here, as they are meant; others are problems."""
+    for sample in samples:
+        with reading.problems.collected(reading.name, sample.file, sample.row):
+            label = str(read_label({"label": sample.label}, "label"))
+            if is_broken(label):
+                raise RowError(f"label {label!a} is no text in UTF-8: rename its folder or file")
+            video = sample.video
+            try:
+                local = local_form(video) if isinstance(video, str) else tuple(local_form(image) for image in video)
+            except PathError as error:
+                raise RowError(str(error), kind=error.kind) from error
+            yield replace(sample, label=label, video=local)
+
+
 def _labels_of(samples: Sequence[Sample]) -> Labels | None:
-    names = sorted({sample.label for sample in samples if sample.label})
-    if names and all(name.isdecimal() for name in names):
+    names = sorted({sample.label for sample in samples})
+    if names and all(class_id(name) is not None for name in names):
         return None
     return make_labels(names, "the rows")
 
 
 def _is_sound(reading: Reading, sample: Sample, known: _Classes) -> bool:
-    start, end = sample.start_seconds or 0.0, sample.end_seconds
-    wrong = None
-    if not sample.video:
-        wrong = "no path of a video"
-    elif not sample.label:
-        wrong = "no label"
-    elif known.id_of(sample.label) is None:
-        nearest = difflib.get_close_matches(sample.label, known.ids, n=1, cutoff=0.4)
-        wrong = f"label {sample.label!r} is no class" + (f"; the nearest is {nearest[0]!r}" if nearest else "")
-    elif not 0 <= start < (float("inf") if end is None else end):  # also true for NaN
-        wrong = f"start = {sample.start_seconds}, end = {end}: expected 0 <= start < end"
+    wrong = _explain_values(sample, known)
     if wrong:
         reading.problem(sample.file, sample.row, wrong)
     return wrong is None
+
+
+def _explain_values(sample: Sample, known: _Classes) -> str | None:
+    start, end = sample.start_seconds or 0.0, sample.end_seconds
+    if not sample.video:
+        return "no path of a video"
+    if known.id_of(sample.label) is None:
+        nearest = difflib.get_close_matches(sample.label, known.ids, n=1, cutoff=0.4)
+        return f"label {sample.label!r} is no class" + (f"; the nearest is {nearest[0]!r}" if nearest else "")
+    is_span = 0 <= start < (math.inf if end is None else end)  # not where one is NaN
+    if not is_span or end == math.inf:
+        return f"start = {sample.start_seconds}, end = {end}: expected 0 <= start < end"
+    return None
 
 
 def _without_twins(reading: Reading, samples: Sequence[Sample]) -> list[Sample]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ivcp.data.tables import read_cells, surplus_cells
+from ivcp.data.tables import Line, other_delimiter, read_delimiter, read_table, surplus_cells
+from ivcp.data.values import is_missing
 from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample, Source, refused
 
 NEEDED, OPTIONAL = ("path", "label"), ("start", "end", "group", "split")
-_OTHER_DELIMITERS = {",": "','", "\t": "'\\t'", ";": "';'", "|": "'|'", " ": "' '"}
 
 
 def read_tables(reading: Reading) -> Listing:
@@ -36,24 +37,23 @@ def read_rows(
     Raises:
         ImportRefusedError: a column is missing; the message names those that came.
     """
-    with refused():
-        lines = read_cells(source, delimiter=_delimiter(reading), encoding=reading.options.encoding)
-        header = [name.strip() for name in next(lines, [])]
+    with refused(source, takes_encoding=True):
+        lines = read_table(source, delimiter=delimiter_of(reading), encoding=reading.options.encoding)
+        header = next(lines, Line(1, [])).cells
         place = _places(source, header, columns or {}, (*needed, *optional))
         missing = [name for name in needed if name not in place]
         if missing:
             raise ImportRefusedError(_explain_missing(source, header, missing))
         rows = []
-        for row, cells in enumerate(lines):
-            if not any(cell.strip() for cell in cells):
+        for row, line in enumerate(lines):
+            wrong = surplus_cells(line, header)
+            if len(line.cells) <= max(place[name] for name in needed):
+                wrong = f"line {line.number} has {len(line.cells)} cell(s), the header {len(header)}"
+            if wrong:
+                reading.problem(source, row, wrong)
                 continue
-            if len(cells) <= max(place[name] for name in needed):
-                reading.problem(source, row, f"{len(cells)} column(s): the header has {len(header)}")
-                continue
-            if any(cells[len(header) :]):
-                reading.problem(source, row, surplus_cells(cells, header))
-                continue
-            rows.append({n: cells[at].strip() for n, at in place.items() if at < len(cells)} | {"row": str(row)})
+            cells = {name: line.cells[at].strip() for name, at in place.items() if at < len(line.cells)}
+            rows.append(cells | {"row": str(row)})
     return rows
 
 
@@ -63,7 +63,7 @@ def seconds_of(text: str | None, what: str) -> float | None:
     Raises:
         ValueError: it is neither.
     """
-    if not text:
+    if text is None or is_missing(text):
         return None
     try:
         seconds = 0.0
@@ -71,6 +71,8 @@ def seconds_of(text: str | None, what: str) -> float | None:
             seconds = 60 * seconds + float(part)
     except ValueError:
         raise ValueError(f"{what} = {text!r}: expected seconds, or h:mm:ss") from None
+    if not math.isfinite(seconds):
+        raise ValueError(f"{what} = {text!r}: expected seconds, or h:mm:ss")
     return seconds
 
 
@@ -90,7 +92,7 @@ def _read_file(reading: Reading, source: Source) -> list[Sample]:
                 file=source.path,
                 row=row,
                 split=reading.split(cells.get("split"), source.path, row) or source.split,
-                group=cells.get("group") or None,
+                group=None if is_missing(cells.get("group")) else cells["group"],
                 start_seconds=start,
                 end_seconds=end,
             )
@@ -98,12 +100,15 @@ def _read_file(reading: Reading, source: Source) -> list[Sample]:
     return samples
 
 
-def _delimiter(reading: Reading) -> str | None:
+def delimiter_of(reading: Reading) -> str | None:
+    """The delimiter that the user names, or None.
+
+    Raises:
+        ImportRefusedError: it is no character.
+    """
     given = reading.options.delimiter
-    if given is None:
-        return None
-    delimiter = {"tab": "\t", "\\t": "\t", "space": " "}.get(given, given)
-    if len(delimiter) != 1:
+    delimiter = None if given is None else read_delimiter(given)
+    if given is not None and delimiter is None:
         raise ImportRefusedError(f"--delimiter {given!r}: expected one character, or tab")
     return delimiter
 
@@ -121,9 +126,9 @@ def _places(source: Path, header: Sequence[str], columns: Mapping[str, str], nam
 
 def _explain_missing(source: Path, header: Sequence[str], missing: Sequence[str]) -> str:
     wanted = f"{source}: expected the column(s) {', '.join(missing)}"
-    other = [shown for mark, shown in _OTHER_DELIMITERS.items() if mark in "".join(header)]
-    if len(header) == 1 and other:
-        return f"{wanted}; its header is one column, {header[0]!r}: say --delimiter {other[0]}"
+    other = other_delimiter(header[0]) if len(header) == 1 else None
+    if other:
+        return f"{wanted}; its header is one column, {header[0]!r}: say --delimiter {other}"
     return (
         f"{wanted}; it has {', '.join(header) or 'no header'}: name yours, e.g. --column {missing[0].split('=')[0]}=…"
     )

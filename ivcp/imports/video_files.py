@@ -26,8 +26,8 @@ class VideoFiles:
 
     @cached_property
     def videos(self) -> tuple[str, ...]:
-        """Those of them that are videos by their suffix, sorted; hidden files are left out."""
-        return tuple(sorted(file for file in self.files if is_video(file)))
+        """Those of them that are videos by their suffix, sorted; hidden files and folders are left out."""
+        return tuple(sorted(file for file in self.files if is_video(file) and "/." not in f"/{file}"))
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:

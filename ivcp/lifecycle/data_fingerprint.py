@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ivcp import storage
-from ivcp.data.annotations import RowError, read_videos
+from ivcp.data.labels import labels_files
+from ivcp.data.problems import RowError
 from ivcp.data.registry import DatasetInfo, data_files, read_dataset_info, read_rows
+from ivcp.data.videos import read_videos
 from ivcp.settings import DataConfig, RunConfig
 from ivcp.tracking.identity import sampled_hash
 from ivcp.validation.kept_splits import read_header
@@ -32,8 +34,8 @@ def data_fingerprint(config: RunConfig) -> str:
     for name in (*config.data.dataset, *config.data.eval_dataset, *config.data.test_dataset):
         info = read_dataset_info(name, config.data.dataset_dir)
         digest.update(info.model_dump_json().encode())
-        if info.labels:
-            digest.update(storage.read_text(storage.join(config.data.dataset_dir, info.labels)).encode())
+        for labels in labels_files([info], config.data.dataset_dir):
+            digest.update(_hash_file(storage.local_path(labels)))
         for file in data_files(info, config.data.dataset_dir):
             digest.update(_hash_file(file))
             for video in _videos(file, info, config.data):

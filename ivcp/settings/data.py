@@ -27,7 +27,7 @@ class DataConfig(Section):
     cutoff_len: int = Field(2048, ge=1)
     """Longest sample in tokens. A longer one is an error that names the row; nothing is ever cut."""
     max_samples: int | None = Field(None, ge=1)
-    """Use at most this many rows of each data set (the first ones after a seeded shuffle)."""
+    """Use at most this many rows of each data set, chosen by the seed: each class keeps its share, at least one row."""
     val_size: float = Field(0.0, ge=0)
     """Validation share (below 1) or number of clips (1 and above), cut from `dataset` by group."""
     test_size: float = Field(0.0, ge=0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import json
 import logging
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,9 +110,17 @@ def _is_option(word: str) -> bool:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no configuration file {path}: give the path of a YAML file") from error
+    try:
+        content = yaml.safe_load(text)  # which knows UTF-16 by its byte order mark
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count(b"\n") + 1
+        raise ConfigError(
+            f"{path} line {line}: expected text in UTF-8, or in UTF-16 with a byte order mark ({error.reason}): "
+            f"save it as UTF-8, e.g. from GBK: iconv -f GB18030 -t UTF-8 {shlex.quote(path.name)}"
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):

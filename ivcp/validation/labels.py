@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections import Counter
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from ivcp import storage
-from ivcp.data.annotations import Problems
-from ivcp.data.registry import AnnotationError, DatasetInfo
+from ivcp.data.labels import LabelsError, class_id, explain_from_one, explain_similar, labels_files, labels_of
+from ivcp.data.problems import AnnotationError, Problems
+from ivcp.data.registry import DatasetInfo, read_described
 from ivcp.records import LABELS_FILE, Labels
 from ivcp.validation.catalog import Catalog
 
+log = logging.getLogger(__name__)
 _MOST_NAMES = 20
 
 
@@ -30,24 +29,30 @@ def resolve_labels(
     """The classes; notes each row's label in `catalog`. Rows whose label is no class go to `problems`.
 
     The classes stand in a labels file; without one they are the sorted names in the rows, or, where the rows hold
-    ids, "0", "1", and so on.
+    ids, "0", "1", and so on. Names that are nearly the same are logged.
 
     Raises:
-        AnnotationError: the data sets' labels files disagree, or `num_action_classes` disagrees with the labels.
+        AnnotationError: the data sets' labels files disagree, `num_action_classes` disagrees with the labels, or ids
+            count from 1.
     """
-    labels = read_labels(infos, dataset_dir) or _labels_of_rows(catalog, num_action_classes, problems)
+    named = _named_labels(catalog)
+    labels = read_labels(infos, dataset_dir) or _labels_of_rows(catalog, named, num_action_classes, problems)
     _check_number(labels, num_action_classes)
     label_of = {name: label for label, name in enumerate(labels.label_names)}
-    for dataset, named in _named_labels(catalog):
-        label = _find(named, label_of)
+    _check_from_zero(named, label_of)
+    for dataset, value in named:
+        label = _find(value, label_of)
         if label is None:
-            _add_problem(catalog, dataset, named, _explain_unknown(named, infos[dataset], labels), problems)
+            _add_problem(catalog, dataset, value, _explain_unknown(value, infos[dataset], labels), problems)
         else:
-            catalog.ask("INSERT INTO known_label VALUES (?, ?, ?)", dataset, named, label)
+            catalog.ask("INSERT INTO known_label VALUES (?, ?, ?)", dataset, value, label)
     catalog.ask(
         "UPDATE clip SET label = (SELECT label FROM known_label AS known "
         "WHERE known.dataset = clip.dataset AND known.named = clip.named)"
     )
+    similar = explain_similar(labels.label_names)
+    if similar:
+        log.warning("%s", similar)
     return labels
 
 
@@ -57,10 +62,7 @@ def read_labels(infos: Mapping[str, DatasetInfo], dataset_dir: str) -> Labels | 
     Raises:
         AnnotationError: a file that the registry names is missing, one holds no labels, or two disagree.
     """
-    named = {info.labels for info in infos.values() if info.labels}
-    default = storage.join(dataset_dir, LABELS_FILE)
-    paths = sorted(storage.join(dataset_dir, name) for name in named) or ([default] if storage.exists(default) else [])
-    found = [(path, _read_file(path)) for path in paths]
+    found = [(path, _read_file(path)) for path in labels_files(infos.values(), dataset_dir)]
     for path, labels in found[1:]:
         if labels != found[0][1]:
             raise AnnotationError(f"{found[0][0]} and {path} hold different classes: data sets of one run must agree")
@@ -80,21 +82,70 @@ def check_every_class_is_trained(labels: Labels, training_labels: Iterable[int])
         )
 
 
-def _labels_of_rows(catalog: Catalog, num_action_classes: int | None, problems: Problems) -> Labels:
-    found = _named_labels(catalog)
-    names = sorted({str(named) for _, named in found if not _is_id(named)})
+def _labels_of_rows(
+    catalog: Catalog, named: Sequence[tuple[str, int | str]], num_action_classes: int | None, problems: Problems
+) -> Labels:
+    names = sorted({str(value) for _, value in named if class_id(value) is None})
     if names:
-        for dataset, named in found:
-            if _is_id(named):
-                message = f"action_label = {named!r} is an id, other rows have names: add {LABELS_FILE}"
-                _add_problem(catalog, dataset, named, message, problems)
+        for dataset, value in named:
+            if class_id(value) is not None:
+                message = (
+                    f"action_label = {value!r} is an id, other rows have names: write its name, or add a "
+                    f"{LABELS_FILE} in which it is a position"
+                )
+                _add_problem(catalog, dataset, value, message, problems)
         problems.raise_if_any()
     else:
-        largest = max((int(named) for _, named in found), default=-1)
-        names = [str(label) for label in range(num_action_classes or largest + 1)]
+        names = [str(label) for label in range(_count_ids(catalog, named, num_action_classes, problems))]
     if len(names) < 2:
         raise AnnotationError(f"expected at least two classes, the rows have {len(names)}: {_names(names)}")
     return Labels(label_names=tuple(names))
+
+
+def _count_ids(
+    catalog: Catalog, named: Sequence[tuple[str, int | str]], num_action_classes: int | None, problems: Problems
+) -> int:
+    """The number of classes where all rows have ids.
+
+    Raises:
+        AnnotationError: ids count from 1, or one lies so far beyond the others that it cannot be one.
+    """
+    ids = {value: class_id(value) or 0 for _, value in named}
+    num_rows = catalog.number("SELECT COUNT(*) FROM clip")
+    if num_action_classes is not None:
+        if num_action_classes > num_rows:
+            raise AnnotationError(
+                f"num_action_classes = {num_action_classes}, but there are {num_rows} rows and every class needs one: "
+                "correct it, or leave it out to count the classes"
+            )
+        return num_action_classes
+    different = len(set(ids.values()))
+    from_one = explain_from_one(ids.values(), different)
+    if from_one:
+        raise AnnotationError(f"data set {', '.join(dict.fromkeys(dataset for dataset, _ in named))}: {from_one}")
+    for dataset, value in named:
+        if ids[value] >= 2 * different:
+            message = (
+                f"action_label = {value} is no class: ids count from 0 and every class needs a row, and the rows have "
+                f"{different} different ids; correct it, or write names"
+            )
+            _add_problem(catalog, dataset, value, message, problems)
+    problems.raise_if_any()
+    return max(ids.values(), default=-1) + 1
+
+
+def _check_from_zero(named: Sequence[tuple[str, int | str]], label_of: Mapping[str, int]) -> None:
+    """Raises:
+    AnnotationError: the labels of a data set are ids that count from 1.
+    """
+    by_dataset: dict[str, list[int | None]] = defaultdict(list)
+    for dataset, value in named:
+        by_dataset[dataset].append(None if value in label_of else class_id(value))
+    for dataset, found in by_dataset.items():
+        ids = [value for value in found if value is not None]
+        from_one = explain_from_one(ids, len(label_of)) if len(ids) == len(found) else None
+        if from_one:
+            raise AnnotationError(f"data set {dataset}: {from_one}")
 
 
 def _named_labels(catalog: Catalog) -> list[tuple[str, int | str]]:
@@ -119,16 +170,13 @@ def _check_number(labels: Labels, num_action_classes: int | None) -> None:
 def _find(label: int | str, label_of: Mapping[str, int]) -> int | None:
     if isinstance(label, str) and label in label_of:
         return label_of[label]
-    return int(label) if _is_id(label) and int(label) < len(label_of) else None
-
-
-def _is_id(label: int | str) -> bool:
-    return isinstance(label, int) or label.isdecimal()
+    number = class_id(label)
+    return number if number is not None and number < len(label_of) else None
 
 
 def _explain_unknown(named: int | str, info: DatasetInfo, labels: Labels) -> str:
     column = info.columns.action_label
-    if _is_id(named):
+    if class_id(named) is not None:
         return f"{column} = {named} is out of range: class ids are 0 to {labels.num_classes - 1}"
     by_lower = {name.lower(): name for name in labels.label_names}
     nearest = difflib.get_close_matches(str(named).lower(), by_lower, n=1, cutoff=0.4)
@@ -143,11 +191,8 @@ def _names(names: Sequence[str]) -> str:
 
 def _read_file(path: str) -> Labels:
     try:
-        return Labels.model_validate(json.loads(storage.read_text(path)))
+        return labels_of(read_described(path))
     except FileNotFoundError as error:
         raise AnnotationError(f"labels: {path} does not exist: expected a file with label_names") from error
-    except json.JSONDecodeError as error:
-        raise AnnotationError(f"{path} is not valid JSON: {error}") from error
-    except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
-        raise AnnotationError(f"{path} is no labels file: {reasons}") from error
+    except LabelsError as error:
+        raise AnnotationError(f"{path} is no labels file: {error}") from error

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import random
+import re
 
-from ivcp.data.annotations import Problems, read_dataset
-from ivcp.data.registry import AnnotationError, DatasetInfo, read_dataset_info
+from ivcp.data.annotations import read_dataset
+from ivcp.data.problems import AnnotationError, Problems
+from ivcp.data.prompts import special_tokens_pattern
+from ivcp.data.registry import DatasetInfo, read_dataset_info
 from ivcp.records import Labels, Split
 from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.kept_splits import load_kept_splits
 from ivcp.validation.labels import check_every_class_is_trained, resolve_labels
+from ivcp.validation.samples import keep_samples
+from ivcp.validation.special_tokens import special_tokens_of
 from ivcp.validation.splits import assign_splits
 
 
@@ -23,8 +27,9 @@ def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
     names = _names_by_split(config)
     infos = {name: read_dataset_info(name, config.data.dataset_dir) for name in names}
     problems = Problems()
+    special_tokens = special_tokens_pattern(special_tokens_of(config.model))
     for name, info in infos.items():
-        _read_rows(name, info, names[name], config, catalog, problems)
+        _read_rows(name, info, names[name], config, catalog, problems, special_tokens)
     if not catalog.number("SELECT COUNT(*) FROM clip"):
         problems.raise_if_any()
     labels = resolve_labels(
@@ -35,6 +40,7 @@ def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
         problems=problems,
     )
     problems.raise_if_any()
+    _check_rows_are_left(catalog, config)
     load_kept_splits(catalog, config.data)
     assign_splits(catalog, config)
     trained = catalog.ask("SELECT DISTINCT label FROM clip WHERE split = 'train'")
@@ -56,7 +62,13 @@ def _names_by_split(config: RunConfig) -> dict[str, Split]:
 
 
 def _read_rows(
-    name: str, info: DatasetInfo, split: Split, config: RunConfig, catalog: Catalog, problems: Problems
+    name: str,
+    info: DatasetInfo,
+    split: Split,
+    config: RunConfig,
+    catalog: Catalog,
+    problems: Problems,
+    special_tokens: re.Pattern[str],
 ) -> None:
     rows = read_dataset(
         name,
@@ -65,19 +77,24 @@ def _read_rows(
         media_dir=config.data.media_dir,
         action_token=config.action_cls.action_token,
         problems=problems,
+        special_tokens=special_tokens,
     )
     for row in rows:
         catalog.add(row, split=(row.split or "train") if split == "train" else split)
-    for limit in (info.num_samples, config.data.max_samples):
-        if limit is not None:
-            _sample(name, limit, config.train.seed, catalog)
+    keep_samples(name, info.num_samples, config, catalog)
 
 
-def _sample(name: str, limit: int, seed: int, catalog: Catalog) -> None:
-    """Keeps `limit` rows of a data set, in their order: a seeded choice."""
-    ids = [number for (number,) in catalog.ask("SELECT id FROM clip WHERE dataset = ? ORDER BY id", name)]
-    if limit < len(ids):
-        kept = {ids[place] for place in random.Random(f"{seed}:{name}").sample(range(len(ids)), limit)}
-        catalog.change("DELETE FROM clip WHERE id = ?", ((number,) for number in ids if number not in kept))
-        for table in ("video", "conversation"):
-            catalog.ask(f"DELETE FROM {table} WHERE id NOT IN (SELECT {table} FROM clip)")
+def _check_rows_are_left(catalog: Catalog, config: RunConfig) -> None:
+    """Raises:
+    AnnotationError: test_size and val_size together ask for all training rows.
+    """
+    names = config.data.dataset
+    total = catalog.number("SELECT COUNT(*) FROM clip WHERE given = 'train'")
+    of_all = catalog.number(f"SELECT COUNT(*) FROM clip WHERE dataset IN ({', '.join('?' * len(names))})", *names)
+    sizes = {"test_size": config.data.test_size, "val_size": config.data.val_size}
+    asked = sum(size * of_all if size < 1 else size for size in sizes.values())
+    if asked and asked > total - 1:
+        named = " and ".join(f"{name} = {size:g}" for name, size in sizes.items() if size)
+        raise AnnotationError(
+            f"{named} leave nothing to train on: there are {total} rows to cut from; make them smaller"
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ivcp.data.values import is_missing
 from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample, Source, read_source_json
 
 
@@ -45,13 +46,15 @@ def _read_video(
     for segment in segments:
         try:
             start, end = map(float, segment["segment"])
-            label = str(segment["label"])
+            label = segment["label"]
+            if is_missing(label) or not isinstance(label, str | int):
+                raise TypeError("no name")
         except (KeyError, TypeError, ValueError):
             reading.problem(source.path, row, f"{segment!r}: expected segment: [start, end] and label")
             continue
         yield Sample(
             video=found or f"v_{bare}.mp4",
-            label=label,
+            label=str(label),
             file=source.path,
             row=row,
             split=split,

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ivcp.data import registry as dataset_registry
-from ivcp.data.annotations import RowReader, as_list
+from ivcp.data.annotations import RowReader
+from ivcp.data.labels import class_id, explain_from_one, explain_similar
+from ivcp.data.paths import local_form
+from ivcp.data.problems import AnnotationError, RowError
 from ivcp.data.prompts import VIDEO_TAG
 from ivcp.data.registry import REGISTRY_FILE, DatasetInfo, read_dataset_info
+from ivcp.data.tables import EncodingError
+from ivcp.data.turns import read_content
+from ivcp.data.values import as_list, check_text, is_missing
+from ivcp.data.videos import read_videos
 from ivcp.imports.class_names import make_labels, read_class_names
 from ivcp.imports.listing import ImportRefusedError, Reading, read_source_json
 from ivcp.imports.rows import Built, MissingPolicy, Paths, check_missing
-from ivcp.imports.tables import read_rows
+from ivcp.imports.tables import delimiter_of, read_rows
 from ivcp.records import LABELS_FILE, Labels
 
 _OPENAI_TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
-_LABEL, _QUESTION, _ANSWER = "action_label", "question", "answer"
+_QUESTION, _ANSWER = "question", "answer"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row with where it stands."""
+
+    file: Path
+    number: int
+    """In `file`, from 0."""
+    content: Mapping[str, Any]
 
 
 def build_registered(
@@ -30,10 +49,10 @@ def build_registered(
     """
     folder = reading.one_source(f"the folder with {REGISTRY_FILE}")
     info = read_dataset_info(reading.name, str(folder))
-    rows = [row for file in dataset_registry.data_files(info, str(folder)) for row in dataset_registry.read_rows(file)]
+    rows = [row for file in dataset_registry.data_files(info, str(folder)) for row in _rows_of(file, reading)]
     if labels is None:
         named = folder / (info.labels or LABELS_FILE)
-        labels = read_class_names(named) if info.labels or named.exists() else None
+        labels = read_class_names(named).labels if info.labels or named.exists() else None
     entry = info.model_dump(mode="json", exclude_unset=True, include={"formatting", "columns", "tags", "num_samples"})
     return _build(rows, entry, reading, labels, action_token, paths, missing)
 
@@ -44,41 +63,54 @@ def build_questions(
     """Files of rows with a video and a conversation, or with a video, a question and an answer.
 
     Raises:
-        ImportRefusedError: the rows are neither.
+        AnnotationError, ImportRefusedError: a file cannot be read, or its rows are neither.
     """
-    rows = [row for source in reading.sources for row in dataset_registry.read_rows(source.path)]
+    rows = [row for source in reading.sources for row in _rows_of(source.path, reading)]
     if not rows:
         raise ImportRefusedError(f"{reading.sources[0].path} has no rows")
     columns = dict(reading.options.columns or {})
-    first = rows[0]
+    first = rows[0].content
     video = columns.get("videos") or next((key for key in ("videos", "video", "path") if key in first), "videos")
     entry: dict[str, Any] = {"formatting": "sharegpt", "columns": {"videos": video, "messages": "conversations"}}
     question, answer = columns.get(_QUESTION, _QUESTION), columns.get(_ANSWER, _ANSWER)
     if columns.get("messages", "messages") in first:
         entry["columns"]["messages"] = columns.get("messages", "messages")
     elif "conversations" not in first and question in first:
-        rows = [_as_conversation(row, question, answer) for row in rows]
+        rows = list(_as_conversations(rows, question, answer, reading))
     elif "conversations" not in first:
         raise ImportRefusedError(
             f"{reading.sources[0].path}: expected conversations, messages, or {question} and {answer}; it has "
             f"{', '.join(first)}: name yours, e.g. --column question=Q --column answer=A"
         )
-    turns = rows[0].get(entry["columns"]["messages"]) or [{}]
-    entry["tags"] = _OPENAI_TAGS if "role" in turns[0] else {}
+    turns = as_list(rows[0].content.get(entry["columns"]["messages"])) if rows else []
+    entry["tags"] = _OPENAI_TAGS if turns and isinstance(turns[0], dict) and "role" in turns[0] else {}
     return _build(rows, {k: v for k, v in entry.items() if v}, reading, labels, action_token, paths, missing)
 
 
-def _as_conversation(row: Mapping[str, Any], question: str, answer: str) -> dict[str, Any]:
-    asked = str(row.get(question, ""))
-    turns = [
-        {"from": "human", "value": asked if VIDEO_TAG in asked else VIDEO_TAG + asked},
-        {"from": "gpt", "value": str(row.get(answer, ""))},
-    ]
-    return {"conversations": turns} | {key: value for key, value in row.items() if key not in (question, answer)}
+def _rows_of(file: Path, reading: Reading) -> Iterator[_Row]:
+    rows = dataset_registry.read_rows(file, delimiter=delimiter_of(reading), encoding=reading.options.encoding)
+    try:
+        yield from (_Row(file, number, row) for number, row in enumerate(rows))
+    except AnnotationError as error:
+        if isinstance(error.__cause__, EncodingError):
+            raise ImportRefusedError(f"{error}; or name its encoding, e.g. --encoding gbk") from error
+        raise
+
+
+def _as_conversations(rows: Iterable[_Row], question: str, answer: str, reading: Reading) -> Iterator[_Row]:
+    for row in rows:
+        content = row.content
+        with reading.problems.collected(reading.name, row.file, row.number):
+            asked = read_content(content.get(question), question)
+            turns = [{"from": "human", "value": asked if VIDEO_TAG in asked else VIDEO_TAG + asked}]
+            if not is_missing(content.get(answer)):
+                turns.append({"from": "gpt", "value": read_content(content[answer], answer)})
+            kept = {key: value for key, value in content.items() if key not in (question, answer)}
+            yield replace(row, content={"conversations": turns} | kept)
 
 
 def _build(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[_Row],
     entry: dict[str, Any],
     reading: Reading,
     labels: Labels | None,
@@ -88,15 +120,17 @@ def _build(
 ) -> Built:
     info = DatasetInfo.model_validate({"file_name": "annotations.json", **entry})
     file = reading.sources[0].path
-    if not any(info.columns.videos in row for row in rows):
+    if rows and not any(info.columns.videos in row.content for row in rows):
         raise ImportRefusedError(f"{file}: no row has {info.columns.videos}: a data set without videos cannot be used")
+    rows = [_with_plain_paths(row, info.columns.videos, reading) for row in rows]
     if reading.options.label_map:
         rows = _labelled(rows, info, reading, reading.options.label_map, action_token)
-    has_labels = any(info.columns.action_label in row for row in rows)
-    kept = _sound_rows(rows, entry, reading, action_token) if has_labels else _askable(rows, info, reading)
+    has_labels = any(info.columns.action_label in row.content for row in rows)
+    kept = _sound_rows(rows, info, reading, action_token) if has_labels else _askable(rows, info, reading)
     written, num_missing = _with_paths(kept, info, reading, paths, missing)
     if has_labels:
-        return Built(written, labels or _labels_of(written, info), entry, num_missing=num_missing)
+        labels, notes = _classes(written, info, labels, file)
+        return Built(written, labels, entry, notes, num_missing)
     note = (
         "no row has a class: this is question answering, kept as conversations for language training. To classify "
         "with it, give each video a class with --label-map"
@@ -104,33 +138,74 @@ def _build(
     return Built(written, None, entry, (note,), num_missing)
 
 
-def _labels_of(rows: Iterable[Mapping[str, Any]], info: DatasetInfo) -> Labels | None:
+def _classes(
+    rows: Iterable[Mapping[str, Any]], info: DatasetInfo, labels: Labels | None, file: Path
+) -> tuple[Labels | None, tuple[str, ...]]:
+    """The classes, None where rows have ids only, and what the user should know of them."""
     found = {str(row[info.columns.action_label]) for row in rows}
-    return None if all(name.isdecimal() for name in found) else make_labels(sorted(found), "the rows")
+    ids = {number for number in map(class_id, found) if number is not None}
+    if labels is None and len(ids) < len(found):
+        labels = make_labels(sorted(found), "the rows")
+    from_one = explain_from_one(ids, labels.num_classes) if labels and len(ids) == len(found) else None
+    if from_one:
+        raise ImportRefusedError(f"{file}: {from_one}")
+    similar = explain_similar(labels.label_names) if labels else None
+    return labels, (similar,) if similar else ()
+
+
+def _with_plain_paths(row: _Row, column: str, reading: Reading) -> _Row:
+    """The row with its videos as paths, and `/` between folders where its file has Windows' and the folder has not."""
+    plain = [
+        [_plain(path, reading) for path in entry] if isinstance(entry, list) else _plain(entry, reading)
+        for entry in as_list(row.content.get(column))
+    ]
+    return row if plain == [None] else replace(row, content={**row.content, column: plain})
+
+
+def _plain(path: Any, reading: Reading) -> Any:
+    if isinstance(path, dict) and path.get("bytes", "") is None:
+        path = path.get("path")
+    is_windows = isinstance(path, str) and "\\" in path and path[1:2] != ":" and path not in reading.videos.files
+    return path.replace("\\", "/") if is_windows else path
 
 
 def _sound_rows(
-    rows: Sequence[Mapping[str, Any]], entry: Mapping[str, Any], reading: Reading, action_token: str
+    rows: Sequence[_Row], info: DatasetInfo, reading: Reading, action_token: str
 ) -> list[Mapping[str, Any]]:
     """The rows that a run would read, as `ivcp.data.annotations` judges them."""
-    info = DatasetInfo.model_validate({"file_name": "annotations.json", **entry})
     reader = RowReader(reading.name, info, reading.videos.root, action_token, reading.problems)
-    file = reading.sources[0].path
-    return [row for number, row in enumerate(rows) if reader.read(row, file, number, number) is not None]
-
-
-def _askable(rows: Sequence[Mapping[str, Any]], info: DatasetInfo, reading: Reading) -> list[Mapping[str, Any]]:
-    """The rows that have a conversation and a video."""
-    alpaca = info.formatting == "alpaca"
-    needed = (info.columns.videos, info.columns.prompt if alpaca else info.columns.messages)
-    kept = []
-    for number, row in enumerate(rows):
-        absent = [key for key in needed if not row.get(key)]
-        if absent:
-            reading.problem(reading.sources[0].path, number, f"no {' and no '.join(absent)}")
-        else:
-            kept.append(row)
+    kept: list[Mapping[str, Any]] = []
+    for row in rows:
+        before = len(reading.problems)
+        read = reader.read(row.content, row.file, row.number, row.number)
+        with reading.problems.collected(reading.name, row.file, row.number):
+            _check_writable(row.content)
+        if read is not None and len(reading.problems) == before:
+            kept.append({**row.content, info.columns.action_label: read.label})
     return kept
+
+
+def _askable(rows: Sequence[_Row], info: DatasetInfo, reading: Reading) -> list[Mapping[str, Any]]:
+    """The rows that have a conversation and a video."""
+    needed = info.columns.prompt if info.formatting == "alpaca" else info.columns.messages
+    kept: list[Mapping[str, Any]] = []
+    for row in rows:
+        with reading.problems.collected(reading.name, row.file, row.number):
+            if is_missing(row.content.get(needed)) or row.content[needed] == []:
+                raise RowError(f"no {needed}")
+            read_videos(row.content, info.columns.videos, reading.videos.root)
+            check_text(row.content)
+            _check_writable(row.content)
+            kept.append(row.content)
+    return kept
+
+
+def _check_writable(row: Mapping[str, Any]) -> None:
+    for key, value in row.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RowError(f"{key} cannot be written as JSON ({error}): leave it out", kind=f"{key} JSON") from error
 
 
 def _with_paths(
@@ -140,41 +215,35 @@ def _with_paths(
     column = info.columns.videos
     written, absent, total = [], [], 0
     for row in rows:
-        listed = _videos_of(row, column)
+        listed = as_list(row[column])
         flat = [path for entry in listed for path in (entry if isinstance(entry, list) else [entry])]
-        found = {path: reading.videos.find(path) for path in flat}
+        found = {path: reading.videos.find(local_form(path)) for path in flat}
         gone = [path for path, there in found.items() if there is None]
         total += 1
         absent += gone[:1]
         if gone and missing == "skip":
             continue
-        names = {path: paths.written(there or path) for path, there in found.items()}
+        names = {path: paths.written(there or local_form(path)) for path, there in found.items()}
         placed = [[names[p] for p in entry] if isinstance(entry, list) else names[entry] for entry in listed]
         written.append({**row, column: placed})
     check_missing(absent, total, missing, reading.videos)
     return written, len(absent)
 
 
-def _videos_of(row: Mapping[str, Any], column: str) -> list[str | list[str]]:
-    """The videos of a row: one path, a list of them (in a CSV cell as JSON), each perhaps a list of frame images."""
-    return as_list(row.get(column) or [])
-
-
-def _labelled(
-    rows: Sequence[Mapping[str, Any]], info: DatasetInfo, reading: Reading, file: Path, action_token: str
-) -> list[dict[str, Any]]:
+def _labelled(rows: Sequence[_Row], info: DatasetInfo, reading: Reading, file: Path, action_token: str) -> list[_Row]:
     """The rows with a class each, and with the action token at the end of the user's last turn."""
     label_of = _read_label_map(file, reading)
     named, without = [], 0
-    for number, row in enumerate(rows):
-        videos = _videos_of(row, info.columns.videos)
+    for row in rows:
+        videos = as_list(row.content.get(info.columns.videos))
         path = str(videos[0]) if videos else ""
         label = next((label_of[key] for key in _names_of(path) if key in label_of), None)
         if label is None:
             without += 1
-            reading.problem(reading.sources[0].path, number, f"its video has no class in {file}")
+            reading.problem(row.file, row.number, f"its video has no class in {file}")
         else:
-            named.append(_with_token(row, info, action_token) | {info.columns.action_label: label})
+            content = _with_token(row.content, info, action_token) | {info.columns.action_label: label}
+            named.append(replace(row, content=content))
     if without == len(rows):
         raise ImportRefusedError(f"{file}: none of its {len(label_of)} names is a video of {reading.sources[0].path}")
     return named
@@ -185,9 +254,13 @@ def _names_of(path: str) -> tuple[str, ...]:
     return path, pure.name, pure.stem
 
 
-def _read_label_map(file: Path, reading: Reading) -> dict[str, str | int]:
+def _read_label_map(file: Path, reading: Reading) -> Mapping[str, str | int]:
     if file.suffix != ".json":
-        return {row["path"]: row["label"] for row in read_rows(file, reading, needed=("path", "label"), optional=())}
+        label_of: dict[str, str | int] = {}
+        for row in read_rows(file, reading, needed=("path", "label"), optional=()):
+            if label_of.setdefault(row["path"], row["label"]) != row["label"]:
+                raise ImportRefusedError(f"{file}: {row['path']} stands there twice, with several labels")
+        return label_of
     content = read_source_json(file)
     if not isinstance(content, dict) or not all(isinstance(label, str | int) for label in content.values()):
         raise ImportRefusedError(f"{file}: expected an object with a class for each video")
@@ -195,13 +268,18 @@ def _read_label_map(file: Path, reading: Reading) -> dict[str, str | int]:
 
 
 def _with_token(row: Mapping[str, Any], info: DatasetInfo, action_token: str) -> dict[str, Any]:
-    """The row with the token after the user's last words, where it has none."""
+    """The row with the token after the user's last words, where it has none; what is no conversation stays as it is."""
     if info.formatting == "alpaca":
-        key = info.columns.query if row.get(info.columns.query) else info.columns.prompt
-        return dict(row) if action_token in str(row) else {**row, key: f"{row[key]}{action_token}"}
+        key = info.columns.query if not is_missing(row.get(info.columns.query)) else info.columns.prompt
+        is_text = isinstance(row.get(key), str) and action_token not in str(row)
+        return {**row, key: f"{row[key]}{action_token}"} if is_text else dict(row)
     column, tags = info.columns.messages, info.tags
-    turns = [dict(turn) for turn in row.get(column, [])]
+    turns = [dict(turn) for turn in as_list(row.get(column)) if isinstance(turn, dict)]
     users = [turn for turn in turns if turn.get(tags.role_tag) == tags.user_tag]
-    if users and not any(action_token in str(turn.get(tags.content_tag)) for turn in turns):
-        users[-1][tags.content_tag] = f"{users[-1][tags.content_tag]}{action_token}"
+    if not users or any(action_token in str(turn.get(tags.content_tag)) for turn in turns):
+        return dict(row)
+    content = users[-1].get(tags.content_tag)
+    if isinstance(content, str | list):
+        token = [{"type": "text", "text": action_token}] if isinstance(content, list) else action_token
+        users[-1][tags.content_tag] = content + token  # type: ignore[operator]
     return {**row, column: turns}

@@ -25,7 +25,7 @@ def read_hmdb51(reading: Reading) -> Listing:
     """
     folder = reading.one_source("the folder with <class>_test_split1.txt and so on")
     ending = f"_test_split{reading.options.split_number or 1}.txt"
-    files = sorted(folder.glob(f"*{ending}"))
+    files = sorted(file for file in folder.glob(f"*{ending}") if not file.name.startswith("."))
     if not files:
         raise ImportRefusedError(f"{folder}: expected files <class>{ending}, there are none")
     unused: Counter[str] = Counter()

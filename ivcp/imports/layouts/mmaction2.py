@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ivcp.data.labels import class_id
 from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample, Source, read_source_text
 
 _SEVERAL = re.compile(r"\.\w{2,4}( \d+)+$")
+_MOST_FRAMES = 10_000_000
+"""Of one clip; a line that has more has something else there."""
 _FRAME_NAME = "img_{:05}.jpg"
 
 
@@ -35,7 +38,7 @@ def read_frame_lists(reading: Reading) -> Listing:
 
 
 def _lines(reading: Reading, source: Source) -> Iterator[tuple[int, str]]:
-    text = read_source_text(source.path, encoding=reading.options.encoding)
+    text = read_source_text(source.path, encoding=reading.options.encoding, takes_encoding=True)
     return ((row, line.strip()) for row, line in enumerate(text.splitlines()) if line.strip())
 
 
@@ -53,13 +56,13 @@ def _read_videos(reading: Reading, source: Source) -> Iterator[Sample]:
 def _read_frames(reading: Reading, source: Source, template: str) -> Iterator[Sample]:
     for row, line in _lines(reading, source):
         folder, *numbers = line.split(" ")
-        if not 2 <= len(numbers) <= 3 or not all(number.isdecimal() for number in numbers):
+        if not 2 <= len(numbers) <= 3 or any(class_id(number) is None for number in numbers):
             reading.problem(source.path, row, "expected <folder> [<offset>] <number of frames> <label>")
             continue
         offset = int(numbers[0]) if len(numbers) == 3 else 0
         num_frames = int(numbers[-2])
-        frames = tuple(f"{folder}/{template.format(offset + number)}" for number in range(1, num_frames + 1))
-        if not frames:
-            reading.problem(source.path, row, "0 frames")
+        if not 0 < num_frames <= _MOST_FRAMES:
+            reading.problem(source.path, row, f"{num_frames} frames: expected 1 to {_MOST_FRAMES}")
             continue
+        frames = tuple(f"{folder}/{template.format(offset + number)}" for number in range(1, num_frames + 1))
         yield Sample(video=frames, label=numbers[-1], file=source.path, row=row, split=source.split)

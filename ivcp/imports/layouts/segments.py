@@ -14,7 +14,7 @@ from ivcp.imports.tables import read_rows
 
 _COLUMNS = {"path": "File Name", "segments": "Classes"}
 _CLASS = re.compile(r"\s*([^\[\];]+?)\s*(?:\[([^\]]*)\]?\s*:?\s*)?(?:;|$)")
-_SPAN = re.compile(r"\s*([\d.]+)\s*(?:to|-|\s)\s*([\d.]+)\s*")
+_SPAN = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*(?:to|-|\s)\s*(\d+\.?\d*|\.\d+)\s*")
 
 
 def read_segments(reading: Reading) -> Listing:

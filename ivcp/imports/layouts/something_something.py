@@ -28,7 +28,7 @@ def read_something_something(reading: Reading) -> Listing:
         ImportRefusedError: the files are missing, or no such files.
     """
     folder = reading.one_source("the folder with labels.json and train.json")
-    labels = read_class_names(_file(folder, "labels.json", needed=True))
+    labels = read_class_names(_file(folder, "labels.json", needed=True)).labels
     samples: list[Sample] = []
     notes: list[str] = []
     for part, name in _PARTS:
@@ -57,9 +57,9 @@ def _answers(folder: Path) -> dict[str, str]:
     file = _file(folder, "test-answers.csv")
     if not file.exists():
         return {}
-    with refused():
-        rows = read_cells(file, delimiter=";")
-        return {cells[0].strip(): cells[1].strip() for cells in rows if len(cells) == 2}
+    with refused(file):
+        lines = (line.cells for line in read_cells(file, delimiter=";"))
+        return {cells[0].strip(): cells[1].strip() for cells in lines if len(cells) == 2}
 
 
 def _read_part(reading: Reading, file: Path, split: Split, labels: Labels, answers: dict[str, str]) -> Iterator[Sample]:

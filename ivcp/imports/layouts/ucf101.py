@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ivcp.data.labels import class_id
 from ivcp.imports.class_names import read_class_names
 from ivcp.imports.listing import Listing, Reading, Sample, read_source_text
 from ivcp.records import Labels, Split
@@ -25,7 +26,7 @@ def read_ucf101(reading: Reading) -> Listing:
         ImportRefusedError: a list is missing.
     """
     folder = reading.one_source("the folder with classInd.txt and trainlist01.txt")
-    labels = read_class_names(folder / "classInd.txt")
+    labels = read_class_names(folder / "classInd.txt").labels
     number = reading.options.split_number or 1
     lists = ((folder / f"{part}list{number:02}.txt", reading.splits[part]) for part in ("train", "test"))
     return Listing(tuple(s for file, split in lists for s in _read_list(reading, file, split, labels)), labels)
@@ -49,4 +50,5 @@ def _read_list(reading: Reading, file: Path, split: Split, labels: Labels) -> It
 
 def _is_id_of(number: str, label: str, labels: Labels) -> bool:
     """Whether the list's id, which counts from 1, is that of the folder's name."""
-    return number.isdecimal() and labels.label_names[int(number) - 1 : int(number)] == (label,)
+    place = class_id(number) or 0
+    return place > 0 and labels.label_names[place - 1 : place] == (label,)

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from ivcp.data.annotations import AnnotatedRow, Problems, read_dataset
+from ivcp.data.annotations import AnnotatedRow, read_dataset
+from ivcp.data.problems import Problems
 from ivcp.data.registry import AnnotationError, read_dataset_info
 from tests.data_sets import QUESTION, DataSet, sharegpt_row
 
@@ -49,7 +50,10 @@ def test_the_users_newer_files(shared_data: Path, data_set: DataSet) -> None:
 
 def test_question_answering_without_labels_is_refused(shared_data: Path, data_set: DataSet) -> None:
     source = shared_data / "annotations" / "IVCP" / "VideoEspresso_stage3.json"
-    with pytest.raises(AnnotationError, match=r"none of its 752 rows has action_label .* without\s+labels"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"none of its 752 rows has action_label; the row has conversations, videos: .* without labels",
+    ):
         read(data_set.add("actions", [], file_name=str(source)))
 
 
@@ -59,9 +63,14 @@ def test_tags_that_do_not_fit_the_rows(data_set: DataSet) -> None:
         read(data_set.add("actions", [row], tags={"role_tag": "role", "content_tag": "content"}))
     with pytest.raises(AnnotationError, match=r"from = 'human': expected 'user', 'gpt' or 'system'"):
         read(data_set.add("actions", [row], tags={"user_tag": "user"}))
-    with pytest.raises(AnnotationError, match=r"key 'messages' expected .* the row has conversations, videos"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"key 'messages' expected.* the row has conversations: rename it, or set columns.messages",
+    ):
         read(data_set.add("actions", [row], columns={"messages": "messages"}))
-    with pytest.raises(AnnotationError, match=r"key 'instruction' expected \(formatting: alpaca\)"):
+    with pytest.raises(
+        AnnotationError, match=r"key 'instruction' expected, because formatting is alpaca; the row has conver"
+    ):
         read(data_set.add("actions", [row], formatting="alpaca"))
 
 
@@ -147,6 +156,28 @@ def test_all_problems_are_said_at_once(data_set: DataSet) -> None:
 def test_an_empty_data_set(data_set: DataSet) -> None:
     with pytest.raises(AnnotationError, match=r"data set actions .* is empty"):
         read(data_set.add("actions", []))
+    (data_set.folder / "actions.json").write_text("\n")
+    with pytest.raises(AnnotationError, match=r"data set actions .* is empty"):
+        read(data_set)
     (data_set.folder / "actions.json").write_text(json.dumps(["x"]))
     with pytest.raises(AnnotationError, match="row 0: expected an object with keys, got str"):
         read(data_set)
+
+
+def test_problems_that_differ_in_a_value_only_are_one(data_set: DataSet) -> None:
+    rows = [sharegpt_row(f"https://x.org/{number}.mp4", 1.0 + number) for number in range(7)]
+    with pytest.raises(AnnotationError) as caught:
+        read(data_set.add("actions", rows))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "14 problem(s) in the annotations:"
+    assert len(lines) == 3
+    assert "rows 0, 1, 2, 3, 4 and 2 more: videos: 'https://x.org/0.mp4' is an address on the web" in lines[1]
+    assert "rows 0, 1, 2, 3, 4 and 2 more: action_label = 1.0: expected a class id" in lines[2]
+
+
+def test_a_media_dir_that_is_no_folder(data_set: DataSet) -> None:
+    data_set.add("actions", [sharegpt_row("a.mp4", 0)])
+    with pytest.raises(AnnotationError, match=r"media_dir: 'https://x.org/' is an address on the web"):
+        read(data_set, media_dir="https://x.org/")
+    (row,) = read(data_set, media_dir="file:///media")
+    assert row.video == "/media/a.mp4"

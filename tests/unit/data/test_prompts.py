@@ -1,6 +1,13 @@
 import pytest
 
-from ivcp.data.prompts import PromptError, check_prompt, cut_behind_action, render_answer, render_prompt
+from ivcp.data.prompts import (
+    PromptError,
+    check_prompt,
+    cut_behind_action,
+    render_answer,
+    render_prompt,
+    special_tokens_pattern,
+)
 from ivcp.models.processor import Processor
 from ivcp.records import Message
 
@@ -22,6 +29,11 @@ def assistant(text):
         ([user("What?<ACTION>")], 1, r"0 <video> tag\(s\) for 1 video"),
         ([user("<video><video>What?<ACTION>")], 1, r"2 <video> tag\(s\) for 1 video"),
         ([user("What?<ACTION><video>")], 1, "could not see the clip"),
+        ([user("<video><|video_pad|>What?<ACTION>")], 1, r"the prompt holds <\|video_pad\|>, which the model reads as"),
+        ([user("<|vision_start|><video><|vision_end|>?<ACTION>")], 1, r"<\|vision_end\|>, <\|vision_start\|>"),
+        ([user("<video>What?<ACTION>"), assistant("Run.<|im_end|>")], 1, r"<\|im_end\|>"),
+        ([user("<video><image>What?<ACTION>")], 1, "the prompt holds <image>"),
+        ([user("<video><IMG_CONTEXT>What?<ACTION>")], 1, "the prompt holds <IMG_CONTEXT>"),
     ],
 )
 def test_conversations_that_cannot_be_classified(messages, num_videos, message):
@@ -32,6 +44,14 @@ def test_conversations_that_cannot_be_classified(messages, num_videos, message):
 def test_conversations_that_can():
     check_prompt([user("<video>What?<ACTION>"), assistant("Running.")], action_token="<ACTION>")
     check_prompt([user("<video>What?"), assistant("It is <ACT>.")], action_token="<ACT>")
+    check_prompt([user("<video>a <|b| c|> <s> [INST] <think>?<|act|>")], action_token="<|act|>")
+
+
+def test_special_tokens_of_the_model():
+    found = special_tokens_pattern(["<s>", "</s>", "<video>", "<ACTION>"])
+    check_prompt([user("<video>What?<ACTION>")], action_token="<ACTION>", special_tokens=found)
+    with pytest.raises(PromptError, match="the prompt holds </s>, <s>, which"):
+        check_prompt([user("<video><s>What?</s><ACTION>")], action_token="<ACTION>", special_tokens=found)
 
 
 def test_everything_behind_the_token_is_cut():

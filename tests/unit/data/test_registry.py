@@ -80,10 +80,40 @@ def test_a_folder_gives_the_files_of_its_split(tmp_path: Path) -> None:
 
 
 def test_a_registry_with_a_byte_order_mark(tmp_path: Path) -> None:
-    (tmp_path / "dataset_info.json").write_text('{"actions": {"file_name": "a.TSV"}}', encoding="utf-8-sig")
-    (tmp_path / "a.TSV").touch()
-    info = read_dataset_info("actions", str(tmp_path))
-    assert [path.name for path in data_files(info, str(tmp_path))] == ["a.TSV"]
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-le"):
+        (tmp_path / "dataset_info.json").write_text('{"actions": {"file_name": "a.TSV"}}', encoding=encoding)
+        (tmp_path / "a.TSV").touch()
+        info = read_dataset_info("actions", str(tmp_path))
+        assert [path.name for path in data_files(info, str(tmp_path))] == ["a.TSV"]
+
+
+def test_files_of_a_folder_that_hold_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    rows = ("a.json", "b.jsonl.gz", "c.parquet", "d.CSV")
+    for name in (*rows, "._a.json", ".hidden.csv", "labels.json", "dataset_info.json", "e.parquet.gz", "f.xlsx"):
+        (tmp_path / "clips" / name).touch()
+    info = read_dataset_info("actions", register(tmp_path, file_name="clips"))
+    assert [path.name for path in data_files(info, str(tmp_path))] == list(rows)
+
+
+def test_where_the_rows_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "below").mkdir()
+    (tmp_path / "a.json").touch()
+    for name in ("~/a.json", f"file://{tmp_path}/a.json", str(tmp_path / "a.json"), "../a.json"):
+        info = read_dataset_info("actions", register(tmp_path, file_name=name))
+        assert [path.resolve() for path in data_files(info, str(tmp_path / "below"))] == [tmp_path / "a.json"]
+    for name, message in (
+        ("https://x.org/a.json", "file_name: 'https://x.org/a.json' is an address on the web: download"),
+        ("sub\\\\a.json", r"file_name: 'sub.*a.json' is a path of Windows"),
+    ):
+        info = read_dataset_info("actions", register(tmp_path, file_name=name))
+        with pytest.raises(AnnotationError, match=message):
+            data_files(info, str(tmp_path))
+    (tmp_path / "a.xlsx").touch()
+    info = read_dataset_info("actions", register(tmp_path, file_name="a.xlsx"))
+    with pytest.raises(AnnotationError, match=r"got a.xlsx: save the workbook as CSV UTF-8"):
+        data_files(info, str(tmp_path))
 
 
 def test_registries_that_are_none(tmp_path: Path) -> None:
@@ -91,6 +121,11 @@ def test_registries_that_are_none(tmp_path: Path) -> None:
     registry.write_text('{"actions":\n}')
     with pytest.raises(AnnotationError, match=r"dataset_info.json is not valid JSON: Expecting value: line 2 column 1"):
         read_dataset_info("actions", str(tmp_path))
+    registry.write_text("[" * 100_000)
+    with pytest.raises(AnnotationError, match=r"dataset_info.json is nested too deeply"):
+        read_dataset_info("actions", str(tmp_path))
     registry.write_text('{"跑": {}}', encoding="gbk")
-    with pytest.raises(AnnotationError, match=r"expected text in UTF-8 .*: save it as UTF-8"):
+    with pytest.raises(
+        AnnotationError, match=r"expected text in utf-8, got the byte 0xc5 in line 1: convert it to UTF-8"
+    ):
         read_dataset_info("actions", str(tmp_path))

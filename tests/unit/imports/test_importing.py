@@ -25,15 +25,18 @@ GOOD = ("a.mp4,run", "b.mp4,sit", "c.mp4,run")
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (("a.mp4,", "b.mp4,sit", "c.mp4,run"), "row 0: no label"),
+        (("a.mp4,", "b.mp4,sit", "c.mp4,run"), "row 0: label is missing: expected a class id or name"),
         ((*GOOD, "a.mp4,run"), "row 3: a clip that is listed before, with the same label"),
         ((*GOOD, "a.mp4,sit"), "row 3: a clip that is listed before, there as run"),
         ((*GOOD, "a.mp4,run,5,2"), r"row 3: start = 5.0, end = 2.0: expected 0 <= start < end"),
         ((*GOOD, "a.mp4,run,-1,2"), "expected 0 <= start < end"),
-        ((*GOOD, "a.mp4,run,nan,2"), "expected 0 <= start < end"),
+        ((*GOOD, "a.mp4,run,0,inf"), "end = 'inf': expected seconds, or h:mm:ss"),
         ((*GOOD, "a.mp4,run,soon,2"), "start = 'soon': expected seconds, or h:mm:ss"),
         ((*GOOD, "a.mp4,run,1,2,p,holdout"), "split 'holdout': expected train"),
-        ((*GOOD, "a.mp4"), r"row 3: 1 column\(s\): the header has 6"),
+        ((*GOOD, "a.mp4,nan"), "row 3: label is missing"),
+        (("a.mp4,1.0", "b.mp4,2.0", "c.mp4,1.0"), "rows 0, 1, 2: label = '1.0': expected a class id without a decimal"),
+        ((*GOOD, "a.mp4,-1"), "row 3: label = -1: class ids count from 0"),
+        ((*GOOD, "a.mp4"), r"row 3: line 5 has 1 cell\(s\), the header 6"),
     ],
 )
 def test_a_wrong_row_is_named_and_nothing_is_written(importer, tmp_path, three, rows, message):
@@ -153,3 +156,42 @@ def test_an_option_that_means_nothing_here_is_refused(importer, tmp_path, three)
 def test_names_that_are_none(importer, tmp_path, three, name):
     with pytest.raises(ImportRefusedError, match="expected letters, digits"):
         importer.write("csv", table(tmp_path, *GOOD), videos=three, name=name)
+
+
+def test_ids_that_count_from_one_are_refused(importer, tmp_path, three):
+    ids = table(tmp_path, "a.mp4,1", "b.mp4,2", "c.mp4,1")
+    names = tmp_path / "names.txt"
+    names.write_text("run\nsit\n")
+    with pytest.raises(ImportRefusedError, match=r"rows.csv: class ids count from 0, and these seem to count from 1"):
+        importer("csv", ids, videos=three, label_names=names)
+    names.write_text("1 run\n2 sit\n3 walk\n")
+    with pytest.raises(ImportRefusedError, match=r"the ids in .*names.txt count from 1, and no row has the id 0"):
+        importer("csv", ids, videos=three, label_names=names)
+    from_zero = table(tmp_path, "a.mp4,0", "b.mp4,2", "c.mp4,1")
+    annotations = importer("csv", from_zero, videos=three, label_names=names)
+    assert [annotations.labels.label_names[row.label] for row in annotations.rows] == ["run", "walk", "sit"]
+
+
+def test_names_that_are_nearly_the_same_are_noted(importer, tmp_path, three):
+    importer("csv", table(tmp_path, "a.mp4,run", "b.mp4,Run", "c.mp4,run "), videos=three)
+    assert importer.result.num_classes == 2
+    assert any("differ in case, spaces or Unicode form only: 'Run' and 'run'" in note for note in importer.result.notes)
+
+
+def test_paths_that_are_none(importer, tmp_path, three):
+    rows = ("https://x.org/a.mp4,run", "C:/b.mp4,sit", f"file://{three}/c.mp4,run", "a.mp4,sit")
+    with pytest.raises(AnnotationError) as caught:
+        importer("csv", table(tmp_path, *rows), videos=three)
+    assert "row 0: 'https://x.org/a.mp4' is an address on the web: download the file" in str(caught.value)
+    assert "row 1: 'C:/b.mp4' is a file of a Windows machine" in str(caught.value)
+    annotations = importer("csv", table(tmp_path, *rows), videos=three, skip_bad_rows=True)
+    assert [row.video for row in annotations.rows] == [f"{three}/c.mp4", f"{three}/a.mp4"]
+
+
+def test_the_users_folder_and_file_uris(importer, tmp_path, three, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows = table(tmp_path, *GOOD)
+    annotations = importer("csv", f"train=~/{rows.name}", videos=f"file://{three}")
+    assert [row.video for row in annotations.rows] == [f"{three}/{name}.mp4" for name in "abc"]
+    with pytest.raises(ImportRefusedError, match=r"'https://x.org/videos' is an address on the web"):
+        importer("csv", rows, videos="https://x.org/videos", overwrite=True)

@@ -60,8 +60,22 @@ def test_annotations_and_the_registry_count(files):
     assert len(seen) == 4
 
 
+def test_labels_count_whether_the_registry_names_them_or_not(files):
+    seen = {data_fingerprint(files.config())}
+    for name in ("labels.json", "classes.json"):
+        (files.folder / name).write_text('{"label_names": ["run", "sit"]}', encoding="utf-16")
+        files.add("actions", [sharegpt_row("clips/a.mp4", "run")], labels="classes.json" if "classes" in name else None)
+        seen.add(data_fingerprint(files.config()))
+        (files.folder / name).write_text('{"label_names": ["sit", "run"]}', encoding="utf-8-sig")
+        seen.add(data_fingerprint(files.config()))
+
+    assert len(seen) == 5
+
+
 def test_rows_without_a_video_are_validations_business(files):
     files.add("actions", [sharegpt_row("clips/a.mp4", "sit"), {"conversations": []}])
+    assert data_fingerprint(files.config())
+    files.add("actions", [sharegpt_row(path, "sit") for path in ("https://x.org/a.mp4", "C:\\a.mp4", "~/a.mp4")])
     assert data_fingerprint(files.config())
 
 

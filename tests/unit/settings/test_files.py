@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -226,3 +227,17 @@ def test_every_key_has_a_meaning():
     assert len(rows) > 70
     assert not [key for key, _, _, meaning in rows if not meaning.endswith((".", "…"))]
     assert ("action_token_lr_scale", "action_cls", "0.1") in [row[:3] for row in rows]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_that_need_no_name(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.yaml").write_text("# 训练\ndataset: 动作\n", encoding=encoding)
+    assert load_config(tmp_path / "a.yaml").data.dataset == ("动作",)
+
+
+def test_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "my run.yaml").write_text("seed: 1\ndataset: 动作\n", encoding="gbk")
+    with pytest.raises(
+        ConfigError, match=r"my run.yaml line 2: expected text in UTF-8, .*: save it as UTF-8, e.g. from"
+    ):
+        load_config(tmp_path / "my run.yaml")

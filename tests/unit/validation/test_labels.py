@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from ivcp.data.annotations import AnnotatedRow, Problems
-from ivcp.data.registry import AnnotationError, DatasetInfo
+from ivcp.data.annotations import AnnotatedRow
+from ivcp.data.problems import AnnotationError, Problems
+from ivcp.data.registry import DatasetInfo
 from ivcp.records import Labels
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.labels import check_every_class_is_trained, resolve_labels
@@ -56,7 +57,7 @@ def test_names_are_sorted_into_classes(tmp_path: Path) -> None:
 
 def test_ids_count_the_classes(tmp_path: Path) -> None:
     assert resolve(tmp_path, [0, 2, "1"]) == (Labels(label_names=("0", "1", "2")), [0, 2, 1])
-    assert resolve(tmp_path, [0, 2], number=5)[0].num_classes == 5
+    assert resolve(tmp_path, [0, 2, 2, 2, 2], number=5)[0].num_classes == 5
 
 
 def test_a_labels_file_names_the_classes(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_labels_that_are_no_class(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="row 1: action_label = 3 is an id, other rows have names"):
         resolve(tmp_path / "nowhere", ["run", 3])
     with pytest.raises(AnnotationError, match="action_label = 4 is out of range: class ids are 0 to 2"):
-        resolve(tmp_path / "nowhere", [0, 4], number=3)
+        resolve(tmp_path / "nowhere", [0, 4, 4], number=3)
 
 
 def test_num_action_classes_must_agree(tmp_path: Path) -> None:

@@ -90,3 +90,71 @@ def test_questions_in_columns_and_with_one_video(importer, videos, tmp_path):
     importer.write("questions", source, videos=str(root), options=LayoutOptions(columns={"question": "Q"}))
     assert importer.rows()[0]["conversations"][0] == {"from": "human", "value": "<video>What happens?"}
     assert importer.registry["mine"]["columns"]["videos"] == "video"
+
+
+def _asked(**row) -> dict:
+    turns = [{"from": "human", "value": "<video>What?<ACTION>"}]
+    return {"conversations": turns, "videos": ["a.mp4"], "action_label": "run"} | row
+
+
+def test_rows_of_several_files_keep_their_numbers(importer, videos, tmp_path):
+    root = videos(["a.mp4", "b.mp4"])
+    first = write(tmp_path / "first.jsonl", "\n".join(json.dumps(_asked()) for _ in range(3)))
+    second = write(tmp_path / "second.jsonl", "\n".join(json.dumps(row) for row in (_asked(), _asked(split="x"))))
+    with pytest.raises(AnnotationError, match=r"second.jsonl\) row 1: split = 'x': expected train, val or test"):
+        importer.write("questions", first, second, videos=str(root))
+
+
+def test_labels_and_windows_paths_are_written_as_they_are_meant(importer, videos, tmp_path):
+    root = videos(["x/a.mp4", "x/b.mp4", "x/c.mp4"])
+    rows = [
+        _asked(videos=["x\\a.mp4"], action_label="run "),
+        _asked(videos=[f"file://{root}/x/b.mp4"], action_label="sit"),
+        _asked(videos="x/c.mp4", action_label="run"),
+    ]
+    annotations = importer("questions", write(tmp_path / "qa.json", json.dumps(rows)), videos=str(root))
+    assert annotations.labels.label_names == ("run", "sit")
+    assert [row.video for row in annotations.rows] == [str(root / f"x/{name}.mp4") for name in "abc"]
+
+
+def test_missing_questions_and_answers(importer, videos, tmp_path):
+    root = videos(["a.mp4", "b.mp4"])
+    rows = [
+        {"video": "a.mp4", "question": "What?", "answer": None},
+        {"video": "b.mp4", "question": None, "answer": "x"},
+    ]
+    source = write(tmp_path / "qa.json", json.dumps(rows))
+    with pytest.raises(AnnotationError, match="row 1: question has no text"):
+        importer.write("questions", source, videos=str(root))
+    importer.write("questions", source, videos=str(root), skip_bad_rows=True)
+    assert importer.rows()[0]["conversations"] == [{"from": "human", "value": "<video>What?"}]
+
+
+def test_a_table_of_questions_in_gbk(importer, videos, tmp_path):
+    root = videos(["a.mp4", "b.mp4"])
+    source = tmp_path / "qa.csv"
+    source.write_bytes("video;question;answer\na.mp4;做什么;跑步\nb.mp4;做什么;坐下\n".encode("gbk"))
+    with pytest.raises(
+        ImportRefusedError, match=r"qa.csv: .*: convert it to UTF-8, .*; or name its encoding, e.g. --en"
+    ):
+        importer.write("questions", source, videos=str(root))
+    importer.write("questions", source, videos=str(root), options=LayoutOptions(encoding="gbk"))
+    assert importer.rows()[1]["conversations"][1] == {"from": "gpt", "value": "坐下"}
+
+
+def test_a_class_for_rows_whose_content_is_a_list_of_parts(importer, videos, tmp_path):
+    root = videos(["a.mp4", "b.mp4"])
+    parts = [{"type": "video"}, {"type": "text", "text": "What?"}]
+    rows = [{"messages": [{"role": "user", "content": parts}], "videos": [name]} for name in ("a.mp4", "b.mp4")]
+    classes = write(tmp_path / "classes.json", '{"a": "run", "b": "sit"}')
+    source = write(tmp_path / "qa.json", json.dumps(rows))
+    annotations = importer("questions", source, videos=str(root), options=LayoutOptions(label_map=classes))
+    assert annotations.rows[0].messages[0].content == "<video>What?<ACTION>"
+
+
+def test_a_label_map_that_contradicts_itself(importer, videos, tmp_path):
+    root = videos(["a.mp4", "b.mp4"])
+    source = write(tmp_path / "qa.json", json.dumps([_asked(), _asked(videos=["b.mp4"])]))
+    classes = write(tmp_path / "classes.csv", "path,label\na,run\nb,sit\na,sit\n")
+    with pytest.raises(ImportRefusedError, match=r"classes.csv: a stands there twice, with several labels"):
+        importer.write("questions", source, videos=str(root), options=LayoutOptions(label_map=classes))

@@ -1,14 +1,27 @@
 """A folder of videos for each class."""
 
+import os
+
 import pytest
 
+from ivcp.data.problems import AnnotationError
 from ivcp.imports.listing import ImportRefusedError
 from tests.unit.imports.layout_files import by_video
 
 
 def test_a_folder_per_class(importer, videos):
     root = videos(
-        ["run/a.mp4", "run/deep/b.AVI", "run/.DS_Store", "stand up/c.webm", "stand up/notes.txt", "loose.mp4"]
+        [
+            "run/a.mp4",
+            "run/deep/b.AVI",
+            "run/.DS_Store",
+            "stand up/c.webm",
+            "stand up/notes.txt",
+            "loose.mp4",
+            "run/._a.mp4",
+            "__MACOSX/run/._a.mp4",
+            ".Trash/d.mp4",
+        ]
     )
     found = by_video(importer("folders", root))
     assert {name: row[:2] for name, row in found.items()} == {
@@ -29,3 +42,15 @@ def test_a_folder_per_split_and_class(importer, videos):
 def test_folders_without_classes(importer, videos):
     with pytest.raises(ImportRefusedError, match="expected a folder of videos per class, it has 1 files"):
         importer("folders", videos(["a.mp4"]))
+
+
+def test_names_in_another_encoding(importer, videos):
+    root = videos(["run/a.mp4", "sit/b.mp4", "sit/c.mp4"])
+    (root / "sit" / "b.mp4").rename(root / "sit" / os.fsdecode("跑.mp4".encode("gbk")))
+    with pytest.raises(AnnotationError, match=r"row 2: 'sit/\\udcc5\\udcdc.mp4' is no name in UTF-8: rename the file"):
+        importer("folders", root)
+    (root / "sit").rename(root / os.fsdecode("坐".encode("gbk")))
+    with pytest.raises(
+        AnnotationError, match=r"rows 1, 2: label '\\udcd7\\udcf8' is no text in UTF-8: rename its folder"
+    ):
+        importer("folders", root)

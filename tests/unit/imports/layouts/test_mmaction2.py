@@ -44,3 +44,18 @@ def test_mmaction2_frames(importer, videos, tmp_path):
     assert [Path(image).name for image in part.video] == [f"img_{n:05}.jpg" for n in (3, 4, 5)]
     with pytest.raises(ImportRefusedError, match="no place for the number"):
         importer("mmaction2-frames", source, options=LayoutOptions(frame_name="img.jpg"), overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a 0 1", r"row 0: 0 frames: expected 1 to 10000000"),
+        ("a 1700000000 1", r"row 0: 1700000000 frames: expected 1 to 10000000"),
+        ("a x 1", r"row 0: expected <folder> \[<offset>\] <number of frames> <label>"),
+        (f"a {'9' * 5000} 1", r"row 0: expected <folder> \[<offset>\] <number of frames> <label>"),
+    ],
+)
+def test_mmaction2_numbers_of_frames_that_are_none(importer, videos, tmp_path, line, message):
+    lists = write(tmp_path / "list.txt", f"{line}\n")
+    with pytest.raises(AnnotationError, match=message):
+        importer("mmaction2-frames", lists, videos=str(videos(["a.mp4"])))

@@ -30,7 +30,11 @@ def test_segments_in_cells(importer, videos):
 
 @pytest.mark.parametrize(
     ("cell", "message"),
-    [("Sitting[9.7 to 3]; Standing[0 to 1]", "0 <= start < end"), ("Reading; Sitting[0 to 8]", "Reading has no times")],
+    [
+        ("Sitting[9.7 to 3]; Standing[0 to 1]", "0 <= start < end"),
+        ("Reading; Sitting[0 to 8]", "Reading has no times"),
+        ("Sitting[1.2.3 to 4]; Standing[0 to 1]", r"Sitting\[1.2.3 to 4\]: expected two times in seconds"),
+    ],
 )
 def test_segments_that_cannot_be(importer, videos, cell, message):
     root = videos(["subject1_ADL/01.mp4"])

@@ -16,12 +16,13 @@ def iterate_list(file: TextIO) -> Iterator[Any]:
     """The elements of the JSON list that `file` holds, as `json.load` would give them.
 
     Raises:
-        json.JSONDecodeError: the file is not valid JSON; elements in front of the error were given already.
-        TypeError: it holds something else than a list; the message is the name of its type.
+        json.JSONDecodeError: the file is no list of valid JSON; elements in front of the error were given already.
+        ValueError: it holds a number of more digits than Python reads.
+        RecursionError: an element is nested too deeply.
     """
     reader = _Reader(file)
     if reader.next_character() != "[":
-        raise TypeError(type(json.loads(reader.rest())).__name__)
+        raise reader.error("Expecting '['")
     reader.skip(1)
     if reader.next_character() == "]":
         reader.skip(1)
@@ -68,9 +69,6 @@ class _Reader:
 
     def skip(self, count: int) -> None:
         self._start += count
-
-    def rest(self) -> str:
-        return self._text[self._start :] + self._file.read()
 
     def element(self) -> Any:
         """The next value, whole."""

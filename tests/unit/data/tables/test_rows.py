@@ -3,14 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from ivcp.data import tables
 from ivcp.data.registry import AnnotationError, read_rows
-from ivcp.data.tables import EncodingError, TableError, read_cells, read_json, read_text
+from ivcp.data.tables import EncodingError, TableError, read_json, read_table, read_text, text
 
 ROWS = [{"path": "甲.mp4", "label": "跑步, outdoors"}, {"path": "b.mp4", "label": 'sit "down"'}]
 CELLS = [["path", "label"], *([row["path"], row["label"]] for row in ROWS)]
 WITH_A_MARK = ("utf-8-sig", "utf-16", "utf-32")
 KNOWN = ("utf-8", *WITH_A_MARK, "utf-16-le", "utf-16-be")
+
+
+def read_cells(path: Path, *, delimiter: str | None = None, encoding: str | None = None) -> list[list[str]]:
+    return [line.cells for line in read_table(path, delimiter=delimiter, encoding=encoding)]
 
 
 def with_cells(delimiter: str) -> str:
@@ -47,16 +50,16 @@ def test_every_kind_of_file_in_every_encoding_that_needs_no_name(tmp_path: Path,
 def test_an_encoding_with_its_name(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "clips.txt"
     path.write_bytes(FILES["semicolon.csv"].encode(encoding))
-    assert list(read_cells(path, encoding=encoding)) == CELLS
+    assert read_cells(path, encoding=encoding) == CELLS
     assert read_text(path, encoding=encoding).splitlines()[0] == "path;label"
     if encoding in WITH_A_MARK:
-        assert list(read_cells(path, encoding="utf-8")) == CELLS
+        assert read_cells(path, encoding="utf-8") == CELLS
 
 
 def test_a_western_table(tmp_path: Path) -> None:
     path = tmp_path / "clips.csv"
     path.write_bytes("path;label\nä.mp4;frühstücken – müde\n".encode("cp1252"))
-    assert list(read_cells(path, encoding="cp1252"))[1] == ["ä.mp4", "frühstücken – müde"]
+    assert read_cells(path, encoding="cp1252")[1] == ["ä.mp4", "frühstücken – müde"]
 
 
 @pytest.mark.parametrize("name", ["list.json", "lines.jsonl", "comma.csv"])
@@ -64,12 +67,13 @@ def test_a_western_table(tmp_path: Path) -> None:
 def test_an_encoding_without_its_name_is_refused_with_the_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, encoding: str, byte: str
 ) -> None:
-    monkeypatch.setattr(tables, "_CHUNK_BYTES", 7)
-    text = FILES[name] if encoding == "gb18030" else FILES[name].replace("甲", "ä").replace("跑步", "run")
-    line = next(number for number, line in enumerate(text.splitlines(), 1) if "mp4" in line)
-    (tmp_path / name).write_bytes(text.encode(encoding))
+    monkeypatch.setattr(text, "_CHUNK_BYTES", 7)
+    content = FILES[name] if encoding == "gb18030" else FILES[name].replace("甲", "ä").replace("跑步", "run")
+    line = next(number for number, line in enumerate(content.splitlines(), 1) if "mp4" in line)
+    (tmp_path / name).write_bytes(content.encode(encoding))
     with pytest.raises(
-        AnnotationError, match=rf"{name}: expected text in utf-8, got the byte {byte} in line {line}: save"
+        AnnotationError,
+        match=rf"{name}: expected text in utf-8, got the byte {byte} in line {line}: convert it to UTF-8",
     ):
         list(read_rows(tmp_path / name))
 
@@ -78,26 +82,26 @@ def test_encodings_that_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("path,label\nä.mp4,run\n", encoding="utf-8")
     with pytest.raises(EncodingError, match=r"expected text in ascii, got the byte 0xc3 in line 2"):
-        list(read_cells(path, encoding="ascii"))
+        read_cells(path, encoding="ascii")
     with pytest.raises(EncodingError, match=r"expected text in utf-16, got no byte order mark"):
-        list(read_cells(path, encoding="utf-16"))
+        read_cells(path, encoding="utf-16")
     for encoding in ("klingon", "base64"):
         with pytest.raises(TableError, match=f"no encoding is named '{encoding}': expected a name as utf-8, gb18030"):
-            list(read_cells(path, encoding=encoding))
+            read_cells(path, encoding=encoding)
     path.write_bytes("path,label\na.mp4,跑".encode()[:-1])
     with pytest.raises(EncodingError, match=r"got a character that is cut off in line 2"):
-        list(read_cells(path))
+        read_cells(path)
 
 
 def test_a_delimiter_that_is_named_wins(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("path label,x\n")
-    assert list(read_cells(path)) == [["path label", "x"]]
-    assert list(read_cells(path, delimiter=" ")) == [["path", "label,x"]]
+    assert read_cells(path) == [["path label", "x"]]
+    assert read_cells(path, delimiter=" ") == [["path", "label,x"]]
     path.write_text('"Name, full";label\n')
-    assert list(read_cells(path)) == [["Name, full", "label"]]
+    assert read_cells(path) == [["Name, full", "label"]]
     path.write_text("one column; really\n")
-    assert list(read_cells(path, delimiter=",")) == [["one column; really"]]
+    assert read_cells(path, delimiter=",") == [["one column; really"]]
 
 
 def test_lines_that_are_shorter_or_longer_than_the_header(tmp_path: Path) -> None:
@@ -112,17 +116,23 @@ def test_lines_that_are_shorter_or_longer_than_the_header(tmp_path: Path) -> Non
     [
         ("a.json", '["run", "sit"]', "row 0: expected an object with keys, got str"),
         ("a.json", '[{"a": 1}, 2]', "row 1: expected an object with keys, got int"),
-        ("a.json", '{"a": [1]}', "expected a list of rows, got dict; a file with one row per line is named .jsonl"),
+        ("a.json", '{"a": [1]}', "got one object with the keys a: put its rows into a list"),
         ("a.json", '[{"a": 1},\n {"b": }]', "is not valid JSON: Expecting value: line 2 column 8"),
-        ("a.json", "", "is not valid JSON"),
         ("a.jsonl", '{"a": 1}\n\n{"a": \n', "line 3 is not valid JSON"),
         ("a.jsonl", '{"a": 1}\n[1]\n', "row 1: expected an object with keys, got list"),
+        ("a.jsonl", '{"a": 1}\n{"a": ' + "1" * 5000 + "}\n", "line 2 holds a number of thousands of digits"),
+        ("a.json", '[{"a": 1}, {"a": ' + "1" * 5000 + "}]", "row 1 holds a number of thousands of digits"),
+        ("a.json", '[{"a": 1}, ' + "[" * 100_000, "row 1 is nested too deeply"),
+        (
+            "a.json",
+            '{\n "a": 1}\n',
+            "line 1 is not valid JSON (Expecting property name enclosed in double quotes in col",
+        ),
         (
             "a.csv",
             "a,b\n1,2, 3\n",
-            "the line '1, 2,  3' has 3 cells, the header 2: put a text that holds the delimiter in",
+            "line 2 has 3 cells, the header 2 ('1, 2,  3'): put a text that holds the delimiter in quotes",
         ),
-        ("a.csv", "a,b\n1," + "x" * 200_000, "line 2 is no line of a CSV file: field larger than field limit"),
     ],
 )
 def test_what_is_wrong_and_where(tmp_path: Path, name: str, text: str, message: str) -> None:
