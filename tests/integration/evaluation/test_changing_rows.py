@@ -66,7 +66,11 @@ def test_a_challenger_meets_the_champion_on_clips_that_neither_has_seen(data: Da
     champion = configure("champion", **cut)
     steps.train(champion)
     steps.export(champion)
-    assert (Path(champion.train.output_dir) / "model" / SEEN_CLIPS_FILE).is_file()
+    model = Path(champion.train.output_dir) / "model"
+    assert (model / SEEN_CLIPS_FILE).is_file()
+    clips = len(_clips(champion, "test"))
+    assert f"| test | {clips} | 0 | 2 | 1 |" in (model / "README.md").read_text()
+    assert f"Measured on {clips} clips of the test split." in (model / "README.md").read_text()
     trained = _clips(champion, "train")
 
     _remove_rows(data, 5)
@@ -103,12 +107,14 @@ def test_a_test_split_that_comes_after_the_training_is_no_way_in(data: DataSet, 
         steps.evaluate(configure("adapter", test_size=0.2))
 
 
-def test_a_validation_split_that_chose_the_model_does_not_measure_it(configure) -> None:
+def test_a_validation_split_that_chose_the_model_does_not_measure_it(configure, tmp_path: Path) -> None:
     chosen = {"val_size": 6, "load_best_model_at_end": True, "save_strategy": "epoch", "eval_strategy": "epoch"}
     with pytest.raises(ValueError, match="do_eval: there is no test split, and the validation split chooses"):
         steps.train(configure("refused", **chosen, do_eval=True))
     steps.train(configure("chosen", **chosen))
     with pytest.raises(ValueError, match=r"chosen has seen 6 of the 6 clips \(trained on 0, selected on 6\)"):
         steps.evaluate(configure("chosen", **chosen))
+    steps.export(configure("chosen", **chosen))
+    assert "## Results\n\nNot measured: there was no split" in (tmp_path / "chosen" / "model" / "README.md").read_text()
     steps.train(configure("free", val_size=6))
     assert steps.evaluate(configure("free", val_size=6)).measured_on == "6 clips of the val split"
