@@ -8,6 +8,7 @@ runs: torch and transformers take seconds, which `ivcp validate` need not wait f
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ivcp.records.evaluation import EvaluationMetrics
     from ivcp.records.export import ExportResult
     from ivcp.training.result import TrainingResult
+
+log = logging.getLogger(__name__)
 
 
 def validate(config: RunConfig) -> ValidationReport:
@@ -77,10 +80,17 @@ def train(config: RunConfig) -> TrainingResult:
 
 
 def evaluate(config: RunConfig) -> EvaluationMetrics:
-    """Measures the adapter on the test split, or on the validation split where there is no test split."""
+    """Measures the adapter on the test split, or on the validation split where there is no test split.
+
+    Raises:
+        SeenSplitError: the adapter has seen too much of it.
+    """
+    return _measure(config, prepare(config))
+
+
+def _measure(config: RunConfig, index: PreparedIndex) -> EvaluationMetrics:
     from ivcp.evaluation.evaluate import evaluate_adapter
 
-    index = prepare(config)
     split: Split = "test" if index.num_clips.get("test") else "val"
     return evaluate_adapter(
         config, adapter_dir=adapter_dir(config), index=index, output_dir=results_dir(config), split=split
@@ -88,18 +98,37 @@ def evaluate(config: RunConfig) -> EvaluationMetrics:
 
 
 def export(config: RunConfig) -> ExportResult:
-    """Merges and registers the adapter; its results come from `evaluate`, which runs where they are missing."""
+    """Merges, measures and registers the adapter.
+
+    Where there is no test split, and the adapter has seen the validation split, it is exported without figures.
+    """
     from ivcp.export.export import export_model
 
-    metrics = evaluate(config)
+    index = prepare(config)
+    metrics = _measure_if_unseen(config, index)
     export_dir = Path(config.export.export_dir or Path(config.train.output_dir) / "model")
     return export_model(
         config,
         adapter_dir=adapter_dir(config),
-        index=PreparedIndex.read(_clips_dir(config) / INDEX_FILE),
+        index=index,
         metrics=metrics,
         export_dir=export_dir,
     )
+
+
+def _measure_if_unseen(config: RunConfig, index: PreparedIndex) -> EvaluationMetrics | None:
+    from ivcp.evaluation.unseen import SeenSplitError
+
+    reason = "there is neither a test nor a validation split"
+    if index.num_clips.get("test"):
+        return _measure(config, index)
+    if index.num_clips.get("val"):
+        try:
+            return _measure(config, index)
+        except SeenSplitError as error:
+            reason = str(error)
+    log.warning("the model is exported without figures: %s", reason)
+    return None
 
 
 def adapter_dir(config: RunConfig) -> Path:

@@ -54,13 +54,18 @@ def split_clips(folder: Path, *, keep: bool = True, **settings: Any) -> dict[str
     config = from_flat({"dataset": "actions", "dataset_dir": str(folder), **settings})
     with Catalog() as catalog:
         read_annotations(config, catalog)
-        for number, name in catalog.ask("SELECT id, name FROM video").fetchall():
-            digest = hashlib.sha256(Path(json.loads(name)).read_bytes()).hexdigest()
-            catalog.ask("UPDATE video SET sha256 = ?, num_frames = 1 WHERE id = ?", digest, number)
+        look_at_videos(catalog)
         keep_same_content_together(catalog, config)
         if keep:
             keep_splits(catalog, config.data)
         return {Path(str(row.video)).read_text(): row.split for row in catalog.usable()}
+
+
+def look_at_videos(catalog: Catalog) -> None:
+    """Notes the content of each file."""
+    for number, name in catalog.ask("SELECT id, name FROM video").fetchall():
+        digest = hashlib.sha256(Path(json.loads(name)).read_bytes()).hexdigest()
+        catalog.ask("UPDATE video SET sha256 = ?, num_frames = 1 WHERE id = ?", digest, number)
 
 
 def count(splits: dict[str, str]) -> dict[str, int]:

@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 
 
 class _Cut:

@@ -61,8 +61,8 @@ def evaluate_adapter(
 
     Raises:
         ModelFilesError: `adapter_dir` is incomplete or untrained.
-        ValueError: it was trained for other labels or video settings than the clips, the split is empty, or the model
-            has seen too much of it.
+        ValueError: it was trained for other labels or video settings than the clips, or the split is empty.
+        SeenSplitError: the model has seen too much of the split.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     model = load_directory(adapter_dir, machine=config.model, device=_device()).asking(config.serving.served_prompt)

@@ -19,6 +19,10 @@ MOST_SEEN = 0.5
 """Share of a split that a model may have seen; above it, what is left is no test of the data any more."""
 
 
+class SeenSplitError(ValueError):
+    """A model has seen too much of a split to be measured on the rest; the message says what to do."""
+
+
 @dataclass(frozen=True)
 class SplitClips:
     """The clips of a split: those that were prepared, and those that could not be."""
@@ -81,10 +85,10 @@ class UnseenClips:
         """Checks that enough is left to measure `model` on.
 
         Raises:
-            ValueError: it is not.
+            SeenSplitError: it is not.
         """
         if self.left_out.of and (not len(self.clips) or self.left_out.total > MOST_SEEN * self.left_out.of):
-            raise ValueError(
+            raise SeenSplitError(
                 f"{model} has seen {self.left_out.words} of the {split} split, and may have seen half of it at most: "
                 "the figure would say how well it remembers, not what it recognises. A test split has to be there "
                 "before training: train anew with test_size or test_dataset (where all groups were given to training "

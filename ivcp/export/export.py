@@ -22,7 +22,7 @@ from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import write_whole
 from ivcp.tracking import register_model, tracked_run
-from ivcp.tracking.identity import CONFIGURATION_TAG, configuration_fingerprint
+from ivcp.tracking.identity import CONFIGURATION_TAG, PREPARED_TAG, configuration_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,11 @@ _CHECKED_CLIPS = 16
 
 
 def export_model(
-    config: RunConfig, *, adapter_dir: Path, index: PreparedIndex, metrics: EvaluationMetrics, export_dir: Path
+    config: RunConfig, *, adapter_dir: Path, index: PreparedIndex, metrics: EvaluationMetrics | None, export_dir: Path
 ) -> ExportResult:
     """Writes the merged model of `adapter_dir` to `export_dir` and registers it under the run's alias.
+
+    `metrics` null is a model that was not measured: card and registry have no figures then.
 
     With `models_uri`, what is registered is a copy at `<models_uri>/<registered_model_name>/<run>`; a copy that was
     interrupted goes on when the step is repeated.
@@ -56,14 +58,20 @@ def export_model(
         registered = register_model(
             model_uri,
             config=config,
-            metrics=metrics.headline(),
+            metrics=metrics.headline() if metrics else {},
             run_id=run.run_id,
-            tags=metrics.fingerprints() | {CONFIGURATION_TAG: configuration_fingerprint(config)},
+            tags=_fingerprints(index, metrics) | {CONFIGURATION_TAG: configuration_fingerprint(config)},
         )
         run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
     result = ExportResult(model_dir=str(export_dir), merge=checked, registered=registered, run_id=run.run_id)
     result.write(export_dir / EXPORT_RESULT_FILE)
     return result
+
+
+def _fingerprints(index: PreparedIndex, metrics: EvaluationMetrics | None) -> dict[str, str]:
+    if metrics:
+        return metrics.fingerprints()
+    return {PREPARED_TAG: index.fingerprint, "data_fingerprint": index.data_fingerprint}
 
 
 def _published(export_dir: Path, *, config: RunConfig, run_id: str | None) -> Path | str:

@@ -22,11 +22,7 @@ Made from `{base_model}`: {principle}. {method}, {steps} optimizer steps.
 
 ## Results
 
-| split | clips | failed | frames | views | top-1 | top-5 | mean class | majority class |
-|---|---|---|---|---|---|---|---|---|
-| {split} | {num_clips} | {num_failed} | {frames} | 1 | {top1:.4f} | {top5:.4f} | {mean_class:.4f} | {majority:.4f} |
-
-A clip that could not be decoded counts as an error. Measured on {measured_on}.
+{results}
 
 ## Use
 
@@ -53,7 +49,15 @@ Annotations `{data}`, prepared clips `{prepared}` (fingerprints).
 """
 
 
-def model_card(model_dir: Path, *, metrics: EvaluationMetrics) -> str:
+_RESULTS = """| split | clips | failed | frames | views | top-1 | top-5 | mean class | majority class |
+|---|---|---|---|---|---|---|---|---|
+| {split} | {num_clips} | {num_failed} | {frames} | 1 | {top1:.4f} | {top5:.4f} | {mean_class:.4f} | {majority:.4f} |
+
+A clip that could not be decoded counts as an error. Measured on {measured_on}."""
+_NOT_MEASURED = "Not measured: there was no split that the model had not seen."
+
+
+def model_card(model_dir: Path, *, metrics: EvaluationMetrics | None) -> str:
     """The card of the model in `model_dir`, as Markdown with Hugging Face's metadata block."""
     stage, info = stage_of(read_model_config(model_dir / RUN_CONFIG_FILE)), read_info(model_dir)
     config = stage.config
@@ -67,15 +71,7 @@ def model_card(model_dir: Path, *, metrics: EvaluationMetrics) -> str:
         own_files=", ".join(f"`{name}`" for name in stage.files),
         method=f"LoRA of rank {method.lora_rank}, merged" if is_lora else "Full fine-tuning",
         steps=info.trained_steps,
-        split=metrics.split,
-        num_clips=metrics.num_clips,
-        num_failed=metrics.num_failed,
-        frames=_range(metrics.min_frames, metrics.max_frames),
-        top1=metrics.top1_accuracy,
-        top5=metrics.top5_accuracy,
-        mean_class=metrics.mean_class_accuracy,
-        majority=metrics.majority_baseline,
-        measured_on=metrics.measured_on,
+        results=_results(metrics) if metrics else _NOT_MEASURED,
         name=model_dir.name,
         prompt=" ".join(f"`{message.role}: {message.content}`" for message in info.prompt),
         sampling=(
@@ -88,6 +84,20 @@ def model_card(model_dir: Path, *, metrics: EvaluationMetrics) -> str:
         labels="\n".join(f"{label}. {name}" for label, name in enumerate(labels.label_names)),
         data=info.data_fingerprint[:16],
         prepared=info.prepared_fingerprint[:16],
+    )
+
+
+def _results(metrics: EvaluationMetrics) -> str:
+    return _RESULTS.format(
+        split=metrics.split,
+        num_clips=metrics.num_clips,
+        num_failed=metrics.num_failed,
+        frames=_range(metrics.min_frames, metrics.max_frames),
+        top1=metrics.top1_accuracy,
+        top5=metrics.top5_accuracy,
+        mean_class=metrics.mean_class_accuracy,
+        majority=metrics.majority_baseline,
+        measured_on=metrics.measured_on,
     )
 
 

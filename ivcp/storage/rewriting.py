@@ -11,7 +11,7 @@ from pathlib import Path
 from ivcp.storage import s3
 from ivcp.storage.atomic import replacing
 from ivcp.storage.s3 import Location, S3Object, translated_errors
-from ivcp.storage.uris import is_s3, local_path
+from ivcp.storage.uris import as_path, is_s3, local_path
 
 _ATTEMPTS = 20
 _CHANGED = (409, 412)
@@ -34,7 +34,7 @@ def rewrite(uri: str, change: Change) -> None:
     if is_s3(uri):
         _rewrite_object(uri, change)
     else:
-        _rewrite_file(Path(uri), change)
+        _rewrite_file(as_path(uri), change)
 
 
 def _rewrite_file(path: Path, change: Change) -> None:

@@ -38,7 +38,7 @@ def local_path(uri: str | Path, *, cache_dir: Path | None = None) -> Path:
         ConnectionError: the server cannot be reached.
     """
     if not is_s3(uri):
-        path = _as_path(uri)
+        path = as_path(uri)
         if not _exists(path):
             raise FileNotFoundError(f"{path} does not exist: expected a file or a folder")
         return path
@@ -67,7 +67,7 @@ def exists(uri: str | Path) -> bool:
         ConnectionError: the server cannot be reached.
     """
     if not is_s3(uri):
-        return _exists(_as_path(uri))
+        return _exists(as_path(uri))
     location = Location.parse(str(uri))
     with translated_errors(str(uri)):
         return location.object() is not None or bool(location.below(limit=1))
@@ -93,7 +93,7 @@ def file_sizes(uri: str | Path) -> dict[str, int]:
         FileNotFoundError: the bucket does not exist; other errors as in `local_path`.
     """
     if not is_s3(uri):
-        root = _as_path(uri)
+        root = as_path(uri)
         sizes = {}
         for path in _files_below(root):
             with suppress(FileNotFoundError):  # renamed by its writer meanwhile
@@ -129,7 +129,7 @@ def file_versions(uri: str | Path) -> dict[str, str]:
     versions = {}
     for name in file_sizes(uri):
         with suppress(FileNotFoundError):  # renamed by its writer meanwhile
-            status = (_as_path(uri) / name).stat()
+            status = (as_path(uri) / name).stat()
             versions[name] = f"{status.st_size} {status.st_mtime_ns}"
     return versions
 
@@ -158,7 +158,7 @@ def write_text(uri: str, text: str) -> None:
         with translated_errors(uri):
             s3.write(Location.parse(uri), text.encode("utf-8"))
         return
-    path = _as_path(uri)
+    path = as_path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
 
@@ -191,7 +191,7 @@ def delete(uri: str) -> None:
     Errors as in `local_path`.
     """
     if not is_s3(uri):
-        _remove(_as_path(uri))
+        _remove(as_path(uri))
         return
     with translated_errors(uri):
         s3.delete(Location.parse(uri))
@@ -205,7 +205,7 @@ def upload(path: Path, uri: str) -> None:
     if not path.exists():
         raise FileNotFoundError(f"cannot upload {path}: it does not exist")
     if not is_s3(uri):
-        _copy(path, _as_path(uri))
+        _copy(path, as_path(uri))
         return
     location = Location.parse(uri)
     names = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
@@ -284,6 +284,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _as_path(uri: str | Path) -> Path:
+def as_path(uri: str | Path) -> Path:
+    """A local path that is given as such or as a file:// URI."""
     text = str(uri)
     return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(text)

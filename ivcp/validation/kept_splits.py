@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ivcp import storage
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.records import SPLITS
 from ivcp.records.splits import SPLITS_FILE, GroupSplit, SplitsHeader
 from ivcp.settings import DataConfig
@@ -128,22 +128,37 @@ def _merged(catalog: Catalog, earlier: Iterable[GroupSplit], uri: str) -> Iterat
 
 
 def _updated(catalog: Catalog, group: GroupSplit, uri: str) -> GroupSplit:
-    elsewhere = tuple(
-        content
-        for content in group.contents
-        if not catalog.number("SELECT COUNT(*) FROM ours WHERE content = ?", content)
-    )
-    found = catalog.ask("SELECT split FROM ours WHERE name = ? LIMIT 1", group.group).fetchone()
-    if found is None:
-        return group.model_copy(update={"contents": elsewhere})
-    known = catalog.ask("SELECT place FROM kept_group WHERE name = ?", group.group).fetchone()
-    if group.split != found[0] and (known is None or SPLITS[known[0]] != group.split):
-        raise AnnotationError(
-            f"{uri}: while this run looked at the videos, another one gave group {group.group} to {group.split}, which "
-            f"is in {found[0]} here: run it again, it takes over what the other one gave"
-        )
+    """An earlier line with what this run knows of its group."""
+    place, elsewhere = SPLITS.index(group.split), []
+    for content in group.contents:
+        ours = catalog.ask("SELECT MIN(place) FROM ours WHERE content = ?", content).fetchone()[0]
+        _check_known(catalog, "kept_content", content, place=place, ours=ours, group=group, uri=uri)
+        if ours is None:
+            elsewhere.append(content)
+    ours = catalog.ask("SELECT MIN(place) FROM ours WHERE name = ?", group.group).fetchone()[0]
+    _check_known(catalog, "kept_group", group.group, place=place, ours=ours, group=group, uri=uri)
+    if ours is None:
+        return group.model_copy(update={"contents": tuple(elsewhere)})
     catalog.ask("INSERT OR IGNORE INTO written VALUES (?)", group.group)
-    return GroupSplit(group=group.group, split=found[0], contents=elsewhere + _contents(catalog, group.group))
+    contents = (*elsewhere, *_contents(catalog, group.group))
+    return GroupSplit(group=group.group, split=SPLITS[ours], contents=contents)
+
+
+def _check_known(
+    catalog: Catalog, table: str, key: str, *, place: int, ours: int | None, group: GroupSplit, uri: str
+) -> None:
+    """Refuses a split that another run gave since this one read the file, where this run gives another one."""
+    if ours in (None, place):
+        return
+    column = "name" if table == "kept_group" else "content"
+    known = catalog.ask(f"SELECT place FROM {table} WHERE {column} = ?", key).fetchone()
+    was_read = known is not None and (known[0] == place or (column == "content" and known[0] < place))
+    if not was_read:
+        raise AnnotationError(
+            f"{uri}: while this run looked at the videos, another one gave group {group.group} to {group.split}, "
+            f"{'which' if column == 'name' else 'of which a video'} is in {SPLITS[ours or 0]} here: run it again, it "
+            "takes over what the other one gave"
+        )
 
 
 def _contents(catalog: Catalog, name: str) -> tuple[str, ...]:

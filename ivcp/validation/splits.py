@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ivcp import storage
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.data.splits import cut_split
 from ivcp.records import SPLITS, Split
 from ivcp.settings import DataConfig, RunConfig

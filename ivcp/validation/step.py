@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.records import REPORT_HTML, RUN_CONFIG_FILE
 from ivcp.settings import config_from_settings, save_config
 from ivcp.storage.atomic import writable_folder

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.records.validation import Contradiction, Leak, NearDuplicate, ValidationReport
 from ivcp.settings import DataConfig
 from ivcp.settings.data import Strictness

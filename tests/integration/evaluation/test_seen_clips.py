@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ivcp.data.prepared.sample import Sample
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.data.seen_clips import SEEN_CLIPS_FILE, ClipIdentities, SeenClips
 from ivcp.evaluation.evaluate import SplitEvaluation
 from ivcp.evaluation.unseen import SplitClips

@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.data.splits import cut_split
 
 Counts = dict[str, Counter[int]]

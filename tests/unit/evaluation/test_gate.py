@@ -1,7 +1,7 @@
 import pytest
 
 from ivcp.evaluation.gate import decide, split_fingerprint
-from ivcp.records.evaluation import ChampionComparison
+from ivcp.records.evaluation import ChampionComparison, LeftOut
 from ivcp.settings import EvaluationConfig
 from tests.unit.evaluation.predicted import failed_clip, predicted_split
 
@@ -44,6 +44,22 @@ def test_verdicts(
     assert verdict.passed is passed
     assert reason in "; ".join(verdict.reasons)
     assert len(verdict.reasons) == 2
+
+
+def test_the_new_models_figure_on_the_same_clips_decides():
+    """Alone it has 0.5; on the clips that the champion has not seen either it has 0.6."""
+    champion = _champion(0.55).model_copy(
+        update={"new_top1_accuracy": 0.6, "num_clips": 20, "left_out": LeftOut(trained_on=4, of=24)}
+    )
+    verdict = decide(0.5, settings=EvaluationConfig(), champion=champion, model_alias="champion")
+    assert verdict.passed
+    assert verdict.reasons[1].startswith("0.600 on them is not worse than champion m version 3 with 0.550")
+
+
+def test_a_model_of_which_it_is_not_known_what_it_has_seen_does_not_pass():
+    verdict = decide(1.0, settings=EvaluationConfig(), champion=None, model_alias="champion", knows_what_it_saw=False)
+    assert not verdict.passed
+    assert "it is not known what the model has seen" in verdict.reasons[1]
 
 
 def test_a_comparison_that_nobody_asked_for_is_named():

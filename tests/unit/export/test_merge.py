@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from ivcp.data.seen_clips import SEEN_CLIPS_FILE, ClipIdentities, SeenClips
 from ivcp.export import merge
 from ivcp.export.merge import MergeError, merge_adapter
 from ivcp.settings import ModelConfig
@@ -98,3 +99,14 @@ def test_a_merge_that_changes_the_answers_is_refused(make_adapter, prepared_clip
     monkeypatch.setattr(merge, "merge_backbone", forget_the_row)
     with pytest.raises(MergeError, match="do not serve it"):
         merged_into(adapter, tmp_path / "model", prepared_clips)
+
+
+def test_the_merged_model_remembers_what_the_adapter_has_seen(make_adapter, prepared_clips, tmp_path):
+    adapter = make_adapter(max_steps=1)
+    SeenClips(ClipIdentities.of([("1" * 64, "person 1")])).write(adapter / SEEN_CLIPS_FILE)
+    merged_into(adapter, tmp_path / "model", prepared_clips[:2])
+
+    seen = load_directory(tmp_path / "model").seen
+    assert seen.is_complete
+    asked = ClipIdentities.of([("1" * 64, None), (None, "person 1"), (None, "person 2")])
+    assert asked.among(seen.trained).tolist() == [True, True, False]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.imports.listing import ImportRefusedError, LayoutOptions
 from ivcp.records import Labels
 

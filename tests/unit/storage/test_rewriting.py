@@ -24,6 +24,11 @@ def test_no_writer_loses_another_ones_change(tmp_path: Path) -> None:
     assert sorted(path.read_text().split(), key=int) == [f"{n}" for n in range(12)]
 
 
+def test_a_file_may_be_named_by_its_uri(tmp_path: Path) -> None:
+    storage.rewrite((tmp_path / "a b.txt").as_uri(), _adding("first"))
+    assert (tmp_path / "a b.txt").read_text() == "first\n"
+
+
 def test_a_change_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_text("first\n")

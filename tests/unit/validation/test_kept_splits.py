@@ -1,16 +1,17 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.settings import from_flat
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.kept_splits import keep_splits, read_header
 from ivcp.validation.read import read_annotations
 from ivcp.validation.splits import assign_splits
 from ivcp.validation.validate import validate_data
-from tests.changing_rows import count, rows_of, split_clips, write
+from tests.changing_rows import count, look_at_videos, rows_of, split_clips, write
 from tests.data_sets import DataSet
 from tests.unit.validation.test_splits import lines_of
 
@@ -63,6 +64,20 @@ def test_runs_at_once_agree_or_the_later_one_is_told(tmp_path: Path) -> None:
     assert split_clips(tmp_path, test_size=0.3) == first
 
 
+def test_runs_at_once_that_name_groups_otherwise_agree_on_their_videos(tmp_path: Path) -> None:
+    """Without a group column each video is a group of its own: other names, the same videos."""
+    rows = rows_of(10)
+    write(tmp_path, [replace(row, group="") for row in rows])
+    config = from_flat({"dataset": "actions", "dataset_dir": str(tmp_path), "test_size": 0.3})
+    with Catalog() as catalog:
+        read_annotations(config, catalog)
+        look_at_videos(catalog)
+        write(tmp_path, rows)
+        split_clips(tmp_path, test_size=0.3)
+        with pytest.raises(AnnotationError, match=r"another one gave group person .*, of which a video is in"):
+            keep_splits(catalog, config.data)
+
+
 def test_each_data_folder_has_one_file_for_all_its_data_sets(tmp_path: Path) -> None:
     write(tmp_path, rows_of(10))
     first = split_clips(tmp_path, test_size=0.3)
@@ -76,7 +91,7 @@ def test_each_data_folder_has_one_file_for_all_its_data_sets(tmp_path: Path) -> 
 def test_giving_anew_forgets_where_a_video_was_before(tmp_path: Path) -> None:
     write(tmp_path, rows_of(12))
     split_clips(tmp_path, test_size=0.5)
-    renamed = [row.__class__(row.file, row.content, row.label, f"new {row.group}") for row in rows_of(12)]
+    renamed = [replace(row, group=f"new {row.group}") for row in rows_of(12)]
     write(tmp_path, renamed)
     anew = split_clips(tmp_path, test_size=0.5, resplit=True, seed=9)
     assert split_clips(tmp_path, test_size=0.5) == anew

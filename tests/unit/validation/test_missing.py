@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.records import QuarantinedClip, read_lines
 from ivcp.records.quarantine import UnusableVideosError
 from ivcp.records.validation import ValidationReport

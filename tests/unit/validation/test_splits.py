@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from tests.changing_rows import LABELS, changed, count, rows_of, split_clips, write
 
 

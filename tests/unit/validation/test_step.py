@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.lifecycle.start import data_settings
 from ivcp.settings import read_saved_config
 from ivcp.validation.step import run_step

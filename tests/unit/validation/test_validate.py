@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.records import Clip, Labels, QuarantinedClip, read_lines
 from ivcp.records.quarantine import UnusableVideosError
 from ivcp.records.validation import ValidationReport

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from tests.unit.imports.layout_files import by_video, write
 
 KINETICS = """label,youtube_id,time_start,time_end,split

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from tests.unit.imports.layout_files import write
 
 GMDCSA = """File Name,Length (seconds),Time of Recording,Attire,Description, Classes

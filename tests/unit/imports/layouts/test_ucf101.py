@@ -2,7 +2,7 @@
 
 import pytest
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.imports.listing import ImportRefusedError, LayoutOptions
 from tests.unit.imports.layout_files import by_video, write
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.records import Clip, QuarantinedClip, read_lines
 from ivcp.validation.validate import validate_data
 from tests.data_sets import DataSet, make_clip, sharegpt_row
