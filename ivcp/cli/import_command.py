@@ -51,6 +51,10 @@ def import_command(
     label_map: Annotated[
         Path | None, typer.Option(help="A class for each video: JSON or CSV.", rich_help_panel=_LAYOUT)
     ] = None,
+    group_pattern: Annotated[
+        str | None,
+        typer.Option(help=r"Finds a video's group in its path: 'person(\d+)'.", rich_help_panel=_LAYOUT),
+    ] = None,
 ) -> None:
     """Make a data set of annotations and videos that you have, in the layout they have.
 
@@ -69,6 +73,7 @@ def import_command(
         split_number=split_number,
         frame_name=frame_name,
         label_map=label_map,
+        group_pattern=group_pattern,
     )
     request = ImportRequest(
         layout=layout,

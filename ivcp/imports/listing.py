@@ -41,6 +41,8 @@ class LayoutOptions:
     """Name of a frame image, formatted with its number, which counts from 1."""
     label_map: Path | None = None
     """File with the class of each video."""
+    group_pattern: str | None = None
+    """Regular expression that finds a video's group in its path: its first group, or else all that it matches."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Layout:
 _HERE = "ivcp.imports.layouts"
 
 LAYOUTS: Mapping[str, Layout] = {
-    "folders": Layout(f"{_HERE}.folders:read_folders"),
+    "folders": Layout(f"{_HERE}.folders:read_folders", frozenset({"group_pattern"})),
     "csv": Layout("ivcp.imports.tables:read_tables", frozenset({"columns", "delimiter", "encoding"})),
     "ucf101": Layout(f"{_HERE}.ucf101:read_ucf101", frozenset({"split_number"})),
     "hmdb51": Layout(f"{_HERE}.hmdb51:read_hmdb51", frozenset({"split_number"})),

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from ivcp.imports.listing import ImportRefusedError, Listing, Reading, Sample
+
+_WITHOUT_GROUPS = (
+    "no groups: each video is one of its own, so that clips of one person or one recording can get into training and "
+    "into test, and accuracy says too much. Where the paths say who or what it is, give --group-pattern, such as "
+    r"'person(\d+)'"
+)
 
 
 def read_folders(reading: Reading) -> Listing:
@@ -23,12 +30,34 @@ def read_folders(reading: Reading) -> Listing:
             f"{root}: expected a folder of videos per class, it has {len(reading.videos.files)} files, "
             f"{len(reading.videos.videos)} of them videos"
         )
+    pattern = _group_pattern(reading)
     samples = []
     for row, video in enumerate(placed):
         parts = PurePosixPath(video).parts
         split = reading.splits[parts[0].lower()] if split_first else None
-        samples.append(Sample(video=video, label=parts[depth - 1], file=root, row=row, split=split))
-    return Listing(tuple(samples), notes=_left_out(reading, len(placed)))
+        group = pattern and _group(pattern, video, root, row, reading)
+        samples.append(Sample(video=video, label=parts[depth - 1], file=root, row=row, split=split, group=group))
+    notes = _left_out(reading, len(placed))
+    return Listing(tuple(samples), notes=notes if pattern or split_first else (*notes, _WITHOUT_GROUPS))
+
+
+def _group_pattern(reading: Reading) -> re.Pattern[str] | None:
+    text = reading.options.group_pattern
+    try:
+        return None if text is None else re.compile(text)
+    except re.error as error:
+        raise ImportRefusedError(
+            f"--group-pattern '{text}' is no regular expression: {error}; expected one that finds the group in a "
+            r"video's path, such as 'person(\d+)'"
+        ) from error
+
+
+def _group(pattern: re.Pattern[str], video: str, root: Path, row: int, reading: Reading) -> str | None:
+    found = pattern.search(video)
+    if found is None:
+        reading.problem(root, row, f"--group-pattern '{pattern.pattern}' finds no group in {video!r}")
+        return None
+    return found[1] if pattern.groups else found[0]
 
 
 def _has_split_folders(reading: Reading) -> bool:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from ivcp.data.problems import AnnotationError
-from ivcp.imports.listing import ImportRefusedError
+from ivcp.imports.listing import ImportRefusedError, LayoutOptions
 from tests.unit.imports.layout_files import by_video
 
 
@@ -54,3 +54,23 @@ def test_names_in_another_encoding(importer, videos):
         AnnotationError, match=r"rows 1, 2: label '\\udcd7\\udcf8' is no text in UTF-8: rename its folder"
     ):
         importer("folders", root)
+
+
+def test_a_group_pattern(importer, videos):
+    root = videos(["run/person1_a.mp4", "run/person2_a.mp4", "sit/person1_b.mp4"])
+    importer("folders", root, options=LayoutOptions(group_pattern=r"person(\d+)"))
+    assert [row["group"] for row in importer.rows()] == ["1", "2", "1"]
+    assert not any("no groups" in note for note in importer.result.notes)
+
+
+def test_a_group_pattern_that_does_not_fit(importer, videos):
+    root = videos(["run/person1_a.mp4", "sit/b.mp4"])
+    with pytest.raises(AnnotationError, match=r"row 1: --group-pattern 'person\\d' finds no group in 'sit/b.mp4'"):
+        importer("folders", root, options=LayoutOptions(group_pattern=r"person\d"))
+    with pytest.raises(ImportRefusedError, match=r"--group-pattern 'person\(' is no regular expression"):
+        importer("folders", root, options=LayoutOptions(group_pattern="person("))
+
+
+def test_without_groups_the_risk_is_said(importer, videos):
+    importer("folders", videos(["run/a.mp4", "sit/b.mp4"]))
+    assert any(note.startswith("no groups: each video is one of its own") for note in importer.result.notes)
