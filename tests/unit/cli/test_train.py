@@ -1,6 +1,6 @@
 import pytest
 
-from ivcp.cli.train import read_words
+from ivcp.cli.train import own_words
 
 
 @pytest.mark.parametrize(
@@ -13,10 +13,10 @@ from ivcp.cli.train import read_words
     ],
 )
 def test_what_launchers_add_is_left_out(words):
-    assert read_words(words) == ("my.yaml", ["lora_rank=4"])
+    assert own_words(words) == ["my.yaml", "lora_rank=4"]
 
 
 def test_words_without_a_file():
     words = ["--deepspeed", "z3", "--learning_rate", "1e-4", "--bf16"]
 
-    assert read_words(["--local_rank=0", *words]) == (None, words)
+    assert own_words(["--local_rank=0", *words, "--traceback"]) == words
