@@ -10,9 +10,12 @@ SIGTERM, and the same command again resumes the run (a launcher ends with a code
 
 from __future__ import annotations
 
+import faulthandler
+import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +27,9 @@ from ivcp.settings import load_config, read_words
 
 log = logging.getLogger("ivcp.cli.train")
 
+_ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
+"""Set by torchrun for each process."""
+
 
 def main() -> None:
     """Trains in this process, one of those that the launcher started."""
@@ -33,13 +39,13 @@ def main() -> None:
         format=f"%(asctime)s process {rank} %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
     )
-    from torch.distributed.elastic.multiprocessing.errors import record
-
+    faulthandler.enable()
     try:
-        record(train)(sys.argv[1:])  # writes an error, with its time, where torchrun looks for the first one
+        train(sys.argv[1:])
     except Exception as error:  # the process's edge
         code, message = explain(error)
         log.error("%s", message, exc_info=error if TRACEBACK in sys.argv else None)
+        tell_launcher(message)
         sys.exit(code)
 
 
@@ -50,6 +56,17 @@ def train(words: Sequence[str]) -> None:
     result = single_steps.train(config)
     if is_owner():
         log.info("%s; adapter in %s", result.summary, Path(config.train.output_dir).absolute())
+
+
+def tell_launcher(message: str) -> None:
+    """Writes a message, with its time, where torchrun looks for the first process that failed.
+
+    torch's own `record` adds a traceback, which torchrun shows in place of the message.
+    """
+    file = os.environ.get(_ERROR_FILE_VARIABLE)
+    if file:
+        told = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(file).write_text(json.dumps({"message": told}), encoding="utf-8")
 
 
 def own_words(words: Sequence[str]) -> list[str]:
