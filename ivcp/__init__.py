@@ -10,6 +10,7 @@ Settings are those of a YAML file: a mapping of them, or the path of a file, wit
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from ivcp.training.result import TrainingResult
 
 __all__ = ["evaluate", "export", "load", "prepare", "train", "validate"]
+
+# bitsandbytes asks for the package `kernels` whenever it is imported; its kernel has no gradient and is not used here.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 Settings = Mapping[str, Any] | str | Path
 """Settings by their keys, or a YAML file with them."""
@@ -80,11 +84,13 @@ def load(model_dir: str | Path, *, machine: ModelConfig | None = None) -> Predic
 
     Raises:
         ModelFilesError: `model_dir` is no complete, trained model.
+        ValueError: it is an address of another kind.
         FileNotFoundError, PermissionError, ConnectionError: it cannot be read.
     """
     from ivcp.serving.predictor import Predictor
+    from ivcp.settings.places import as_place
 
-    predictor = Predictor(model_dir, machine=machine)
+    predictor = Predictor(as_place(str(model_dir)), machine=machine)
     predictor.load()
     return predictor
 

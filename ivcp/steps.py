@@ -1,7 +1,8 @@
 """The steps one by one, in this process and in one folder: what `ivcp train FILE.yaml` and its siblings run.
 
-Everything lies in `output_dir`: validated annotations and prepared clips in its folder `clips`, the adapter in
-itself, results in `evaluation`, the merged model in `export_dir` or `model`. A step that needs an earlier one runs
+Everything lies in `output_dir`: validated annotations and prepared clips in its folder `clips` (the shards in
+`shards_uri`, where that is set), the adapter in itself, results in `evaluation`, the merged model in `export_dir` or
+`model`. A step that needs an earlier one runs
 it first; prepared clips are reused as long as nothing they depend on changed. A step's code is imported when it
 runs: torch and transformers take seconds, which `ivcp validate` need not wait for.
 """
@@ -12,10 +13,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ivcp.checks.machine import check_room_for_clips
+from ivcp.checks.run import check_preparation, check_training, check_validation
 from ivcp.records import CLIPS_DIR, INDEX_FILE, PreparedIndex, Split
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import ConfigError, RunConfig
-from ivcp.stages.registry import check_stage
 from ivcp.validation.validate import validate_data
 
 if TYPE_CHECKING:
@@ -28,18 +30,22 @@ log = logging.getLogger(__name__)
 
 def validate(config: RunConfig) -> ValidationReport:
     """Validates the data sets into `output_dir`/clips/validated."""
+    check_validation(config)
     return validate_data(config, validated_dir(config))
 
 
 def prepare(config: RunConfig) -> PreparedIndex:
-    """Validates and prepares the data sets into `output_dir`/clips."""
+    """Validates and prepares the data sets into `output_dir`/clips, or with its shards in `shards_uri`."""
     from ivcp.preparation.prepare import prepare_clips
 
-    validate(config)
+    check_preparation(config)
+    report = validate(config)
+    shards_uri = config.cluster.shards_uri or str(_clips_dir(config))
+    check_room_for_clips(report, config.data, shards_uri)
     return prepare_clips(
         config,
         validated_dir=validated_dir(config),
-        shards_uri=str(_clips_dir(config)),
+        shards_uri=shards_uri,
         index_path=_clips_dir(config) / INDEX_FILE,
     )
 
@@ -52,9 +58,11 @@ def train(config: RunConfig) -> TrainingResult:
     Raises:
         ConfigError: `do_eval` has only the clips that choose the model.
     """
-    check_stage(config)
+    from ivcp.distributed.rank import is_owner, world_size
+
+    if is_owner():
+        check_training(config, num_processes=world_size())
     from ivcp.distributed.processes import joined_processes, on_owner
-    from ivcp.distributed.rank import is_owner
     from ivcp.training.checkpoints.output_dir import check_output_dir
     from ivcp.training.seen import chooses_by_validation
     from ivcp.training.train import train_model
@@ -85,6 +93,9 @@ def evaluate(config: RunConfig) -> EvaluationMetrics:
     Raises:
         SeenSplitError: the adapter has seen too much of it.
     """
+    from ivcp.stages.directory import check_complete
+
+    check_complete(adapter_dir(config))
     return _measure(config, prepare(config))
 
 

@@ -65,7 +65,7 @@ def action_cls(
         num_train_epochs: Passes over the training split.
         per_device_train_batch_size: Clips per forward pass and process.
         min_top1_accuracy: The gate: a model below this is neither exported nor deployed.
-        registered_model_name: Name in MLflow's model registry.
+        registered_model_name: Name in MLflow's model registry, without `/` and `:`.
         skip_unchanged: End the pipeline before training, and well, when neither data nor settings changed since the
             champion.
         deploy: Deploy the model when it passes the gate.
@@ -73,8 +73,8 @@ def action_cls(
         train_launcher: Train in the step itself (`inline`), or in a Kubeflow TrainJob that the step starts and follows
             (`trainjob`).
         train_accelerator_type: Kubernetes' name of the accelerator that training and evaluation ask for.
-        train_accelerator_count: Accelerators of the training step; evaluation takes one of them. 0 trains on CPUs. With
-            `train_launcher: trainjob` the training step itself holds none.
+        train_accelerator_count: Accelerators of the training step, as many as `train_processes_per_node`; evaluation
+            takes one of them. 0 trains on CPUs. With `train_launcher: trainjob` the training step itself holds none.
         train_cpu: CPUs of the steps that load the model: training, evaluation and export.
         train_memory: Memory of the same steps; /dev/shm is part of it.
         train_node_selector: Labels of the nodes that training and evaluation run on, e.g.

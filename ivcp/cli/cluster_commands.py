@@ -2,81 +2,56 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from ivcp.cli.run_options import RunOptions, with_run_options
 from ivcp.cli.settings_words import Settings, read_settings
+from ivcp.cli.terminal import say, show_table
 
 if TYPE_CHECKING:
     from ivcp.pipeline_runs.connection import Server
     from ivcp.settings import RunConfig
 
-console = Console()
-FAILED = 1
-_SERVER, _RUN = "Server", "Runs"
-Endpoint = Annotated[
-    str | None,
-    typer.Option(help="The server's address; default: KF_PIPELINES_ENDPOINT.", rich_help_panel=_SERVER),
-]
-Namespace = Annotated[str | None, typer.Option(help="Your profile, where users have one.", rich_help_panel=_SERVER)]
-TokenFile = Annotated[
-    Path | None, typer.Option(help="File with a bearer token; or KFP_TOKEN, KFP_COOKIE.", rich_help_panel=_SERVER)
-]
-CaFile = Annotated[Path | None, typer.Option(help="Certificate of your authority.", rich_help_panel=_SERVER)]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Check no certificate.", rich_help_panel=_SERVER)]
-Experiment = Annotated[str, typer.Option(help="KFP's experiment of the runs.", rich_help_panel=_RUN)]
-Account = Annotated[
-    str | None, typer.Option(help="Service account of the steps; default: KFP's.", rich_help_panel=_RUN)
-]
-Deploy = Annotated[bool, typer.Option(help="Deploy a model that passes the gate.", rich_help_panel=_RUN)]
 
-
+@with_run_options
 def submit_command(
     settings: Settings = None,
-    endpoint: Endpoint = None,
-    namespace: Namespace = None,
-    token_file: TokenFile = None,
-    ca_file: CaFile = None,
-    insecure: Insecure = False,
-    experiment: Experiment = "ivcp",
-    service_account: Account = None,
-    deploy: Deploy = True,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Follow the run; its result is the exit code.", rich_help_panel=_RUN)
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run; its result is the exit code.")] = False,
+    *,
+    options: RunOptions,
 ) -> None:
     """Run the pipeline on a cluster: upload it when it changed, start a run, print its link.
 
     Example: `ivcp submit my.yaml num_train_epochs=3 --wait`
     """
     config = read_settings(settings)
-    arguments = _arguments(config, deploy)
+    arguments = _arguments(config, options.deploy)
     from ivcp.pipeline_runs import submit
 
-    server = _connect(endpoint, namespace, token_file, ca_file, insecure)
+    server = options.connect()
     version = submit.upload_pipeline(server)
-    _say(f"pipeline version {version.name}{' (new)' if version.is_new else ''}")
+    say(f"pipeline version {version.name}{' (new)' if version.is_new else ''}")
     run_id = submit.start_run(
         server,
         version,
         arguments,
         name=submit.run_name(config.train.run_name),
-        experiment=experiment,
-        service_account=service_account,
+        experiment=options.experiment,
+        service_account=options.service_account,
     )
-    _say(f"run: {server.link(f'runs/details/{run_id}')}")
+    say(f"run: {server.link(f'runs/details/{run_id}')}")
     if not wait:
         return
-    ended = submit.follow_run(server, run_id, _say)
+    ended = submit.follow_run(server, run_id, say)
     if not ended.succeeded:
         raise RuntimeError(f"the run ended as {ended.state.lower()}: {ended.message}")
-    _say("the run succeeded")
+    say("the run succeeded")
 
 
+@with_run_options
 def schedule_command(
     settings: Settings = None,
     name: Annotated[str | None, typer.Option(help="The schedule's name: one of that name is replaced.")] = None,
@@ -85,14 +60,8 @@ def schedule_command(
     pause: Annotated[str | None, typer.Option(metavar="NAME", help="Start no more runs of it.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="Start runs of it again.")] = None,
     delete: Annotated[str | None, typer.Option(metavar="NAME", help="Remove it; its runs stay.")] = None,
-    endpoint: Endpoint = None,
-    namespace: Namespace = None,
-    token_file: TokenFile = None,
-    ca_file: CaFile = None,
-    insecure: Insecure = False,
-    experiment: Experiment = "ivcp",
-    service_account: Account = None,
-    deploy: Deploy = True,
+    *,
+    options: RunOptions,
 ) -> None:
     """Run the pipeline on a cluster again and again; training is skipped where nothing changed since the champion.
 
@@ -103,12 +72,12 @@ def schedule_command(
     if len(asked) != 1 or (name is None) != (cron is None):
         raise ValueError("say one of: --name NAME with --cron, --list, --pause NAME, --resume NAME, --delete NAME")
     config = read_settings(settings) if name else None
-    arguments = _arguments(_skipping(config), deploy) if config else {}
+    arguments = _arguments(_skipping(config), options.deploy) if config else {}
     from ivcp.pipeline_runs import schedule, submit
 
     if cron is not None:
         schedule.cron_with_seconds(cron)  # before anything is uploaded
-    server = _connect(endpoint, namespace, token_file, ca_file, insecure)
+    server = options.connect()
     if name is not None and cron is not None:
         version = submit.upload_pipeline(server)
         made = schedule.set_schedule(
@@ -117,11 +86,11 @@ def schedule_command(
             arguments,
             name=name,
             cron=cron,
-            experiment=experiment,
-            service_account=service_account,
+            experiment=options.experiment,
+            service_account=options.service_account,
         )
         state = "" if made.is_enabled else ", paused as it was: --resume starts it"
-        _say(f"{name}: {made.cron} (UTC){state}; {server.link(f'recurringrun/details/{made.recurring_run_id}')}")
+        say(f"{name}: {made.cron} (UTC){state}; {server.link(f'recurringrun/details/{made.recurring_run_id}')}")
     elif pause:
         schedule.pause_schedule(server, pause)
     elif resume:
@@ -132,26 +101,16 @@ def schedule_command(
         _show_schedules(server)
 
 
-def _connect(
-    endpoint: str | None, namespace: str | None, token_file: Path | None, ca_file: Path | None, insecure: bool
-) -> Server:
-    from ivcp.pipeline_runs.connection import Server, ServerSettings
-
-    return Server(
-        ServerSettings(
-            endpoint=endpoint, namespace=namespace, token_file=token_file, ca_file=ca_file, verify_tls=not insecure
-        )
-    )
-
-
 def _arguments(config: RunConfig, deploy: bool) -> dict[str, object]:
     """The pipeline's arguments; says which paths a pod cannot reach."""
+    from ivcp.checks.run import check_submitted
     from ivcp.pipeline_runs.parameters import pipeline_arguments
 
+    check_submitted(config)
     arguments = pipeline_arguments(config, deploy=deploy)
     for key in ("dataset_dir", "shards_uri"):
         if not str(arguments[key]).startswith("s3://"):
-            _say(f"note: {key} = {arguments[key]} is a path in each step's own pod: use s3:// or a mounted folder")
+            say(f"note: {key} = {arguments[key]} is a path in each step's own pod: use s3:// or a mounted folder")
     return arguments
 
 
@@ -169,8 +128,4 @@ def _show_schedules(server: Server) -> None:
     for schedule in list_schedules(server):
         state = "on" if schedule.is_enabled else "paused"
         table.add_row(schedule.name, schedule.cron, state, schedule.pipeline_version_id)
-    console.print(table)
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    show_table(table)

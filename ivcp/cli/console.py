@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from ivcp.cli.terminal import say, show_table
 from ivcp.pipeline_runs.local import STEPS, RunSummary
 from ivcp.records.evaluation import EvaluationMetrics
 
 
-def show_summary(summary: RunSummary, console: Console) -> None:
+def show_summary(summary: RunSummary) -> None:
     """Prints a run's table, its accuracies, its paths, and the commands that open them."""
-    console.print(_steps_table(summary))
+    show_table(_steps_table(summary))
     if summary.metrics is not None:
-        console.print(_metrics_table(summary.metrics))
+        show_table(_metrics_table(summary.metrics))
     for name, path in (
         ("validation report", summary.validation_report),
         ("evaluation report", summary.evaluation_report),
@@ -24,21 +26,24 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         ("log", summary.log),
     ):
         if path:
-            console.print(f"{name:<20}{_relative(path)}", soft_wrap=True, highlight=False)
-    console.print()
-    if summary.evaluation_report or summary.validation_report:
-        report = _relative(summary.evaluation_report or summary.validation_report or "")
-        console.print(f"{'open the report':<20}python3 -m webbrowser {report}", soft_wrap=True, highlight=False)
-    console.print(f"{'MLflow':<20}mlflow ui --backend-store-uri {_store(summary)}", soft_wrap=True, highlight=False)
+            _say(name, path)
+    say("")
+    if report := summary.evaluation_report or summary.validation_report:
+        _say("open the report", f"python3 -m webbrowser {shlex.quote(report)}")
+    _say("MLflow", f"mlflow ui --backend-store-uri {shlex.quote(summary.mlflow_tracking_uri)}")
     if summary.model_dir:
-        model = _relative(summary.model_dir)
-        console.print(f"{'predict':<20}ivcp predict --model-dir {model} VIDEO.mp4", soft_wrap=True, highlight=False)
-        console.print(f"{'serve':<20}ivcp serve --model-dir {model}", soft_wrap=True, highlight=False)
+        model = shlex.quote(_relative(summary.model_dir))
+        _say("predict", f"ivcp predict --model-dir {model} VIDEO.mp4")
+        _say("serve", f"ivcp serve --model-dir {model}")
 
 
-def show_metrics(metrics: EvaluationMetrics, console: Console) -> None:
+def _say(name: str, text: str) -> None:
+    say(f"{name:<20}{text}")
+
+
+def show_metrics(metrics: EvaluationMetrics) -> None:
     """Prints an evaluation's accuracies."""
-    console.print(_metrics_table(metrics))
+    show_table(_metrics_table(metrics))
 
 
 def _steps_table(summary: RunSummary) -> Table:
@@ -48,7 +53,7 @@ def _steps_table(summary: RunSummary) -> Table:
     table.add_column("result")
     for step in STEPS:
         if step in summary.steps:
-            table.add_row(step, f"{summary.steps[step]:.1f}", summary.results[step])
+            table.add_row(step, f"{summary.steps[step]:.1f}", escape(summary.results[step]))
         else:
             table.add_row(step, "–", "not run")
     return table
@@ -78,9 +83,3 @@ def _metrics_table(metrics: EvaluationMetrics) -> Table:
 def _relative(path: str) -> str:
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
-
-
-def _store(summary: RunSummary) -> str:
-    prefix = "sqlite:///"
-    uri = summary.mlflow_tracking_uri
-    return prefix + _relative(uri.removeprefix(prefix)) if uri.startswith(prefix) else uri

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from ivcp.cli.terminal import say
 from ivcp.imports.layouts import LAYOUTS
 
 if TYPE_CHECKING:
     from ivcp.imports.importing import ImportRequest, ImportResult
 
-console = Console()
 Pairs = list[str] | None
 _LAYOUT, _PROMPTS = "Of some layouts", "Questions"
 
@@ -112,13 +111,13 @@ def _show(result: ImportResult, request: ImportRequest) -> None:
     absent = {"skip": "left out", "keep": "kept, their videos are absent", "refuse": ""}[request.missing]
     missing = f", {result.num_missing:,} rows {absent}" if result.num_missing else ""
     total = sum(result.rows.values())
-    _say(f"{total:,} rows{classes}{missing}, in {request.dataset_dir / request.name}")
+    say(f"{total:,} rows{classes}{missing}, in {request.dataset_dir / request.name}")
     for name, count in result.rows.items():
-        _say(f"  {name}: {count:,}")
+        say(f"  {name}: {count:,}")
     for note in result.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     if result.num_classes or not any("no row has a class" in note for note in result.notes):
-        _say(f"next: ivcp validate {' '.join(shlex.quote(word) for word in _settings(result, request))}")
+        say(f"next: ivcp validate {' '.join(shlex.quote(word) for word in _settings(result, request))}")
 
 
 def _settings(result: ImportResult, request: ImportRequest) -> list[str]:
@@ -131,7 +130,3 @@ def _settings(result: ImportResult, request: ImportRequest) -> list[str]:
     if request.action_token != "<ACTION>":
         settings.append(f"action_token={request.action_token}")
     return settings
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

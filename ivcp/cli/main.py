@@ -12,30 +12,39 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ivcp.cli.cluster_commands import schedule_command, submit_command
+from ivcp.cli.group import Commands
 from ivcp.cli.import_command import import_command
+from ivcp.cli.paths import checked_model_dir, checked_videos, new_file, new_folder
 from ivcp.cli.settings_words import TAKES_SETTINGS, Settings, read_settings
-
-FAILED, WRONG_CALL, REFUSED = 1, 2, 3
+from ivcp.cli.terminal import FAILED, REFUSED, TRACEBACK, errors, explained, say, show_table
 
 app = typer.Typer(
     name="ivcp",
+    cls=Commands,
+    context_settings={"help_option_names": ["--help", "-h"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Turn a video language model into an action classifier: validate, prepare, train, evaluate, export, serve.",
     epilog="Exit codes: 0 done; 1 a step failed; 2 a wrong call, file or setting; 3 the gate refused the model.",
 )
-console = Console()
-errors = Console(stderr=True)
-
 app.command("import")(import_command)
 app.command("submit", context_settings=TAKES_SETTINGS)(submit_command)
 app.command("schedule", context_settings=TAKES_SETTINGS)(schedule_command)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        say(f"ivcp {version('ivcp')}")
+        raise typer.Exit()
+
+
 ModelDir = Annotated[
     str, typer.Option(help="Model directory that export wrote: a path or an s3:// URI.", envvar="IVCP_MODEL_URI")
 ]
@@ -47,6 +56,16 @@ TrustRemoteCode = Annotated[
         envvar="IVCP_TRUST_REMOTE_CODE",
     ),
 ]
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+    traceback: Annotated[bool, typer.Option(TRACEBACK, help="Show where an error came from; anywhere.")] = False,
+) -> None:
+    """Turn a video language model into an action classifier: validate, prepare, train, evaluate, export, serve."""
 
 
 @app.command(context_settings=TAKES_SETTINGS)
@@ -63,15 +82,17 @@ def run(
     Example: `ivcp run pipelines/configs/demo.yaml num_train_epochs=3`
     """
     config = read_settings(settings)
+    from ivcp.checks.run import check_local_run
     from ivcp.cli.console import show_summary
     from ivcp.pipeline_runs.local import PipelineFailedError, run_locally
 
+    check_local_run(config, containers=containers)
     try:
-        summary = run_locally(config, runs_dir=runs_dir, deploy=deploy, containers=containers)
+        summary = run_locally(config, runs_dir=new_folder(runs_dir), deploy=deploy, containers=containers)
     except PipelineFailedError as error:
-        show_summary(error.summary, console)
+        show_summary(error.summary)
         raise
-    show_summary(summary, console)
+    show_summary(summary)
     if summary.status == "refused":
         raise typer.Exit(REFUSED)
 
@@ -91,8 +112,9 @@ def compile_pipeline(
     from ivcp.pipeline_runs.submit import compile_manifest
     from ivcp.pipeline_runs.submit import compile_pipeline as write
 
+    output = new_file(output)
     version = compile_manifest(output, namespace=namespace) if kubernetes_manifest else write(output)
-    console.print(f"wrote {output} (version {version})", highlight=False)
+    say(f"wrote {output.absolute()} (version {version})")
 
 
 @app.command(context_settings=TAKES_SETTINGS)
@@ -105,8 +127,8 @@ def validate(settings: Settings = None) -> None:
     from ivcp import steps as single_steps
 
     report = single_steps.validate(config)
-    console.print(report.summary, highlight=False)
-    console.print(f"report: {single_steps.validated_dir(config) / 'report.html'}", highlight=False)
+    say(report.summary)
+    say(f"report: {(single_steps.validated_dir(config) / 'report.html').absolute()}")
 
 
 @app.command(context_settings=TAKES_SETTINGS)
@@ -120,7 +142,7 @@ def prepare(settings: Settings = None) -> None:
 
     index = single_steps.prepare(config)
     clips = ", ".join(f"{count} {split}" for split, count in index.num_clips.items() if count)
-    console.print(f"{clips} clips, {index.mean_tokens:.0f} tokens each, in {index.root_uri}", highlight=False)
+    say(f"{clips} clips, {index.mean_tokens:.0f} tokens each, in {index.root_uri}")
 
 
 @app.command(context_settings=TAKES_SETTINGS)
@@ -136,7 +158,7 @@ def train(settings: Settings = None) -> None:
         evaluate(settings)
         return
     result = single_steps.train(config)
-    console.print(f"{result.summary}; adapter in {config.train.output_dir}", highlight=False)
+    say(f"{result.summary}; adapter in {Path(config.train.output_dir).absolute()}")
 
 
 @app.command(context_settings=TAKES_SETTINGS)
@@ -150,10 +172,10 @@ def evaluate(settings: Settings = None) -> None:
     from ivcp.cli.console import show_metrics
 
     metrics = single_steps.evaluate(config)
-    show_metrics(metrics, console)
-    console.print(f"report: {single_steps.results_dir(config) / 'report.html'}", highlight=False)
+    show_metrics(metrics)
+    say(f"report: {(single_steps.results_dir(config) / 'report.html').absolute()}")
     if not metrics.gate.passed:
-        errors.print(f"refused: {'; '.join(metrics.gate.reasons)}", highlight=False)
+        errors.print(f"refused: {'; '.join(metrics.gate.reasons)}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(REFUSED)
 
 
@@ -167,12 +189,12 @@ def export(settings: Settings = None) -> None:
     from ivcp import steps as single_steps
 
     result = single_steps.export(config)
-    console.print(f"{result.summary}, in {result.model_dir}", highlight=False)
+    say(f"{result.summary}, in {Path(result.model_dir).absolute()}")
 
 
 @app.command()
 def predict(
-    videos: Annotated[list[Path], typer.Argument(help="Video files.", show_default=False)],
+    videos: Annotated[list[str], typer.Argument(help="Video files.", show_default=False)],
     model_dir: ModelDir = "runs/latest/model",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -183,14 +205,17 @@ def predict(
     from ivcp.serving.predictor import Answer, predict_files
     from ivcp.settings import ModelConfig
 
-    answers = predict_files(model_dir, videos, machine=ModelConfig(trust_remote_code=trust_remote_code))
-    table = Table("video", "prediction", "confidence")
+    machine = ModelConfig(trust_remote_code=trust_remote_code)
+    answers = predict_files(checked_model_dir(model_dir), checked_videos(videos), machine=machine)
+    table = Table()
+    for name in ("video", "prediction", "confidence"):
+        table.add_column(name, overflow="fold")
     for video, answer in zip(videos, answers, strict=True):
         if isinstance(answer, Answer):
-            table.add_row(str(video), answer.label_name, f"{answer.confidence:.3f}")
+            table.add_row(escape(video), escape(answer.label_name), f"{answer.confidence:.3f}")
         else:
-            table.add_row(str(video), str(answer), "–")
-    console.print(table)
+            table.add_row(escape(video), escape(str(answer)), "–")
+    show_table(table)
     if not all(isinstance(answer, Answer) for answer in answers):
         raise typer.Exit(FAILED)
 
@@ -199,7 +224,7 @@ def predict(
 def serve(
     model_dir: ModelDir = "runs/latest/model",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Serve an exported model over HTTP: `POST /v1/predict` with a video file.
@@ -209,15 +234,16 @@ def serve(
     from ivcp.serving.server import serve as serve_model
     from ivcp.settings import ModelConfig
 
-    serve_model(model_dir, host=host, port=port, machine=ModelConfig(trust_remote_code=trust_remote_code))
+    machine = ModelConfig(trust_remote_code=trust_remote_code)
+    serve_model(checked_model_dir(model_dir), host=host, port=port, machine=machine)
 
 
 @app.command("sample-data")
 def sample_data(
     output_dir: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("data/sample"),
-    num_train_clips: Annotated[int, typer.Option(help="Clips for training and validation.")] = 1000,
-    num_test_clips: Annotated[int, typer.Option(help="Clips of other performers for testing.")] = 300,
-    seed: Annotated[int, typer.Option(help="Another seed draws other clips.")] = 0,
+    num_train_clips: Annotated[int, typer.Option(help="Clips for training and validation.", min=1)] = 1000,
+    num_test_clips: Annotated[int, typer.Option(help="Clips of other performers for testing.", min=0)] = 300,
+    seed: Annotated[int, typer.Option(help="Another seed draws other clips.", min=0)] = 0,
 ) -> None:
     """Draw the sample data set: short clips of a figure doing eleven actions.
 
@@ -225,9 +251,11 @@ def sample_data(
     """
     from ivcp.demo.sample_data import generate_sample_data
 
-    made = generate_sample_data(output_dir, num_train_clips=num_train_clips, num_test_clips=num_test_clips, seed=seed)
-    console.print(f"{made.num_train_clips} + {made.num_test_clips} clips in {made.directory}", highlight=False)
-    console.print(f"look at {made.contact_sheet}", highlight=False)
+    made = generate_sample_data(
+        new_folder(output_dir), num_train_clips=num_train_clips, num_test_clips=num_test_clips, seed=seed
+    )
+    say(f"{made.num_train_clips} + {made.num_test_clips} clips in {made.directory.absolute()}")
+    say(f"look at {made.contact_sheet.absolute()}")
 
 
 @app.command("tiny-model")
@@ -237,7 +265,7 @@ def tiny_model(
         Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"], typer.Option(help="Model family.")
     ] = "qwen2_vl",
     warm_up: Annotated[bool, typer.Option(help="Train it on poses of randomly moving figures.")] = True,
-    seed: Annotated[int, typer.Option(help="Another seed makes other weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed makes other weights.", min=0)] = 0,
 ) -> None:
     """Build a tiny base model of a real architecture, so that nothing has to be downloaded.
 
@@ -245,22 +273,23 @@ def tiny_model(
     """
     from ivcp.demo.tiny_model import build_tiny_model
 
-    console.print(
-        f"base model in {build_tiny_model(output_dir, architecture=architecture, warm_up=warm_up, seed=seed)}"
-    )
+    made = build_tiny_model(new_folder(output_dir), architecture=architecture, warm_up=warm_up, seed=seed)
+    say(f"base model in {made.absolute()}")
 
 
 @app.command(context_settings=TAKES_SETTINGS)
 def config(
     settings: Settings = None,
-    help_keys: Annotated[bool, typer.Option("--help-keys", help="List every key with its meaning.")] = False,
+    help_keys: Annotated[
+        bool, typer.Option("--help-keys", help="List every key with its meaning and values, or those with a word.")
+    ] = False,
 ) -> None:
-    """Print the settings that result from a file and overrides, as YAML, or every key there is.
+    """Print the settings that result from a file and overrides, as YAML, or the keys there are.
 
-    Examples: `ivcp config my.yaml lora_rank=16`, `ivcp config --help-keys`
+    Examples: `ivcp config my.yaml lora_rank=16`, `ivcp config --help-keys`, `ivcp config --help-keys lora`
     """
     if help_keys:
-        _show_keys()
+        _show_keys(settings or [])
         return
     import yaml
 
@@ -268,27 +297,25 @@ def config(
 
 
 def main() -> None:
-    """Runs the command; a wrong file or setting is one message on stderr, like a wrong call."""
+    """Runs the command; what goes wrong is one message on stderr, and `--traceback`, anywhere, shows where."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        errors.print(f"error: {error}", style="red", soft_wrap=True, highlight=False, markup=False)
-        sys.exit(WRONG_CALL)
-    except RuntimeError as error:
-        errors.print(f"failed: {error}", style="red", soft_wrap=True, highlight=False, markup=False)
-        sys.exit(FAILED)
+    words = [word for word in sys.argv[1:] if word != TRACEBACK]
+    with explained(with_traceback=TRACEBACK in sys.argv):
+        app(words)
 
 
-def _show_keys() -> None:
+def _show_keys(words: list[str]) -> None:
     from ivcp.settings import describe_keys
 
+    found = [described for word in words for described in describe_keys(word)] if words else list(describe_keys())
+    if not found:
+        raise ValueError(f"no key has {' or '.join(words)} in its name or meaning: `ivcp config --help-keys` lists all")
     shown = ""
-    for key, section, default, meaning in describe_keys():
-        if section != shown:
-            typer.echo(f"\n# {section}")
-            shown = section
-        typer.echo(f"{key}: {default}\n    {meaning}")
+    for described in found:
+        if described.section != shown:
+            shown = described.section
+            typer.echo(f"\n# {shown}")
+        typer.echo(f"{described.key}: {described.default}\n    {described.meaning}\n    takes: {described.values}")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,6 @@ Settings = Annotated[
 
 def read_settings(words: list[str] | None) -> RunConfig:
     """The configuration from command-line words."""
-    from ivcp.settings import load_config, parse_overrides
+    from ivcp.settings import load_config, read_words
 
-    words = list(words or [])
-    file = words.pop(0) if words and words[0].endswith((".yaml", ".yml")) else None
-    return load_config(file, parse_overrides(words))
+    return load_config(*read_words(words or []))

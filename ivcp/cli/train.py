@@ -10,19 +10,25 @@ SIGTERM, and the same command again resumes the run (a launcher ends with a code
 
 from __future__ import annotations
 
+import faulthandler
+import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from ivcp import steps as single_steps
+from ivcp.cli.terminal import TRACEBACK, explain
 from ivcp.distributed.rank import is_owner
 from ivcp.distributed.sharding import launcher_settings
-from ivcp.settings import load_config, parse_overrides
+from ivcp.settings import load_config, read_words
 
 log = logging.getLogger("ivcp.cli.train")
 
-FAILED, WRONG_CALL = 1, 2
+_ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
+"""Set by torchrun for each process."""
 
 
 def main() -> None:
@@ -33,33 +39,43 @@ def main() -> None:
         format=f"%(asctime)s process {rank} %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
     )
-    from torch.distributed.elastic.multiprocessing.errors import record
-
+    faulthandler.enable()
     try:
-        record(train)(sys.argv[1:])  # writes an error, with its time, where torchrun looks for the first one
-    except (ValueError, OSError) as error:
-        log.error("%s", error)
-        sys.exit(WRONG_CALL)
+        train(sys.argv[1:])
+    except Exception as error:  # the process's edge
+        code, message = explain(error)
+        log.error("%s", message, exc_info=error if TRACEBACK in sys.argv else None)
+        tell_launcher(message)
+        sys.exit(code)
 
 
 def train(words: Sequence[str]) -> None:
     """Trains with settings from command-line words: at most one YAML file, and overrides."""
-    file, overrides = read_words(words)
-    config = load_config(file, launcher_settings(os.environ) | parse_overrides(overrides))
+    file, overrides = read_words(own_words(words))
+    config = load_config(file, launcher_settings(os.environ) | overrides)
     result = single_steps.train(config)
     if is_owner():
-        log.info("%s; adapter in %s", result.summary, config.train.output_dir)
+        log.info("%s; adapter in %s", result.summary, Path(config.train.output_dir).absolute())
 
 
-def read_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The YAML file, where one is named first, and the other words, without what launchers add."""
-    left = list(words)
+def tell_launcher(message: str) -> None:
+    """Writes a message, with its time, where torchrun looks for the first process that failed.
+
+    torch's own `record` adds a traceback, which torchrun shows in place of the message.
+    """
+    file = os.environ.get(_ERROR_FILE_VARIABLE)
+    if file:
+        told = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(file).write_text(json.dumps({"message": told}), encoding="utf-8")
+
+
+def own_words(words: Sequence[str]) -> list[str]:
+    """The words without what launchers add."""
+    left = [word for word in words if word != TRACEBACK]
     while "--local_rank" in left:
         at = left.index("--local_rank")
         del left[at : at + 2]
-    left = [word for word in left if not word.startswith(("--local_rank=", "--local-rank="))]
-    file = left.pop(0) if left and left[0].endswith((".yaml", ".yml")) else None
-    return file, left
+    return [word for word in left if not word.startswith(("--local_rank=", "--local-rank="))]
 
 
 if __name__ == "__main__":

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import logging
 from collections.abc import MutableMapping
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from ivcp.distributed.deepspeed_files import deepspeed_settings
 from ivcp.distributed.rank import world_size
 from ivcp.settings import ConfigError, TrainConfig
 
 log = logging.getLogger(__name__)
 
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp2"]
-
-DEEPSPEED_DIR = Path(__file__).parent / "deepspeed"
-_FSDP_WORDS = {"full_shard", "shard_grad_op", "auto_wrap", "offload"}
 
 
 def check_distribution(train: TrainConfig) -> None:
@@ -34,7 +29,6 @@ def check_distribution(train: TrainConfig) -> None:
     if train.deepspeed:
         deepspeed_settings(train.deepspeed)
     if train.fsdp:
-        fsdp_settings(train)
         if world_size() == 1:
             raise ConfigError(
                 f"fsdp = {train.fsdp}: there is one process, and none to shard the weights with; start with "
@@ -63,44 +57,9 @@ def sharding_of(train: TrainConfig) -> Sharding:
     return stages[stage]
 
 
-def deepspeed_settings(name: str) -> dict[str, Any]:
-    """The DeepSpeed configuration `name`: one that ships here, or the path of a JSON file.
-
-    Raises:
-        ConfigError: there is no such file, it is no JSON, or it sets what this project's settings say.
-    """
-    shipped = sorted(path.stem for path in DEEPSPEED_DIR.glob("*.json"))
-    path = DEEPSPEED_DIR / f"{name}.json" if name in shipped else Path(name)
-    if not path.is_file():
-        # LLaMA-Factory names the same configurations `examples/deepspeed/ds_z3_config.json` and so on.
-        words = path.stem.removeprefix("ds_").removesuffix("_config").replace("_offload_config", "_offload")
-        near = difflib.get_close_matches(words, shipped, n=1)
-        hint = f"; did you mean deepspeed: {near[0]}?" if near else ""
-        raise ConfigError(
-            f"deepspeed = {name}: no such file; give the path of a JSON file, or one of the configurations that "
-            f"ship here: {', '.join(shipped)}{hint}"
-        )
-    try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"deepspeed = {name} is not valid JSON: {error}") from error
-    for section, ours in (("optimizer", "optim, learning_rate, …"), ("scheduler", "lr_scheduler_type, …")):
-        if section in settings:
-            raise ConfigError(f"deepspeed = {name} sets `{section}`: remove that section, and set {ours} instead")
-    # torch's AdamW also runs on the CPU; DeepSpeed's own for offloading must be compiled at the first start.
-    return {"zero_force_ds_cpu_optimizer": False} | settings
-
-
 def fsdp_settings(train: TrainConfig) -> dict[str, Any]:
-    """transformers' `fsdp_config` for FSDP2.
-
-    Raises:
-        ConfigError: `fsdp` holds another word than FSDP2 knows.
-    """
-    words = set((train.fsdp or "").replace(",", " ").split())
-    unknown = sorted(words - _FSDP_WORDS)
-    if unknown or not words & {"full_shard", "shard_grad_op"}:
-        raise ConfigError(f"fsdp = {train.fsdp}: expected full_shard or full_shard offload")
+    """transformers' `fsdp_config` for FSDP2."""
+    words = (train.fsdp or "").replace(",", " ").split()
     return {
         "version": 2,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",

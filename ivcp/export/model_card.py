@@ -31,8 +31,23 @@ ivcp predict --model-dir {name} VIDEO.mp4
 ivcp serve --model-dir {name} --port 8080
 ```
 
-`transformers.AutoModelForImageTextToText.from_pretrained` reads the merged weights; what stands beside them is
-{own_files}.
+```python
+import ivcp
+
+ivcp.load("{name}").predict("VIDEO.mp4")
+```
+
+The merged weights alone, without what stands beside them ({own_files}), are a model of transformers:
+
+```python
+from ivcp.torchvision_compat import register_missing_operators
+
+register_missing_operators()  # transformers needs torchvision, which may be built for another torch
+
+from transformers import AutoModelForImageTextToText
+
+AutoModelForImageTextToText.from_pretrained("{name}")
+```
 
 ## Input
 

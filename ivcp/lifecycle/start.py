@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ivcp.checks.run import check_started
 from ivcp.lifecycle.data_fingerprint import data_fingerprint
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, save_config
 from ivcp.stages.registry import stage_of
@@ -46,11 +47,13 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str) -> RunStart:
 
     Raises:
         ConfigError: a setting cannot be used, asks for what training does not do, or there is nowhere to track the run.
+        FileNotFoundError, HubError, BaseFilesError, UnsupportedModelError: the base model cannot be used.
         AnnotationError: the registry of data sets or an annotation file cannot be read.
     """
     with recorded_step("run_start") as outcome:
         settings = {key: value for key, value in parameters.items() if key in SECTION_OF_KEY}
         config = config_from_settings(settings | parameters["overrides"], source="pipeline parameters")
+        check_started(config)
         data = data_settings(config)
         config = _tracked(config, parameters["pipeline_run"], parameters["pipeline_run_name"])
         save_config(config, Path(run_config))

@@ -12,10 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers.integrations.liger import apply_liger_kernel
-from transformers.utils import is_liger_kernel_available
 
 from ivcp.settings import ConfigError, SpeedConfig
+from ivcp.torchvision_compat import register_missing_operators
+
+register_missing_operators()
+
+from transformers.integrations.liger import apply_liger_kernel  # noqa: E402
+from transformers.utils import is_liger_kernel_available  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +35,10 @@ def accelerate_language_model(model: Any, speed: SpeedConfig, *, lengths: NDArra
         ConfigError: Liger's package, a GPU or a compiler is missing.
     """
     replace_slow_lora(model)
+    check_acceleration(speed)
     if speed.enable_liger_kernel:
-        _check_liger()
         apply_liger_kernel(model, _LIGER_KERNELS)
     if speed.torch_compile:
-        _check_compiler()
         if lengths.min() != lengths.max():
             log.warning(
                 "torch_compile: clips have %d to %d tokens and batches as many shapes: the first steps compile again, "
@@ -43,6 +46,18 @@ def accelerate_language_model(model: Any, speed: SpeedConfig, *, lengths: NDArra
                 *(lengths.min(), lengths.max()),
             )
         compile_layers(model)
+
+
+def check_acceleration(speed: SpeedConfig) -> None:
+    """Checks that this machine has what `enable_liger_kernel` and `torch_compile` need.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if speed.enable_liger_kernel:
+        _check_liger()
+    if speed.torch_compile:
+        _check_compiler()
 
 
 def compile_layers(model: Any, *, backend: str = "inductor") -> None:

@@ -67,6 +67,39 @@ def lora_target(model: Any, method: MethodConfig) -> str:
     return "|".join(re.escape(name) for name in chosen)
 
 
+def check_method(model: Any, method: MethodConfig) -> None:
+    """Checks that `finetuning_type` finds what it trains in a model, which may be without weights, on torch's device
+    `meta`; needs no peft.
+
+    Raises:
+        UnsupportedMethodError: the model has no such layers.
+    """
+    if method.finetuning_type == "lora":
+        _check_pattern(model, method.lora_target, lora_target(model, method))
+    elif method.finetuning_type == "freeze":
+        _trained_layers(model, method.freeze_trainable_layers)
+
+
+def _check_pattern(model: Any, given: str, pattern: str) -> None:
+    """Checks that a regular expression finds linear layers: it is matched with their whole names."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UnsupportedMethodError(
+            f"lora_target = {given}: it is no list of names, and no regular expression ({error}): expected all, "
+            "q_proj,v_proj, or .*\\.(q|v)_proj"
+        ) from error
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if any(compiled.fullmatch(name) for name in names):
+        return
+    inside = next((name for name in names if compiled.search(name)), None)
+    hint = f"write .*{given} for any layer whose name ends so, as {inside}" if inside else f"as {names[0]}"
+    raise UnsupportedMethodError(
+        f"lora_target = {given} is a regular expression over whole names, which none of the {len(names)} linear layers "
+        f"of the model has: {hint}"
+    )
+
+
 def _ends_with(module_name: str, name: str) -> bool:
     return module_name == name or module_name.endswith(f".{name}")
 
@@ -74,6 +107,7 @@ def _ends_with(module_name: str, name: str) -> bool:
 def _add_lora(model: Any, method: MethodConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
+    check_method(model, method)
     settings = LoraConfig(
         r=method.lora_rank,
         lora_alpha=method.resolved_lora_alpha,

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from ivcp.models.base_files import check_weights
 from ivcp.models.families import check_architecture
-from ivcp.models.path import check_model_path
+from ivcp.models.path import check_model_source
 from ivcp.models.quantization import bitsandbytes_config, keep_differentiable
 from ivcp.models.vision.attention import batch_vision_attention
 from ivcp.models.vision.layers import replace_slow_layers
@@ -35,14 +36,18 @@ def load_base_model(
 
     Raises:
         FileNotFoundError: `model_name_or_path` is a path without a model.
+        HubError: the hub does not give the model.
+        BaseFilesError: files of its weights are missing or damaged.
         AttentionError: `flash_attn: fa2` without the package or without a GPU.
         UnsupportedModelError: the model reads no videos together with text.
         QuantizationError: the weights cannot be quantized here.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    check_model_path(model_name_or_path)
-    _check_attention(settings)
+    check_model_source(model_name_or_path, revision=settings.model_revision, cache_dir=settings.cache_dir)
+    if Path(model_name_or_path).is_dir():
+        check_weights(Path(model_name_or_path))
+    check_attention(settings)
     name = str(model_name_or_path)
     place: dict[str, Any] = {
         "revision": settings.model_revision,
@@ -66,7 +71,12 @@ def load_base_model(
     return model.eval()
 
 
-def _check_attention(settings: ModelConfig) -> None:
+def check_attention(settings: ModelConfig) -> None:
+    """Checks that this machine has the attention that `flash_attn` names.
+
+    Raises:
+        AttentionError: it does not.
+    """
     if settings.flash_attn != "fa2":
         return
     if importlib.util.find_spec("flash_attn") is None:

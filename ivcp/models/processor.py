@@ -88,15 +88,21 @@ class Processor:
         Raises:
             FileNotFoundError: `model_name_or_path` is neither.
             UnsupportedModelError: the model reads no videos.
-            ValueError: its tokenizer would split a special token.
+            ValueError: its tokenizer would split a special token, or its files are damaged.
         """
         check_model_path(model_name_or_path, files=("processor_config.json", "tokenizer_config.json"))
-        processor = AutoProcessor.from_pretrained(
-            str(model_name_or_path),
-            revision=revision,
-            cache_dir=cache_dir,
-            trust_remote_code=trust_remote_code,
-        )
+        try:
+            processor = AutoProcessor.from_pretrained(
+                str(model_name_or_path),
+                revision=revision,
+                cache_dir=cache_dir,
+                trust_remote_code=trust_remote_code,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{model_name_or_path}: transformers cannot read its tokenizer or processor "
+                f"({type(error).__name__}: {error}): download the model again"
+            ) from error
         return cls(processor, video=video, special_tokens=special_tokens, source=str(model_name_or_path))
 
     def token_id(self, token: str) -> int:

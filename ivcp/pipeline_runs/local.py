@@ -167,7 +167,8 @@ def _new_run_dir(runs_dir: Path, name: str | None) -> Path:
 
 def _summarize(run_dir: Path, *, seconds: float, error: str, uri: str, run_id: str) -> RunSummary:
     records = {step: record for step in STEPS if (record := _read_record(run_dir / "steps", step)) is not None}
-    failed = [record for record in records.values() if record.status == "failed"]
+    started = _read_record(run_dir / "steps", "run_start")
+    failed = [record for record in (started, *records.values()) if record is not None and record.status == "failed"]
     cause = f"{failed[0].step} failed: {failed[0].error}" if failed else error
     folders = {
         step: _link(run_dir / name, records[step].directory) for step, name in FOLDERS.items() if step in records

@@ -6,7 +6,6 @@ without.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,11 +44,22 @@ class Prepared:
     encoded: pa.RecordBatch
 
 
+_failed_start: Exception | None = None
+"""Why this worker process has no processor."""
+
+
 def start_worker(settings: ProcessorSettings) -> None:
-    """Called in each new worker process: what every clip needs does not count as the first one's time."""
+    """Called in each new worker process: what every clip needs does not count as the first one's time.
+
+    An error reaches the step by the first clip, which does not try again: that might take longer than a clip may, and
+    would be called the video's fault.
+    """
+    global _failed_start
     use_one_thread()
-    with suppress(OSError, ValueError):  # the first clip raises it again, where it reaches the step
+    try:
         load_processor(settings)
+    except (OSError, ValueError) as error:
+        _failed_start = error
 
 
 def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
@@ -60,6 +70,8 @@ def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
     Raises:
         OSError, ValueError: there is no such base model, or its tokenizer splits a special token.
     """
+    if _failed_start is not None:
+        raise _failed_start
     processor = load_processor(job.settings)
     spans = [Span(clip.start_seconds, clip.end_seconds, clip.split == "train") for clip in job.clips]
     try:

@@ -188,10 +188,13 @@ class _Preparation:
         Raises:
             UnusableVideosError: it is too high.
         """
+        allowed = self.config.data.max_invalid_fraction
+        if len(self.quarantined) + len(failed) <= allowed * self.report.num_rows:
+            return  # called for each failure
         check_invalid_fraction(
             (*self.quarantined, *failed),
             num_rows=self.report.num_rows,
-            max_invalid_fraction=self.config.data.max_invalid_fraction,
+            max_invalid_fraction=allowed,
             listed_in="the log of this step and the validation step's quarantine list",
         )
 

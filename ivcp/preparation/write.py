@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ivcp.data.prepared.encoding import count_tokens, with_row
 from ivcp.data.prepared.shards import ShardFile
+from ivcp.models.path import check_model_source
 from ivcp.models.processor_settings import ProcessorSettings
 from ivcp.preparation.clip_worker import (
     PRELOAD,
@@ -66,9 +67,10 @@ def write_shards(
 ) -> Written:
     """Writes those of `shards` that are not there yet, each with its receipt as soon as it is complete.
 
-    `check_failed` is called with the clips that could not be prepared so far, and may stop the work.
+    `check_failed` is called whenever a clip cannot be prepared, with all of them so far, and may stop the work.
 
     Raises:
+        HubError: the hub does not give the base model.
         OSError, ValueError: there is no such base model, or the folder cannot be written.
     """
     sizes = folder.sizes()
@@ -76,16 +78,16 @@ def write_shards(
     num_clips, num_copied = sum(map(len, todo)), 0
     failed: list[QuarantinedClip] = []
     if todo:
+        check_model_source(settings.model_name_or_path, revision=settings.revision, cache_dir=settings.cache_dir)
         known = find_known(folder, sizes, plan, todo)
         decoded = _decode(_jobs(plan, todo, known, settings, stage, data.jpeg_quality), settings, data)
         outcomes = with_progress(_outcomes(plan, todo, known, decoded, stage), total=num_clips, what="clips prepared")
         with closing(decoded), closing(outcomes):
             for planned in todo:
-                receipt, copied = _write_shard(planned, plan, itertools.islice(outcomes, len(planned)), folder)
+                some = itertools.islice(outcomes, len(planned))
+                receipt, copied = _write_shard(planned, plan, _noting(some, failed, check_failed), folder)
                 folder.write_receipt(planned, receipt)
                 num_copied += copied
-                failed += [clip.quarantined for clip in receipt.failed]
-                check_failed(failed)
             next(outcomes, None)  # lets the progress say that all is done
     return Written(
         num_kept=sum(map(len, shards)) - num_clips,
@@ -114,6 +116,20 @@ def _outcomes(
             continue
         result = next(decoded)
         yield clip, result if isinstance(result, VideoError) else result.encoded, False
+
+
+def _noting(
+    outcomes: Iterable[_Outcome],
+    failed: list[QuarantinedClip],
+    check_failed: Callable[[Sequence[QuarantinedClip]], None],
+) -> Iterator[_Outcome]:
+    """The same outcomes; each failure is noted and checked at once: a shard of clips that time out takes hours."""
+    for outcome in outcomes:
+        clip, result, _ = outcome
+        if isinstance(result, VideoError):
+            failed.append(_quarantine(clip, result))
+            check_failed(failed)
+        yield outcome
 
 
 def _jobs(

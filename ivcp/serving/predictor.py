@@ -16,6 +16,7 @@ from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.records import Message, Record
 from ivcp.settings import ModelConfig
 from ivcp.stages.directory import LoadedModel, load_directory
+from ivcp.tracking.progress import with_progress
 from ivcp.video import ClipFrames, VideoError, load_clip
 
 log = logging.getLogger(__name__)
@@ -208,7 +209,8 @@ def predict_files(
     """
     predictor = Predictor(model_dir, machine=machine)
     predictor.load()
-    return [_answer_or_error(predictor, video) for video in videos]
+    answers = (_answer_or_error(predictor, video) for video in videos)
+    return list(with_progress(answers, total=len(videos), what="videos classified") if len(videos) > 1 else answers)
 
 
 def _answer_or_error(predictor: Predictor, video: Path) -> Answer | VideoError:

@@ -89,7 +89,8 @@ class Service:
             self._decoder = self._load_both()
         except BaseException as error:  # the edge of a thread: `serve` raises it again
             self.failure = error
-            log.exception("cannot load %s", self.predictor.model_uri)
+            is_explained = isinstance(error, ValueError | OSError)
+            log.error("cannot load %s: %s", self.predictor.model_uri, error, exc_info=None if is_explained else error)
             self.on_failure()
 
     def _load_both(self) -> UploadDecoder:

@@ -7,12 +7,11 @@ from ivcp.settings.evaluation import EvaluationConfig, ExportConfig, TrackingCon
 from ivcp.settings.files import (
     ConfigError,
     config_from_settings,
-    describe_keys,
     load_config,
-    parse_overrides,
     read_saved_config,
     save_config,
 )
+from ivcp.settings.keys import KeyHelp, describe_keys
 from ivcp.settings.launch import LaunchConfig
 from ivcp.settings.meaning import meaning_of, read_model_config, save_model_config, video_meaning
 from ivcp.settings.model import MethodConfig, ModelConfig
@@ -20,6 +19,7 @@ from ivcp.settings.run import SECTION_OF_KEY, SECTIONS, RunConfig, from_flat
 from ivcp.settings.section import Section
 from ivcp.settings.serving import ServingConfig
 from ivcp.settings.training import AugmentationConfig, LossConfig, SpeedConfig, TrainConfig
+from ivcp.settings.words import parse_overrides, read_words
 
 __all__ = [
     "SECTIONS",
@@ -32,6 +32,7 @@ __all__ = [
     "DecoderType",
     "EvaluationConfig",
     "ExportConfig",
+    "KeyHelp",
     "LaunchConfig",
     "LossConfig",
     "MethodConfig",
@@ -52,6 +53,7 @@ __all__ = [
     "parse_overrides",
     "read_model_config",
     "read_saved_config",
+    "read_words",
     "save_config",
     "save_model_config",
     "video_meaning",

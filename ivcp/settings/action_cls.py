@@ -6,7 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ivcp.settings.section import Section
+from ivcp.settings.places import LocalPath
+from ivcp.settings.section import Section, as_names
 
 DecoderType = Literal["linear", "mlp", "transformer", "transformer_no_vision"]
 SweepDecoderType = Literal["linear", "mlp"]
@@ -30,7 +31,7 @@ class ActionClsConfig(Section):
     """Attention heads of the transformer decoders."""
     action_decoder_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout inside the MLP and transformer decoders."""
-    action_decoder_path: str | None = None
+    action_decoder_path: LocalPath | None = None
     """Directory or `action_decoder.safetensors` file to start the decoder from; null starts it at random."""
     action_token: str = Field("<ACTION>", min_length=3)
     """The special token whose hidden state is classified. It stands once in every sample."""
@@ -54,9 +55,7 @@ class ActionClsConfig(Section):
     @field_validator("head_sweep_decoder_types", "head_sweep_learning_rates", "head_sweep_weight_decays", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(v.strip() for v in value.split(",") if v.strip())
-        return (value,) if isinstance(value, float | int) else value
+        return as_names(value)
 
     @model_validator(mode="after")
     def _width_is_used(self) -> Self:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
+from ivcp.settings.places import Place
 from ivcp.settings.section import Section
 
 _QUANTITY = r"^\d+(\.\d+)?(m|[kMGT]i?|Ki)?$"
@@ -35,14 +36,14 @@ _GPU_TAINT = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSched
 class ClusterConfig(Section):
     """Where the pipeline's steps run and write on a cluster; on one machine only `shards_uri` has a meaning."""
 
-    shards_uri: str | None = None
+    shards_uri: Place | None = None
     """Folder or s3:// prefix that the prepared clips are written to. Null is in the runs folder of this machine; on a
     cluster every step must reach it."""
     train_accelerator_type: str = "nvidia.com/gpu"
     """Kubernetes' name of the accelerator that training and evaluation ask for."""
     train_accelerator_count: int = Field(1, ge=0)
-    """Accelerators of the training step; evaluation takes one of them. 0 trains on CPUs. With
-    `train_launcher: trainjob` the training step itself holds none."""
+    """Accelerators of the training step, as many as `train_processes_per_node`; evaluation takes one of them. 0 trains
+    on CPUs. With `train_launcher: trainjob` the training step itself holds none."""
     train_cpu: str = Field("4", pattern=_QUANTITY)
     """CPUs of the steps that load the model: training, evaluation and export."""
     train_memory: str = Field("32Gi", pattern=_QUANTITY)

@@ -6,7 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ivcp.settings.section import Section
+from ivcp.settings.places import Place
+from ivcp.settings.section import Section, as_names
 
 Strictness = Literal["error", "warn", "ignore"]
 
@@ -20,9 +21,9 @@ class DataConfig(Section):
     """Names of the validation data sets. Exclusive with `val_size`."""
     test_dataset: tuple[str, ...] = ()
     """Names of the data sets that only the evaluation step sees. Exclusive with `test_size`."""
-    dataset_dir: str = "data"
+    dataset_dir: Place = "data"
     """Folder or s3:// prefix with `dataset_info.json`."""
-    media_dir: str | None = None
+    media_dir: Place | None = None
     """Folder or s3:// prefix that relative video paths start from; null is `dataset_dir`."""
     cutoff_len: int = Field(2048, ge=1)
     """Longest sample in tokens. A longer one is an error that names the row; nothing is ever cut."""
@@ -90,9 +91,7 @@ class DataConfig(Section):
     @field_validator("dataset", "eval_dataset", "test_dataset", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
-        if value is None:
-            return ()
-        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+        return as_names(value)
 
     @model_validator(mode="after")
     def _one_source_per_split(self) -> Self:

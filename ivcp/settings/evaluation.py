@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ivcp.settings.section import Section
+from ivcp.settings.places import LocalPath, Place
+from ivcp.settings.section import Section, as_names
 
 
 class EvaluationConfig(Section):
@@ -29,23 +32,37 @@ class EvaluationConfig(Section):
     @field_validator("disturb_frames", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else (value or ())
+        return as_names(value)
 
 
 class ExportConfig(Section):
     """The merged model and its place in the registry."""
 
-    export_dir: str | None = None
+    export_dir: LocalPath | None = None
     """Where the merged model goes; null is inside the run's folder."""
     export_size: float = Field(5.0, gt=0)
     """Largest weight file in gigabytes; a larger model is split over several."""
-    models_uri: str | None = None
+    models_uri: Place | None = None
     """Folder or s3:// prefix that exported models are copied to, each to `<registered_model_name>/<run>` below it;
     that copy is what is registered and deployed. Null leaves a model where the step wrote it."""
     registered_model_name: str = "ivcp-action-classifier"
-    """Name in MLflow's model registry."""
-    model_alias: str = "champion"
-    """Alias that the newly registered version receives."""
+    """Name in MLflow's model registry, without `/` and `:`."""
+    model_alias: str = Field("champion", pattern=r"^[\w-]+$", max_length=255)
+    """Alias that the newly registered version receives: letters, digits, `_` and `-`."""
+
+    @field_validator("registered_model_name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not value.strip() or value in (".", "..") or PurePosixPath(value).name != value or ":" in value:
+            raise ValueError(f"expected a name without / and :, as MLflow's registry wants it, got {value!r}")
+        return value
+
+    @field_validator("model_alias")
+    @classmethod
+    def _is_free(cls, value: str) -> str:
+        if value.lower() == "latest" or re.fullmatch(r"[vV]\d+", value):
+            raise ValueError(f"MLflow keeps latest, v1, v2, … for itself, got {value!r}: choose another alias")
+        return value
 
 
 class TrackingConfig(Section):
@@ -53,7 +70,7 @@ class TrackingConfig(Section):
 
     mlflow_tracking_uri: str | None = None
     """MLflow server or store; null is MLFLOW_TRACKING_URI, else a sqlite file in the runs folder."""
-    mlflow_experiment_name: str = "ivcp"
+    mlflow_experiment_name: str = Field("ivcp", pattern=r"\S", max_length=500)
     """Experiment that runs belong to."""
     mlflow_run_id: str | None = None
     """Run that every step logs to; null is MLFLOW_RUN_ID, else a run of each step's own. The pipeline sets it."""

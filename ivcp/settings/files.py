@@ -1,4 +1,4 @@
-"""Reads a `RunConfig` from a YAML file and from `key=value` or `--key value` overrides."""
+"""Reads a `RunConfig` from a YAML file and from settings that win over it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import codecs
 import difflib
 import json
 import logging
+import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ivcp.settings.known_keys import NO_MEANING, REFUSED, reason_by_key
-from ivcp.settings.run import SECTION_OF_KEY, SECTIONS, RunConfig, from_flat
+from ivcp.settings.run import SECTION_OF_KEY, RunConfig, from_flat
 from ivcp.storage.atomic import write_whole
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
         FileNotFoundError: there is no such file.
         ConfigError: it is no YAML mapping, or a setting in it or in `overrides` cannot be used.
     """
-    settings = _read_yaml(Path(path)) if path is not None else {}
+    settings = _read_yaml(Path(path).expanduser()) if path is not None else {}
     return config_from_settings({**settings, **(overrides or {})}, source=str(path) if path else "settings")
 
 
@@ -74,47 +75,15 @@ def read_saved_config(path: Path) -> RunConfig:
     return config_from_settings(json.loads(path.read_text(encoding="utf-8")), source=str(path))
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Settings from command-line words: `key=value`, `--key value`, `--key=value`, or `--flag` for true.
-
-    Values are read as YAML, so `null`, `true`, `3` and `[a, b]` have their types.
-
-    Raises:
-        ConfigError: a word is none of these.
-    """
-    settings: dict[str, Any] = {}
-    words = list(arguments)
-    while words:
-        word = words.pop(0)
-        key, equals, text = word.removeprefix("--").partition("=")
-        if not equals and not word.startswith("--"):
-            raise ConfigError(f"cannot read {word!r}: write key=value or --key value")
-        if not equals:
-            text = words.pop(0) if words and not _is_option(words[0]) else "true"
-        settings[key.replace("-", "_")] = yaml.safe_load(text)
-    return settings
-
-
-def describe_keys() -> Iterator[tuple[str, str, str, str]]:
-    """Every key with its section, default and meaning, in the schema's order."""
-    defaults = RunConfig().flat()
-    for name, section in SECTIONS.items():
-        for key, field in section.model_fields.items():
-            default = json.dumps(defaults[key], ensure_ascii=False)
-            yield key, name, default, " ".join((field.description or "").split())
-
-
-def _is_option(word: str) -> bool:
-    return word.startswith("--") or ("=" in word and word.partition("=")[0] in SECTION_OF_KEY)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no configuration file {path}: give the path of a YAML file") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): give the path of a YAML file") from error
     try:
-        content = yaml.safe_load(text)  # which knows UTF-16 by its byte order mark
+        content = yaml.load(text, Loader=_StrictLoader)  # which knows UTF-16 by its byte order mark
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count(b"\n") + 1
         raise ConfigError(
@@ -124,8 +93,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, got {type(content).__name__}")
-    return content
+        found = "nothing" if content is None else type(content).__name__
+        raise ConfigError(f"{path}: expected `key: value` lines, got {found}")
+    return {str(key): value for key, value in content.items()}
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key stands once: the plain loader takes the last one and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Called for each mapping."""
+        lines: dict[str, int] = {}
+        for name, _ in node.value:
+            line = name.start_mark.line + 1
+            if name.value in lines and name.tag != "tag:yaml.org,2002:merge":
+                raise yaml.YAMLError(f"{name.value} stands twice, in lines {lines[name.value]} and {line}: keep one")
+            lines[str(name.value)] = line
+        return super().construct_mapping(node, deep)
 
 
 def _check_key(key: str, value: Any, source: str) -> None:
@@ -142,6 +126,18 @@ def _check_key(key: str, value: Any, source: str) -> None:
 
 def _explain(error: ErrorDetails) -> str:
     key = str(error["loc"][1]) if len(error["loc"]) > 1 else ""
+    message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"{key}: {error['msg']}" if key else error["msg"].removeprefix("Value error, ")
-    return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+        return f"{key} = {error['input']!r}: {message}" if key else message
+    return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}{_hint(error)}"
+
+
+def _hint(error: ErrorDetails) -> str:
+    """What a value that does not fit was perhaps meant to be."""
+    if error["type"] == "string_type":
+        return "; put it in quotes"
+    if error["type"] != "literal_error":
+        return ""
+    given, names = str(error["input"]), re.findall(r"'([^']*)'", error["ctx"]["expected"])
+    nearest = [name for name in names if given and name.startswith(given)] or difflib.get_close_matches(given, names)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -1,37 +1,48 @@
 """Settings of LLaMA-Factory that users' files hold and that have no meaning here, each with its reason."""
 
 NO_MEANING = {
-    "clips are prepared by their own step, which reuses what is unchanged": (
-        "overwrite_cache preprocessing_batch_size tokenized_path streaming buffer_size data_shared_file_system"
-    ),
-    "torchrun and the pipeline set up processes and their time-outs": (
-        "ddp_backend ddp_find_unused_parameters local_rank ray_num_workers ray_init_kwargs master_addr master_port"
-    ),
+    "clips are prepared by their own step, which reuses what is unchanged": "overwrite_cache tokenized_path",
+    "prepared clips are read from shards as they are needed": "streaming buffer_size preprocessing_batch_size",
+    "the first process prepares, the others wait for it": "data_shared_file_system",
+    "torchrun sets up the processes and how they talk": "ddp_backend local_rank master_addr master_port",
+    "it is set where something that trains may go unused": "ddp_find_unused_parameters",
+    "no Ray: torchrun or a TrainJob starts the processes": "ray_num_workers ray_init_kwargs",
     "`fsdp` and `deepspeed` say all that is needed": "fsdp_config accelerator_config",
-    "the model's own chat template is used": (
-        "template tool_format default_system enable_thinking preserve_thinking train_on_prompt mask_history"
+    "the model's own chat template is used": "template tool_format",
+    "the chat template decides; a system turn stands in the rows": "default_system enable_thinking preserve_thinking",
+    "the loss is on the class, and on answers with action_cls_token_loss_weight": (
+        "train_on_prompt mask_history ignore_pad_token_for_loss"
     ),
-    "the action classifier reads one clip per sample": (
-        "packing neat_packing mix_strategy interleave_probs eval_num_beams ignore_pad_token_for_loss "
-        "eval_on_each_dataset block_diag_attn"
+    "a batch holds whole clips, each with its own padding: see tokens_per_batch": (
+        "packing neat_packing block_diag_attn"
     ),
+    "the rows of all data sets are shuffled together": "mix_strategy interleave_probs",
+    "the validation split is measured as a whole": "eval_on_each_dataset",
     "only videos are used": (
         "image_max_pixels image_min_pixels image_do_pan_and_scan crop_to_patches use_audio_in_video audio_sampling_rate"
     ),
-    "nothing is generated": (
-        "do_predict predict_with_generate do_sample temperature top_p top_k num_beams max_length max_new_tokens "
-        "repetition_penalty length_penalty skip_special_tokens infer_backend infer_dtype use_kv_cache "
-        "vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config"
+    "nothing is generated: a clip gets a class": (
+        "predict_with_generate do_sample temperature top_p top_k num_beams eval_num_beams max_length max_new_tokens "
+        "repetition_penalty length_penalty skip_special_tokens use_kv_cache"
     ),
-    "the parameter table is always printed": "print_param_status",
-    "tokenizers are always fast and never split special tokens": "use_fast_tokenizer split_special_tokens",
+    "`ivcp evaluate` writes the predictions of the test split": "do_predict",
+    "`ivcp serve` has one engine, the classifier itself": (
+        "infer_backend infer_dtype vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config"
+    ),
+    "the table of what trains is always logged": "print_param_status",
+    "the tokenizer is the model's own, as its files say": "use_fast_tokenizer",
+    "a special token is never split": "split_special_tokens",
     "weights are always written as safetensors": "export_legacy_format save_safetensors",
-    "export runs where the step runs": "export_device",
-    "models are registered in MLflow": "export_hub_model_id push_to_hub hub_model_id hub_token hf_hub_token",
-    "the columns of prepared clips are fixed": "remove_unused_columns",
+    "export runs on the CPU, in float32": "export_device",
+    "nothing is uploaded to a hub: models_uri copies the model, and MLflow registers it": (
+        "export_hub_model_id push_to_hub hub_model_id"
+    ),
+    "the hub's token is read from HF_TOKEN or `hf auth login`": "hub_token hf_hub_token",
+    "training reads the columns that the stage asks for": "remove_unused_columns",
     "accuracy is always computed": "compute_accuracy",
-    "progress bars follow the terminal": "disable_tqdm logging_dir",
-    "video settings of one model family; frames are sampled by video_num_frames or video_fps": (
+    "a bar is shown on a terminal, lines elsewhere": "disable_tqdm",
+    "logs lie in output_dir: TensorBoard's in its folder runs (or in TENSORBOARD_LOGGING_DIR)": "logging_dir",
+    "a setting of MiniCPM-V's own code: frames are sampled by video_num_frames or video_fps": (
         "enable_high_fps double_frame_duration packing_maxlen time_scale"
     ),
 }
@@ -39,17 +50,31 @@ NO_MEANING = {
 
 REFUSED = {
     "only bitsandbytes quantizes here: set quantization_bit": "quantization_method quantization_device_map",
-    "this adapter or optimizer is not available: use finetuning_type: lora or full": (
-        "pissa_init pissa_iter loraplus_lr_ratio loraplus_lr_embedding use_galore use_apollo use_badam "
-        "use_llama_pro use_adam_mini use_muon oft_rank oft_block_size oft_target module_dropout additional_target "
-        "freeze_trainable_modules freeze_extra_modules create_new_adapter"
+    "this adapter is not available: use finetuning_type: lora, full or freeze": (
+        "pissa_init pissa_iter use_llama_pro oft_rank oft_block_size oft_target module_dropout"
+    ),
+    "only one adapter trains: merge the earlier one with `ivcp export` and start from that": "create_new_adapter",
+    "the adapter is on linear layers only: choose them with lora_target": "additional_target",
+    "the learning rate of a part has its own setting: action_decoder_learning_rate, vision_tower_learning_rate, …": (
+        "loraplus_lr_ratio loraplus_lr_embedding"
+    ),
+    "this optimizer is not available: choose one with optim (`ivcp config --help-keys optim`)": (
+        "use_galore use_apollo use_badam use_adam_mini use_muon"
+    ),
+    "freeze trains layers by their number: set freeze_trainable_layers": (
+        "freeze_trainable_modules freeze_extra_modules"
     ),
     "the forward pass would change: not available": (
-        "rope_scaling shift_attn mixture_of_depths use_unsloth neftune_noise_alpha "
-        "train_from_scratch resize_vocab add_tokens add_special_tokens new_special_tokens_config"
+        "rope_scaling shift_attn mixture_of_depths use_unsloth neftune_noise_alpha train_from_scratch"
     ),
-    "quantized export is not available": (
+    "the vocabulary is the base model's and action_token": (
+        "resize_vocab add_tokens add_special_tokens new_special_tokens_config"
+    ),
+    "the exported model is not quantized: quantize it with the tool that serves it": (
         "export_quantization_bit export_quantization_dataset export_quantization_nsamples export_quantization_maxlen"
+    ),
+    "one format is written, a Hugging Face folder with safetensors (and the decoder beside them): leave it out": (
+        "export_format"
     ),
 }
 """What to do instead → keys that would change the result and are not available. Such a key is an error."""

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ivcp.settings.places import Place
 from ivcp.settings.section import Section
 
 
@@ -28,7 +29,7 @@ class LaunchConfig(Section):
     """How often a `trainjob` that failed is started again, from its last checkpoint; wrong settings never are."""
     train_start_seconds: float = Field(1800.0, gt=0)
     """How long the nodes and processes of a training wait for each other at its start."""
-    checkpoints_uri: str | None = None
+    checkpoints_uri: Place | None = None
     """s3:// prefix or shared folder that checkpoints are copied to as they are written, and resumed from on an empty
     disk; each run has a folder in it. A `trainjob` needs it."""
 

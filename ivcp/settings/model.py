@@ -6,17 +6,18 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from ivcp.settings.places import LocalPath, Model
 from ivcp.settings.section import Section
 
 
 class ModelConfig(Section):
     """The base model."""
 
-    model_name_or_path: str | None = None
+    model_name_or_path: Model | None = None
     """Path of a local model directory, or the id of a model on the Hugging Face hub."""
     model_revision: str = "main"
     """Branch, tag or commit of a hub model."""
-    cache_dir: str | None = None
+    cache_dir: LocalPath | None = None
     """Where downloaded models are kept; null is the Hugging Face default."""
     trust_remote_code: bool = False
     """Run modelling code that comes with the model."""
@@ -46,7 +47,7 @@ class MethodConfig(Section):
     """Train LoRA matrices, all weights of the language model, or only its last layers (`freeze`)."""
     freeze_trainable_layers: int = 2
     """Layers that `freeze` trains: the last n, the first n where negative, none but decoder and token row for 0."""
-    adapter_name_or_path: str | None = None
+    adapter_name_or_path: LocalPath | None = None
     """Adapter directory to evaluate, export or serve."""
     lora_rank: int = Field(8, ge=1)
     """Rank of the LoRA matrices."""
@@ -75,7 +76,7 @@ class MethodConfig(Section):
     @field_validator("lora_target", mode="before")
     @classmethod
     def _join_names(cls, value: Any) -> Any:
-        return ",".join(value) if isinstance(value, list) else value
+        return ",".join(map(str, value)) if isinstance(value, list) else value
 
     @property
     def resolved_lora_alpha(self) -> int:

@@ -61,10 +61,14 @@ class RunConfig(Section):
             raise ValueError(
                 "augment_temporal_jitter needs stored frames to choose from: set video_frame_candidates: 3"
             )
-        if self.train.load_best_model_at_end and not (self.data.val_size or self.data.eval_dataset):
-            raise ValueError("load_best_model_at_end needs a validation split: set val_size or eval_dataset")
-        if self.train.early_stopping_steps and not (self.data.val_size or self.data.eval_dataset):
-            raise ValueError("early_stopping_steps needs a validation split: set val_size or eval_dataset")
+        needs_val = {
+            "load_best_model_at_end": self.train.load_best_model_at_end,
+            "early_stopping_steps": self.train.early_stopping_steps is not None,
+            "lr_scheduler_type: reduce_lr_on_plateau": self.train.lr_scheduler_type == "reduce_lr_on_plateau",
+        }
+        if any(needs_val.values()) and not (self.data.val_size or self.data.eval_dataset):
+            named = " and ".join(key for key, is_set in needs_val.items() if is_set)
+            raise ValueError(f"{named} needs a validation split: set val_size or eval_dataset")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,53 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ivcp.settings.section import Section
+from ivcp.settings.places import FileOrName, LocalPath, PathOrFlag
+from ivcp.settings.section import Section, as_names
+
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "reduce_lr_on_plateau",
+]
+"""Those of transformers that need no settings of their own."""
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adafactor",
+    "adagrad",
+    "rmsprop",
+    "sgd",
+    "adamw_8bit",
+    "adamw_bnb_8bit",
+    "ademamix",
+    "ademamix_8bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "paged_ademamix_8bit",
+    "paged_ademamix_32bit",
+    "paged_lion_8bit",
+    "paged_lion_32bit",
+    "rmsprop_bnb",
+    "rmsprop_bnb_8bit",
+    "rmsprop_bnb_32bit",
+    "adamw_torch_4bit",
+    "adamw_torch_8bit",
+    "grokadamw",
+    "schedule_free_adamw",
+    "schedule_free_radam",
+    "schedule_free_sgd",
+    "stable_adamw",
+]
+"""Those of transformers that need no settings of their own."""
+_FSDP_WORDS = {"full_shard", "shard_grad_op", "auto_wrap", "offload"}
+Tracker = Literal["mlflow", "tensorboard", "wandb"]
 
 
 class TrainConfig(Section):
@@ -16,11 +62,11 @@ class TrainConfig(Section):
     """Train. `do_train: false` with `do_eval: true` only evaluates `output_dir`."""
     do_eval: bool = False
     """Evaluate after training (`ivcp train`); the pipeline always evaluates."""
-    output_dir: str = "runs/output"
+    output_dir: LocalPath = "runs/output"
     """Where `ivcp train` writes the adapter directory and its checkpoints."""
     overwrite_output_dir: bool = False
     """Allow a non-empty `output_dir` and start again in it, which removes the earlier run's checkpoints."""
-    resume_from_checkpoint: str | bool | None = None
+    resume_from_checkpoint: PathOrFlag | None = None
     """Checkpoint to continue from, or true for the last one in `output_dir` if there is any. Null continues only a
     run with the same settings that was interrupted; false never."""
     num_train_epochs: float = Field(3.0, gt=0)
@@ -41,8 +87,8 @@ class TrainConfig(Section):
     """Peak learning rate of the projector; null is `learning_rate`."""
     action_decoder_learning_rate: float | None = Field(None, gt=0)
     """Peak learning rate of the action decoder; null is `learning_rate`."""
-    lr_scheduler_type: str = "linear"
-    """A scheduler of transformers: linear, cosine, constant, constant_with_warmup, …"""
+    lr_scheduler_type: Scheduler = "linear"
+    """How the learning rate changes: a scheduler of transformers."""
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of the steps in which the learning rate rises to its peak."""
     warmup_steps: int = Field(0, ge=0)
@@ -57,13 +103,13 @@ class TrainConfig(Section):
     """AdamW's epsilon."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients are clipped to this norm; 0 does not clip."""
-    optim: str = "adamw_torch_fused"
-    """An optimizer of transformers."""
+    optim: Optimizer = "adamw_torch_fused"
+    """An optimizer of transformers; those behind `sgd` need a package, bitsandbytes mostly."""
     bf16: bool = False
     """bfloat16 mixed precision."""
     fp16: bool = False
     """float16 mixed precision."""
-    seed: int = 42
+    seed: int = Field(42, ge=0, le=2**32 - 1)
     """Seed of initialisation, splits, data order and dropout."""
     logging_steps: float = Field(500, gt=0)
     """Steps between two log rows (below 1: share of all steps)."""
@@ -89,11 +135,11 @@ class TrainConfig(Section):
     """Draw the loss and accuracy curves into the output folder."""
     dataloader_num_workers: int = Field(0, ge=0)
     """Processes that assemble batches; 0 does it in the training process."""
-    report_to: tuple[str, ...] = ("mlflow",)
+    report_to: tuple[Tracker, ...] = ("mlflow",)
     """Where metrics go besides the log files: mlflow, tensorboard, wandb, or none."""
-    run_name: str | None = None
-    """Display name of the run."""
-    deepspeed: str | None = None
+    run_name: str | None = Field(None, pattern=r"^[^/\\\x00-\x1f]+$", max_length=100)
+    """Display name of the run, without slashes: `ivcp run` names a folder by it."""
+    deepspeed: FileOrName | None = None
     """DeepSpeed configuration: the path of a JSON file, or one that ships here (z1, z2, z3, z2_offload, z3_offload)."""
     fsdp: str | None = None
     """`full_shard` or `full_shard offload` shards the weights over the processes with FSDP2."""
@@ -108,8 +154,21 @@ class TrainConfig(Section):
     @field_validator("report_to", mode="before")
     @classmethod
     def _as_names(cls, value: Any) -> Any:
-        names = value.split(",") if isinstance(value, str) else (value or ())
-        return tuple(name.strip() for name in names if name.strip() != "none")
+        names = as_names(value)
+        return tuple(name for name in names if name != "none") if isinstance(names, list | tuple) else names
+
+    @field_validator("fsdp")
+    @classmethod
+    def _fsdp_words(cls, value: str | None) -> str | None:
+        words = set((value or "").replace(",", " ").split())
+        if value and (words - _FSDP_WORDS or not words & {"full_shard", "shard_grad_op"}):
+            raise ValueError("expected full_shard or full_shard offload")
+        return value
+
+    @field_validator("metric_for_best_model")
+    @classmethod
+    def _without_prefix(cls, value: str) -> str:
+        return value.removeprefix("eval_")  # transformers takes both
 
 
 class LossConfig(Section):
@@ -148,7 +207,7 @@ class AugmentationConfig(Section):
     @field_validator("augment_no_flip_labels", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else (value or ())
+        return as_names(value)
 
     @property
     def changes_frames(self) -> bool:
@@ -167,7 +226,7 @@ class SpeedConfig(Section):
     cache_vision_features: bool | None = None
     """Compute the features of a frozen vision tower once and keep them on disk. Null does where nothing speaks
     against it; true is an error where something does."""
-    vision_cache_dir: str | None = None
+    vision_cache_dir: LocalPath | None = None
     """Folder of the kept features; null is beside the prepared clips."""
     vision_cache_max_gigabytes: float = Field(50.0, gt=0)
     """Most disk space of `vision_cache_dir`: the cache entries unused longest are deleted first."""

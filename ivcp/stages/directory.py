@@ -30,6 +30,7 @@ from ivcp.models.backbone_files import (
     save_backbone,
     weights_below,
 )
+from ivcp.models.base_files import damage
 from ivcp.models.load import training_dtype
 from ivcp.models.processor import Processor, SampledVideo
 from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, RUN_CONFIG_FILE, Labels, Message, VersionedRecord
@@ -224,7 +225,7 @@ def load_weights(stage: Stage, module: BackboneModule, directory: Path) -> None:
 
 
 def check_complete(directory: Path) -> None:
-    """Checks that all files of a model are there.
+    """Checks that all files of a model are there, and those of weights whole.
 
     Raises:
         ModelFilesError: some are not; names them.
@@ -244,6 +245,9 @@ def check_complete(directory: Path) -> None:
             f"{directory} is no complete adapter or model directory: {', '.join(missing)} missing; "
             "give a directory that training or export wrote"
         )
+    damaged = [problem for path in sorted(directory.glob("*.safetensors")) if (problem := damage(path))]
+    if damaged:
+        raise ModelFilesError(f"{directory} is damaged: {'; '.join(damaged)}")
 
 
 def is_model_directory(directory: Path) -> bool:

@@ -130,6 +130,14 @@ class Stage(Protocol):
         """The values of `columns` for a row of the annotations."""
         return {}
 
+    def check_base(self, base: Any) -> None:
+        """Checks that the settings fit the base model, of which `base` is transformers' configuration.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        return None
+
     def check_data(self, index: PreparedIndex) -> None:
         """Checks that the data have what the settings ask for.
 

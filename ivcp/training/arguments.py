@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ivcp.distributed.sharding import deepspeed_settings, fsdp_settings
+from ivcp.distributed.deepspeed_files import deepspeed_settings
+from ivcp.distributed.sharding import fsdp_settings
 from ivcp.settings import ConfigError, RunConfig, TrainConfig
 from ivcp.stages.protocol import Stage
+from ivcp.training.packages import check_packages
 
 _OURS = {
     "do_train",
@@ -31,15 +32,11 @@ _OURS = {
 """Settings that transformers' arguments do not have, or that this project acts on itself."""
 
 
-_TRACKERS = ("mlflow", "tensorboard", "wandb")
-
-
 def training_arguments(stage: Stage, *, output_dir: Path, has_val: bool) -> Any:
     """transformers' TrainingArguments for a run that writes into `output_dir`.
 
     Raises:
-        ConfigError: `report_to` names a tracker that is unknown or not installed, or `metric_for_best_model` a metric
-            that the stage does not have.
+        ConfigError: a package is not installed, or the stage does not have the metric `metric_for_best_model`.
 
     mlflow is left out of `report_to`: the run's own tracking logs there, since transformers' callback may end a
     run that somebody else opened.
@@ -47,7 +44,7 @@ def training_arguments(stage: Stage, *, output_dir: Path, has_val: bool) -> Any:
     from transformers import TrainingArguments
 
     config, train, best = stage.config, stage.config.train, metric_for_best_model(stage)
-    _check_trackers(train)
+    check_packages(config)
     return TrainingArguments(
         **train.model_dump(exclude=_OURS)
         | {
@@ -113,9 +110,17 @@ def eval_strategy(train: TrainConfig, *, has_val: bool) -> str:
     return train.eval_strategy or (train.save_strategy if train.load_best_model_at_end else "epoch")
 
 
-def _check_trackers(train: TrainConfig) -> None:
-    for name in train.report_to:
-        if name not in _TRACKERS:
-            raise ConfigError(f"report_to names {name}: choose from {', '.join(_TRACKERS)}, or none")
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"report_to names {name}, which is not installed: pip install {name}, or leave it out")
+def check_label_settings(stage: Stage) -> None:
+    """Checks that no setting speaks of classes for a stage whose samples have none.
+
+    Raises:
+        ConfigError: one does.
+    """
+    config = stage.config
+    of_classes = {
+        "balanced_sampling": config.loss.balanced_sampling,
+        "augment_no_flip_labels": bool(config.augmentation.augment_no_flip_labels),
+    }
+    if "label" not in {column.name for column in stage.columns} and any(of_classes.values()):
+        named = ", ".join(name for name, is_set in of_classes.items() if is_set)
+        raise ConfigError(f"{named}: the samples of stage {config.method.stage} have no class; leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,18 @@ from ivcp.models.backbone import language_model_of
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import Processor
 from ivcp.records import Message, PreparedIndex, Split
-from ivcp.settings import ConfigError, RunConfig
+from ivcp.settings import RunConfig
 from ivcp.stages.directory import ModelInfo, load_weights
 from ivcp.stages.protocol import Stage, TrainingInputs
 from ivcp.stages.registry import stage_of
-from ivcp.training.arguments import training_arguments
+from ivcp.training.arguments import check_label_settings, training_arguments
 from ivcp.training.augmentation import AugmentedSamples
 from ivcp.training.callbacks import LogLines
 from ivcp.training.checkpoints.mirror import CheckpointMirror
+from ivcp.training.checkpoints.size import planned_steps
 from ivcp.training.trainer import StageTrainer
+
+log = logging.getLogger(__name__)
 
 Track = Callable[[dict[str, float], int], None]
 
@@ -40,7 +44,7 @@ def training_samples(stage: Stage, index: PreparedIndex) -> dict[Split, Any]:
     """
     stage.check_data(index)
     config = stage.config
-    _check_labels(stage)
+    check_label_settings(stage)
     jitter = config.augmentation.augment_temporal_jitter
     samples: dict[Split, Any] = {
         split: PreparedSamples(
@@ -132,6 +136,7 @@ def build_trainer(
         mirror=mirror,
     )
     trainer.remove_callback(PrinterCallback)
+    _warn_of_warmup(config, planned_steps(config, len(samples["train"]), arguments.world_size))
     return trainer
 
 
@@ -143,16 +148,15 @@ def _served_prompt(stage: Stage, index: PreparedIndex) -> tuple[Message, ...]:
     return stage.ask(asked, system=[message for message in index.prompt if message.role == "system"])
 
 
-def _check_labels(stage: Stage) -> None:
-    """Refuses settings that speak of classes for a stage whose samples have none."""
-    config = stage.config
-    of_classes = {
-        "balanced_sampling": config.loss.balanced_sampling,
-        "augment_no_flip_labels": bool(config.augmentation.augment_no_flip_labels),
-    }
-    if "label" not in {column.name for column in stage.columns} and any(of_classes.values()):
-        named = ", ".join(name for name, is_set in of_classes.items() if is_set)
-        raise ConfigError(f"{named}: the samples of stage {config.method.stage} have no class; leave it out")
+def _warn_of_warmup(config: RunConfig, num_steps: int) -> None:
+    """Says that the learning rate never reaches its peak; with `max_steps` that was said before."""
+    train = config.train
+    if train.max_steps <= 0 and train.warmup_steps >= num_steps:
+        log.warning(
+            "warmup_steps = %d, and the run has %d steps: the learning rate never reaches its peak; set "
+            "warmup_ratio: 0.1 instead, or train longer",
+            *(train.warmup_steps, num_steps),
+        )
 
 
 def inputs_of(trainer: StageTrainer, index: PreparedIndex) -> TrainingInputs:

@@ -21,11 +21,14 @@ class StepMeter:
 
     def __init__(self, *, num_processes: int = 1) -> None:
         self.num_processes = num_processes
+        self.has_trained = False
+        """Whether a batch was seen at all."""
         self._tokens: Tensor | int
         self._start()
 
     def saw(self, batch: Mapping[str, Any]) -> None:
         """Counts a batch; copies nothing from the device."""
+        self.has_trained = True
         mask: Tensor = batch["attention_mask"]
         self._clips += len(mask)
         self._places += mask.numel()

@@ -24,8 +24,8 @@ class TrainingResult(VersionedRecord):
     epochs: float
     train_clips: int
     val_clips: int
-    train_loss: float
-    """Mean over the steps of this run."""
+    train_loss: float | None
+    """Mean over the steps of this run; null where it resumed behind the last one."""
     val_top1_accuracy: float | None
     """Of the model that was kept; null without a validation split."""
     seconds: float
@@ -34,7 +34,8 @@ class TrainingResult(VersionedRecord):
     def summary(self) -> str:
         """The result in a few words."""
         measured = "" if self.val_top1_accuracy is None else f", validation top-1 {self.val_top1_accuracy:.3f}"
-        return f"{self.steps} steps, mean loss {self.train_loss:.3f}{measured}"
+        loss = "no step was left to train" if self.train_loss is None else f"mean loss {self.train_loss:.3f}"
+        return f"{self.steps} steps, {loss}{measured}"
 
 
 def run_trainer(trainer: StageTrainer, *, resume_from: str | bool | None = None) -> TrainingResult:
@@ -42,7 +43,8 @@ def run_trainer(trainer: StageTrainer, *, resume_from: str | bool | None = None)
     started = time.monotonic()
     output = trainer.train(resume_from_checkpoint=resume_from)
     measured = _measure_kept_model(trainer)
-    result = _write_results(trainer, started, train_loss=output.training_loss, measured=measured)
+    train_loss = output.training_loss if trainer.meter.has_trained else None
+    result = _write_results(trainer, started, train_loss=train_loss, measured=measured)
     if trainer.stage.config.train.plot_loss and is_owner():
         draw_curves(trainer.state.log_history, Path(trainer.args.output_dir) / CURVES_FILE)
     return result
@@ -64,7 +66,7 @@ def run_stage(trainer: StageTrainer, inputs: TrainingInputs) -> TrainingResult:
 
 
 def _write_results(
-    trainer: StageTrainer, started: float, *, train_loss: float, measured: Mapping[str, float]
+    trainer: StageTrainer, started: float, *, train_loss: float | None, measured: Mapping[str, float]
 ) -> TrainingResult:
     trainer.save_model()
     trainer.save_state()

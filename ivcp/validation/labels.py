@@ -69,17 +69,34 @@ def read_labels(infos: Mapping[str, DatasetInfo], dataset_dir: str) -> Labels | 
     return found[0][1] if found else None
 
 
-def check_every_class_is_trained(labels: Labels, training_labels: Iterable[int]) -> None:
-    """Raises:
-    AnnotationError: a class has no row in the training split.
+def check_every_class_is_trained(
+    labels: Labels, training_labels: Iterable[int], *, max_samples: int | None = None, num_quarantined: int = 0
+) -> None:
+    """`max_samples` and the rows in quarantine are what else may have left a class without one.
+
+    Raises:
+        AnnotationError: a class has no row in the training split.
     """
     counts = Counter(training_labels)
     empty = [name for label, name in enumerate(labels.label_names) if not counts[label]]
     if empty:
         raise AnnotationError(
-            f"{len(empty)} of {labels.num_classes} classes have no training row: {_names(empty)}. Add rows, take the "
-            "classes out of the labels, or make val_size and test_size smaller"
+            f"{len(empty)} of {labels.num_classes} classes have no training row: {_names(empty)}. "
+            + _what_took_them(max_samples, num_quarantined)
         )
+
+
+def _what_took_them(max_samples: int | None, num_quarantined: int) -> str:
+    reasons = []
+    if max_samples is not None:
+        reasons.append(f"raise max_samples = {max_samples}, which may have left their rows out")
+    if num_quarantined:
+        reasons.append(f"look at the {num_quarantined} rows in quarantine, which may be theirs")
+    reasons.append("add rows, or take the classes out of the labels")
+    if not reasons[1:]:
+        reasons.append("make val_size and test_size smaller")
+    text = "; or ".join(reasons)
+    return text[0].upper() + text[1:]
 
 
 def _labels_of_rows(

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ivcp.data.cutoff import explain_too_long
-from ivcp.models.path import check_model_path
+from ivcp.models.hub import HubError
+from ivcp.models.path import check_model_source
 from ivcp.records import (
     ANNOTATIONS_FILE,
     LABELS_FILE,
@@ -60,8 +61,7 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
     """
     start = time.monotonic()
     writable_folder(output_dir)
-    if config.model.model_name_or_path is not None:
-        check_model_path(config.model.model_name_or_path)  # no step can do without it: say so before decoding starts
+    model_missing = _check_model(config)
     with Catalog() as catalog:
         labels = read_annotations(config, catalog)
         find_missing(catalog)
@@ -69,7 +69,7 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
         tokens_missing: str | None = "no video was looked at"
         if wrong_folder is None:
             _look_at_videos(catalog, config)
-            tokens_missing = _count_tokens(catalog, config)
+            tokens_missing = model_missing or _count_tokens(catalog, config)
         fingerprint = _write_rows(catalog, labels, output_dir)
         report = build_report(
             catalog,
@@ -118,20 +118,25 @@ def _take_thumbnails(catalog: Catalog, config: RunConfig) -> None:
     )
 
 
-def _count_tokens(catalog: Catalog, config: RunConfig) -> str | None:
-    """Counts where there is a model; returns why not."""
-    if config.model.model_name_or_path is None:
+def _check_model(config: RunConfig) -> str | None:
+    """Says before decoding starts that there is no such model, which no step can do without; why tokens cannot be
+    counted where the hub does not give it here: preparation may run where it does."""
+    model = config.model
+    if model.model_name_or_path is None:
         return "model_name_or_path is not set"
+    try:
+        check_model_source(model.model_name_or_path, revision=model.model_revision, cache_dir=model.cache_dir)
+    except HubError as error:
+        log.warning("tokens are not counted: %s", error)
+        return str(error)
+    return None
+
+
+def _count_tokens(catalog: Catalog, config: RunConfig) -> str | None:
+    """Counts where there are clips; returns why not."""
     if not catalog.number("SELECT COUNT(*) FROM clip WHERE reason IS NULL"):
         return "no clip can be used"
-    try:
-        note_tokens(catalog, config)
-    except OSError as error:
-        if Path(config.model.model_name_or_path).exists():
-            raise
-        # A model of the hub that cannot be reached: preparation may run where it can be.
-        log.warning("tokens are not counted: %s", error)
-        return f"{config.model.model_name_or_path} cannot be read here: {str(error).splitlines()[0]}"
+    note_tokens(catalog, config)
     return None
 
 
@@ -163,7 +168,10 @@ def _refuse(report: ValidationReport, catalog: Catalog, config: RunConfig, outpu
         listed_in=str(output_dir / QUARANTINE_FILE),
     )
     check_every_class_is_trained(
-        report.labels, (label for label, count in enumerate(report.label_counts["train"]) if count)
+        report.labels,
+        (label for label, count in enumerate(report.label_counts["train"]) if count),
+        max_samples=config.data.max_samples,
+        num_quarantined=report.num_quarantined,
     )
     check_findings(report, config.data, page=output_dir / REPORT_HTML)
     tokens = report.tokens

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import ivcp
+from ivcp.models.backbone_files import ModelFilesError
 from ivcp.settings import ConfigError
 from ivcp.training.result import TrainingResult
 from tests.models import LABELS, save_tiny_classifier
@@ -40,6 +41,39 @@ def test_training_takes_a_mapping_or_a_file_and_words_win_over_both(settings, tm
     assert isinstance(result, TrainingResult)
     assert (result.epochs, result.steps, result.train_clips) == (1.0, 2, 12)
     assert ivcp.load(tmp_path / "out").predict(settings["dataset_dir"] + "/0.mp4").label_name in ("run", "sit", "walk")
+
+
+def test_clips_go_to_shards_uri_and_a_finished_run_has_nothing_left_to_train(settings, tmp_path):
+    settings |= {"shards_uri": str(tmp_path / "elsewhere"), "num_train_epochs": 1, "save_steps": 1}
+    trained = ivcp.train(settings)
+    again = ivcp.train(settings, resume_from_checkpoint=True)
+
+    assert list((tmp_path / "elsewhere").rglob("*.arrow"))
+    assert not list((tmp_path / "out").rglob("*.arrow"))
+    assert trained.train_loss > 0
+    assert (again.steps, again.train_loss) == (trained.steps, None)
+
+
+def test_what_is_wrong_with_a_run_is_said_before_its_data_are_looked_at(settings, tmp_path):
+    for wrong, message in [
+        ({"lora_target": "[qv]_proj"}, r"lora_target = \[qv\]_proj is a regular expression over whole names"),
+        ({"metric_for_best_model": "f1"}, "metric_for_best_model = f1"),
+        ({"report_to": "wandb"}, "needs the package wandb"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ivcp.train(settings, **wrong)
+        with pytest.raises(ModelFilesError, match="is no complete adapter or model directory"):
+            ivcp.evaluate(settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_paths_take_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_tiny_classifier(tmp_path / "model")
+
+    assert ivcp.load("~/model").is_ready
+    with pytest.raises(ValueError, match="expected a path or an s3:// URI, got an address"):
+        ivcp.load("https://example.com/model")
 
 
 def test_a_loaded_model_predicts_a_path_or_its_text(action_data, tmp_path):

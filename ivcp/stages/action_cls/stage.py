@@ -115,6 +115,21 @@ class ActionClassification(Stage):
         """The class."""
         return {LABEL.name: clip.label}
 
+    def check_base(self, base: Any) -> None:
+        """Checks that a transformer decoder's width, which may be the base model's, is a multiple of its heads.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        from ivcp.stages.action_cls.decoder import DecoderShape
+
+        try:
+            DecoderShape.from_settings(
+                self.config.action_cls, hidden_size=base.get_text_config().hidden_size, num_classes=2
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
     def check_data(self, index: PreparedIndex) -> None:
         """Checks that there are answers, where the loss is on them too.
 

@@ -45,9 +45,9 @@ def checkpoint_bytes(config: RunConfig) -> int:
 def checkpoints_on_disk(config: RunConfig, index: PreparedIndex) -> int:
     """Most checkpoints of a run that are on its disk at once, the one being written and the result among them."""
     train = config.train
-    at_once = config.launch.num_processes * train.per_device_train_batch_size * train.gradient_accumulation_steps
-    steps_per_epoch = math.ceil(index.num_clips["train"] / at_once)
-    steps = train.max_steps if train.max_steps > 0 else math.ceil(steps_per_epoch * train.num_train_epochs)
+    num_clips, num_processes = index.num_clips["train"], config.launch.num_processes
+    steps_per_epoch = _steps_per_epoch(config, num_clips, num_processes)
+    steps = planned_steps(config, num_clips, num_processes)
     saved = {
         "no": 1,  # by SIGTERM
         "epoch": math.ceil(steps / steps_per_epoch),
@@ -55,3 +55,17 @@ def checkpoints_on_disk(config: RunConfig, index: PreparedIndex) -> int:
     }[train.save_strategy]
     kept = saved if train.save_total_limit is None else min(saved, train.save_total_limit + 1)
     return kept + 2
+
+
+def planned_steps(config: RunConfig, num_clips: int, num_processes: int) -> int:
+    """Optimizer steps of a training on so many clips; with `tokens_per_batch` about so many."""
+    train = config.train
+    per_epoch = _steps_per_epoch(config, num_clips, num_processes)
+    return train.max_steps if train.max_steps > 0 else math.ceil(per_epoch * train.num_train_epochs)
+
+
+def _steps_per_epoch(config: RunConfig, num_clips: int, num_processes: int) -> int:
+    train = config.train
+    return math.ceil(
+        num_clips / (num_processes * train.per_device_train_batch_size * train.gradient_accumulation_steps)
+    )

@@ -95,5 +95,7 @@ def test_torchrun_shows_a_wrong_setting_first(tmp_path):
 
     assert done.returncode != 0
     first = next(line for line in done.stdout.splitlines() if "ERROR" in line or "Error" in line)
-    assert "did you mean deepspeed: z3?" in first
+    assert "model_name_or_path: nowhere does not exist" in first
+    root_cause = done.stdout.partition("Root Cause")[2]
+    assert "traceback : error: model_name_or_path: nowhere does not exist" in root_cause
     assert not (tmp_path / "adapter").exists()

@@ -53,6 +53,27 @@ def test_keys_are_listed_with_meaning_and_default():
     assert "action_token_lr_scale: 0.1\n    Learning rate of" in shown.stdout
 
 
+def test_keys_with_a_word_show_what_they_take():
+    shown = ivcp("config", "--help-keys", "lr_scheduler")
+
+    assert shown.returncode == 0
+    assert shown.stdout.count("takes: ") == 1
+    assert "lr_scheduler_type" in shown.stdout
+    assert "takes: linear, cosine, " in shown.stdout
+
+
+def test_the_version_is_shown():
+    assert ivcp("--version").stdout.startswith("ivcp ")
+
+
+def test_a_traceback_is_shown_where_it_was_asked_for():
+    for words in (("--traceback", "train", "lora_rnk=3"), ("train", "lora_rnk=3", "--traceback")):
+        called = ivcp(*words)
+        assert called.returncode == 2
+        assert "Traceback" in called.stderr
+        assert "did you mean lora_rank?" in called.stderr
+
+
 def test_settings_of_a_file_and_overrides_are_shown(tmp_path):
     (tmp_path / "run.yaml").write_text("lora_rank: 4\nlearning_rate: 1e-3\n")
     shown = ivcp("config", "run.yaml", "--learning_rate", "5e-4", cwd=tmp_path)
@@ -78,6 +99,17 @@ def test_settings_of_a_file_and_overrides_are_shown(tmp_path):
             "--cron",
         ),
         (("nothing",), "No such command"),
+        (("chat",), "there is no command chat: nothing is generated"),
+        (("train", "lora_target=[qv_proj", "model_name_or_path=nowhere"), "model_name_or_path: nowhere does not exist"),
+        (("train", "run_name=@alice", "model_name_or_path=/nowhere"), "model_name_or_path: /nowhere does not exist"),
+        (("config", "https://example.com/my.yaml"), "is an address: download the settings file"),
+        (("export", "export_format=onnx"), "one format is written"),
+        (("predict", "https://example.com/a.mp4"), "runs/latest/model does not exist"),
+        (("serve", "--model-dir", "nowhere"), "--model-dir nowhere does not exist"),
+        (("compile", "."), "is a folder: give the path of a file to write"),
+        (("sample-data", "--seed", "-1"), "Invalid value for '--seed'"),
+        (("config", "--help-keys", "shampoo"), "no key has shampoo in its name or meaning"),
+        (("submit", "dataset=a", "model_name_or_path=m", "shards_uri=s3://a/b", "train_processes_per_node=2"), "share"),
     ],
 )
 def test_a_wrong_call_is_one_message_and_exit_code_two(tmp_path, words, message):

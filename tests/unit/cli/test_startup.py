@@ -83,6 +83,8 @@ def test_the_package_imports_nothing_heavy_and_has_its_functions():
         "ivcp.models.processor_settings",
         "ivcp.tracking",
         "ivcp.steps",
+        "ivcp.checks.run",
+        "ivcp.models.base_files",
     ],
 )
 def test_light_rooms_import_no_torch(room):

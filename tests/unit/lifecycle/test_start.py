@@ -44,7 +44,10 @@ def test_overrides_win(start, tmp_path):
 
 
 def test_training_in_the_step_gets_accelerators(start):
-    started = start(train_accelerator_count=4, train_memory="64Gi", train_node_selector={"pool": "gpu"})
+    processes = {"train_processes_per_node": 4}
+    started = start(
+        train_accelerator_count=4, train_memory="64Gi", train_node_selector={"pool": "gpu"}, overrides=processes
+    )
 
     assert (started.accelerators, started.evaluation_accelerators, started.memory) == ("4", "1", "64Gi")
     assert started.node_selector == {"pool": "gpu"}

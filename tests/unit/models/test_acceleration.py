@@ -7,8 +7,8 @@ from torch._dynamo.utils import counters
 
 from ivcp.models.acceleration import LoraUp, compile_layers
 from ivcp.models.backbone import language_model_of
-from ivcp.models.load import AttentionError, load_base_model
-from ivcp.settings import ConfigError
+from ivcp.models.load import AttentionError, check_attention, load_base_model
+from ivcp.settings import ConfigError, ModelConfig
 from ivcp.training.result import run_trainer
 
 # torch 2.13 defines a module with it as soon as anything is compiled.
@@ -114,8 +114,10 @@ def test_liger_without_its_package_is_refused(train_on_shards):
 def test_flash_attention_without_its_package_is_refused(train_on_shards):
     if importlib.util.find_spec("flash_attn"):
         pytest.skip("flash-attn is installed")
-    with pytest.raises(AttentionError, match="flash_attn = fa2 needs the package flash-attn"):
+    with pytest.raises(ConfigError, match="flash_attn = fa2 needs the package flash-attn"):
         train_on_shards(flash_attn="fa2")
+    with pytest.raises(AttentionError, match="flash_attn = fa2 needs the package flash-attn"):
+        check_attention(ModelConfig(flash_attn="fa2"))
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from safetensors.torch import load_file
 
 from ivcp.models.adapters import UnsupportedMethodError, lora_target
 from ivcp.models.backbone_files import TRAINED_WEIGHTS
-from ivcp.models.quantization import QuantizationError
-from ivcp.settings import MethodConfig
+from ivcp.settings import ConfigError, MethodConfig
 from ivcp.stages.directory import load_directory
 from ivcp.training.parameter_groups import trained_part
 from ivcp.training.parameter_table import parameter_table
@@ -159,5 +158,5 @@ def test_the_table_counts_weights_not_packed_bytes(make_trainer):
 
 def test_quantizing_without_bitsandbytes_is_a_clear_error(make_trainer, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(QuantizationError, match="needs the package bitsandbytes: pip install bitsandbytes"):
+    with pytest.raises(ConfigError, match="needs the package bitsandbytes: pip install bitsandbytes"):
         make_trainer(**QLORA)

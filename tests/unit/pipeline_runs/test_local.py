@@ -1,6 +1,6 @@
 import pytest
 
-from ivcp.pipeline_runs.local import _status, _with_shards, _without_retries
+from ivcp.pipeline_runs.local import _status, _summarize, _with_shards, _without_retries
 from ivcp.settings import from_flat
 from ivcp.tracking.steps import StepRecord
 from pipelines.action_cls import action_cls
@@ -27,6 +27,16 @@ def test_a_failure_on_one_machine_is_not_tried_again():
 )
 def test_what_a_run_came_to(steps, status):
     assert _status({step: StepRecord(step=step, status="succeeded", seconds=1.0) for step in steps}) == status
+
+
+def test_a_first_step_that_fails_says_why(tmp_path):
+    (tmp_path / "steps").mkdir()
+    record = StepRecord(step="run_start", status="failed", seconds=1.0, error="ConfigError: lora_target = [qv]_proj")
+    record.write(tmp_path / "steps" / "run_start.json")
+    summary = _summarize(tmp_path, seconds=1.0, error="Inner task failed", uri="sqlite:///a", run_id="1")
+
+    assert (summary.status, summary.steps) == ("failed", {})
+    assert summary.error == "run_start failed: ConfigError: lora_target = [qv]_proj"
 
 
 def test_clips_go_where_the_settings_say(tmp_path):

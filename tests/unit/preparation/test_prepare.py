@@ -1,4 +1,5 @@
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from datasets import Dataset
 from ivcp.data.cutoff import TooLongError
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.shards import ShardError
+from ivcp.models.hub import HubError
 from ivcp.models.processor import Processor
 from ivcp.preparation.prepare import prepare_clips
 from ivcp.records import PreparedIndex, Split
@@ -17,6 +19,7 @@ from ivcp.stages.registry import stage_of
 from ivcp.validation.validate import validate_data
 from ivcp.video import load_clip
 from tests.data_sets import QUESTION, DataSet, grey_of, make_clip, sharegpt_row
+from tests.ports import free_port
 from tests.samples import batch_of
 
 
@@ -132,8 +135,44 @@ def test_videos_that_change_after_validation(action_data: DataSet, tmp_path: Pat
     ]
     splits: tuple[Split, ...] = ("train", "val", "test")
     assert sum(len(PreparedSamples(index, split)) for split in splits) == 9
-    with pytest.raises(UnusableVideosError, match=r"3 of 12 rows \(25.0%\)"):
+    with pytest.raises(UnusableVideosError, match=r"2 of 12 rows \(16.7%\)"):
         prepare(action_data, tmp_path, **settings | {"max_invalid_fraction": 0.1})
+
+
+def test_too_many_failures_stop_preparation_at_once(
+    action_data: DataSet, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Not behind the shard: one of clips that time out takes hours."""
+    validate_data(action_data.config(**settings), tmp_path / "validated")
+    (action_data.folder / "0.mp4").write_bytes(b"")
+    (action_data.folder / "11.mp4").write_bytes(b"")
+    with pytest.raises(UnusableVideosError, match=r"1 of 12 rows \(8.3%\) have no usable video") as caught:
+        prepare(action_data, tmp_path, **settings | {"max_invalid_fraction": 0.05})
+
+    assert str(caught.value).count("empty: ") == 1
+    assert not list((tmp_path / "shards").rglob("*.arrow"))
+
+
+def test_a_processor_that_cannot_be_loaded_is_no_fault_of_a_video(
+    action_data: DataSet, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    config = action_data.config(**settings)
+    validate_data(config, tmp_path / "validated")
+    model = shutil.copytree(settings["model_name_or_path"], tmp_path / "model")
+    (model / "tokenizer.json").write_text("{}")
+    with pytest.raises((OSError, ValueError)) as caught:
+        prepare(action_data, tmp_path, **settings | {"model_name_or_path": str(model)})
+    assert not isinstance(caught.value, UnusableVideosError)
+
+
+def test_a_hub_that_does_not_answer_ends_preparation_at_once(
+    action_data: DataSet, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate_data(action_data.config(**settings), tmp_path / "validated")
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with pytest.raises(HubError, match=r"the Hugging Face hub \(http://127.0.0.1:\d+\) does not answer"):
+        prepare(action_data, tmp_path, **settings | {"model_name_or_path": "team/model"})
 
 
 def test_a_base_model_that_does_not_exist(action_data: DataSet, tmp_path: Path, settings: dict[str, Any]) -> None:

@@ -1,3 +1,4 @@
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -155,3 +156,11 @@ def test_predicting_a_missing_video_names_it(model_dir: Path, tmp_path: Path):
     predictor.load()
     with pytest.raises(VideoError, match=r"gone\.mp4"):
         predictor.predict(tmp_path / "gone.mp4")
+
+
+def test_progress_is_said_for_several_files(model_dir: Path, video: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="ivcp.tracking.progress"):
+        predict_files(model_dir, [video])
+        assert not caplog.records
+        predict_files(model_dir, [video, video])
+    assert caplog.records[-1].getMessage().startswith("videos classified: 2 in ")

@@ -1,18 +1,22 @@
 import logging
+from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from ivcp.settings import (
+    SECTION_OF_KEY,
     ConfigError,
     RunConfig,
     config_from_settings,
-    describe_keys,
     load_config,
     parse_overrides,
     read_saved_config,
     save_config,
 )
+from ivcp.settings.known_keys import NO_MEANING, REFUSED, reason_by_key
+from ivcp.settings.training import Optimizer, Scheduler
 
 # The example of the users' own documentation of action_cls, as they wrote it.
 USERS_FILE = """
@@ -145,19 +149,6 @@ def test_a_bare_no_in_yaml_is_the_strategy_no(tmp_path):
     assert (config.train.eval_strategy, config.train.save_strategy) == ("no", "no")
 
 
-def test_words_of_the_command_line():
-    assert parse_overrides(["--bf16", "--do-train", "false", "dataset=a,b", "--lora_rank=4", "max_samples=null"]) == {
-        "bf16": True,
-        "do_train": False,
-        "dataset": "a,b",
-        "lora_rank": 4,
-        "max_samples": None,
-    }
-    assert parse_overrides(["--bf16", "lora_rank=4"]) == {"bf16": True, "lora_rank": 4}
-    with pytest.raises(ConfigError, match="'oops': write key=value"):
-        parse_overrides(["oops"])
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -184,7 +175,7 @@ def test_words_of_the_command_line():
         ),
         ({"deepspeed": "z3", "fsdp": "full_shard"}, "deepspeed and fsdp exclude each other"),
         ({"augment_temporal_jitter": True}, "set video_frame_candidates: 3"),
-        ({"use_galore": True}, "use_galore = True: this adapter or optimizer is not available"),
+        ({"use_galore": True}, "use_galore = True: this optimizer is not available: choose one with optim"),
         ({"video_min_pixels": 100, "video_max_pixels": 50}, "video_min_pixels = 100 is above"),
     ],
 )
@@ -221,12 +212,9 @@ def test_whole_numbers_that_arrive_as_floats_are_turned_back():
     assert isinstance(config.data.cutoff_len, int)
 
 
-def test_every_key_has_a_meaning():
-    rows = list(describe_keys())
-
-    assert len(rows) > 70
-    assert not [key for key, _, _, meaning in rows if not meaning.endswith((".", "…"))]
-    assert ("action_token_lr_scale", "action_cls", "0.1") in [row[:3] for row in rows]
+def test_a_key_that_stands_twice_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="learning_rate stands twice, in lines 1 and 3: keep one"):
+        load_config(write(tmp_path, "learning_rate: 1e-4\nlora_rank: 8\nlearning_rate: 1e-5\n"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -241,3 +229,75 @@ def test_another_encoding(tmp_path: Path) -> None:
         ConfigError, match=r"my run.yaml line 2: expected text in UTF-8, .*: save it as UTF-8, e.g. from"
     ):
         load_config(tmp_path / "my run.yaml")
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\): give the path of a YAML file"):
+        load_config(tmp_path)
+    with pytest.raises(ConfigError, match="got nothing"):
+        load_config(write(tmp_path, "# all is commented out\n"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type = 'cosin': input should be 'linear',"),
+        ({"lr_scheduler_type": "cosin"}, "did you mean cosine?"),
+        ({"optim": "adamw"}, "did you mean adamw_torch?"),
+        ({"report_to": "swanlab"}, "report_to = 'swanlab': input should be 'mlflow', 'tensorboard' or 'wandb'"),
+        ({"registered_model_name": "team/model"}, "expected a name without / and :"),
+        ({"registered_model_name": "a:b"}, "expected a name without / and :"),
+        ({"registered_model_name": ".."}, "expected a name without / and :"),
+        ({"registered_model_name": " "}, "expected a name without / and :"),
+        ({"model_alias": "latest"}, "MLflow keeps latest"),
+        ({"model_alias": "v2"}, "MLflow keeps latest"),
+        ({"model_alias": "my champion"}, "model_alias = 'my champion'"),
+        ({"mlflow_experiment_name": ""}, "mlflow_experiment_name = ''"),
+        ({"seed": -1}, "seed = -1: input should be greater than or equal to 0"),
+        ({"seed": 2**32}, "seed = 4294967296: input should be less than"),
+        ({"run_name": "a/b"}, "run_name = 'a/b'"),
+        ({"learning_rate": float("inf")}, "learning_rate = inf: input should be a finite number"),
+        ({"export_format": "onnx"}, "one format is written, a Hugging Face folder with safetensors"),
+    ],
+)
+def test_what_only_a_later_step_would_find_is_refused_at_once(settings, message):
+    with pytest.raises(ConfigError) as caught:
+        config_from_settings(settings)
+    assert message in str(caught.value)
+
+
+def test_the_names_are_those_of_transformers():
+    from ivcp.torchvision_compat import register_missing_operators
+
+    register_missing_operators()
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    assert set(get_args(Scheduler)) <= {kind.value for kind in SchedulerType}
+    assert set(get_args(Optimizer)) <= {name.value for name in OptimizerNames}
+
+
+def test_a_number_is_a_name_where_a_name_is_wanted():
+    config = config_from_settings({"run_name": 42, "dataset": 2024, "metric_for_best_model": "eval_top1_accuracy"})
+
+    assert (config.train.run_name, config.data.dataset) == ("42", ("2024",))
+    assert config.train.metric_for_best_model == "top1_accuracy"
+
+
+@pytest.mark.parametrize("value", [None, True, 7, 0.5, "text", "", [], [1, None], {"a": 1}, [[1]], float("nan"), b"x"])
+def test_no_value_of_any_key_ends_in_another_error(value):
+    for key in SECTION_OF_KEY:
+        with suppress(ConfigError):
+            config_from_settings({key: value})
+
+
+def test_every_key_without_meaning_has_one_reason():
+    ignored = [key for keys in NO_MEANING.values() for key in keys.split()]
+    refused = [key for keys in REFUSED.values() for key in keys.split()]
+
+    assert len(ignored) == len(set(ignored))
+    assert len(refused) == len(set(refused))
+    assert not set(ignored) & set(refused)
+    assert not {*ignored, *refused} & SECTION_OF_KEY.keys()
+    assert "TENSORBOARD_LOGGING_DIR" in reason_by_key(NO_MEANING)["logging_dir"]
+    assert "models_uri" in reason_by_key(NO_MEANING)["push_to_hub"]

@@ -66,9 +66,6 @@ def test_tensorboard_gets_the_rows(make_trainer, tmp_path):
     assert b"train/clips_per_second" in events.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("mlfow", "report_to names mlfow: choose from mlflow"), ("wandb", "pip install wandb")]
-)
-def test_trackers_that_cannot_be_used(make_trainer, name, message):
-    with pytest.raises(ConfigError, match=message):
-        make_trainer(report_to=name)
+def test_a_tracker_that_is_not_installed(make_trainer):
+    with pytest.raises(ConfigError, match="report_to = wandb needs the package wandb: pip install wandb"):
+        make_trainer(report_to="wandb")

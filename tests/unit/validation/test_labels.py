@@ -104,5 +104,20 @@ def test_labels_files_of_a_run_must_agree(tmp_path: Path) -> None:
 def test_every_class_needs_a_training_row() -> None:
     labels = Labels(label_names=("run", "sit", "walk"))
     check_every_class_is_trained(labels, [0, 1, 2])
-    with pytest.raises(AnnotationError, match="1 of 3 classes have no training row: sit"):
+    with pytest.raises(AnnotationError, match="1 of 3 classes have no training row: sit") as caught:
         check_every_class_is_trained(labels, [0, 2])
+    assert "make val_size and test_size smaller" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("taken", "advice"),
+    [
+        ({"max_samples": 5}, r"sit\. Raise max_samples = 5, which may have left their rows out; or add rows"),
+        ({"num_quarantined": 2}, r"sit\. Look at the 2 rows in quarantine, which may be theirs; or add rows"),
+    ],
+)
+def test_what_may_have_taken_the_rows_of_a_class_is_named(taken: dict[str, int], advice: str) -> None:
+    labels = Labels(label_names=("run", "sit", "walk"))
+    with pytest.raises(AnnotationError, match=advice) as caught:
+        check_every_class_is_trained(labels, [0, 2], **taken)
+    assert "val_size" not in str(caught.value)

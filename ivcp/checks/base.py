@@ -1,0 +1,88 @@
+"""The base model of a run: there, whole, and of a kind that can be trained as asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ivcp.models.base_files import check_base_files
+from ivcp.models.hub import is_offline
+from ivcp.models.path import check_model_path, check_model_source, looks_local
+from ivcp.settings import ModelConfig, RunConfig
+from ivcp.stages.registry import stage_of
+
+_SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
+
+
+def check_base(model: ModelConfig, *, with_weights: bool) -> None:
+    """Checks the base model's files, without torch: those of a folder here, or whether the hub gives them.
+
+    Raises:
+        ValueError: no base model is named.
+        FileNotFoundError: it is no model directory.
+        HubError: the hub does not give it.
+        BaseFilesError: its files are missing or damaged.
+    """
+    name = model.required_name
+    check_model_source(name, revision=model.model_revision, cache_dir=model.cache_dir)
+    folder = Path(name)
+    if folder.is_dir():
+        check_base_files(folder, with_weights=with_weights, has_own_code=model.trust_remote_code)
+    else:
+        check_base_files(_small_files(model), with_weights=False, has_own_code=model.trust_remote_code)
+
+
+def is_elsewhere(model: ModelConfig) -> bool:
+    """Whether the base model is a path that this machine does not have: only another one can check it."""
+    name = model.model_name_or_path
+    return name is None or (looks_local(name) and not Path(name).exists())
+
+
+def check_method(config: RunConfig) -> None:
+    """Checks architecture, stage and `finetuning_type` against the base model's configuration; no weights are loaded.
+
+    Raises:
+        UnsupportedModelError: the model reads no videos.
+        UnsupportedMethodError: it has no such layers to train.
+        ConfigError: the stage's settings do not fit it.
+    """
+    from ivcp.models.adapters import check_method as check_layers
+
+    stage = stage_of(config)
+    described, model = _described(config.model)
+    stage.check_base(described)
+    check_layers(model, config.method)
+
+
+def _described(model: ModelConfig) -> tuple[Any, Any]:
+    """A base model's configuration, and the model without weights."""
+    import torch
+
+    from ivcp.models.families import check_architecture  # before transformers' classes: it mends torchvision
+
+    from transformers import AutoConfig, AutoModelForImageTextToText  # isort: skip
+
+    name = model.required_name
+    check_model_path(name)
+    described = AutoConfig.from_pretrained(
+        name, revision=model.model_revision, cache_dir=model.cache_dir, trust_remote_code=model.trust_remote_code
+    )
+    check_architecture(described, name)
+    with torch.device("meta"):
+        made = AutoModelForImageTextToText.from_config(described, trust_remote_code=model.trust_remote_code)
+    return described, made
+
+
+def _small_files(model: ModelConfig) -> Path:
+    """A folder with what a model of the hub has besides its weights, from the cache where it is there."""
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(
+            model.required_name,
+            revision=model.model_revision,
+            cache_dir=model.cache_dir,
+            allow_patterns=_SMALL_FILES,
+            local_files_only=is_offline(),
+        )
+    )

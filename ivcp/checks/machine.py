@@ -1,0 +1,93 @@
+"""The machine that trains: its packages and devices, its files and its disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ivcp import storage
+from ivcp.records.validation import ValidationReport
+from ivcp.settings import ConfigError, DataConfig, RunConfig
+
+_FEWEST_CHECKPOINTS = 2
+"""One and the result: what any training writes."""
+
+
+def check_paths(config: RunConfig) -> None:
+    """Checks that the files and folders exist that a training starts from.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    started_from = {
+        "adapter_name_or_path": config.method.adapter_name_or_path,
+        "action_decoder_path": config.action_cls.action_decoder_path,
+        "resume_from_checkpoint": config.train.resume_from_checkpoint,
+    }
+    for key, path in started_from.items():
+        if isinstance(path, str) and not Path(path).exists():
+            raise ConfigError(f"{key} = {path} does not exist: correct the path, or leave it out")
+
+
+def check_distribution_files(config: RunConfig) -> None:
+    """Checks that `deepspeed` is a configuration.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    from ivcp.distributed.deepspeed_files import deepspeed_settings
+
+    if config.train.deepspeed:
+        deepspeed_settings(config.train.deepspeed)
+
+
+def check_devices(config: RunConfig) -> None:
+    """Checks that this machine has the GPU or the compiler that settings need.
+
+    Raises:
+        AttentionError, ConfigError: it does not.
+    """
+    from ivcp.models.acceleration import check_acceleration
+    from ivcp.models.load import check_attention
+
+    check_attention(config.model)
+    check_acceleration(config.speed)
+
+
+def check_room_for_checkpoints(config: RunConfig, folder: Path) -> None:
+    """Checks that a checkpoint and the result fit on the disk of `folder`, by the model's sizes alone.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    from ivcp.launch.preflight import check_disk
+    from ivcp.training.checkpoints.size import checkpoint_bytes
+
+    if problem := check_disk(_FEWEST_CHECKPOINTS * checkpoint_bytes(config), existing_part(folder)):
+        raise ConfigError(f"output_dir: {problem}")
+
+
+def check_room_for_clips(report: ValidationReport, data: DataConfig, shards_uri: str) -> None:
+    """Checks that the clips that validation found fit on the disk of a local `shards_uri`, with what lies there.
+
+    Nothing is known of JPEG's sizes.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if report.estimate is None or storage.is_s3(shards_uri) or data.prepared_frames == "jpeg":
+        return
+    folder = Path(shards_uri)
+    needed = report.estimate.shard_bytes - sum(storage.file_sizes(folder).values())
+    free = shutil.disk_usage(existing_part(folder)).free
+    if needed > free:
+        raise ConfigError(
+            f"{folder.absolute()}: the prepared clips need {needed / 1e9:.3g} GB more, {free / 1e9:.3g} GB are free: "
+            "set shards_uri to a place with more room, lower video_max_pixels or video_num_frames, or set "
+            "prepared_frames: jpeg"
+        )
+
+
+def existing_part(folder: Path) -> Path:
+    """`folder`, or the nearest folder above it that exists."""
+    return next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())

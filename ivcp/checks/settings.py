@@ -1,0 +1,87 @@
+"""What the settings alone show: contradictions with where a run goes, and what has no effect."""
+
+from __future__ import annotations
+
+import logging
+
+from ivcp.settings import ConfigError, RunConfig
+
+log = logging.getLogger(__name__)
+
+
+def check_placement(config: RunConfig) -> None:
+    """Checks what a pipeline on a cluster asks of its training step.
+
+    Raises:
+        ConfigError: accelerators and processes do not fit each other.
+    """
+    launch, accelerators = config.launch, config.cluster.train_accelerator_count
+    processes = launch.train_processes_per_node
+    if launch.train_launcher == "inline" and accelerators not in (0, processes):
+        more = "would share one" if accelerators < processes else "would leave some idle"
+        raise ConfigError(
+            f"train_accelerator_count = {accelerators} with train_processes_per_node = {processes}: a process trains "
+            f"on one accelerator, and these {more}; set both to the same number, or train_accelerator_count: 0 for CPUs"
+        )
+
+
+def check_sharding(config: RunConfig) -> None:
+    """Checks, for a pipeline, that there are processes to shard weights over.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if config.train.fsdp and config.launch.num_processes == 1:
+        raise ConfigError(
+            f"fsdp = {config.train.fsdp}: there is one process, and none to shard the weights with: set "
+            "train_processes_per_node, or remove fsdp"
+        )
+
+
+def check_single_step(config: RunConfig, *, num_processes: int) -> None:
+    """Checks what `ivcp train` cannot do, which trains in the processes that are there.
+
+    Raises:
+        ConfigError: a TrainJob, or other processes, were asked for.
+    """
+    if config.launch.train_launcher == "trainjob":
+        raise ConfigError(
+            "train_launcher = trainjob: only a pipeline starts jobs (`ivcp submit`, `ivcp run`); remove it, or set "
+            "train_launcher: inline, to train here"
+        )
+    asked = config.launch.train_processes_per_node
+    if asked not in (1, num_processes):
+        raise ConfigError(
+            f"train_processes_per_node = {asked}, and {num_processes} started: `ivcp train` trains in one process; "
+            f"start `torchrun --nproc-per-node {asked} -m ivcp.cli.train …`, or remove it"
+        )
+
+
+def find_ineffective(config: RunConfig) -> list[str]:
+    """What the settings ask for and will not get, a sentence each."""
+    train = config.train
+    found: list[str] = []
+    if 0 < train.max_steps <= train.warmup_steps:
+        found.append(
+            f"warmup_steps = {train.warmup_steps} with max_steps = {train.max_steps}: the learning rate never reaches "
+            "its peak; set warmup_ratio: 0.1"
+        )
+    if config.loss.mixup_alpha > 0 and train.per_device_train_batch_size == 1 and config.speed.tokens_per_batch is None:
+        found.append(
+            f"mixup_alpha = {config.loss.mixup_alpha:g} with per_device_train_batch_size = 1: there is no second clip "
+            "to mix with; raise the batch size, or remove mixup_alpha"
+        )
+    asks_to_validate = train.eval_strategy not in (None, "no") or train.eval_steps is not None
+    if asks_to_validate and not (config.data.val_size or config.data.eval_dataset):
+        key = "eval_strategy" if train.eval_strategy not in (None, "no") else "eval_steps"
+        found.append(
+            f"{key} = {train.eval_strategy if key == 'eval_strategy' else train.eval_steps}: neither val_size nor "
+            "eval_dataset is set, so that nothing is validated unless rows say split: val"
+        )
+    return found
+
+
+def warn_of_ineffective(config: RunConfig) -> None:
+    """Logs what `find_ineffective` finds."""
+    for sentence in find_ineffective(config):
+        log.warning("%s", sentence)

@@ -1,0 +1,84 @@
+import logging
+
+import pytest
+
+from ivcp.checks.settings import (
+    check_placement,
+    check_sharding,
+    check_single_step,
+    find_ineffective,
+    warn_of_ineffective,
+)
+from ivcp.settings import ConfigError, config_from_settings
+
+
+def config(**settings):
+    return config_from_settings(settings)
+
+
+@pytest.mark.parametrize(("accelerators", "processes"), [(1, 1), (4, 4), (0, 1), (0, 4)])
+def test_as_many_accelerators_as_processes_or_none(accelerators, processes):
+    check_placement(config(train_accelerator_count=accelerators, train_processes_per_node=processes))
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "processes", "what"), [(1, 2, "would share one"), (4, 1, "would leave some idle")]
+)
+def test_accelerators_that_do_not_fit_the_processes(accelerators, processes, what):
+    with pytest.raises(ConfigError) as caught:
+        check_placement(config(train_accelerator_count=accelerators, train_processes_per_node=processes))
+    assert f"train_accelerator_count = {accelerators} with train_processes_per_node = {processes}" in str(caught.value)
+    assert what in str(caught.value)
+
+
+def test_a_job_has_accelerators_of_its_own():
+    job = {"train_launcher": "trainjob", "checkpoints_uri": "s3://a/b"}
+    check_placement(config(train_accelerator_count=1, train_processes_per_node=8, **job))
+    with pytest.raises(ConfigError, match=r"only a pipeline starts jobs .*set train_launcher: inline"):
+        check_single_step(config(**job), num_processes=1)
+
+
+def test_sharding_needs_processes():
+    check_sharding(config(fsdp="full_shard", train_processes_per_node=2))
+    with pytest.raises(ConfigError, match="fsdp = full_shard: there is one process"):
+        check_sharding(config(fsdp="full_shard"))
+
+
+def test_processes_that_were_not_started():
+    check_single_step(config(train_processes_per_node=2), num_processes=2)
+    check_single_step(config(), num_processes=4)
+    with pytest.raises(ConfigError, match=r"train_processes_per_node = 2, and 1 started.*torchrun --nproc-per-node 2"):
+        check_single_step(config(train_processes_per_node=2), num_processes=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"max_steps": 10, "warmup_steps": 10}, "warmup_steps = 10 with max_steps = 10: the learning rate never"),
+        ({"mixup_alpha": 0.2, "per_device_train_batch_size": 1}, "there is no second clip to mix with"),
+        ({"eval_strategy": "steps"}, "eval_strategy = steps: neither val_size nor eval_dataset is set"),
+        ({"eval_steps": 50}, "eval_steps = 50.0: neither val_size nor eval_dataset is set"),
+    ],
+)
+def test_what_has_no_effect_is_said(settings, said, caplog):
+    [sentence] = find_ineffective(config(**settings))
+    assert said in sentence
+    with caplog.at_level(logging.WARNING):
+        warn_of_ineffective(config(**settings))
+    assert [record.getMessage() for record in caplog.records] == [sentence]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"max_steps": 10, "warmup_steps": 9},
+        {"warmup_steps": 100},
+        {"mixup_alpha": 0.2, "per_device_train_batch_size": 2},
+        {"mixup_alpha": 0.2, "per_device_train_batch_size": 1, "tokens_per_batch": 4096},
+        {"eval_strategy": "no"},
+        {"eval_strategy": "epoch", "val_size": 0.1},
+    ],
+)
+def test_what_has_an_effect_is_not_spoken_of(settings):
+    assert find_ineffective(config(**settings)) == []
