@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from ivcp.records import LABELS_FILE, RUN_CONFIG_FILE, Labels
 from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.records.markdown import code, escape
 from ivcp.settings import read_model_config
 from ivcp.stages.directory import read_info
 from ivcp.stages.registry import stage_of
@@ -18,7 +20,7 @@ pipeline_tag: video-classification
 
 # {title}
 
-Made from `{base_model}`: {principle}. {method}, {steps} optimizer steps.
+Made from {base}: {principle}. {method}, {steps} optimizer steps.
 
 ## Results
 
@@ -80,7 +82,8 @@ def model_card(model_dir: Path, *, metrics: EvaluationMetrics | None) -> str:
     method, video = config.method, config.video
     is_lora = method.finetuning_type == "lora"
     return _CARD.format(
-        base_model=config.model.model_name_or_path,
+        base_model=json.dumps(config.model.model_name_or_path),
+        base=code(config.model.model_name_or_path or ""),
         title=f"{stage.title} with {labels.num_classes} classes",
         principle=stage.principle,
         own_files=", ".join(f"`{name}`" for name in stage.files),
@@ -88,7 +91,7 @@ def model_card(model_dir: Path, *, metrics: EvaluationMetrics | None) -> str:
         steps=info.trained_steps,
         results=_results(metrics) if metrics else _NOT_MEASURED,
         name=model_dir.name,
-        prompt=" ".join(f"`{message.role}: {message.content}`" for message in info.prompt),
+        prompt=" ".join(code(f"{message.role}: {message.content}") for message in info.prompt),
         sampling=(
             f"{video.video_num_frames}, evenly spread"
             if video.video_num_frames
@@ -96,7 +99,7 @@ def model_card(model_dir: Path, *, metrics: EvaluationMetrics | None) -> str:
         ),
         min_pixels=video.video_min_pixels,
         max_pixels=video.video_max_pixels,
-        labels="\n".join(f"{label}. {name}" for label, name in enumerate(labels.label_names)),
+        labels="\n".join(f"{label}. {escape(name)}" for label, name in enumerate(labels.label_names)),
         data=info.data_fingerprint[:16],
         prepared=info.prepared_fingerprint[:16],
     )

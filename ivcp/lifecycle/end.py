@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ivcp.records.markdown import escape
 from ivcp.settings import SECTION_OF_KEY, from_flat
 from ivcp.tracking import UNCHANGED_TAG, RunStatus, find_pipeline_run, finish_pipeline_run
 from ivcp.tracking.steps import recorded_step
@@ -30,7 +31,7 @@ def run_step(overrides: Mapping[str, Any], *, pipeline_run: str, state: str, err
         status = _STATUS.get(state, "FAILED")
         tags = None if os.environ.get("MLFLOW_RUN_ID") else _finish(overrides, pipeline_run, status)
         outcome.result = describe_end(status, tags, error)
-        Path(report).write_text(outcome.result + "\n", encoding="utf-8")
+        Path(report).write_text(escape(outcome.result) + "\n", encoding="utf-8")
         log.log(logging.INFO if status == "FINISHED" else logging.ERROR, "%s", outcome.result)
 
 
