@@ -2,8 +2,8 @@
 
 Everything lies in `output_dir`: validated annotations and prepared clips in its folder `clips`, the adapter in
 itself, results in `evaluation`, the merged model in `export_dir` or `model`. A step that needs an earlier one runs
-it first; prepared clips are reused as long as nothing they depend on changed. A step's code is imported when it
-runs: torch and transformers take seconds, which `ivcp validate` need not wait for.
+it first; what was validated and prepared is reused as long as nothing that it depends on changed. A step's code is
+imported when it runs: torch and transformers take seconds, which `ivcp validate` need not wait for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ivcp.records import CLIPS_DIR, INDEX_FILE, PreparedIndex, Split
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import RunConfig
 from ivcp.stages.registry import check_stage
+from ivcp.validation.reuse import find_validated
 from ivcp.validation.validate import validate_data
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ def validate(config: RunConfig) -> ValidationReport:
 
 
 def prepare(config: RunConfig) -> PreparedIndex:
-    """Validates and prepares the data sets into `output_dir`/clips."""
+    """Validates and prepares the data sets into `output_dir`/clips, where that is not done yet."""
     from ivcp.preparation.prepare import prepare_clips
 
-    validate(config)
+    if find_validated(config, validated_dir(config)) is None:
+        validate(config)
     return prepare_clips(
         config,
         validated_dir=validated_dir(config),
