@@ -80,11 +80,13 @@ def evaluate(config: RunConfig) -> EvaluationMetrics:
 
 
 def export(config: RunConfig) -> ExportResult:
-    """Merges and registers the adapter; its results come from `evaluate`, which runs where they are missing."""
-    from ivcp.export.export import export_model
+    """Merges and registers the adapter after `evaluate`; without `dataset` it is merged only."""
+    from ivcp.export.export import export_model, merge_only
 
-    metrics = evaluate(config)
     export_dir = Path(config.export.export_dir or Path(config.train.output_dir) / "model")
+    if not config.data.dataset:
+        return merge_only(config, adapter_dir=adapter_dir(config), export_dir=export_dir)
+    metrics = evaluate(config)
     return export_model(
         config,
         adapter_dir=adapter_dir(config),

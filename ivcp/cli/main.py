@@ -159,9 +159,9 @@ def evaluate(settings: Settings = None) -> None:
 
 @app.command(context_settings=TAKES_SETTINGS)
 def export(settings: Settings = None) -> None:
-    """Merge the adapter into a servable model directory and register it.
+    """Merge the adapter into a servable model directory and register it; without a data set, merge it only.
 
-    Example: `ivcp export my.yaml export_dir=models/mine`
+    Examples: `ivcp export my.yaml export_dir=models/mine`, `ivcp export merge.yaml`
     """
     config = read_settings(settings)
     from ivcp import steps as single_steps

@@ -28,7 +28,7 @@ class MergeError(RuntimeError):
 def merge_adapter(
     adapter_dir: Path, export_dir: Path, *, samples: Sequence[Sample], machine: ModelConfig, max_shard_gigabytes: float
 ) -> MergeCheck:
-    """Writes the merged model of `adapter_dir` to `export_dir` and compares both on `samples`.
+    """Writes the merged model of `adapter_dir` to `export_dir` and compares both on `samples`, where there are any.
 
     The merge happens in float32; the weights are written in the precision of training. What a stage can put into the
     plain model goes there, so that transformers' `from_pretrained` reads a model that has it.
@@ -43,7 +43,7 @@ def merge_adapter(
             "the adapter was trained on %d-bit weights and is merged into the exact ones: evaluate the merged model",
             loaded.config.method.quantization_bit,
         )
-    before = loaded.outputs(samples)
+    before = loaded.outputs(samples) if samples else None
     merged = merge_backbone(loaded)
     dtype = training_dtype(loaded.config)
     merged.to(dtype).save_pretrained(export_dir, max_shard_size=f"{max_shard_gigabytes}GB")
@@ -55,6 +55,8 @@ def merge_adapter(
         info=loaded.info,
         with_backbone=False,
     )
+    if before is None:
+        return MergeCheck(clips=0, max_logit_difference=None, dtype=_name_of(dtype))
     return check_merged(export_dir, samples=samples, machine=machine, expected=before, dtype=dtype)
 
 
@@ -95,4 +97,8 @@ def check_merged(
             f"{export_dir}: logits differ by {difference:.3g} from base model and adapter, expected at most "
             f"{MAX_LOGIT_DIFFERENCE:g}: do not serve it; keep the adapter and report its settings"
         )
-    return MergeCheck(clips=len(samples), max_logit_difference=difference, dtype=str(dtype).removeprefix("torch."))
+    return MergeCheck(clips=len(samples), max_logit_difference=difference, dtype=_name_of(dtype))
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

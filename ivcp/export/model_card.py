@@ -22,11 +22,7 @@ Made from `{base_model}`: {principle}. {method}, {steps} optimizer steps.
 
 ## Results
 
-| split | clips | failed | frames | views | top-1 | top-5 | mean class | majority class |
-|---|---|---|---|---|---|---|---|---|
-| {split} | {num_clips} | {num_failed} | {frames} | 1 | {top1:.4f} | {top5:.4f} | {mean_class:.4f} | {majority:.4f} |
-
-A clip that could not be decoded counts as an error.
+{results}
 
 ## Use
 
@@ -52,9 +48,19 @@ ivcp serve --model-dir {name} --port 8080
 Annotations `{data}`, prepared clips `{prepared}` (fingerprints).
 """
 
+_RESULTS = """| split | clips | failed | frames | views | top-1 | top-5 | mean class | majority class |
+|---|---|---|---|---|---|---|---|---|
+| {split} | {num_clips} | {num_failed} | {frames} | 1 | {top1:.4f} | {top5:.4f} | {mean_class:.4f} | {majority:.4f} |
 
-def model_card(model_dir: Path, *, metrics: EvaluationMetrics) -> str:
-    """The card of the model in `model_dir`, as Markdown with Hugging Face's metadata block."""
+A clip that could not be decoded counts as an error."""
+_NOT_MEASURED = "Not measured here: the model was merged without a data set, and compared with nothing."
+
+
+def model_card(model_dir: Path, *, metrics: EvaluationMetrics | None) -> str:
+    """The card of the model in `model_dir`, as Markdown with Hugging Face's metadata block.
+
+    `metrics` are null where the model was merged without a data set.
+    """
     stage, info = stage_of(read_model_config(model_dir / RUN_CONFIG_FILE)), read_info(model_dir)
     config = stage.config
     labels = Labels.read(model_dir / LABELS_FILE)
@@ -67,14 +73,7 @@ def model_card(model_dir: Path, *, metrics: EvaluationMetrics) -> str:
         own_files=", ".join(f"`{name}`" for name in stage.files),
         method=f"LoRA of rank {method.lora_rank}, merged" if is_lora else "Full fine-tuning",
         steps=info.trained_steps,
-        split=metrics.split,
-        num_clips=metrics.num_clips,
-        num_failed=metrics.num_failed,
-        frames=_range(metrics.min_frames, metrics.max_frames),
-        top1=metrics.top1_accuracy,
-        top5=metrics.top5_accuracy,
-        mean_class=metrics.mean_class_accuracy,
-        majority=metrics.majority_baseline,
+        results=_NOT_MEASURED if metrics is None else _results(metrics),
         name=model_dir.name,
         prompt=" ".join(f"`{message.role}: {message.content}`" for message in info.prompt),
         sampling=(
@@ -87,6 +86,19 @@ def model_card(model_dir: Path, *, metrics: EvaluationMetrics) -> str:
         labels="\n".join(f"{label}. {name}" for label, name in enumerate(labels.label_names)),
         data=info.data_fingerprint[:16],
         prepared=info.prepared_fingerprint[:16],
+    )
+
+
+def _results(metrics: EvaluationMetrics) -> str:
+    return _RESULTS.format(
+        split=metrics.split,
+        num_clips=metrics.num_clips,
+        num_failed=metrics.num_failed,
+        frames=_range(metrics.min_frames, metrics.max_frames),
+        top1=metrics.top1_accuracy,
+        top5=metrics.top5_accuracy,
+        mean_class=metrics.mean_class_accuracy,
+        majority=metrics.majority_baseline,
     )
 
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ivcp.validation.data_fingerprint import data_fingerprint
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, save_config
 from ivcp.stages.registry import stage_of
 from ivcp.tracking import open_pipeline_run
 from ivcp.tracking.steps import recorded_step
+from ivcp.validation.data_fingerprint import data_fingerprint
 
 _DATA_SECTIONS = ("model", "data", "video")
 _DATA_KEYS = ("stage", "seed")

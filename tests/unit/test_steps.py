@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+import ivcp
 from ivcp import steps
 from ivcp.preparation import write
 from ivcp.settings import config_from_settings
+from ivcp.tracking import find_champion
 from ivcp.validation import videos
 from tests.data_sets import make_clip
 
@@ -94,3 +96,49 @@ def test_who_asks_for_validation_gets_it(settings, decoded):
     decoded.clear()
     steps.validate(config)
     assert decoded == ["validation"] * 12
+
+
+@pytest.fixture
+def merge_file(settings, tmp_path):
+    """A finished adapter, and the users' file that merges it: it names no data set."""
+    config = config_from_settings(settings)
+    steps.train(config)
+    return {
+        "model_name_or_path": settings["model_name_or_path"],
+        "adapter_name_or_path": settings["output_dir"],
+        "template": "minicpm_v",
+        "finetuning_type": "lora",
+        "trust_remote_code": True,
+        "export_dir": str(tmp_path / "merged"),
+        "export_size": 2,
+        "export_device": "cpu",
+        "export_legacy_format": False,
+        "mlflow_tracking_uri": settings["mlflow_tracking_uri"],
+    }
+
+
+def test_an_adapter_is_merged_without_a_data_set(merge_file, decoded, action_data, tmp_path):
+    video = action_data.folder / "0.mp4"
+    before = ivcp.load(merge_file["adapter_name_or_path"]).predict(video)
+    (action_data.folder / "actions.json").unlink()
+    decoded.clear()
+    result = steps.export(config_from_settings(merge_file))
+
+    assert decoded == []
+    assert (result.registered, result.run_id, result.is_measured) == (None, None, False)
+    assert result.summary == "merged, not registered, not measured here: no data set is named"
+    assert find_champion(config_from_settings(merge_file)) is None
+    assert "Not measured here" in (tmp_path / "merged" / "README.md").read_text()
+    merged = ivcp.load(tmp_path / "merged").predict(video)
+    assert merged.logits == pytest.approx(before.logits, abs=1e-4)
+
+
+def test_a_merged_adapter_is_registered_where_a_setting_asks_for_it(merge_file, tmp_path):
+    config = config_from_settings(merge_file | {"registered_model_name": "merged-by-hand"})
+    result = steps.export(config)
+
+    assert result.registered is not None
+    champion = find_champion(config)
+    assert champion is not None
+    assert (champion.name, champion.top1_accuracy) == ("merged-by-hand", None)
+    assert Path(champion.model_dir) == tmp_path / "merged"
