@@ -7,7 +7,7 @@ import os
 from rich.console import Console
 from rich.table import Table
 
-from ivcp.pipeline_runs.local import STEPS, RunSummary
+from ivcp.pipeline_runs.summary import STEPS, RunSummary
 from ivcp.records.evaluation import EvaluationMetrics
 
 

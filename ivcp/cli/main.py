@@ -1,7 +1,7 @@
 """The `ivcp` command.
 
 Exit codes: 0 done; 1 a step failed; 2 the call, a file or a setting is wrong; 3 the gate refused the model; 75
-training was interrupted by SIGTERM and left a checkpoint, the same command again resumes it.
+the run or its training was interrupted, the same command again goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ivcp.cli.cluster_commands import schedule_command, submit_command
 from ivcp.cli.import_command import import_command
 from ivcp.cli.settings_words import TAKES_SETTINGS, Settings, read_settings
 
-FAILED, WRONG_CALL, REFUSED = 1, 2, 3
+FAILED, WRONG_CALL, REFUSED, INTERRUPTED = 1, 2, 3, 75
 
 app = typer.Typer(
     name="ivcp",
@@ -57,8 +57,9 @@ def run(
     containers: Annotated[
         bool, typer.Option("--containers", help="Run each step in its image, through Docker or Podman.")
     ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, whatever an earlier run left.")] = False,
 ) -> None:
-    """Run the whole pipeline on this machine, with no cluster.
+    """Run the whole pipeline on this machine, with no cluster; the same command again goes on with an interrupted run.
 
     Example: `ivcp run pipelines/configs/demo.yaml num_train_epochs=3`
     """
@@ -67,13 +68,15 @@ def run(
     from ivcp.pipeline_runs.local import PipelineFailedError, run_locally
 
     try:
-        summary = run_locally(config, runs_dir=runs_dir, deploy=deploy, containers=containers)
+        summary = run_locally(config, runs_dir=runs_dir, deploy=deploy, containers=containers, fresh=fresh)
     except PipelineFailedError as error:
         show_summary(error.summary, console)
         raise
     show_summary(summary, console)
     if summary.status == "refused":
         raise typer.Exit(REFUSED)
+    if summary.status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command("compile")

@@ -26,7 +26,9 @@ FINGERPRINT_FILE = "fingerprint.txt"
 """Written last, beside a report of data that can be used: what it depends on, as a hash."""
 _OTHER_FILES = (ANNOTATIONS_FILE, LABELS_FILE, QUARANTINE_FILE, REPORT_HTML)
 _SECTIONS = ("data", "video")
-_KEYS = ("model_name_or_path", "model_revision", "trust_remote_code", "seed", "stage")
+_MODEL_KEYS = ("model_name_or_path", "model_revision", "trust_remote_code")
+DATA_KEYS = ("stage", "seed")
+"""Settings of other sections that validation or preparation read, whatever the stage."""
 _PLACES = ("dataset_dir", "media_dir")
 _KEYS_WITHOUT_EFFECT = frozenset(
     {
@@ -64,7 +66,7 @@ def find_validated(config: RunConfig, folder: Path) -> ValidationReport | None:
 def inputs_fingerprint(config: RunConfig) -> str | None:
     """Hash of all that validation reads: its settings, annotations, videos by size and time of change or ETag, and the
     base model; null where that cannot be listed."""
-    keys = {*_KEYS, *stage_of(config).data_settings}
+    keys = {*_MODEL_KEYS, *DATA_KEYS, *stage_of(config).data_settings}
     settings: dict[str, Any] = {
         key: value
         for key, value in config.flat().items()
