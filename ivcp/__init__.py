@@ -71,7 +71,10 @@ def evaluate(settings: Settings, **overrides: Any) -> EvaluationMetrics:
 
 
 def export(settings: Settings, **overrides: Any) -> ExportResult:
-    """Merges the adapter into a servable model directory and registers it; errors as `evaluate`."""
+    """Merges the adapter into a servable model directory and registers it; errors as `evaluate`.
+
+    Without `dataset` the adapter is merged only: not measured, and not registered unless a setting names where.
+    """
     from ivcp import steps
 
     return steps.export(_config(settings, overrides))

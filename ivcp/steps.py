@@ -2,9 +2,9 @@
 
 Everything lies in `output_dir`: validated annotations and prepared clips in its folder `clips` (the shards in
 `shards_uri`, where that is set), the adapter in itself, results in `evaluation`, the merged model in `export_dir` or
-`model`. A step that needs an earlier one runs
-it first; prepared clips are reused as long as nothing they depend on changed. A step's code is imported when it
-runs: torch and transformers take seconds, which `ivcp validate` need not wait for.
+`model`. A step that needs an earlier one runs it first; what was validated and prepared is reused as long as nothing
+that it depends on changed. A step's code is imported when it runs: torch and transformers take seconds, which
+`ivcp validate` need not wait for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ivcp.checks.run import check_preparation, check_training, check_validation
 from ivcp.records import CLIPS_DIR, INDEX_FILE, PreparedIndex, Split
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import ConfigError, RunConfig
+from ivcp.validation.reuse import find_validated
 from ivcp.validation.validate import validate_data
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ def validate(config: RunConfig) -> ValidationReport:
 
 
 def prepare(config: RunConfig) -> PreparedIndex:
-    """Validates and prepares the data sets into `output_dir`/clips, or with its shards in `shards_uri`."""
+    """Validates and prepares the data sets into `output_dir`/clips, or with its shards in `shards_uri`, where that is
+    not done yet.
+    """
     from ivcp.preparation.prepare import prepare_clips
 
     check_preparation(config)
-    report = validate(config)
+    report = find_validated(config, validated_dir(config)) or validate(config)
     shards_uri = config.cluster.shards_uri or str(_clips_dir(config))
     check_room_for_clips(report, config.data, shards_uri)
     return prepare_clips(
@@ -109,15 +112,17 @@ def _measure(config: RunConfig, index: PreparedIndex) -> EvaluationMetrics:
 
 
 def export(config: RunConfig) -> ExportResult:
-    """Merges, measures and registers the adapter.
+    """Merges, measures and registers the adapter; without `dataset` it is merged only.
 
     Where there is no test split, and the adapter has seen the validation split, it is exported without figures.
     """
-    from ivcp.export.export import export_model
+    from ivcp.export.export import export_model, merge_only
 
+    export_dir = Path(config.export.export_dir or Path(config.train.output_dir) / "model")
+    if not config.data.dataset:
+        return merge_only(config, adapter_dir=adapter_dir(config), export_dir=export_dir)
     index = prepare(config)
     metrics = _measure_if_unseen(config, index)
-    export_dir = Path(config.export.export_dir or Path(config.train.output_dir) / "model")
     return export_model(
         config,
         adapter_dir=adapter_dir(config),

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ivcp.cli.terminal import say, show_table
-from ivcp.pipeline_runs.local import STEPS, RunSummary
+from ivcp.pipeline_runs.summary import STEPS, RunSummary
 from ivcp.records.evaluation import EvaluationMetrics
 
 

@@ -1,7 +1,7 @@
 """The `ivcp` command.
 
 Exit codes: 0 done; 1 a step failed; 2 the call, a file or a setting is wrong; 3 the gate refused the model; 75
-training was interrupted by SIGTERM and left a checkpoint, the same command again resumes it.
+the run or its training was interrupted, the same command again goes on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from ivcp.cli.import_command import import_command
 from ivcp.cli.paths import checked_model_dir, checked_videos, new_file, new_folder
 from ivcp.cli.settings_words import TAKES_SETTINGS, Settings, read_settings
 from ivcp.cli.terminal import FAILED, REFUSED, TRACEBACK, errors, explained, say, show_table
+
+INTERRUPTED = 75
 
 app = typer.Typer(
     name="ivcp",
@@ -76,8 +78,9 @@ def run(
     containers: Annotated[
         bool, typer.Option("--containers", help="Run each step in its image, through Docker or Podman.")
     ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, whatever an earlier run left.")] = False,
 ) -> None:
-    """Run the whole pipeline on this machine, with no cluster.
+    """Run the whole pipeline on this machine, with no cluster; the same command again goes on with an interrupted run.
 
     Example: `ivcp run pipelines/configs/demo.yaml num_train_epochs=3`
     """
@@ -88,13 +91,15 @@ def run(
 
     check_local_run(config, containers=containers)
     try:
-        summary = run_locally(config, runs_dir=new_folder(runs_dir), deploy=deploy, containers=containers)
+        summary = run_locally(config, runs_dir=new_folder(runs_dir), deploy=deploy, containers=containers, fresh=fresh)
     except PipelineFailedError as error:
         show_summary(error.summary)
         raise
     show_summary(summary)
     if summary.status == "refused":
         raise typer.Exit(REFUSED)
+    if summary.status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command("compile")
@@ -181,9 +186,9 @@ def evaluate(settings: Settings = None) -> None:
 
 @app.command(context_settings=TAKES_SETTINGS)
 def export(settings: Settings = None) -> None:
-    """Merge the adapter into a servable model directory and register it.
+    """Merge the adapter into a servable model directory and register it; without a data set, merge it only.
 
-    Example: `ivcp export my.yaml export_dir=models/mine`
+    Examples: `ivcp export my.yaml export_dir=models/mine`, `ivcp export merge.yaml`
     """
     config = read_settings(settings)
     from ivcp import steps as single_steps

@@ -44,8 +44,14 @@ def run_step(
 
 
 def served_model(model_dir: Path, results: Path) -> ServedModel:
-    """The model as export registered it and evaluation measured it."""
+    """The model as export registered it and evaluation measured it.
+
+    Raises:
+        ValueError: export did not register it.
+    """
     exported = ExportResult.read(model_dir / EXPORT_RESULT_FILE)
+    if exported.registered is None:
+        raise ValueError(f"{model_dir} is not registered: a cluster deploys what export registered after evaluation")
     metrics = EvaluationMetrics.read(results / METRICS_FILE)
     return ServedModel(
         uri=exported.registered.source,

@@ -16,7 +16,7 @@ from ivcp.export.merge import merge_adapter
 from ivcp.export.model_card import model_card
 from ivcp.records import MODEL_CARD_FILE, PreparedIndex, Split
 from ivcp.records.evaluation import EvaluationMetrics
-from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
+from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult, MergeCheck
 from ivcp.settings import RunConfig
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
@@ -27,6 +27,7 @@ from ivcp.tracking.identity import CONFIGURATION_TAG, PREPARED_TAG, configuratio
 log = logging.getLogger(__name__)
 
 _CHECKED_CLIPS = 16
+_ASKS_FOR_REGISTRATION = frozenset({"registered_model_name", "model_alias", "models_uri"})
 
 
 def export_model(
@@ -43,16 +44,46 @@ def export_model(
         MergeError: the merged model answers differently; nothing is registered then.
         ModelFilesError: `adapter_dir` is incomplete.
     """
+    checked = _merge(config, adapter_dir, export_dir, _samples_to_check(index))
+    write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=metrics))
+    return _registered(config, export_dir, checked=checked, metrics=metrics)
+
+
+def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> ExportResult:
+    """The same without a data set: the merged model is compared with nothing, its card says that it was not measured.
+
+    It is registered where the settings name a place or a name for that: `registered_model_name`, `model_alias` or
+    `models_uri`.
+
+    Raises:
+        ModelFilesError: `adapter_dir` is incomplete.
+    """
+    checked = _merge(config, adapter_dir, export_dir, ())
+    write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=None))
+    if _ASKS_FOR_REGISTRATION & config.export.model_fields_set:
+        return _registered(config, export_dir, checked=checked, metrics=None)
+    result = ExportResult(model_dir=str(export_dir), merge=checked, is_measured=False)
+    result.write(export_dir / EXPORT_RESULT_FILE)
+    return result
+
+
+def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequence[Sample]) -> MergeCheck:
     check_complete(adapter_dir)
-    checked = merge_adapter(
+    return merge_adapter(
         adapter_dir,
         export_dir,
-        samples=_samples_to_check(index),
+        samples=samples,
         machine=config.model,
         max_shard_gigabytes=config.export.export_size,
         served_prompt=config.serving.served_prompt,
     )
-    write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=metrics))
+
+
+def _registered(
+    config: RunConfig, export_dir: Path, *, checked: MergeCheck, metrics: EvaluationMetrics | None
+) -> ExportResult:
+    """Registers the model, and writes and returns what export did."""
+    tags = {} if metrics is None else metrics.fingerprints() | {CONFIGURATION_TAG: configuration_fingerprint(config)}
     with tracked_run(config, step="export") as run:
         model_uri = _published(export_dir, config=config, run_id=run.run_id)
         registered = register_model(
@@ -60,10 +91,17 @@ def export_model(
             config=config,
             metrics=metrics.headline() if metrics else {},
             run_id=run.run_id,
-            tags=_fingerprints(index, metrics) | {CONFIGURATION_TAG: configuration_fingerprint(config)},
+            tags=tags,
         )
-        run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
-    result = ExportResult(model_dir=str(export_dir), merge=checked, registered=registered, run_id=run.run_id)
+        if checked.max_logit_difference is not None:
+            run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
+    result = ExportResult(
+        model_dir=str(export_dir),
+        merge=checked,
+        registered=registered,
+        run_id=run.run_id,
+        is_measured=metrics is not None,
+    )
     result.write(export_dir / EXPORT_RESULT_FILE)
     return result
 

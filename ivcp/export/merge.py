@@ -34,7 +34,7 @@ def merge_adapter(
     max_shard_gigabytes: float,
     served_prompt: str | None = None,
 ) -> MergeCheck:
-    """Writes the merged model of `adapter_dir` to `export_dir` and compares both on `samples`.
+    """Writes the merged model of `adapter_dir` to `export_dir` and compares both on `samples`, where there are any.
 
     `served_prompt` is what the merged model asks; null keeps the adapter's. The merge happens in float32; the weights
     are written in the precision of training. What a stage can put into the plain model goes there, so that
@@ -50,7 +50,7 @@ def merge_adapter(
             "the adapter was trained on %d-bit weights and is merged into the exact ones: evaluate the merged model",
             loaded.config.method.quantization_bit,
         )
-    before = loaded.outputs(samples)
+    before = loaded.outputs(samples) if samples else None
     merged = merge_backbone(loaded)
     dtype = training_dtype(loaded.config)
     merged.to(dtype).save_pretrained(export_dir, max_shard_size=f"{max_shard_gigabytes}GB")
@@ -63,6 +63,8 @@ def merge_adapter(
         seen=loaded.seen,
         with_backbone=False,
     )
+    if before is None:
+        return MergeCheck(clips=0, max_logit_difference=None, dtype=_name_of(dtype))
     return check_merged(export_dir, samples=samples, machine=machine, expected=before, dtype=dtype)
 
 
@@ -103,4 +105,8 @@ def check_merged(
             f"{export_dir}: logits differ by {difference:.3g} from base model and adapter, expected at most "
             f"{MAX_LOGIT_DIFFERENCE:g}: do not serve it; keep the adapter and report its settings"
         )
-    return MergeCheck(clips=len(samples), max_logit_difference=difference, dtype=str(dtype).removeprefix("torch."))
+    return MergeCheck(clips=len(samples), max_logit_difference=difference, dtype=_name_of(dtype))
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

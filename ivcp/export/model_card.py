@@ -71,11 +71,14 @@ _RESULTS = """| split | clips | failed | frames | views | top-1 | top-5 | mean c
 | {split} | {num_clips} | {num_failed} | {frames} | 1 | {top1:.4f} | {top5:.4f} | {mean_class:.4f} | {majority:.4f} |
 
 A clip that could not be decoded counts as an error. Measured on {measured_on}."""
-_NOT_MEASURED = "Not measured: there was no split that the model had not seen."
+_NOT_MEASURED = "Not measured here: it was exported without a data set, or without a split that it had not seen."
 
 
 def model_card(model_dir: Path, *, metrics: EvaluationMetrics | None) -> str:
-    """The card of the model in `model_dir`, as Markdown with Hugging Face's metadata block."""
+    """The card of the model in `model_dir`, as Markdown with Hugging Face's metadata block.
+
+    `metrics` are null where it was not measured.
+    """
     stage, info = stage_of(read_model_config(model_dir / RUN_CONFIG_FILE)), read_info(model_dir)
     config = stage.config
     labels = Labels.read(model_dir / LABELS_FILE)

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ivcp.checks.run import check_started
-from ivcp.lifecycle.data_fingerprint import data_fingerprint
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, save_config
 from ivcp.stages.registry import stage_of
 from ivcp.tracking import open_pipeline_run
 from ivcp.tracking.steps import recorded_step
+from ivcp.validation.data_fingerprint import data_fingerprint
+from ivcp.validation.reuse import DATA_KEYS
 
 _DATA_SECTIONS = ("model", "data", "video")
-_DATA_KEYS = ("stage", "seed")
-"""With the stage's `data_settings`, all that validation and preparation read. They get nothing else, so that another
-learning rate finds the results that the cluster keeps of them."""
+"""With `DATA_KEYS` and the stage's `data_settings`, all that validation and preparation read. They get nothing else, so
+that another learning rate finds the results that the cluster keeps of them."""
 _LAUNCHER_CPU, _LAUNCHER_MEMORY = "1", "4Gi"
 """Of a training step that only starts a job and follows it."""
 
@@ -68,7 +68,7 @@ def data_settings(config: RunConfig) -> str:
     Raises:
         ConfigError: there is no such stage.
     """
-    keys = {*_DATA_KEYS, *stage_of(config).data_settings}
+    keys = {*DATA_KEYS, *stage_of(config).data_settings}
     chosen = {
         key: value for key, value in config.flat().items() if SECTION_OF_KEY[key] in _DATA_SECTIONS or key in keys
     }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kfp import local
 
+from ivcp.pipeline_runs.interruption import Interruption
 from ivcp.settings import RunConfig
 from ivcp.validation.kept_splits import splits_uri
 
@@ -48,7 +49,7 @@ def container_runner(config: RunConfig, *, runs_dir: Path) -> local.DockerRunner
 
 
 @contextmanager
-def own_containers(variables: Mapping[str, str]) -> Iterator[None]:
+def own_containers(variables: Mapping[str, str], interruption: Interruption) -> Iterator[None]:
     """Lets KFP run its containers by `run_container`, with environment variables for all of them.
 
     KFP 2.17 has the engine remove containers that end; where that is faster than KFP's question how one ended, KFP
@@ -57,7 +58,7 @@ def own_containers(variables: Mapping[str, str]) -> Iterator[None]:
     from kfp.local import docker_task_handler
 
     theirs = docker_task_handler.run_docker_container
-    docker_task_handler.run_docker_container = partial(run_container, variables=variables)
+    docker_task_handler.run_docker_container = partial(run_container, variables=variables, interruption=interruption)
     try:
         yield
     finally:
@@ -71,18 +72,22 @@ def run_container(
     volumes: Mapping[str, Any],
     *,
     variables: Mapping[str, str],
+    interruption: Interruption,
     environment: Mapping[str, str] | None = None,
     **arguments: Any,
 ) -> int:
     """Runs a command in a container of an image that is here, prints what it writes, and gives its exit code.
 
-    `environment` wins over `variables`.
+    `environment` wins over `variables`. Nothing is run where an interruption was requested; one that is requested
+    meanwhile ends the container.
 
     Raises:
         ContainerError: there is no such image.
     """
     import docker
 
+    if interruption.requested:
+        return 1
     try:
         client.images.get(image)
     except docker.errors.ImageNotFound as error:
@@ -94,12 +99,20 @@ def run_container(
     arguments |= {"entrypoint": command[:1], "command": command[1:]}
     container = client.containers.run(image=image, detach=True, **arguments)
     try:
-        for line in container.logs(stream=True):
-            print(line.decode(errors="replace"), end="")  # noqa: T201 (KFP's log of the step)
-        code: int = container.wait()["StatusCode"]
+        with interruption.ends(partial(_signal, container)):
+            for line in container.logs(stream=True):
+                print(line.decode(errors="replace"), end="")  # noqa: T201 (KFP's log of the step)
+            code: int = container.wait()["StatusCode"]
     finally:
         container.remove(force=True)
     return code
+
+
+def _signal(container: Any, number: int) -> None:
+    import docker
+
+    with suppress(docker.errors.APIError):  # it ended meanwhile
+        container.kill(signal=number)
 
 
 def _folders(config: RunConfig, runs_dir: Path) -> dict[Path, bool]:

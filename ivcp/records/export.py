@@ -12,7 +12,9 @@ class MergeCheck(Record):
     """How near the written model's logits are to those of base model and adapter."""
 
     clips: int
-    max_logit_difference: float
+    """That both were asked for; 0 where export had no data set."""
+    max_logit_difference: float | None
+    """Null where nothing was compared."""
     dtype: str
 
 
@@ -22,12 +24,18 @@ class ExportResult(Record):
     model_dir: str
     """Where the step wrote it; `registered.source` is where it is read from."""
     merge: MergeCheck
-    registered: ModelVersionRef
+    registered: ModelVersionRef | None = None
+    """Null where export had no data set and no setting asked for registration."""
     run_id: str | None = None
-    """The MLflow run; null where `report_to` does not name mlflow."""
+    """The MLflow run; null where `report_to` does not name mlflow, or nothing was registered."""
+    is_measured: bool = True
+    """Whether evaluation measured the model before."""
 
     @property
     def summary(self) -> str:
         """The result in a few words."""
         version = self.registered
-        return f"{version.name} v{version.version} ({version.alias}), |Δ logit| ≤ {self.merge.max_logit_difference:.1g}"
+        name = f"{version.name} v{version.version} ({version.alias})" if version else "merged, not registered"
+        difference = self.merge.max_logit_difference
+        checked = f", |Δ logit| ≤ {difference:.1g}" if difference is not None else ""
+        return f"{name}{checked}" + ("" if self.is_measured else ", not measured here: no data set is named")

@@ -5,6 +5,8 @@ from ivcp.tracking.client import DEFAULT_STORE, tracking_uri
 from ivcp.tracking.pipeline_run import (
     PIPELINE_RUN_TAG,
     UNCHANGED_TAG,
+    close_killed_run,
+    continue_pipeline_run,
     find_pipeline_run,
     finish_pipeline_run,
     open_pipeline_run,
@@ -21,6 +23,8 @@ __all__ = [
     "ModelVersionRef",
     "RunStatus",
     "TrackedRun",
+    "close_killed_run",
+    "continue_pipeline_run",
     "find_champion",
     "find_pipeline_run",
     "finish_pipeline_run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from ivcp.settings import RunConfig
 from ivcp.tracking.client import DEFAULT_STORE, connect, tracking_uri
 from ivcp.tracking.runs import RunStatus, create_run
+
+log = logging.getLogger(__name__)
 
 PIPELINE_RUN_TAG = "ivcp.pipeline_run"
 """Tag of an MLflow run with the id of its pipeline run."""
@@ -57,3 +60,29 @@ def finish_pipeline_run(
 ) -> None:
     """Gives the run of `start_pipeline_run` its final status."""
     connect(tracking_uri(config, default_store=default_store)).set_terminated(run_id, status)
+
+
+def continue_pipeline_run(run_id: str, *, config: RunConfig, default_store: Path = DEFAULT_STORE) -> bool:
+    """Opens again the run of `start_pipeline_run` that was interrupted; false where the store has it no more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        connect(tracking_uri(config, default_store=default_store)).update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
+
+
+def close_killed_run(uri: str, run_id: str) -> bool:
+    """Ends a run in the store `uri` whose owner was killed; false where that store cannot be reached now."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        connect(uri).set_terminated(run_id, "KILLED")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            log.warning("MLflow run %s cannot be ended: %s", run_id, error)
+            return False
+    return True

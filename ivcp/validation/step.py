@@ -11,6 +11,7 @@ from ivcp.records import REPORT_HTML, RUN_CONFIG_FILE
 from ivcp.settings import config_from_settings, save_config
 from ivcp.storage.atomic import writable_folder
 from ivcp.tracking.steps import recorded_step
+from ivcp.validation.reuse import find_validated
 from ivcp.validation.validate import validate_data
 
 
@@ -31,7 +32,7 @@ def run_step(settings: str, *, validated: str, report: str) -> dict[str, float]:
         save_config(config, Path(validated) / RUN_CONFIG_FILE)
         outcome.directory = validated
         try:
-            result = validate_data(config, Path(validated))
+            result = find_validated(config, Path(validated)) or validate_data(config, Path(validated))
         finally:
             _copy_report(Path(validated) / REPORT_HTML, Path(report))
         if not result.num_clips["test"]:

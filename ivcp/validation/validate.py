@@ -32,6 +32,7 @@ from ivcp.validation.missing import explain_missing_folder, find_missing
 from ivcp.validation.read import read_annotations
 from ivcp.validation.report.build import build_report
 from ivcp.validation.report.page import write_page
+from ivcp.validation.reuse import forget_validated, inputs_fingerprint, keep_validated
 from ivcp.validation.spans import check_spans
 from ivcp.validation.splits import keep_same_content_together
 from ivcp.validation.thumbnails import choose_thumbnails, take_thumbnails
@@ -49,7 +50,8 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
     """Checks all rows and videos of a run and writes what the next steps read.
 
     Writes the annotations of usable clips with their splits, the labels, the quarantine list, and the report as
-    JSON and HTML to `output_dir`. The report is there even when the data are refused.
+    JSON and HTML to `output_dir`. The report is there even when the data are refused. Where they can be used, the next
+    step finds it with `find_validated`.
 
     Raises:
         AnnotationError: rows cannot be used, a class has no usable training row, or leaks or duplicates were found
@@ -61,6 +63,8 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
     """
     start = time.monotonic()
     writable_folder(output_dir)
+    forget_validated(output_dir)
+    inputs = inputs_fingerprint(config)
     model_missing = _check_model(config)
     with Catalog() as catalog:
         labels = read_annotations(config, catalog)
@@ -87,6 +91,7 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
             raise wrong_folder
         _refuse(report, catalog, config, output_dir)
         keep_splits(catalog, config.data)
+    keep_validated(report, output_dir, fingerprint=inputs, config=config)
     return report
 
 

@@ -6,11 +6,11 @@ import pytest
 from ivcp import storage
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.demo.tiny_model import build_tiny_model
-from ivcp.lifecycle.data_fingerprint import data_fingerprint
 from ivcp.preparation import plan
 from ivcp.preparation.prepare import prepare_clips
 from ivcp.records import Clip, QuarantinedClip, read_lines
 from ivcp.storage import s3 as s3_file
+from ivcp.validation.data_fingerprint import data_fingerprint
 from ivcp.validation.validate import validate_data
 from tests.data_sets import DataSet
 from tests.s3_api.proxy import Faults

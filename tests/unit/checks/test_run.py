@@ -15,7 +15,7 @@ from ivcp.checks.run import (
     check_training,
     check_validation,
 )
-from ivcp.data.registry import AnnotationError
+from ivcp.data.problems import AnnotationError
 from ivcp.models.adapters import UnsupportedMethodError
 from ivcp.models.base_files import BaseFilesError
 from ivcp.models.hub import HubError, check_hub

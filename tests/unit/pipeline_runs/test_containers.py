@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ivcp.pipeline_runs.containers import ContainerError, container_runner, run_container
+from ivcp.pipeline_runs.interruption import Interruption
 from ivcp.settings import config_from_settings
 
 
@@ -47,7 +48,7 @@ class Engine:
 @pytest.mark.parametrize("code", [0, 3, 137])
 def test_a_container_ends_as_its_step_did(code: int, capsys: pytest.CaptureFixture[str]) -> None:
     engine = Engine(code)
-    arguments = {"variables": {"RUN": "1", "IMAGE": "a"}, "environment": {"IMAGE": "b"}}
+    arguments = {"variables": {"RUN": "1", "IMAGE": "a"}, "environment": {"IMAGE": "b"}, "interruption": Interruption()}
     assert run_container(engine, "ivcp-data:1", ["python", "-m", "step"], {}, **arguments) == code
     assert engine.started["entrypoint"] == ["python"]  # an image's own one would come before the step's command
     assert engine.started["command"] == ["-m", "step"]
@@ -57,9 +58,30 @@ def test_a_container_ends_as_its_step_did(code: int, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == "a line\n"
 
 
+def test_an_interruption_ends_a_container_and_lets_no_other_start() -> None:
+    sent: list[int] = []
+
+    class Running(Engine):
+        def logs(self, *, stream: bool) -> Iterator[bytes]:
+            interruption._request(15, None)
+            yield from super().logs(stream=stream)
+
+        def kill(self, *, signal: int) -> None:
+            sent.append(signal)
+
+    interruption = Interruption()
+    words: dict[str, Any] = {"variables": {}, "interruption": interruption}
+    with interruption.listening():
+        assert run_container(Running(143), "ivcp-data:1", ["python"], {}, **words) == 143
+    assert sent == [15]
+    second = Running(0)
+    assert run_container(second, "ivcp-data:1", ["python"], {}, **words) == 1
+    assert not second.started
+
+
 def test_an_image_that_is_not_built_is_named() -> None:
     with pytest.raises(ContainerError, match=r"no image ivcp-data:2 here: build it with `make images`"):
-        run_container(Engine(0), "ivcp-data:2", ["python"], {}, variables={})
+        run_container(Engine(0), "ivcp-data:2", ["python"], {}, variables={}, interruption=Interruption())
 
 
 def test_containers_see_the_run_and_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

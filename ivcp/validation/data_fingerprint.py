@@ -1,4 +1,7 @@
-"""The fingerprint of a run's data, made without opening a video: the key of the cluster's cache of results."""
+"""The fingerprint of a run's data, made without opening a video: what validation depends on besides its settings.
+
+It is the key of the cluster's cache of results too.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from ivcp.data.problems import AnnotationError
-from ivcp.lifecycle.data_fingerprint import data_fingerprint
+from ivcp.validation.data_fingerprint import data_fingerprint
 from tests.data_sets import sharegpt_row
 
 

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from ivcp.pipeline_runs.summary import _status, read_records, summarize
+from ivcp.tracking.steps import StepRecord
+
+
+def record(run_dir: Path, step: str, **values) -> None:
+    (run_dir / "steps").mkdir(exist_ok=True)
+    StepRecord(**{"step": step, "status": "succeeded", "seconds": 1.0, **values}).write(
+        run_dir / "steps" / f"{step}.json"
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps", "status"),
+    [
+        (["preprocessing"], "unchanged"),
+        (["preprocessing", "training", "evaluation"], "refused"),
+        (["preprocessing", "training", "evaluation", "export"], "succeeded"),
+    ],
+)
+def test_what_a_run_came_to(steps, status):
+    assert _status({step: StepRecord(step=step, status="succeeded", seconds=1.0) for step in steps}) == status
+
+
+def test_the_first_step_that_failed_is_the_cause(tmp_path):
+    record(tmp_path, "data_validation", result="3 clips")
+    record(tmp_path, "training", status="failed", error="ValueError: no")
+    summary = summarize(tmp_path, seconds=2.0, error="a task failed", uri="sqlite:///a.db", run_id="r")
+
+    assert (summary.status, summary.error) == ("failed", "training failed: ValueError: no")
+    assert summary.results == {"data_validation": "3 clips", "training": "ValueError: no"}
+
+
+def test_an_interrupted_run_has_no_cause_and_its_links_are_made_again(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / "pipeline" / name).mkdir(parents=True)
+        (tmp_path / "pipeline" / name / "report.html").write_text(name)
+        record(tmp_path, "data_validation", directory=str(tmp_path / "pipeline" / name))
+        summary = summarize(tmp_path, seconds=2.0, error="ended", uri="", run_id="r", interrupted=True)
+    assert (summary.status, summary.error) == ("interrupted", "")
+    assert (tmp_path / "validation" / "report.html").read_text() == "second"
+    assert list(read_records(tmp_path)) == ["data_validation"]
+
+
+def test_a_first_step_that_fails_says_why(tmp_path):
+    record(tmp_path, "run_start", status="failed", error="ConfigError: lora_target = [qv]_proj")
+    summary = summarize(tmp_path, seconds=1.0, error="Inner task failed", uri="sqlite:///a", run_id="1")
+
+    assert (summary.status, summary.steps) == ("failed", {})
+    assert summary.error == "run_start failed: ConfigError: lora_target = [qv]_proj"

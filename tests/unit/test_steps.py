@@ -1,0 +1,144 @@
+"""The steps one after the other in one folder: what one of them left, the next one uses."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import ivcp
+from ivcp import steps
+from ivcp.preparation import write
+from ivcp.settings import config_from_settings
+from ivcp.tracking import find_champion
+from ivcp.validation import videos
+from tests.data_sets import make_clip
+
+
+@pytest.fixture
+def settings(action_data, base_model_dir, tmp_path):
+    return {
+        "model_name_or_path": str(base_model_dir),
+        "dataset": "actions",
+        "dataset_dir": str(action_data.folder),
+        "test_size": 0.25,
+        "output_dir": str(tmp_path / "out"),
+        "video_num_frames": 4,
+        "video_max_pixels": 1024,
+        "preprocessing_num_workers": 1,
+        "per_device_train_batch_size": 6,
+        "num_train_epochs": 1,
+        "report_to": "none",
+        "mlflow_tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
+    }
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """What is given to the workers that decode: the name of the step, once for each job."""
+    given: list[str] = []
+
+    def counted(module):
+        theirs = module.run_in_workers
+
+        def run_in_workers(function, jobs, **options):
+            def counting():
+                for job in jobs:
+                    given.append(module.__name__.split(".")[1])
+                    yield job
+
+            return theirs(function, counting(), **options)
+
+        monkeypatch.setattr(module, "run_in_workers", run_in_workers)
+
+    counted(videos)
+    counted(write)
+    return given
+
+
+def spoil_unnoticed(folder: Path) -> None:
+    """Makes all videos unreadable, with the size and time of change that they had."""
+    for video in folder.glob("*.mp4"):
+        status = video.stat()
+        video.write_bytes(bytes(status.st_size))
+        os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_evaluation_and_export_after_training_decode_no_video(settings, decoded, action_data):
+    config = config_from_settings(settings)
+    steps.train(config)
+    assert decoded.count("validation") == 12
+    assert decoded.count("preparation") == 12
+    decoded.clear()
+    spoil_unnoticed(action_data.folder)
+
+    assert steps.evaluate(config).num_clips == 3
+    assert steps.export(config).merge.clips == 3
+    assert decoded == []
+
+
+def test_training_that_evaluates_decodes_each_video_once_for_each_step(settings, decoded):
+    steps.train(config_from_settings(settings | {"do_eval": True}))
+    assert sorted(decoded) == ["preparation"] * 12 + ["validation"] * 12
+
+
+def test_a_changed_video_is_looked_at_again(settings, decoded, action_data):
+    config = config_from_settings(settings)
+    steps.prepare(config)
+    decoded.clear()
+    make_clip(action_data.folder / "3.mp4", seed=99)
+    steps.prepare(config)
+    assert decoded == ["validation"] * 12 + ["preparation"]
+
+
+def test_who_asks_for_validation_gets_it(settings, decoded):
+    config = config_from_settings(settings)
+    steps.prepare(config)
+    decoded.clear()
+    steps.validate(config)
+    assert decoded == ["validation"] * 12
+
+
+@pytest.fixture
+def merge_file(settings, tmp_path):
+    """A finished adapter, and the users' file that merges it: it names no data set."""
+    config = config_from_settings(settings)
+    steps.train(config)
+    return {
+        "model_name_or_path": settings["model_name_or_path"],
+        "adapter_name_or_path": settings["output_dir"],
+        "template": "minicpm_v",
+        "finetuning_type": "lora",
+        "trust_remote_code": True,
+        "export_dir": str(tmp_path / "merged"),
+        "export_size": 2,
+        "export_device": "cpu",
+        "export_legacy_format": False,
+        "mlflow_tracking_uri": settings["mlflow_tracking_uri"],
+    }
+
+
+def test_an_adapter_is_merged_without_a_data_set(merge_file, decoded, action_data, tmp_path):
+    video = action_data.folder / "0.mp4"
+    before = ivcp.load(merge_file["adapter_name_or_path"]).predict(video)
+    (action_data.folder / "actions.json").unlink()
+    decoded.clear()
+    result = steps.export(config_from_settings(merge_file))
+
+    assert decoded == []
+    assert (result.registered, result.run_id, result.is_measured) == (None, None, False)
+    assert result.summary == "merged, not registered, not measured here: no data set is named"
+    assert find_champion(config_from_settings(merge_file)) is None
+    assert "Not measured here" in (tmp_path / "merged" / "README.md").read_text()
+    merged = ivcp.load(tmp_path / "merged").predict(video)
+    assert merged.logits == pytest.approx(before.logits, abs=1e-4)
+
+
+def test_a_merged_adapter_is_registered_where_a_setting_asks_for_it(merge_file, tmp_path):
+    config = config_from_settings(merge_file | {"registered_model_name": "merged-by-hand"})
+    result = steps.export(config)
+
+    assert result.registered is not None
+    champion = find_champion(config)
+    assert champion is not None
+    assert (champion.name, champion.top1_accuracy) == ("merged-by-hand", None)
+    assert Path(champion.model_dir) == tmp_path / "merged"
