@@ -43,3 +43,11 @@ def test_an_interrupted_run_has_no_cause_and_its_links_are_made_again(tmp_path):
     assert (summary.status, summary.error) == ("interrupted", "")
     assert (tmp_path / "validation" / "report.html").read_text() == "second"
     assert list(read_records(tmp_path)) == ["data_validation"]
+
+
+def test_a_first_step_that_fails_says_why(tmp_path):
+    record(tmp_path, "run_start", status="failed", error="ConfigError: lora_target = [qv]_proj")
+    summary = summarize(tmp_path, seconds=1.0, error="a task failed", uri="sqlite:///a", run_id="1")
+
+    assert (summary.status, summary.steps) == ("failed", {})
+    assert summary.error == "run_start failed: ConfigError: lora_target = [qv]_proj"
