@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -46,7 +46,8 @@ def export_model(
     """
     checked = _merge(config, adapter_dir, export_dir, _samples_to_check(index))
     write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=metrics))
-    return _registered(config, export_dir, checked=checked, metrics=metrics)
+    tags = _fingerprints(index, metrics) | {CONFIGURATION_TAG: configuration_fingerprint(config)}
+    return _registered(config, export_dir, checked=checked, metrics=metrics, tags=tags)
 
 
 def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> ExportResult:
@@ -61,7 +62,7 @@ def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> Exp
     checked = _merge(config, adapter_dir, export_dir, ())
     write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=None))
     if _ASKS_FOR_REGISTRATION & config.export.model_fields_set:
-        return _registered(config, export_dir, checked=checked, metrics=None)
+        return _registered(config, export_dir, checked=checked, metrics=None, tags={})
     result = ExportResult(model_dir=str(export_dir), merge=checked, is_measured=False)
     result.write(export_dir / EXPORT_RESULT_FILE)
     return result
@@ -80,10 +81,14 @@ def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequ
 
 
 def _registered(
-    config: RunConfig, export_dir: Path, *, checked: MergeCheck, metrics: EvaluationMetrics | None
+    config: RunConfig,
+    export_dir: Path,
+    *,
+    checked: MergeCheck,
+    metrics: EvaluationMetrics | None,
+    tags: Mapping[str, str],
 ) -> ExportResult:
     """Registers the model, and writes and returns what export did."""
-    tags = {} if metrics is None else metrics.fingerprints() | {CONFIGURATION_TAG: configuration_fingerprint(config)}
     with tracked_run(config, step="export") as run:
         model_uri = _published(export_dir, config=config, run_id=run.run_id)
         registered = register_model(

@@ -115,6 +115,9 @@ def test_a_validation_split_that_chose_the_model_does_not_measure_it(configure, 
     with pytest.raises(ValueError, match=r"chosen has seen 6 of the 6 clips \(trained on 0, selected on 6\)"):
         steps.evaluate(configure("chosen", **chosen))
     steps.export(configure("chosen", **chosen))
-    assert "## Results\n\nNot measured here: it was exported without" in (tmp_path / "chosen" / "model" / "README.md").read_text()
+    assert (
+        "## Results\n\nNot measured here: it was exported without"
+        in (tmp_path / "chosen" / "model" / "README.md").read_text()
+    )
     steps.train(configure("free", val_size=6))
     assert steps.evaluate(configure("free", val_size=6)).measured_on == "6 clips of the val split"
