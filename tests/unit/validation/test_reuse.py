@@ -90,7 +90,7 @@ def test_refused_data_are_looked_at_again(action_data: DataSet, tmp_path: Path) 
 
 def test_a_video_that_took_too_long_gets_another_chance(action_data: DataSet, tmp_path: Path) -> None:
     config = action_data.config(video_timeout_seconds=1e-6, max_invalid_fraction=1.0)
-    with pytest.raises(ValueError, match="usable|no training row"):
+    with pytest.raises(ValueError, match=r"usable|no training row"):
         validate_data(config, tmp_path)
     assert find_validated(config, tmp_path) is None
 
