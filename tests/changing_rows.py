@@ -15,9 +15,9 @@ from typing import Any
 
 from ivcp.settings import from_flat
 from ivcp.validation.catalog import Catalog
-from ivcp.validation.kept_splits import keep_splits
-from ivcp.validation.read import read_annotations
-from ivcp.validation.splits import keep_same_content_together
+from ivcp.validation.rows.read import read_annotations
+from ivcp.validation.splits.assign import keep_same_content_together
+from ivcp.validation.splits.kept import keep_splits
 from tests.data_sets import sharegpt_row
 
 LABELS = ("run", "sit", "walk")

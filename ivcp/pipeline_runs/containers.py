@@ -13,7 +13,7 @@ from kfp import local
 
 from ivcp.pipeline_runs.interruption import Interruption
 from ivcp.settings import RunConfig
-from ivcp.validation.kept_splits import splits_uri
+from ivcp.validation.splits.kept import splits_uri
 
 
 class ContainerError(RuntimeError):

@@ -17,7 +17,7 @@ from ivcp.data.registry import DatasetInfo, data_files, read_dataset_info, read_
 from ivcp.data.videos import read_videos
 from ivcp.settings import DataConfig, RunConfig
 from ivcp.tracking.identity import sampled_hash
-from ivcp.validation.kept_splits import read_header
+from ivcp.validation.splits.kept import read_header
 
 _CHUNK_BYTES = 2**20
 

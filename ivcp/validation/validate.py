@@ -26,18 +26,18 @@ from ivcp.records.validation import ValidationReport
 from ivcp.settings import RunConfig
 from ivcp.storage.atomic import writable_folder
 from ivcp.validation.catalog import Catalog
-from ivcp.validation.kept_splits import keep_splits
-from ivcp.validation.labels import check_every_class_is_trained
 from ivcp.validation.missing import explain_missing_folder, find_missing
-from ivcp.validation.read import read_annotations
 from ivcp.validation.report.build import build_report
 from ivcp.validation.report.page import write_page
 from ivcp.validation.reuse import forget_validated, inputs_fingerprint, keep_validated
+from ivcp.validation.rows.labels import check_every_class_is_trained
+from ivcp.validation.rows.read import read_annotations
 from ivcp.validation.spans import check_spans
-from ivcp.validation.splits import keep_same_content_together
+from ivcp.validation.splits.assign import keep_same_content_together
+from ivcp.validation.splits.kept import keep_splits
 from ivcp.validation.thumbnails import choose_thumbnails, take_thumbnails
-from ivcp.validation.token_worker import PRELOAD
-from ivcp.validation.tokens import note_tokens
+from ivcp.validation.tokens.count import note_tokens
+from ivcp.validation.tokens.worker import PRELOAD
 from ivcp.validation.verdict import check_findings
 from ivcp.validation.videos import check_videos
 

@@ -10,7 +10,7 @@ from ivcp.imports.importing import ImportRequest, ImportResult, import_dataset
 from ivcp.records import Labels
 from ivcp.settings import from_flat
 from ivcp.validation.catalog import Catalog, CatalogRow
-from ivcp.validation.read import read_annotations
+from ivcp.validation.rows.read import read_annotations
 
 _KEYS = {"train": "dataset", "val": "eval_dataset", "test": "test_dataset"}
 

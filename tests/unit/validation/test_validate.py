@@ -12,7 +12,7 @@ from ivcp.records.quarantine import UnusableVideosError
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
-from ivcp.validation.read import read_annotations
+from ivcp.validation.rows.read import read_annotations
 from ivcp.validation.validate import validate_data
 from tests.data_sets import DataSet, make_clip, sharegpt_row
 

@@ -6,8 +6,8 @@ import pytest
 from ivcp.data.problems import AnnotationError
 from ivcp.settings import from_flat
 from ivcp.validation.catalog import Catalog
-from ivcp.validation.read import read_annotations
-from ivcp.validation.special_tokens import special_tokens_of
+from ivcp.validation.rows.read import read_annotations
+from ivcp.validation.rows.special_tokens import special_tokens_of
 from tests.data_sets import DataSet, sharegpt_row
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from ivcp.data.problems import AnnotationError
 from ivcp.validation.catalog import Catalog
-from ivcp.validation.read import read_annotations
+from ivcp.validation.rows.read import read_annotations
 from tests.data_sets import DataSet, sharegpt_row
 
 

@@ -11,7 +11,7 @@ from ivcp.stages.registry import stage_of
 from ivcp.tracking.progress import with_progress
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.frame_times import COLUMNS, StoredTimes
-from ivcp.validation.token_worker import (
+from ivcp.validation.tokens.worker import (
     PRELOAD,
     Shape,
     Times,

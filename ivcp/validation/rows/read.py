@@ -11,11 +11,11 @@ from ivcp.data.registry import DatasetInfo, read_dataset_info
 from ivcp.records import Labels, Split
 from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
-from ivcp.validation.kept_splits import load_kept_splits
-from ivcp.validation.labels import check_every_class_is_trained, resolve_labels
-from ivcp.validation.samples import keep_samples
-from ivcp.validation.special_tokens import special_tokens_of
-from ivcp.validation.splits import assign_splits
+from ivcp.validation.rows.labels import check_every_class_is_trained, resolve_labels
+from ivcp.validation.rows.samples import keep_samples
+from ivcp.validation.rows.special_tokens import special_tokens_of
+from ivcp.validation.splits.assign import assign_splits
+from ivcp.validation.splits.kept import load_kept_splits
 
 
 def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:

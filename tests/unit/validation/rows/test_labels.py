@@ -9,7 +9,7 @@ from ivcp.data.problems import AnnotationError, Problems
 from ivcp.data.registry import DatasetInfo
 from ivcp.records import Labels
 from ivcp.validation.catalog import Catalog
-from ivcp.validation.labels import check_every_class_is_trained, resolve_labels
+from ivcp.validation.rows.labels import check_every_class_is_trained, resolve_labels
 
 
 def resolve(

@@ -14,7 +14,7 @@ from ivcp.data.splits import cut_split
 from ivcp.records import SPLITS, Split
 from ivcp.settings import DataConfig, RunConfig
 from ivcp.validation.catalog import Catalog
-from ivcp.validation.kept_splits import CONTENT_DIGITS, splits_uri
+from ivcp.validation.splits.kept import CONTENT_DIGITS, splits_uri
 from ivcp.video.perceptual import join_pairs
 
 log = logging.getLogger(__name__)

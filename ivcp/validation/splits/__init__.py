@@ -1,0 +1,1 @@
+"""Which split each row gets: named, kept from an earlier run, or cut."""

@@ -1,0 +1,1 @@
+"""How many tokens each clip will have, counted without decoding."""
