@@ -114,10 +114,15 @@ def compile_pipeline(
 
     Examples: `ivcp compile action_cls.yaml`, `ivcp compile --kubernetes-manifest manifest.yaml --namespace kubeflow`
     """
-    from ivcp.pipeline_runs.submit import compile_manifest
+    from ivcp.pipeline_runs.submit import compile_manifest, is_compiled
     from ivcp.pipeline_runs.submit import compile_pipeline as write
 
     output = new_file(output)
+    if output.is_file() and not is_compiled(output):
+        raise ValueError(
+            f"{output} is there and no compiled pipeline: compile takes the path of the file to write, and no "
+            "settings; those of a run go to `ivcp submit`"
+        )
     version = compile_manifest(output, namespace=namespace) if kubernetes_manifest else write(output)
     say(f"wrote {output.absolute()} (version {version})")
 

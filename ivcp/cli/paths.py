@@ -25,15 +25,11 @@ def checked_videos(words: Sequence[str]) -> list[Path]:
     """Video files of this machine; one that is missing is found where it is read, and costs itself alone.
 
     Raises:
-        ValueError: a word is an address or a folder.
+        ValueError: a word is an address.
     """
     from ivcp.settings.places import as_local_path
 
-    paths = [Path(_read("video", word, as_local_path)) for word in words]
-    for path in paths:
-        if path.is_dir():
-            raise ValueError(f"video {path} is a folder: give the files in it, as {path}/*.mp4")
-    return paths
+    return [Path(_read("video", word, as_local_path)) for word in words]
 
 
 def new_folder(path: Path) -> Path:

@@ -14,19 +14,21 @@ from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.sample import Sample
 from ivcp.export.merge import merge_adapter
 from ivcp.export.model_card import model_card
-from ivcp.records import MODEL_CARD_FILE, PreparedIndex, Split
+from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult, MergeCheck
-from ivcp.settings import RunConfig
+from ivcp.settings import ConfigError, RunConfig, read_model_config
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
-from ivcp.storage.atomic import write_whole
+from ivcp.storage.atomic import writable_folder, write_whole
 from ivcp.tracking import register_model, tracked_run
 from ivcp.tracking.identity import CONFIGURATION_TAG, PREPARED_TAG, configuration_fingerprint
 
 log = logging.getLogger(__name__)
 
 _CHECKED_CLIPS = 16
+_BEGUN_FILE = ".export"
+"""Says of a folder without a result that an export was cut off in it."""
 _ASKS_FOR_REGISTRATION = frozenset({"registered_model_name", "model_alias", "models_uri"})
 
 
@@ -64,12 +66,37 @@ def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> Exp
     if _ASKS_FOR_REGISTRATION & config.export.model_fields_set:
         return _registered(config, export_dir, checked=checked, metrics=None, tags={})
     result = ExportResult(model_dir=str(export_dir), merge=checked, is_measured=False)
-    result.write(export_dir / EXPORT_RESULT_FILE)
-    return result
+    return _finished(result, export_dir)
+
+
+def check_export_dir(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> None:
+    """Checks that nothing is written over but an earlier export.
+
+    Raises:
+        ConfigError: the folder is the base model's, the adapter's or the data's, or holds something else.
+    """
+    recorded = read_model_config(adapter_dir / RUN_CONFIG_FILE).model.model_name_or_path
+    taken = {
+        "the base model": (recorded, config.model.model_name_or_path),
+        "the adapter": (str(adapter_dir), config.train.output_dir),
+        "the data": (config.data.dataset_dir, config.data.media_dir),
+    }
+    for what, places in taken.items():
+        if any(place and Path(place).is_dir() and export_dir.resolve() == Path(place).resolve() for place in places):
+            raise ConfigError(f"export_dir = {export_dir} is the folder of {what}: name another one")
+    names = {path.name for path in export_dir.iterdir()} if export_dir.is_dir() else set()
+    if names and not names & {EXPORT_RESULT_FILE, _BEGUN_FILE}:
+        raise ConfigError(
+            f"export_dir = {export_dir} holds {', '.join(sorted(names)[:3])} and no earlier export: name another "
+            "folder, or empty this one"
+        )
 
 
 def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequence[Sample]) -> MergeCheck:
     check_complete(adapter_dir)
+    check_export_dir(config, adapter_dir=adapter_dir, export_dir=export_dir)
+    writable_folder(export_dir)
+    (export_dir / _BEGUN_FILE).touch()
     return merge_adapter(
         adapter_dir,
         export_dir,
@@ -107,7 +134,12 @@ def _registered(
         run_id=run.run_id,
         is_measured=metrics is not None,
     )
+    return _finished(result, export_dir)
+
+
+def _finished(result: ExportResult, export_dir: Path) -> ExportResult:
     result.write(export_dir / EXPORT_RESULT_FILE)
+    (export_dir / _BEGUN_FILE).unlink(missing_ok=True)
     return result
 
 

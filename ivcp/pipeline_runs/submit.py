@@ -66,6 +66,13 @@ class EndedRun:
         return self.state == "SUCCEEDED"
 
 
+def is_compiled(path: Path) -> bool:
+    """Whether a file is what `compile_pipeline` or `compile_manifest` writes."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return any(mark in head for mark in (b"# PIPELINE DEFINITION", b"pipelines.kubeflow.org", b"schemaVersion:"))
+
+
 def compile_pipeline(path: Path) -> str:
     """Writes the compiled pipeline to `path`; returns the name of its version: a hash of the content."""
     from kfp import compiler

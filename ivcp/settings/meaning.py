@@ -93,4 +93,14 @@ def read_model_config(path: Path, *, machine: ModelConfig | None = None) -> RunC
     if machine is None:
         return config
     own = {key: getattr(config.model, key) for key in MEANING["model"]}
+    if _was_moved(config.model, machine):
+        own["model_name_or_path"] = machine.model_name_or_path
     return config.model_copy(update={"model": machine.model_copy(update=own)})
+
+
+def _was_moved(recorded: ModelConfig, machine: ModelConfig) -> bool:
+    """Whether a base model that was a folder is not there any more, and `machine` names one that is."""
+    then, now = recorded.model_name_or_path, machine.model_name_or_path
+    if then is None or now is None:
+        return False
+    return not Path(then).exists() and Path(now).is_dir()

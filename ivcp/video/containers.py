@@ -91,6 +91,11 @@ def best_stream(container: Any) -> Any:
     return next((stream for stream in container.streams.video if not _is_cover(stream)), None)
 
 
+def name_kind(stream: Any) -> str:
+    """What a stream holds."""
+    return "a cover picture" if stream.type == "video" and _is_cover(stream) else str(stream.type)
+
+
 def name_codec(container: Any, stream: Any) -> str:
     """The four letters that stand in the file for a codec which FFmpeg does not know."""
     level = av.logging.get_level()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import av
 import numpy as np
 
-from ivcp.video.containers import OPEN_OPTIONS, best_stream, name_codec, why_refused, why_still
+from ivcp.video.containers import OPEN_OPTIONS, best_stream, name_codec, name_kind, why_refused, why_still
 from ivcp.video.display import Orientation, displayed_size, orientation_of
 from ivcp.video.mp4_boxes import is_encrypted, lacks_index
 
@@ -211,7 +211,7 @@ def _video_stream(container: Any, path: Path) -> Any:
     if stream is None and lacks_index(path):
         raise VideoError("truncated", _NO_INDEX)
     if stream is None:
-        kinds = ", ".join(sorted({other.type for other in container.streams})) or "none"
+        kinds = ", ".join(sorted({name_kind(other) for other in container.streams})) or "none"
         raise VideoError("no_video_stream", f"streams in the file: {kinds}")
     if still := why_still(container):
         raise VideoError("not_a_video", still)

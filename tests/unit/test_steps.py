@@ -1,6 +1,7 @@
 """The steps one after the other in one folder: what one of them left, the next one uses."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import ivcp
 from ivcp import steps
 from ivcp.preparation import write
-from ivcp.settings import config_from_settings
+from ivcp.settings import ConfigError, config_from_settings
 from ivcp.tracking import find_champion
 from ivcp.validation import videos
 from tests.data_sets import make_clip
@@ -131,6 +132,36 @@ def test_an_adapter_is_merged_without_a_data_set(merge_file, decoded, action_dat
     assert "Not measured here" in (tmp_path / "merged" / "README.md").read_text()
     merged = ivcp.load(tmp_path / "merged").predict(video)
     assert merged.logits == pytest.approx(before.logits, abs=1e-4)
+
+
+def test_export_writes_over_nothing_but_an_earlier_export(merge_file, settings, tmp_path):
+    base, adapter, data = (settings[key] for key in ("model_name_or_path", "output_dir", "dataset_dir"))
+    (tmp_path / "link").symlink_to(base)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    for place, what in [
+        (base, "the base model"),
+        (str(tmp_path / "link"), "the base model"),
+        (adapter, "the adapter"),
+        (str(tmp_path / "notes"), r"holds mine.txt and no earlier export"),
+    ]:
+        with pytest.raises(ConfigError, match=what):
+            steps.export(config_from_settings(merge_file | {"export_dir": place}))
+    with pytest.raises(ConfigError, match="is the folder of the data"):
+        steps.export(config_from_settings(merge_file | {"export_dir": data, "dataset_dir": data}))
+    for _ in range(2):
+        steps.export(config_from_settings(merge_file))
+    assert not (tmp_path / "merged" / ".export").exists()
+
+
+def test_a_base_model_that_moved_is_taken_from_where_the_settings_say(merge_file, settings, tmp_path):
+    moved = shutil.copytree(settings["model_name_or_path"], tmp_path / "moved")
+    recorded = Path(settings["output_dir"]) / "run_config.json"
+    recorded.write_text(recorded.read_text().replace(settings["model_name_or_path"], str(tmp_path / "gone")))
+    with pytest.raises(FileNotFoundError, match="gone"):
+        steps.export(config_from_settings(merge_file | {"model_name_or_path": None}))
+    result = steps.export(config_from_settings(merge_file | {"model_name_or_path": str(moved)}))
+    assert result.model_dir == str(tmp_path / "merged")
 
 
 def test_a_merged_adapter_is_registered_where_a_setting_asks_for_it(merge_file, tmp_path):

@@ -11,9 +11,9 @@ from pathlib import Path
 from ivcp import storage
 from ivcp.data.problems import AnnotationError
 from ivcp.data.splits import cut_split
-from ivcp.records import SPLITS, Split
+from ivcp.records import SPLITS, Split, first_path
 from ivcp.settings import DataConfig, RunConfig
-from ivcp.validation.catalog import Catalog
+from ivcp.validation.catalog import Catalog, read_video
 from ivcp.validation.splits.kept import CONTENT_DIGITS, splits_uri
 from ivcp.video.perceptual import join_pairs
 
@@ -191,19 +191,30 @@ def _log_what_was_kept(catalog: Catalog, config: RunConfig) -> None:
         if size or rows.get(split)
     )
     log.info(
-        "%d groups are in the split that an earlier run gave them, whatever seed and sizes are now; %d are new%s. "
-        "Nothing else moves a group than resplit: true",
+        "%d groups are in the split that an earlier run gave them, whatever seed and sizes are now; %d are new%s",
         kept, new, f"; {sizes}" if sizes else "",
     )  # fmt: skip
-    moved = catalog.number(
-        "SELECT COUNT(DISTINCT part.name) FROM clip JOIN part ON part.id = clip.part JOIN kept_group "
-        "ON kept_group.name = part.name WHERE clip.given = 'train' AND clip.split = 'train' AND kept_group.place > 0"
-    )
+    _warn_of_moved(catalog)
+
+
+def _warn_of_moved(catalog: Catalog) -> None:
+    """Names the videos that get into training though an earlier run gave them to another split."""
+    moved = [
+        first_path(read_video(name))
+        for (name,) in catalog.ask(
+            "SELECT DISTINCT video.name FROM clip JOIN video ON video.id = clip.video "
+            f"LEFT JOIN kept_content ON kept_content.content = substr(video.sha256, 1, {CONTENT_DIGITS}) "
+            "JOIN part ON part.id = clip.part LEFT JOIN kept_group ON kept_group.name = part.name "
+            "WHERE clip.given = 'train' AND clip.split = 'train' "
+            "AND COALESCE(kept_content.place, kept_group.place) > 0 ORDER BY clip.id"
+        )
+    ]
     if moved:
         log.warning(
-            "%d groups are in train though an earlier run gave them to val or test: they share a video with what was "
-            "trained on then",
-            moved,
+            "%d videos that an earlier run gave to val or test, alone or with their group, get into training: %s. "
+            "Their groups now have the name of a training group, or share a video with one. If that is not meant, give "
+            "the groups the names that they had",
+            *(len(moved), ", ".join(moved[:_NAMED]) + (", …" if len(moved) > _NAMED else "")),
         )
 
 

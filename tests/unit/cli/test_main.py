@@ -120,6 +120,15 @@ def test_a_wrong_call_is_one_message_and_exit_code_two(tmp_path, words, message)
     assert "Traceback" not in called.stderr
 
 
+def test_compile_writes_over_no_settings(tmp_path):
+    (tmp_path / "my.yaml").write_text("dataset: mine\n")
+    refused = ivcp("compile", "my.yaml", cwd=tmp_path)
+
+    assert refused.returncode == 2
+    assert "compile takes the path of the file to write" in refused.stderr
+    assert (tmp_path / "my.yaml").read_text() == "dataset: mine\n"
+
+
 def test_the_compiled_pipeline_is_written(tmp_path):
     compiled = ivcp("compile", "pipeline.yaml", cwd=tmp_path)
 

@@ -105,8 +105,24 @@ def test_a_training_video_in_a_test_group_pulls_the_group_into_training(
     write(tmp_path, [replace(row, group=of_test) if row is trained else row for row in rows])
     second = split_clips(tmp_path, test_size=0.25)
     assert {second[row.content] for row in rows if row.group == of_test} == {"train"}
-    assert "1 groups are in train though an earlier run gave them to val or test" in caplog.text
+    assert "3 videos that an earlier run gave to val or test, alone or with their group" in caplog.text
     assert not [content for content in first if (first[content], second[content]) == ("train", "test")]
+
+
+def test_test_videos_that_get_the_name_of_a_training_group_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = rows_of(12)
+    write(tmp_path, rows)
+    first = split_clips(tmp_path, test_size=0.25)
+    tested = next(row.group for row in rows if first[row.content] == "test")
+    trained = next(row.group for row in rows if first[row.content] == "train")
+    write(tmp_path, [replace(row, group=trained) if row.group == tested else row for row in rows])
+    with caplog.at_level(logging.WARNING):
+        split_clips(tmp_path, test_size=0.25)
+    named = [row.file for row in rows if row.group == tested]
+    assert "3 videos that an earlier run gave to val or test" in caplog.text
+    assert all(file in caplog.text for file in named)
 
 
 def test_where_the_data_lie_changes_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.validation.splits.test_assign import lines_of
 
 from ivcp.data.problems import AnnotationError
 from ivcp.settings import from_flat
@@ -14,6 +13,7 @@ from ivcp.validation.splits.kept import keep_splits, read_header
 from ivcp.validation.validate import validate_data
 from tests.changing_rows import count, look_at_videos, rows_of, split_clips, write
 from tests.data_sets import DataSet
+from tests.unit.validation.splits.test_assign import lines_of
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_videos_are_looked_at(tmp_path: Path) -> None:
