@@ -26,6 +26,18 @@ def send_when(ready, number: int, *, times: int = 1) -> None:
     threading.Thread(target=send, daemon=True).start()
 
 
+@pytest.fixture(autouse=True)
+def no_signal_is_ignored():
+    """Where the tests run under nohup, SIGHUP is."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def shown(capfd):
     """Whether a text was written so far."""
