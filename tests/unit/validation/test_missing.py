@@ -74,8 +74,8 @@ def test_ucf101_with_videos_under_its_names(shared_data: Path, data_set: DataSet
     assert (report.num_duplicates, report.num_leaks, report.num_clips["val"]) == (0, 0, 20)
     assert report.num_groups["train"] + report.num_groups["val"] == 202
     assert min(report.label_counts["train"]) == 1
-    assert report.near_duplicates is not None
-    assert report.near_duplicates[0].num_videos == 202
+    assert report.num_contradicting_looks == 1  # all of them show the same, and have 101 classes
+    assert report.contradictions[0].num_clips == 202
 
 
 def test_video_espresso_is_one_message(shared_data: Path, data_set: DataSet, tmp_path: Path) -> None:
