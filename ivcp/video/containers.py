@@ -6,6 +6,8 @@ ending, and no protocol but a plain file is followed.
 
 from __future__ import annotations
 
+import codecs
+from pathlib import Path
 from typing import Any
 
 import av
@@ -51,6 +53,7 @@ _SOUNDS = ("mp3", "wav", "flac", "aac", "ac3", "amr", "aiff", "caf", "w64", "ape
 OPEN_OPTIONS = {"format_whitelist": ",".join((*_VIDEOS, *_SOUNDS)), "protocol_whitelist": "file"}
 """For `av.open`. FFmpeg compares the names of its demuxers."""
 
+_LISTS = {b"#EXTM3U": "playlist (HLS)", b"ffconcat version": "script (ffconcat)", b"<MPD": "playlist (DASH)"}
 _NAME_OTHERS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf", "smil", "webm_dash_manifest", "ffmetadata"})
 _TEXTS = frozenset({"tty", "bin", "xbin", "adf", "idf", "srt", "ass", "webvtt", "microdvd", "subviewer", "sami", "lrc"})
 _STILL_BRANDS = {"avif": "AVIF", "heic": "HEIC", "heix": "HEIC", "mif1": "HEIF", "heim": "HEIC", "heis": "HEIC"}
@@ -72,6 +75,17 @@ def why_refused(error: av.FFmpegError) -> str | None:
     if name in _TEXTS:
         return f"it is a text file ({name})"
     return f"FFmpeg takes it for the format {name}, which is not read: convert it to MP4"
+
+
+def why_a_list(path: Path) -> str | None:
+    """What a text is that names other files; null for anything else.
+
+    FFmpeg knows a playlist by its ending, and takes one of another name for a damaged video.
+    """
+    with path.open("rb") as file:
+        head = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()
+    kind = next((kind for mark, kind in _LISTS.items() if head.startswith(mark)), None)
+    return None if kind is None else f"it is a {kind}, which names other files: these are not opened, name the videos"
 
 
 def why_still(container: Any) -> str | None:

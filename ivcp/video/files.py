@@ -14,7 +14,7 @@ from typing import Any, Literal
 import av
 import numpy as np
 
-from ivcp.video.containers import OPEN_OPTIONS, best_stream, name_codec, name_kind, why_refused, why_still
+from ivcp.video.containers import OPEN_OPTIONS, best_stream, name_codec, name_kind, why_a_list, why_refused, why_still
 from ivcp.video.display import Orientation, displayed_size, orientation_of
 from ivcp.video.mp4_boxes import is_encrypted, lacks_index
 
@@ -241,7 +241,7 @@ def _check_file(path: Path) -> None:
 def _explain_unreadable(path: Path, error: Exception) -> VideoError:
     if lacks_index(path):
         return VideoError("truncated", _NO_INDEX)
-    refused = why_refused(error) if isinstance(error, av.FFmpegError) else None
+    refused = why_a_list(path) or (why_refused(error) if isinstance(error, av.FFmpegError) else None)
     return VideoError("not_a_video", refused or f"FFmpeg cannot read it: {in_words(error)}")
 
 

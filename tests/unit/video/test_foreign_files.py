@@ -186,10 +186,9 @@ def test_no_file_opens_another(folder: Path, tmp_path: Path) -> None:
                     read(tmp_path / name)
         with pytest.raises(TimeoutError):
             server.accept()
-    with pytest.raises(
-        VideoError, match=r"a playlist or script \(concat\) that names other files, which are not opened"
-    ):
-        probe(tmp_path / "script.mp4")
+    for name, kind in {"list.mp4": r"a playlist \(HLS\)", "script.mp4": r"a script \(ffconcat\)"}.items():
+        with pytest.raises(VideoError, match=f"it is {kind}, which names other files: these are not opened"):
+            probe(tmp_path / name)
 
 
 def test_an_unknown_codec_is_named(folder: Path, tmp_path: Path) -> None:
