@@ -99,7 +99,13 @@ def evaluate(config: RunConfig) -> EvaluationMetrics:
     from ivcp.stages.directory import check_complete
 
     check_complete(adapter_dir(config))
+    config = _with_given_splits(config)
     return _measure(config, prepare(config))
+
+
+def _with_given_splits(config: RunConfig) -> RunConfig:
+    """`config` without `resplit`: what measures a model takes the splits that there are."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"resplit": False})})
 
 
 def _measure(config: RunConfig, index: PreparedIndex) -> EvaluationMetrics:
@@ -121,6 +127,7 @@ def export(config: RunConfig) -> ExportResult:
     export_dir = Path(config.export.export_dir or Path(config.train.output_dir) / "model")
     if not config.data.dataset:
         return merge_only(config, adapter_dir=adapter_dir(config), export_dir=export_dir)
+    config = _with_given_splits(config)
     index = prepare(config)
     metrics = _measure_if_unseen(config, index)
     return export_model(

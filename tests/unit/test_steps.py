@@ -99,6 +99,15 @@ def test_who_asks_for_validation_gets_it(settings, decoded):
     assert decoded == ["validation"] * 12
 
 
+def test_measuring_takes_the_splits_that_there_are(settings, action_data):
+    steps.train(config_from_settings(settings))
+    kept = (action_data.folder / "group_splits.jsonl").read_text()
+    measured = steps.evaluate(config_from_settings(settings | {"resplit": True, "seed": 5}))
+
+    assert measured.left_out.total == 0
+    assert (action_data.folder / "group_splits.jsonl").read_text() == kept
+
+
 @pytest.fixture
 def merge_file(settings, tmp_path):
     """A finished adapter, and the users' file that merges it: it names no data set."""
