@@ -1,7 +1,9 @@
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,10 +38,9 @@ def test_a_folder_is_held_by_one_process_which_is_named(holder, tmp_path):
 def test_the_lock_ends_with_its_process_however_that_ends(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with held(tmp_path):
-        pass
-    with held(tmp_path):
-        pass
+    for _ in range(2):
+        with held(tmp_path):
+            assert str(os.getpid()) in (tmp_path / "lock").read_text()
 
 
 def test_another_hosts_process_is_believed_until_somebody_says_otherwise(tmp_path: Path):
@@ -53,7 +54,15 @@ def test_another_hosts_process_is_believed_until_somebody_says_otherwise(tmp_pat
 
 
 def test_who_chooses_waits_and_leaves_the_folder_usable(tmp_path):
+    entered = threading.Event()
+
+    def choose() -> None:
+        with one_at_a_time(tmp_path):
+            entered.set()
+
+    second = threading.Thread(target=choose)
     with one_at_a_time(tmp_path):
-        pass
-    with one_at_a_time(tmp_path):
-        pass
+        second.start()
+        assert not entered.wait(0.3)
+    second.join(10)
+    assert entered.is_set()
