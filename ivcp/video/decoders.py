@@ -5,7 +5,7 @@ Imports no torch, so that a worker process which only looks at videos starts fas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,8 @@ from ivcp.video.files import (
     DECODER_ERRORS,
     VideoError,
     VideoInfo,
+    decode_all_of,
     decode_packet,
-    decode_stream,
     describe,
     in_words,
     measure_fps,
@@ -156,7 +156,7 @@ class VideoReader:
         wanted, pts = frozenset(places), list[int | None]()
         resizing = Resizing(resize)
         with open_video(self.path) as (container, stream):
-            for frame in decode_stream(container, stream):
+            for frame in decode_all_of(container.demux(stream)):
                 if len(pts) in wanted:
                     resizing.add(to_rgb(frame, self._converter))
                 pts.append(frame.pts)
@@ -177,7 +177,7 @@ class VideoReader:
             for frame in self._drain():  # the decoder holds a frame back until it has seen some more
                 return frame
         with open_video(self.path) as (container, stream):
-            return first_frame(container, stream)
+            return first_frame(container.demux(stream))
 
     def _measured_fps(self) -> float | None:
         """From the times of all frames, where the header's rate makes no sense."""
@@ -219,23 +219,33 @@ def probe_video(path: Path) -> VideoInfo:
     Raises:
         VideoError: the file is missing, empty, encrypted, no video, or has no frame.
     """
+    times: list[int | None] = []
     with open_video(path) as (container, stream):
-        packets = read_packets(container, stream)
-        fps = measure_fps(packets.shown_times(), packets.time_base)
-    with open_video(path) as (container, stream):
-        first = first_frame(container, stream)
-        return describe(path, container, stream, first, num_frames=packets.num_frames, measured_fps=fps)
+        packets = _noting_times(container.demux(stream), times)
+        first = first_frame(packets)
+        for _ in packets:
+            pass  # the first frame is decoded, of the others only the times are read
+        fps = measure_fps(times, float(stream.time_base))
+        return describe(path, container, stream, first, num_frames=len(times), measured_fps=fps)
 
 
-def first_frame(container: Any, stream: Any) -> Any:
-    """The first frame of a video that was just opened.
+def _noting_times(packets: Iterable[Any], times: list[int | None]) -> Iterator[Any]:
+    """The packets; the times of those that are shown go to `times` as they pass."""
+    for packet in packets:
+        if packet.size and not packet.is_discard:
+            times.append(packet.pts)
+        yield packet
+
+
+def first_frame(packets: Iterable[Any]) -> Any:
+    """The first frame of a video's packets, of which no more are taken than it needs.
 
     Raises:
         VideoError: there is none, or decoding fails.
     """
-    first = next(decode_stream(container, stream), None)
+    first = next(decode_all_of(packets), None)
     if first is None:
-        raise VideoError("zero_frames", f"{stream.frames} frames stated, none can be decoded")
+        raise VideoError("zero_frames", "no frame can be decoded")
     return first
 
 
@@ -247,7 +257,7 @@ def frame_times(path: Path, info: VideoInfo, *, look_at: Collection[int] = (), l
     """
     pts, converter = list[int | None](), VideoReformatter()
     with open_video(path) as (container, stream):
-        for frame in decode_stream(container, stream):
+        for frame in decode_all_of(container.demux(stream)):
             if look is not None and len(pts) in look_at:
                 look(len(pts), to_rgb(frame, converter))
             pts.append(frame.pts)

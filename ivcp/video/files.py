@@ -5,7 +5,7 @@ Imports no torch, so that a worker process which only looks at videos starts fas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,8 +149,8 @@ def measure_fps(times: Sequence[int | None], time_base: float) -> float | None:
     return (len(known) - 1) / span if span > 0 else None
 
 
-def decode_stream(container: Any, stream: Any) -> Iterator[Any]:
-    """All frames of an open video, in the order they are shown.
+def decode_all_of(packets: Iterable[Any]) -> Iterator[Any]:
+    """All frames of a video's packets, in the order they are shown.
 
     What stands before the first keyframe may be undecodable: the file was cut out of a longer one.
 
@@ -158,7 +158,7 @@ def decode_stream(container: Any, stream: Any) -> Iterator[Any]:
         VideoError: decoding fails.
     """
     count, begun, failed = 0, False, None
-    for packet in container.demux(stream):
+    for packet in packets:
         begun = begun or packet.is_keyframe
         try:
             for frame in decode_packet(packet, count):
