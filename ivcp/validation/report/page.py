@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ivcp.data.labels import explain_similar
 from ivcp.records import SPLITS, first_path
 from ivcp.records.validation import ValidationReport
 from ivcp.storage.atomic import write_whole
@@ -39,6 +40,7 @@ def write_page(report: ValidationReport, catalog: Catalog, path: Path, *, per_cl
         quarantined=list(catalog.quarantined(_MOST_ROWS)),
         thumbnails=_thumbnails_of_classes(catalog, per_class),
         pictures=_pictures(catalog),
+        similar_names=explain_similar(report.labels.label_names),
         splits=SPLITS,
         most_rows=_MOST_ROWS,
     )

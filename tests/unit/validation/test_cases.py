@@ -1,5 +1,6 @@
 """Data sets as other people write them: each is read with the right values, or refused with file and row."""
 
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -166,7 +167,9 @@ def test_a_label_with_a_space(case: Case) -> None:
 def test_labels_that_differ_in_case_only(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     labels, _ = case.write(changed(lambda row: row.update(action_label="Run"), only=0)).read()
     assert labels.label_names == ("Run", "fall", "run")
-    assert "class names that differ in case, spaces or Unicode form only: 'Run' and 'run'" in caplog.text
+    said = "class names that differ in case, spaces or Unicode form only: 'Run' and 'run'"
+    assert said in caplog.text
+    assert said in html.unescape((case.folder / "validated" / "report.html").read_text())
 
 
 def test_a_file_uri_is_a_local_path(case: Case) -> None:
