@@ -10,14 +10,19 @@ that it depends on changed. A step's code is imported when it runs: torch and tr
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ivcp.checks.machine import check_room_for_clips
 from ivcp.checks.run import check_preparation, check_training, check_validation
+from ivcp.distributed.rank import is_owner, world_size
 from ivcp.records import CLIPS_DIR, INDEX_FILE, PreparedIndex, Split
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import ConfigError, RunConfig
+from ivcp.storage.atomic import writable_folder
+from ivcp.storage.owner import owned
 from ivcp.validation.reuse import find_validated
 from ivcp.validation.validate import validate_data
 
@@ -32,7 +37,8 @@ log = logging.getLogger(__name__)
 def validate(config: RunConfig) -> ValidationReport:
     """Validates the data sets into `output_dir`/clips/validated."""
     check_validation(config)
-    return validate_data(config, validated_dir(config))
+    with _owned_output_dir(config):
+        return validate_data(config, validated_dir(config))
 
 
 def prepare(config: RunConfig) -> PreparedIndex:
@@ -42,15 +48,31 @@ def prepare(config: RunConfig) -> PreparedIndex:
     from ivcp.preparation.prepare import prepare_clips
 
     check_preparation(config)
-    report = find_validated(config, validated_dir(config)) or validate(config)
-    shards_uri = config.cluster.shards_uri or str(_clips_dir(config))
-    check_room_for_clips(report, config.data, shards_uri)
-    return prepare_clips(
-        config,
-        validated_dir=validated_dir(config),
-        shards_uri=shards_uri,
-        index_path=_clips_dir(config) / INDEX_FILE,
-    )
+    with _owned_output_dir(config):
+        report = find_validated(config, validated_dir(config)) or validate(config)
+        shards_uri = config.cluster.shards_uri or str(_clips_dir(config))
+        check_room_for_clips(report, config.data, shards_uri)
+        return prepare_clips(
+            config,
+            validated_dir=validated_dir(config),
+            shards_uri=shards_uri,
+            index_path=_clips_dir(config) / INDEX_FILE,
+        )
+
+
+@contextmanager
+def _owned_output_dir(config: RunConfig) -> Iterator[None]:
+    """Inside, no other command works in `output_dir`; of a distributed run, the first process owns it for all.
+
+    Raises:
+        InUseError: another one does.
+        OSError: it cannot be written.
+    """
+    if not is_owner():
+        yield
+        return
+    with owned(writable_folder(Path(config.train.output_dir)), advice="wait for its end, or set another output_dir"):
+        yield
 
 
 def train(config: RunConfig) -> TrainingResult:
@@ -61,8 +83,6 @@ def train(config: RunConfig) -> TrainingResult:
     Raises:
         ConfigError: `do_eval` has only the clips that choose the model.
     """
-    from ivcp.distributed.rank import is_owner, world_size
-
     if is_owner():
         check_training(config, num_processes=world_size())
     from ivcp.distributed.processes import joined_processes, on_owner
@@ -82,11 +102,12 @@ def train(config: RunConfig) -> TrainingResult:
             )
         return index
 
-    with joined_processes(config.train):
-        index = on_owner(prepared)
-        result = train_model(config, index=index, output_dir=output_dir)
-    if config.train.do_eval and is_owner():
-        evaluate(config)
+    with _owned_output_dir(config):
+        with joined_processes(config.train):
+            index = on_owner(prepared)
+            result = train_model(config, index=index, output_dir=output_dir)
+        if config.train.do_eval and is_owner():
+            evaluate(config)
     return result
 
 
@@ -100,7 +121,8 @@ def evaluate(config: RunConfig) -> EvaluationMetrics:
 
     check_complete(adapter_dir(config))
     config = _with_given_splits(config)
-    return _measure(config, prepare(config))
+    with _owned_output_dir(config):
+        return _measure(config, prepare(config))
 
 
 def _with_given_splits(config: RunConfig) -> RunConfig:
@@ -128,15 +150,16 @@ def export(config: RunConfig) -> ExportResult:
     if not config.data.dataset:
         return merge_only(config, adapter_dir=adapter_dir(config), export_dir=export_dir)
     config = _with_given_splits(config)
-    index = prepare(config)
-    metrics = _measure_if_unseen(config, index)
-    return export_model(
-        config,
-        adapter_dir=adapter_dir(config),
-        index=index,
-        metrics=metrics,
-        export_dir=export_dir,
-    )
+    with _owned_output_dir(config):
+        index = prepare(config)
+        metrics = _measure_if_unseen(config, index)
+        return export_model(
+            config,
+            adapter_dir=adapter_dir(config),
+            index=index,
+            metrics=metrics,
+            export_dir=export_dir,
+        )
 
 
 def _measure_if_unseen(config: RunConfig, index: PreparedIndex) -> EvaluationMetrics | None:

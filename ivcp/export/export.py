@@ -21,6 +21,8 @@ from ivcp.settings import ConfigError, RunConfig, read_model_config
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import writable_folder, write_whole
+from ivcp.storage.claims import OWNER_FILE
+from ivcp.storage.owner import owned
 from ivcp.tracking import register_model, tracked_run
 from ivcp.tracking.identity import CONFIGURATION_TAG, PREPARED_TAG, configuration_fingerprint
 
@@ -85,6 +87,7 @@ def check_export_dir(config: RunConfig, *, adapter_dir: Path, export_dir: Path) 
         if any(place and Path(place).is_dir() and export_dir.resolve() == Path(place).resolve() for place in places):
             raise ConfigError(f"export_dir = {export_dir} is the folder of {what}: name another one")
     names = {path.name for path in export_dir.iterdir()} if export_dir.is_dir() else set()
+    names -= {OWNER_FILE}
     if names and not names & {EXPORT_RESULT_FILE, _BEGUN_FILE}:
         raise ConfigError(
             f"export_dir = {export_dir} holds {', '.join(sorted(names)[:3])} and no earlier export: name another "
@@ -95,16 +98,16 @@ def check_export_dir(config: RunConfig, *, adapter_dir: Path, export_dir: Path) 
 def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequence[Sample]) -> MergeCheck:
     check_complete(adapter_dir)
     check_export_dir(config, adapter_dir=adapter_dir, export_dir=export_dir)
-    writable_folder(export_dir)
-    (export_dir / _BEGUN_FILE).touch()
-    return merge_adapter(
-        adapter_dir,
-        export_dir,
-        samples=samples,
-        machine=config.model,
-        max_shard_gigabytes=config.export.export_size,
-        served_prompt=config.serving.served_prompt,
-    )
+    with owned(writable_folder(export_dir), advice="wait for its end, or set another export_dir"):
+        (export_dir / _BEGUN_FILE).touch()
+        return merge_adapter(
+            adapter_dir,
+            export_dir,
+            samples=samples,
+            machine=config.model,
+            max_shard_gigabytes=config.export.export_size,
+            served_prompt=config.serving.served_prompt,
+        )
 
 
 def _registered(

@@ -60,7 +60,7 @@ def run_locally(
 
     Raises:
         PipelineFailedError: a step failed.
-        RunInUseError: another process is at the same run.
+        InUseError: another process is at the same run.
     """
     uri = tracking_uri(config, default_store=runs_dir)
     arguments = pipeline_arguments(_with_shards(config, runs_dir), deploy=deploy)

@@ -16,11 +16,12 @@ from uuid import uuid4
 
 from ivcp.data.problems import AnnotationError
 from ivcp.pipeline_runs.interruption import end_leftovers
-from ivcp.pipeline_runs.run_lock import RunInUseError, held, one_at_a_time
 from ivcp.pipeline_runs.summary import FINISHED, RECORDS_DIR, SUMMARY_FILE, read_records, summarize
 from ivcp.records import Record
 from ivcp.settings import RunConfig
 from ivcp.storage.atomic import writable_folder
+from ivcp.storage.claims import InUseError
+from ivcp.storage.owner import one_at_a_time, owned
 from ivcp.tracking import close_killed_run
 from ivcp.tracking.steps import RECORDS_DIR_VARIABLE
 from ivcp.validation.data_fingerprint import data_fingerprint
@@ -86,7 +87,7 @@ def open_run_folder(
     it inside. Runs that were killed are closed, those that go on and others.
 
     Raises:
-        RunInUseError: another process works in it.
+        InUseError: another process works in it.
         OSError: `runs_dir` cannot be written.
     """
     runs_dir = writable_folder(runs_dir.resolve())
@@ -95,7 +96,7 @@ def open_run_folder(
             _close_killed_runs(runs_dir)
             found = None if fresh else _find_unfinished(runs_dir, fingerprint)
             path = found or _new_folder(runs_dir, name)
-            stack.enter_context(held(path, advice="wait for its end, or start another run with --fresh"))
+            stack.enter_context(owned(path, advice="wait for its end, or start another run with --fresh"))
             if found is None:
                 LocalRun(fingerprint=fingerprint, pipeline_run=uuid4().hex, mlflow_tracking_uri=uri).write(
                     path / RUN_FILE
@@ -119,7 +120,7 @@ def _close_killed_runs(runs_dir: Path) -> None:
     """Ends in MLflow, and describes, runs that have no summary and whose process is gone."""
     for path, run in _runs(runs_dir):
         if _status(path) is None:
-            with contextlib.suppress(RunInUseError), held(path):
+            with contextlib.suppress(InUseError), owned(path, watch=False):
                 _close(path, run)
 
 

@@ -59,10 +59,7 @@ def prepare_clips(config: RunConfig, *, validated_dir: Path, shards_uri: str, in
     """
     writable_folder(index_path.parent)
     run = _Preparation.of(config, validated_dir, shards_uri)
-    index = run.find_complete()
-    if index is None:
-        log.info("%s", run.write(part=0, num_parts=1))
-        index = run.publish()
+    index = run.find_complete() or run.write_all()
     index.write(index_path)
     _log_summary(index)
     return index
@@ -181,6 +178,15 @@ class _Preparation:
             data=self.config.data,
             check_failed=self.check_failed,
         )
+
+    def write_all(self) -> PreparedIndex:
+        """Writes all shards and the index, unless another process does that meanwhile."""
+        with self.folder.owned(self.fingerprint[:16]):
+            index = self.find_complete()
+            if index is None:
+                log.info("%s", self.write(part=0, num_parts=1))
+                index = self.publish()
+        return index
 
     def check_failed(self, failed: Sequence[QuarantinedClip]) -> None:
         """Checks the share of all rows that cannot be used.

@@ -23,7 +23,8 @@ from ivcp import storage
 from ivcp.data.prepared.shards import ShardError, find_file, find_shard
 from ivcp.preparation.plan import PlannedShard
 from ivcp.records import INDEX_FILE, PreparedIndex, QuarantinedClip, Record, ShardInfo
-from ivcp.storage.atomic import PARTIAL, AtomicFile, writable_folder
+from ivcp.storage.atomic import PARTIAL, AtomicFile, is_abandoned, writable_folder
+from ivcp.storage.owner import owned_in_turn
 
 log = logging.getLogger(__name__)
 TABLE_FILE = "clips.arrow"
@@ -125,13 +126,22 @@ class ShardFolder:
             else:
                 yield index.model_copy(update={"root_uri": self.root_uri})
 
+    @contextmanager
+    def owned(self, name: str) -> Iterator[None]:
+        """Waits for other processes that write the run in the folder `name` here; inside, none begins."""
+        uri = storage.join(self.root_uri, name)
+        if not storage.is_s3(uri):
+            writable_folder(Path(uri))
+        with owned_in_turn(uri):
+            yield
+
     def remove_partial_files(self, shards: tuple[PlannedShard, ...]) -> None:
-        """Removes what killed runs left of shards that are complete now."""
+        """Removes what killed runs left of shards that are complete now, and nothing that a living one still writes."""
         if storage.is_s3(self.root_uri):
             return  # an upload that was cut off leaves no object
         complete = {shard.name for shard in shards}
         for path in Path(self.root_uri).glob(f".*{PARTIAL}"):
-            if path.name.split(".")[1] in complete:
+            if path.name.split(".")[1] in complete and is_abandoned(path):
                 path.unlink(missing_ok=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,27 @@ from uuid import uuid4
 
 PARTIAL = ".partial"
 """End of a file's name while it is written."""
+_LONGEST_SILENCE = 24 * 3600.0
+"""Seconds without a write."""
 
 
 def partial_path(path: Path) -> Path:
     """A hidden name beside `path` that no other writer of it has, on this machine or on one that shares the folder."""
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}{PARTIAL}")
+
+
+def is_abandoned(partial: Path) -> bool:
+    """Whether a `partial_path` has a writer that is gone: a process of this machine, or one silent for a day."""
+    host, process = partial.name.removesuffix(PARTIAL).rpartition(".")[2].rsplit("-", 2)[:2]
+    try:
+        if host != socket.gethostname():
+            return time.time() - partial.stat().st_mtime > _LONGEST_SILENCE
+        os.kill(int(process), 0)
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+    except PermissionError:
+        pass  # somebody else's process
+    return False
 
 
 @contextmanager

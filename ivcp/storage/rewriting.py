@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import tempfile
 from collections.abc import Callable
@@ -54,20 +55,24 @@ def _rewrite_object(uri: str, change: Change) -> None:
             change(None if found is None else local_path(uri), new)
             if _etag(location.object()) != _etag(found):
                 continue
-            written = _put_if_unchanged(location, new, found)
+            written = put_if_unchanged(location, new, found)
             if written is not None and _etag(location.object()) == written:
                 return
     raise ConnectionError(f"{uri}: others changed it in each of {_ATTEMPTS} attempts: run it again")
 
 
-def _put_if_unchanged(location: Location, content: Path, found: S3Object | None) -> str | None:
-    """The new object's ETag; None where the present object is not `found` any more."""
+def put_if_unchanged(location: Location, content: Path | bytes, found: S3Object | None) -> str | None:
+    """Replaces an object, or makes it where `found` is None.
+
+    Returns:
+        The new object's ETag; None where the present one is not `found` any more.
+    """
     from botocore.exceptions import ClientError
 
     conditions: list[dict[str, str]] = [{"IfNoneMatch": "*"} if found is None else {"IfMatch": found.etag}, {}]
     for condition in conditions:
         try:
-            with content.open("rb") as body:
+            with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as body:
                 answer = s3.client(os.getpid()).put_object(
                     Bucket=location.bucket, Key=location.key, Body=body, **condition
                 )

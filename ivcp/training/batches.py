@@ -26,6 +26,7 @@ def planned_batches(config: RunConfig, samples: Any, *, prompts_only: bool) -> P
         seed=config.train.seed,
         rank=rank(),
         num_processes=world_size(),
+        accumulation=config.train.gradient_accumulation_steps,
     )
     sizes = batches.plan(0).sizes
     log.info(

@@ -24,7 +24,7 @@ from ivcp.stages.protocol import Stage, TrainingInputs
 from ivcp.stages.registry import stage_of
 from ivcp.training.arguments import check_label_settings, training_arguments
 from ivcp.training.augmentation import AugmentedSamples
-from ivcp.training.callbacks import LogLines
+from ivcp.training.callbacks import LogLines, StopWhenReplaced
 from ivcp.training.checkpoints.mirror import CheckpointMirror
 from ivcp.training.checkpoints.size import planned_steps
 from ivcp.training.trainer import StageTrainer
@@ -131,7 +131,7 @@ def build_trainer(
         val_samples=samples.get("val"),
         train_collate=train_collate,
         eval_collate=eval_collate,
-        callbacks=[LogLines(track), *_early_stopping(config)],
+        callbacks=[StopWhenReplaced(), LogLines(track), *_early_stopping(config)],
         disk=disk,
         mirror=mirror,
     )

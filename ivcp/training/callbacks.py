@@ -10,6 +10,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from ivcp.storage.owner import check_owned
+
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 60.0
@@ -53,6 +55,14 @@ class LogLines(TrainerCallback):  # type: ignore[misc]
         done, to_do = state.global_step - self._first_step, state.max_steps - state.global_step
         left = time_left(self._last_line - self._began, done=done, to_do=to_do)
         log.info("step %s%s%s", describe_step(state), f", {left} left" if left else "", numbers)
+
+
+class StopWhenReplaced(TrainerCallback):  # type: ignore[misc]
+    """Ends a run whose folder another process has taken over, before it writes there again."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by transformers behind each optimizer step."""
+        check_owned()
 
 
 def describe_step(state: Any) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ivcp import storage
@@ -12,6 +14,9 @@ from ivcp.distributed.rank import is_owner
 from ivcp.records import PreparedIndex
 from ivcp.settings import RunConfig
 from ivcp.stages.registry import check_stage, stage_of
+from ivcp.storage.atomic import writable_folder
+from ivcp.storage.owner import owned
+from ivcp.storage.uris import as_path
 from ivcp.tracking import tracked_run
 from ivcp.training.build import build_trainer, inputs_of, training_samples
 from ivcp.training.checkpoints.folder import CheckpointError, begin_run, end_run
@@ -37,6 +42,7 @@ def train_model(
         ConfigError: the configuration asks for something this trainer does not do.
         FileNotFoundError: the base model does not exist.
         CheckpointError: the run cannot go on from the checkpoint asked for, or one cannot be written.
+        InUseError: another process sends checkpoints to `mirror_uri`.
         PermissionError, ConnectionError: `mirror_uri` cannot be reached.
         TrainingInterrupted: SIGTERM came; the same call again goes on.
     """
@@ -45,7 +51,7 @@ def train_model(
     if mirror_uri is None and config.launch.checkpoints_uri is not None:
         mirror_uri = storage.join(config.launch.checkpoints_uri, run_key(config, index, None))
     mirror = CheckpointMirror(mirror_uri) if mirror_uri is not None else None
-    with joined_processes(config.train):
+    with joined_processes(config.train), _owned_mirror(mirror_uri):
         name = on_owner(lambda: _begin(config, output_dir, mirror))
         start = None if name is None else output_dir / name
         disk = _share(mirror, start, output_dir=output_dir)
@@ -55,6 +61,18 @@ def train_model(
             if mirror and is_ours:
                 mirror.end()
     return result
+
+
+@contextmanager
+def _owned_mirror(uri: str | None) -> Iterator[None]:
+    """Inside, no other start of this run sends checkpoints to its mirror."""
+    if uri is None or not is_owner():
+        yield
+        return
+    if not storage.is_s3(uri):
+        writable_folder(as_path(uri))
+    with owned(uri, advice="wait for its end"):
+        yield
 
 
 def _begin(config: RunConfig, output_dir: Path, mirror: CheckpointMirror | None) -> str | None:

@@ -150,6 +150,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._rates = {f"learning_rate/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
         return super().training_step(model, inputs, *arguments)
 
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
+        """The loss; a planned training batch weighs as much as it has clips, for all clips to weigh the same."""
+        num_clips = len(inputs["attention_mask"])
+        loss = super().compute_loss(model, inputs, *arguments, **options)
+        if self.batches is None or not model.training:
+            return loss
+        return loss * (num_clips / self.batches.mean_size)
+
     def log(self, logs: dict[str, float], *arguments: Any) -> None:
         """Called by transformers with a row of training, of validation, or of the whole run."""
         if "loss" in logs:

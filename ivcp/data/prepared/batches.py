@@ -33,6 +33,7 @@ class PlannedBatches(BatchSampler):
         numbers_draws: give the clip at `position` that comes for the `draw`-th time in an epoch as item
             `draw * clips + position`, as `AugmentedClips` has it.
         rank: this process among `num_processes`.
+        accumulation: batches of one process in an optimizer step: their number is a multiple of it.
 
     Raises:
         BudgetError: a clip is longer than `tokens_per_batch`.
@@ -49,6 +50,7 @@ class PlannedBatches(BatchSampler):
         seed: int = 0,
         rank: int = 0,
         num_processes: int = 1,
+        accumulation: int = 1,
     ) -> None:
         if tokens_per_batch is not None and lengths.max() > tokens_per_batch:
             raise BudgetError(
@@ -63,7 +65,8 @@ class PlannedBatches(BatchSampler):
         self._budget, self._labels, self._numbers_draws = tokens_per_batch, labels, numbers_draws
         self._seed, self._rank, self._num_processes = seed, rank, num_processes
         self._bounds = _upper_bounds(lengths)
-        self._num_batches = math.ceil(len(self._unfitted(epoch=0)[1]) / num_processes) * num_processes
+        at_once = num_processes * accumulation
+        self._num_batches = math.ceil(len(self._unfitted(epoch=0)[1]) / at_once) * at_once
 
     def __len__(self) -> int:
         return self._num_batches // self._num_processes
@@ -74,6 +77,11 @@ class PlannedBatches(BatchSampler):
             plan = _number_draws(plan, len(self.lengths))
         for number in range(self._rank, len(plan), self._num_processes):
             yield plan[number]
+
+    @property
+    def mean_size(self) -> float:
+        """Clips of a batch, on average."""
+        return len(self.lengths) / self._num_batches
 
     def set_epoch(self, epoch: int) -> None:
         """Plans the batches of this epoch from now on."""

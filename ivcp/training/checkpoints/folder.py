@@ -25,6 +25,7 @@ from ivcp.distributed.sharding import Sharding
 from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, VersionedRecord
 from ivcp.settings import LaunchConfig, RunConfig
 from ivcp.storage.atomic import flush_to_disk, write_whole
+from ivcp.storage.claims import OWNER_FILE
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ def end_run(output_dir: Path) -> None:
 
 def is_earlier_run(entry: Path) -> bool:
     """Whether an entry of `output_dir` is the result of training, which a new run would mix with its own."""
-    return entry.name not in {CLIPS_DIR, UNFINISHED_FILE}
+    return entry.name not in {CLIPS_DIR, UNFINISHED_FILE, OWNER_FILE}
 
 
 def check_resumable(directory: Path, *, sharding: Sharding, num_processes: int) -> None:

@@ -1,12 +1,13 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ivcp.pipeline_runs.run_folder import LocalRun, open_run_folder, run_fingerprint
-from ivcp.pipeline_runs.run_lock import RunInUseError
 from ivcp.pipeline_runs.summary import RunSummary, summarize
 from ivcp.settings import config_from_settings
+from ivcp.storage.claims import InUseError
 from ivcp.tracking import continue_pipeline_run, start_pipeline_run
 from ivcp.tracking.steps import StepRecord
 
@@ -63,9 +64,10 @@ def test_other_settings_and_fresh_ones_begin_anew(opened):
 def test_nobody_else_works_in_the_folder(opened, tmp_path, mlflow_uri):
     with (
         open_run_folder(tmp_path / "runs", fingerprint="a", uri=mlflow_uri, name="x", fresh=False) as folder,
-        pytest.raises(RunInUseError, match="or start another run with --fresh"),
+        ThreadPoolExecutor() as elsewhere,
+        pytest.raises(InUseError, match="or start another run with --fresh"),
     ):
-        opened()
+        elsewhere.submit(opened).result()
     assert folder.path.name.endswith("-x")
 
 

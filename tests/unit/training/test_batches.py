@@ -175,6 +175,29 @@ def test_drawn_clips_are_augmented(make_config, mixed_index, tmp_path):
     assert result.epochs == 2
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_every_clip_weighs_the_same(train_on_shards, mixed_index, tmp_path, accumulation):
+    """The mean loss of an epoch in which nothing is learned is that of all clips in one batch, and so are gradients."""
+    settings = {
+        "learning_rate": 1e-12,
+        "lora_dropout": 0.0,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "num_train_epochs": 1,
+    }
+    means = []
+    for number, batches in enumerate(
+        ({"per_device_train_batch_size": 12}, {"tokens_per_batch": 120, "gradient_accumulation_steps": accumulation})
+    ):
+        trainer = train_on_shards(output_dir=tmp_path / str(number), index=mixed_index, **settings, **batches)
+        if number:
+            sizes = [len(batch) for batch in trainer.batches.plan(0)]
+            assert min(sizes) < max(sizes)
+            assert len(sizes) % accumulation == 0
+        means.append(run_trainer(trainer).train_loss)
+    assert means[1] == pytest.approx(means[0], rel=1e-5)
+
+
 def test_a_budget_below_the_longest_clip_fails_before_training(train_on_shards):
     with pytest.raises(BudgetError, match="tokens_per_batch = 10, but the longest clip has"):
         train_on_shards(tokens_per_batch=10)
