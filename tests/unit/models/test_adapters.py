@@ -1,5 +1,6 @@
 import importlib.util
 
+import bitsandbytes
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -148,6 +149,23 @@ def test_lora_on_quantized_weights_trains_and_loads(make_trainer, prepared_clips
     torch.testing.assert_close(loaded.outputs(prepared_clips[12:]), seen, atol=1e-3, rtol=0)
     exact = load_directory(tmp_path / "adapter", quantize=False).outputs(prepared_clips[12:])
     assert (exact - seen).abs().max() > 1e-3
+
+
+def test_4_bit_layers_train_and_answer_alike_on_every_processor(make_trainer, prepared_clips, tmp_path, monkeypatch):
+    """With AVX512-BF16, bitsandbytes repacks weights in evaluation for a kernel without gradients."""
+    trained, answers = [], []
+    for has_kernel in (False, True):
+        monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda has_kernel=has_kernel: has_kernel)
+        trainer = make_trainer(
+            **QLORA, max_steps=4, eval_strategy="steps", eval_steps=1, output_dir=str(tmp_path / str(has_kernel))
+        )
+        assert has_kernel == bitsandbytes.nn.Linear4bit(8, 8).support_avx512bf16_for_cpu
+        run_trainer(trainer)
+        trained.append({name: value for name, value in trainer.model.named_parameters() if value.requires_grad})
+        answers.append(load_directory(tmp_path / str(has_kernel)).outputs(prepared_clips[12:]))
+        assert len([row for row in trainer.state.log_history if "eval_loss" in row]) >= 4
+    torch.testing.assert_close(trained[1], trained[0], atol=0, rtol=0)
+    torch.testing.assert_close(answers[1], answers[0], atol=0, rtol=0)
 
 
 def test_the_table_counts_weights_not_packed_bytes(make_trainer):
