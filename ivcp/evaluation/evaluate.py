@@ -63,6 +63,7 @@ def evaluate_adapter(
         ModelFilesError: `adapter_dir` is incomplete or untrained.
         ValueError: it was trained for other labels or video settings than the clips, or the split is empty.
         SeenSplitError: the model has seen too much of the split.
+        NonFiniteError: its logits are not finite.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     model = load_directory(adapter_dir, machine=config.model, device=_device()).asking(config.serving.served_prompt)
@@ -114,6 +115,7 @@ class SplitEvaluation:
             disturb=disturb,
             seed=self.config.train.seed,
             num_workers=self.config.train.dataloader_num_workers,
+            source=str(model.directory),
         )
 
     def metrics(self, predicted: PredictedSplit, *, default_store: Path = DEFAULT_STORE) -> EvaluationMetrics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ from typing import Literal
 from ivcp import storage
 from ivcp.data.seen_clips import SEEN_CLIPS_FILE
 from ivcp.evaluation.predict import PredictedSplit
+from ivcp.inference.finite import NonFiniteError
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records import PreparedIndex
 from ivcp.records.evaluation import ChampionComparison, GateVerdict, LeftOut, SplitMetrics
@@ -97,7 +99,10 @@ def compare_with_champion(
     if reason is not None:
         return _not_comparable(champion, reason)
     log.info("measuring champion %s version %d on the present test split", champion.name, champion.version)
-    found = measure_both(loaded)
+    try:
+        found = measure_both(loaded)
+    except NonFiniteError as error:
+        return _not_comparable(champion, str(error))
     if found is None:
         return _not_comparable(champion, "it has seen all clips of the test split")
     left_out = f"; left out are {found.left_out.words} that the champion has seen" if found.left_out.total else ""
@@ -122,7 +127,7 @@ def decide(
     knows_what_it_saw: bool = True,
 ) -> GateVerdict:
     """The verdict on a model, with one reason per rule."""
-    enough = top1_accuracy >= settings.min_top1_accuracy
+    enough = _reaches(top1_accuracy, settings.min_top1_accuracy)
     reasons = [
         f"top-1 accuracy {top1_accuracy:.3f} {'reaches' if enough else 'is below'} "
         f"min_top1_accuracy {settings.min_top1_accuracy:.3f}"
@@ -138,13 +143,18 @@ def decide(
         return GateVerdict(passed=passed, reasons=tuple(reasons))
     new = top1_accuracy if champion.new_top1_accuracy is None else champion.new_top1_accuracy
     lowest = champion.top1_accuracy - settings.champion_tolerance
-    not_worse = new >= lowest - 1e-9  # tolerances are decimal fractions, accuracies are not
+    not_worse = _reaches(new, lowest - 1e-9)  # tolerances are decimal fractions, accuracies are not
     own = f"{new:.3f} on them is " if champion.left_out.total else ""
     reasons.append(
         f"{own}{'not worse' if not_worse else 'worse'} than champion {champion.name} version {champion.version} with "
         f"{champion.top1_accuracy:.3f} ({champion.detail}), champion_tolerance {settings.champion_tolerance:.3f}"
     )
     return GateVerdict(passed=passed and not_worse, reasons=tuple(reasons))
+
+
+def _reaches(accuracy: float, lowest: float) -> bool:
+    """Whether an accuracy is as high, and both are numbers: nothing follows from a comparison with NaN."""
+    return math.isfinite(accuracy) and math.isfinite(lowest) and accuracy >= lowest
 
 
 def _compared(

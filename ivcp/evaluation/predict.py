@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ivcp.data.prepared.sample import Sample
+from ivcp.inference.finite import check_finite_outputs
 from ivcp.inference.loop import Samples, batches_of
 from ivcp.records import Labels, Prediction, QuarantinedClip
 from ivcp.records.evaluation import Disturbance
@@ -75,8 +76,13 @@ def predict_split(
     disturb: Disturbance | None = None,
     seed: int = 0,
     num_workers: int = 0,
+    source: str = "the model",
 ) -> PredictedSplit:
-    """Predicts every sample once, in batches, in the data set's order."""
+    """Predicts every sample once, in batches, in the data set's order; `source` is what messages call the model.
+
+    Raises:
+        NonFiniteError: logits are not finite: the class of the largest NaN would be class 0.
+    """
     started = time.monotonic()
     shown = Disturbed(samples, disturb, seed) if disturb else samples
     batches = batches_of(len(samples), batch_size)
@@ -85,12 +91,14 @@ def predict_split(
     for of_batch, in_batch in predict(shown, batches, num_workers=num_workers):
         logits.append(of_batch)
         seen.extend(in_batch)
+    all_logits = torch.cat(logits) if logits else torch.zeros(0, num_classes)
+    check_finite_outputs(all_logits, lambda row: f"{seen[row].sample_id} ({seen[row].source})", source=source)
     return PredictedSplit(
         clip_ids=tuple(sample.sample_id for sample in seen),
         videos=tuple(sample.source for sample in seen),
         num_frames=np.array([sum(len(m.frames) for m in sample.media) for sample in seen], dtype=np.int64),
         labels=np.array([sample.columns["label"] for sample in seen], dtype=np.int64),
-        logits=torch.cat(logits).numpy() if logits else np.zeros((0, num_classes), dtype=np.float32),
+        logits=all_logits.numpy(),
         failed=tuple(failed),
         seconds=time.monotonic() - started,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ivcp.data.prepared.sample import Sample
+from ivcp.inference.finite import NonFiniteError, check_finite_outputs, named, non_finite_names
 from ivcp.models.backbone import language_model_of
 from ivcp.models.load import training_dtype
 from ivcp.records.export import MergeCheck
@@ -42,6 +43,7 @@ def merge_adapter(
 
     Raises:
         MergeError: the logits differ by more than `MAX_LOGIT_DIFFERENCE`.
+        NonFiniteError: logits or weights are not finite.
         ModelFilesError: `adapter_dir` is incomplete.
     """
     loaded = load_directory(adapter_dir, machine=machine, dtype=torch.float32, quantize=False).asking(served_prompt)
@@ -51,7 +53,10 @@ def merge_adapter(
             loaded.config.method.quantization_bit,
         )
     before = loaded.outputs(samples) if samples else None
+    if before is not None:
+        check_finite_outputs(before, lambda row: samples[row].sample_id, source=str(adapter_dir))
     merged = merge_backbone(loaded)
+    _check_weights(merged, loaded)
     dtype = training_dtype(loaded.config)
     merged.to(dtype).save_pretrained(export_dir, max_shard_size=f"{max_shard_gigabytes}GB")
     save_directory(
@@ -78,6 +83,17 @@ def merge_backbone(loaded: LoadedModel) -> Any:
     return model
 
 
+def _check_weights(merged: Any, loaded: LoadedModel) -> None:
+    """Checks what is about to be written: without samples nothing else would show that it is NaN."""
+    added = {name: value for name, value in loaded.module.named_parameters() if not name.startswith("backbone.")}
+    wrong = non_finite_names(dict(merged.named_parameters()) | added)
+    if wrong:
+        raise NonFiniteError(
+            f"{loaded.directory}: {len(wrong)} weights are not finite ({named(wrong)}): the training has diverged; "
+            "nothing is exported; train again with a lower learning_rate"
+        )
+
+
 def check_merged(
     export_dir: Path,
     *,
@@ -89,10 +105,12 @@ def check_merged(
     """Reads the written model and compares its logits, (samples, outputs), with `expected`.
 
     Raises:
+        NonFiniteError: its logits are not finite.
         MergeError: they differ. A model written in bfloat16 is compared in float32 arithmetic of its rounded weights,
             and only a changed best class counts.
     """
     written = load_directory(export_dir, machine=machine, dtype=torch.float32).outputs(samples)
+    check_finite_outputs(written, lambda row: samples[row].sample_id, source=str(export_dir))
     difference = (written - expected).abs().max().item()
     is_same = (
         difference <= MAX_LOGIT_DIFFERENCE

@@ -13,13 +13,14 @@ from ivcp.storage.atomic import replacing, write_whole
 
 
 class Record(BaseModel):
-    """What all records share: frozen, no unknown keys."""
+    """What all records share: frozen, no unknown keys, no numbers that are not finite."""
 
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
         protected_namespaces=(),
+        allow_inf_nan=False,  # JSON has no word for them, and a comparison with NaN is never true
         cache_strings="keys",  # values are paths and ids, each of which comes once
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ivcp.records.record import Record
 
 TOP1_TAG = "top1_accuracy"
@@ -32,9 +34,12 @@ class Champion(Record):
 
     @property
     def top1_accuracy(self) -> float | None:
-        """The recorded accuracy; null for a version that was registered without one."""
-        recorded = self.tags.get(TOP1_TAG)
-        return None if recorded is None else float(recorded)
+        """The recorded accuracy; null for a version that was registered without one, or with one that is no number."""
+        try:
+            recorded = float(self.tags.get(TOP1_TAG, math.nan))
+        except ValueError:  # anybody may edit a tag
+            return None
+        return recorded if math.isfinite(recorded) else None
 
     @property
     def test_fingerprint(self) -> str | None:

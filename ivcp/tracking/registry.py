@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,13 @@ def register_model(
 
     The version points to the directory (a path or an s3:// URI); no weights are copied. `metrics` and `tags` become
     the version's tags. The same directory of the same run, which a repeated step registers again, stays one version.
+
+    Raises:
+        ValueError: a metric is not finite: it would decide about every later model.
     """
+    wrong = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    if wrong:
+        raise ValueError(f"{model_dir} is not registered, its figures are not finite: {', '.join(wrong)}")
     client = connect(tracking_uri(config, default_store=default_store))
     name, alias, source = config.export.registered_model_name, config.export.model_alias, _source(model_dir)
     _ensure_registered_model(client, name)

@@ -53,6 +53,7 @@ def training_arguments(stage: Stage, *, output_dir: Path, has_val: bool) -> Any:
             "eval_strategy": eval_strategy(train, has_val=has_val),
             "activation_checkpointing": not config.model.disable_gradient_checkpointing and trains_backbone(stage),
             "report_to": [name for name in train.report_to if name != "mlflow"] or "none",
+            "logging_nan_inf_filter": False,  # it shows a loss that is not finite as 0: `FiniteSteps` stops instead
             "label_names": list(stage.target_names),
             "prediction_loss_only": not stage.target_names,
             "remove_unused_columns": False,

@@ -36,6 +36,7 @@ from ivcp.training.checkpoints.folder import (
 )
 from ivcp.training.checkpoints.mirror import CheckpointMirror
 from ivcp.training.checkpoints.sharded_state import load_sharded_state, save_sharded_state
+from ivcp.training.finite import CLIPS, FiniteSteps, NamedBatches, check_metrics, check_outputs, check_weights
 from ivcp.training.interruption import StopOnTermination, TrainingInterrupted
 from ivcp.training.meter import StepMeter
 from ivcp.training.parameter_groups import parameter_groups
@@ -51,6 +52,7 @@ OVERRIDDEN = (
     "_save",
     "_save_checkpoint",
     "_save_optimizer_and_scheduler",
+    "_get_grad_norm",
     "_prepare_for_training",
     "_load_from_checkpoint",
     "_finalize_training",
@@ -87,18 +89,20 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.stage = stage
         self.sample_processor = processor
         self.info, self.seen = info, seen
-        self.train_collate, self.eval_collate = train_collate, eval_collate
+        self.train_collate, self.eval_collate = NamedBatches(train_collate), eval_collate
         self.disk, self.mirror = disk or Disk.shared(), mirror
         self.sharding = sharding_of(stage.config.train)
         self.batches = planned_batches(stage.config, train_samples, prompts_only=not stage.reads_answers)
         self._termination = StopOnTermination()
         self._rates: dict[str, float] = {}
+        self._finite = FiniteSteps(Path(arguments.output_dir))
+        self._validated: Any = val_samples
         if self.sharding == "fsdp2":
             arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(sharded_layers(module))
         super().__init__(
             model=module,
             args=arguments,
-            data_collator=train_collate,
+            data_collator=self.train_collate,
             train_dataset=train_samples,
             eval_dataset=val_samples,
             compute_metrics=self._measure if stage.target_names else None,
@@ -114,6 +118,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
         Raises:
             CheckpointError: a run sharded in this way cannot go on from the checkpoint, or one cannot be written.
+            NonFiniteError: a loss, a gradient or a metric is not finite; nothing of that step is in a checkpoint.
             TrainingInterrupted: SIGTERM came; there is a checkpoint.
         """
         if isinstance(resume_from_checkpoint, str):
@@ -146,9 +151,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: Any, *arguments: Any) -> Any:
         """One forward and backward pass; returns the loss."""
+        clips = inputs.pop(CLIPS)
         self.meter.saw(inputs)
         self._rates = {f"learning_rate/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
-        return super().training_step(model, inputs, *arguments)
+        loss = super().training_step(model, inputs, *arguments)
+        self._finite.saw(loss, clips)
+        return loss
 
     def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
         """The loss; a planned training batch weighs as much as it has clips, for all clips to weigh the same."""
@@ -185,6 +193,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Batches as they are predicted."""
+        self._validated = self.eval_dataset if eval_dataset is None else eval_dataset
         self.data_collator: Any = self.eval_collate
         try:
             return super().get_eval_dataloader(eval_dataset)
@@ -201,19 +210,39 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Metrics of the validation split; leaves the random state as it was.
 
         A data loader draws from it at each start, so that a run that resumes behind a validation would differ.
+
+        Raises:
+            NonFiniteError: an output or a metric is not finite: it would make any checkpoint the best.
         """
         with self.meter.pause(), torch.random.fork_rng():
             metrics: dict[str, float] = super().evaluate(*arguments, **options)
+        check_metrics(metrics, step=self.state.global_step, output_dir=Path(self.args.output_dir))
         return metrics
 
     def _measure(self, prediction: Any) -> dict[str, float]:
+        check_outputs(
+            prediction.predictions,
+            self._validated,
+            step=self.state.global_step,
+            output_dir=Path(self.args.output_dir),
+        )
         return self.stage.metrics(prediction.predictions, prediction.label_ids)
 
     # Directories and checkpoints
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Writes the model's directory: all processes gather the weights, the owner rank writes them."""
+        """Writes the model's directory: all processes gather the weights, the owner rank writes them.
+
+        Raises:
+            NonFiniteError: in all processes, where a weight that trained is not finite.
+        """
         weights = gather_weights(self.model, wanted=self.is_saved)
+        trained = {name for name, value in self.model.named_parameters() if value.requires_grad}
+        check_weights(
+            {name: value for name, value in weights.items() if name in trained},
+            step=self.state.global_step,
+            output_dir=Path(self.args.output_dir),
+        )
         if self.args.should_save:
             self._save(output_dir or self.args.output_dir, state_dict=weights)
         wait_for_all()
@@ -283,6 +312,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             super()._save_optimizer_and_scheduler(output_dir)
         else:
             save_sharded_state(self, Path(output_dir))
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        has_scaler = self.accelerator.scaler is not None or (self.args.fp16 and self.sharding.startswith("zero"))
+        self._finite.check(norm, step=self.state.global_step + 1, skips_overflow=has_scaler)
+        return norm
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         if self.sharding == "none":

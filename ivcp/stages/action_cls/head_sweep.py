@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from ivcp.data.prepared.batches import PlannedBatches
 from ivcp.distributed.rank import is_owner
 from ivcp.feature_cache.entries import FeatureCache, fingerprint
 from ivcp.feature_cache.store import CacheEntry, StoreError
+from ivcp.inference.finite import NonFiniteError, check_finite_outputs
 from ivcp.inference.loop import Samples, batches_of, run_batches
 from ivcp.models.backbone import language_model_of
 from ivcp.models.families import part_of
@@ -51,10 +53,15 @@ class Candidate(Record):
     weight_decay: float
     seed: int
     val_top1_accuracy: float
-    val_loss: float
-    """Cross-entropy on the validation split."""
-    train_loss: float
-    """Mean over the last epoch."""
+    val_loss: float | None
+    """Cross-entropy on the validation split; null where the decoder diverged."""
+    train_loss: float | None
+    """Mean over the last epoch; null where the decoder diverged."""
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its numbers are not finite: then its accuracy means nothing."""
+        return self.val_loss is None or self.train_loss is None
 
 
 class SweepResult(Record):
@@ -71,7 +78,7 @@ class SweepResult(Record):
 
     @property
     def best(self) -> Candidate:
-        """The highest validation accuracy, and of equal ones the lowest loss."""
+        """The highest validation accuracy, and of equal ones the lowest loss; one that diverged never."""
         return self.candidates[0]
 
     def table(self) -> str:
@@ -81,7 +88,8 @@ class SweepResult(Record):
             "|---|---|---|---|---|---|---|",
             *(
                 f"| {c.decoder_type} | {c.learning_rate:g} | {c.weight_decay:g} | {c.seed} "
-                f"| {c.val_top1_accuracy:.4f} | {c.val_loss:.4f} | {c.train_loss:.4f} |"
+                f"| {_shown(None if c.diverged else c.val_top1_accuracy)} | {_shown(c.val_loss)} "
+                f"| {_shown(c.train_loss)} |"
                 for c in self.candidates
             ),
         ]
@@ -93,6 +101,7 @@ def sweep_heads(config: RunConfig, inputs: TrainingInputs) -> TrainingOutcome:
 
     Raises:
         ConfigError: there is no validation split.
+        NonFiniteError: a state, or the loss of every candidate, is not finite.
     """
     if inputs.val is None:
         raise ConfigError("head_sweep chooses a decoder by its validation accuracy: set val_size or eval_dataset")
@@ -113,7 +122,12 @@ def sweep_heads(config: RunConfig, inputs: TrainingInputs) -> TrainingOutcome:
         for kind in config.action_cls.head_sweep_decoder_types
         for outcome in _train_type(_with_type(config, kind), classifier, train=train, val=val, batches=batches)
     ]
-    outcomes.sort(key=lambda outcome: (-outcome[0].val_top1_accuracy, outcome[0].val_loss))
+    outcomes.sort(key=lambda outcome: _rank(outcome[0]))
+    if outcomes[0][0].diverged:
+        raise NonFiniteError(
+            f"head sweep: all {len(outcomes)} decoders diverged, their losses are not finite: lower "
+            "head_sweep_learning_rates"
+        )
     result = SweepResult(
         candidates=tuple(candidate for candidate, _ in outcomes),
         steps=config.action_cls.head_sweep_epochs * len(batches),
@@ -130,10 +144,10 @@ def sweep_heads(config: RunConfig, inputs: TrainingInputs) -> TrainingOutcome:
         config=chosen,
         steps=result.steps,
         epochs=float(result.epochs),
-        train_loss=result.best.train_loss,
+        train_loss=cast(float, result.best.train_loss),
         log_row={
             "eval_top1_accuracy": result.best.val_top1_accuracy,
-            "eval_loss": result.best.val_loss,
+            "eval_loss": cast(float, result.best.val_loss),
             "head_sweep_learning_rate": result.best.learning_rate,
             "head_sweep_weight_decay": result.best.weight_decay,
             "head_sweep_candidates": float(len(result.candidates)),
@@ -162,6 +176,7 @@ def _labelled_states(
         stored = list(encode(range(len(samples))))
     states = torch.cat([stored[position]["state"] for position in range(len(samples))])
     labels = torch.cat([stored[position]["label"] for position in range(len(samples))])
+    check_finite_outputs(states, lambda row: samples[row].sample_id, source=f"{split} states at the action token")
     return LabelledStates(states.to(inputs.compute.device), labels.to(inputs.compute.device))
 
 
@@ -249,8 +264,8 @@ def _train_type(
                 weight_decay=decay,
                 seed=settings.seed + seed,
                 val_top1_accuracy=result.val_top1_accuracies[number],
-                val_loss=result.val_losses[number],
-                train_loss=result.train_losses[number],
+                val_loss=_finite_or_null(result.val_losses[number]),
+                train_loss=_finite_or_null(result.train_losses[number]),
             ),
             result.decoder(number),
         )
@@ -262,6 +277,18 @@ def _new_decoder(shape: DecoderShape, *, dropout: float, seed: int) -> ActionDec
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return ActionDecoder(shape, dropout=dropout)
+
+
+def _rank(candidate: Candidate) -> tuple[bool, float, float]:
+    return candidate.diverged, -candidate.val_top1_accuracy, candidate.val_loss or 0.0
+
+
+def _finite_or_null(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None
+
+
+def _shown(number: float | None) -> str:
+    return "diverged" if number is None else f"{number:.4f}"
 
 
 def _with_type(config: RunConfig, kind: SweepDecoderType) -> RunConfig:

@@ -1,6 +1,7 @@
 """What is left of a training that was evicted, killed, or ran out of disk, and how the same command goes on."""
 
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -171,3 +172,22 @@ def test_a_process_that_fails_ends_the_others_and_is_heard_first(data):
     assert "rank      : 1" in root_cause
     assert "the second process cannot go on" in root_cause
     assert {path.name for path in output_dir.iterdir()} == {UNFINISHED_FILE, RUN_RECORD_FILE}
+
+
+def test_a_loss_that_is_not_finite_in_one_process_ends_all_with_its_clips(data):
+    """The gradient is finite in both: only what the processes tell each other stops the first one."""
+    output_dir = data / "nan"
+    done = run(
+        command(
+            data, output_dir, "nan", "6", launcher=torchrun_command(), per_device_train_batch_size=2, ddp_timeout=600
+        )
+    )
+
+    assert done.returncode != 0
+    messages = re.findall(r"NonFiniteError: step 7 has a loss of nan.* Its clips: (.*?)\. Lower", done.stderr)
+    assert len(messages) >= 2  # of both processes
+    assert len(set(messages)) == 1
+    assert len(set(re.findall(r"clips:\d+ ", messages[0]))) == 2  # the batch of the second process alone
+    assert f"the last good checkpoint is {output_dir / 'checkpoint-4'}" in done.stderr
+    assert [path.name for path in whole_checkpoints(output_dir)] == ["checkpoint-4"]
+    assert not (output_dir / "adapter_model.safetensors").exists()

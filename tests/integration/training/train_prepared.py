@@ -3,11 +3,13 @@
     python -m tests.integration.training.train_prepared INDEX.json SETTINGS.json [FAULT STEP]
 
 Faults at a step: `slow` makes every step from there take a second; `kill` ends the process in the middle of the
-checkpoint of that step; `fail` raises in the second process.
+checkpoint of that step; `fail` raises in the second process; `nan` makes the second process's loss a NaN, its
+gradient stays as it is.
 """
 
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -40,6 +42,16 @@ class Fault(TrainerCallback):
             torch.save = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 
+def nan_from(trainer, step):
+    compute = trainer.compute_loss
+
+    def compute_nan(*args, **options):
+        loss = compute(*args, **options)
+        return loss + math.nan * loss.detach() if trainer.state.global_step >= step else loss
+
+    return compute_nan
+
+
 @record
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -51,6 +63,8 @@ def main() -> None:
         def build_with_fault(*args, **options):
             trainer = build(*args, **options)
             trainer.callback_handler.callbacks.insert(1, Fault(fault[0], int(fault[1])))  # before those that stop it
+            if fault[0] == "nan" and os.environ.get("RANK") == "1":
+                trainer.compute_loss = nan_from(trainer, int(fault[1]))
             return trainer
 
         training.build_trainer = build_with_fault

@@ -1,20 +1,25 @@
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from ivcp.data.prepared.sample import Sample
 from ivcp.data.seen_clips import SEEN_CLIPS_FILE, SeenClips
 from ivcp.evaluation.evaluate import SplitEvaluation
 from ivcp.evaluation.gate import why_unfit
 from ivcp.evaluation.unseen import SplitClips
+from ivcp.inference.finite import NonFiniteError
 from ivcp.records import Labels, Prediction, PreparedIndex, TableInfo, read_lines
 from ivcp.records.evaluation import EvaluationMetrics, LeftOut
 from ivcp.settings import RunConfig, from_flat
 from ivcp.stages.directory import LoadedModel, load_directory
 from ivcp.tracking import register_model
+from ivcp.tracking.client import connect, tracking_uri
 from tests.models import LABELS, PROMPT, save_tiny_classifier
 from tests.prepared import identities_of
 from tests.samples import sample_of
@@ -142,6 +147,45 @@ def test_a_champion_measured_on_another_split_is_measured_again(model, index, cl
     assert metrics.champion is not None
     assert metrics.champion.how == "evaluated"
     assert metrics.champion.top1_accuracy == own.metrics(own.predict()).top1_accuracy
+
+
+def _diverged(directory: Path) -> Path:
+    """A classifier whose decoder is NaN."""
+    save_tiny_classifier(directory, seed=1)
+    file = directory / "action_decoder.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    save_file({name: value * math.nan for name, value in load_file(file).items()}, file, metadata=metadata)
+    return directory
+
+
+def test_a_model_that_diverged_is_not_measured(index, clips, tmp_path):
+    evaluation = _evaluation(load_directory(_diverged(tmp_path / "nan")), index, clips)
+    with pytest.raises(NonFiniteError, match="nan: the outputs of 9 of 9 clips are not finite"):
+        evaluation.predict()
+
+
+def test_a_champion_whose_record_is_nan_is_measured_again(model, index, clips, champion_dir, store):
+    evaluation = _evaluation(model, index, clips, name="nan-record", champion_tolerance=1.0)
+    predicted = evaluation.predict()
+    fingerprint = evaluation.metrics(predicted, default_store=store).test_fingerprint
+    _champion("nan-record", champion_dir, store, top1_accuracy=1.0, test_fingerprint=fingerprint)
+    client = connect(tracking_uri(evaluation.config, default_store=store))
+    client.set_model_version_tag("nan-record", "1", "top1_accuracy", "nan")
+    metrics = evaluation.metrics(predicted, default_store=store)
+    assert metrics.champion is not None
+    assert metrics.champion.how == "evaluated"
+    assert metrics.gate.passed
+
+
+def test_a_champion_that_diverged_does_not_decide(model, index, clips, store, tmp_path):
+    _champion("nan", _diverged(tmp_path / "champion"), store, top1_accuracy=1.0, test_fingerprint="another")
+    evaluation = _evaluation(model, index, clips, name="nan")
+    metrics = evaluation.metrics(evaluation.predict(), default_store=store)
+    assert metrics.champion is not None
+    assert metrics.champion.how == "not_comparable"
+    assert "outputs of 9 of 9 clips are not finite" in metrics.champion.detail
+    assert metrics.gate.passed
 
 
 def _seen(trained=(), selected=(), **known) -> SeenClips:

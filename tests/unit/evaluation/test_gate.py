@@ -1,7 +1,10 @@
+import math
+
 import pytest
 
 from ivcp.evaluation.gate import decide, split_fingerprint
 from ivcp.records.evaluation import ChampionComparison, LeftOut
+from ivcp.records.registered import Champion
 from ivcp.settings import EvaluationConfig
 from tests.unit.evaluation.predicted import failed_clip, predicted_split
 
@@ -44,6 +47,20 @@ def test_verdicts(
     assert verdict.passed is passed
     assert reason in "; ".join(verdict.reasons)
     assert len(verdict.reasons) == 2
+
+
+@pytest.mark.parametrize(("own", "champions"), [(math.nan, None), (math.inf, None), (0.9, math.nan), (0.9, -math.inf)])
+def test_nothing_passes_by_a_number_that_is_not_finite(own, champions):
+    champion = None if champions is None else _champion(0.5).model_copy(update={"top1_accuracy": champions})
+    verdict = decide(own, settings=EvaluationConfig(), champion=champion, model_alias="champion")
+    assert not verdict.passed
+
+
+@pytest.mark.parametrize("recorded", ["nan", "inf", "-inf", "NaN", "best ever", ""])
+def test_a_champions_record_that_is_no_number_is_none(recorded):
+    """It is measured again; as a number, NaN refused every later model."""
+    champion = Champion(name="m", version=1, model_dir="m", tags={"top1_accuracy": recorded})
+    assert champion.top1_accuracy is None
 
 
 def test_the_new_models_figure_on_the_same_clips_decides():

@@ -6,6 +6,7 @@ import torch
 
 from ivcp.data.prepared.sample import Sample
 from ivcp.evaluation.predict import Disturbed, predict_split, prediction_rows, softmax
+from ivcp.inference.finite import NonFiniteError
 from tests.unit.evaluation.predicted import PAIR_LABELS, clip, failed_clip
 
 
@@ -57,6 +58,18 @@ def test_every_clip_is_predicted_once_and_in_order(batch_size: int):
     assert found.num_frames.tolist() == [4, 5, 6, 7, 8]
     assert found.logits.shape == (5, 3)
     assert found.predictions.tolist() == [0] * 5
+
+
+def test_logits_that_are_not_finite_are_no_prediction():
+    """Else all of them are class 0, and the model's accuracy is the share of that class."""
+
+    def diverged(samples, batches, *, num_workers=0):
+        for logits, clips in _first_frame_decides(samples, batches):
+            yield torch.where(torch.tensor([[c.sample_id in ("d:1", "d:4")] for c in clips]), torch.nan, logits), clips
+
+    clips = [clip(f"d:{number}", 0) for number in range(6)]
+    with pytest.raises(NonFiniteError, match=r"runs/a: .* 2 of 6 clips are not finite \(d:1 \(d:1.mp4\), d:4 "):
+        predict_split(diverged, clips, num_classes=3, batch_size=4, source="runs/a")
 
 
 def test_disturbed_frames_reach_the_model():

@@ -1,10 +1,15 @@
+import math
+
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ivcp.data.seen_clips import SEEN_CLIPS_FILE, ClipIdentities, SeenClips
 from ivcp.export import merge
 from ivcp.export.merge import MergeError, merge_adapter
+from ivcp.inference.finite import NonFiniteError
 from ivcp.settings import ModelConfig
 from ivcp.stages.directory import load_directory
 from ivcp.training.build import build_trainer
@@ -99,6 +104,40 @@ def test_a_merge_that_changes_the_answers_is_refused(make_adapter, prepared_clip
     monkeypatch.setattr(merge, "merge_backbone", forget_the_row)
     with pytest.raises(MergeError, match="do not serve it"):
         merged_into(adapter, tmp_path / "model", prepared_clips)
+
+
+def spoil(adapter, name):
+    file = adapter / name
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    save_file({key: value * math.nan for key, value in load_file(file).items()}, file, metadata=metadata)
+
+
+@pytest.mark.parametrize("settings", [{}, {"bf16": True}])
+@pytest.mark.parametrize("name", ["action_decoder.safetensors", "adapter_model.safetensors"])
+def test_an_adapter_that_diverged_is_not_exported(make_adapter, prepared_clips, tmp_path, settings, name):
+    """In bfloat16 only the best class was compared, and of NaN that is class 0 on both sides."""
+    adapter = make_adapter(**settings)
+    spoil(adapter, name)
+    with pytest.raises(NonFiniteError, match="adapter: the outputs of 6 of 6 clips are not finite"):
+        merged_into(adapter, tmp_path / "model", prepared_clips[:6])
+    with pytest.raises(NonFiniteError, match=r"adapter: \d+ weights are not finite .* nothing is exported"):
+        merged_into(adapter, tmp_path / "model", ())
+    assert not list(tmp_path.glob("model/*"))
+
+
+def test_a_merge_that_gives_nan_is_refused_in_bfloat16_too(make_adapter, prepared_clips, tmp_path):
+    adapter = make_adapter(bf16=True)
+    merged_into(adapter, tmp_path / "model", prepared_clips[:6])
+    spoil(tmp_path / "model", "action_decoder.safetensors")
+    with pytest.raises(NonFiniteError, match="model: the outputs of 6 of 6 clips are not finite"):
+        merge.check_merged(
+            tmp_path / "model",
+            samples=prepared_clips[:6],
+            machine=ModelConfig(),
+            expected=torch.zeros(6, 3),
+            dtype=torch.bfloat16,
+        )
 
 
 def test_the_merged_model_remembers_what_the_adapter_has_seen(make_adapter, prepared_clips, tmp_path):

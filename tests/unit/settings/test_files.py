@@ -257,6 +257,9 @@ def test_files_that_cannot_be_read(tmp_path):
         ({"seed": 2**32}, "seed = 4294967296: input should be less than"),
         ({"run_name": "a/b"}, "run_name = 'a/b'"),
         ({"learning_rate": float("inf")}, "learning_rate = inf: input should be a finite number"),
+        ({"min_top1_accuracy": float("nan")}, "min_top1_accuracy = nan: input should be a finite number"),
+        ({"min_top1_accuracy": "nan"}, "min_top1_accuracy = 'nan': input should be a finite number"),
+        ({"champion_tolerance": float("nan")}, "champion_tolerance = nan: input should be a finite number"),
         ({"export_format": "onnx"}, "one format is written, a Hugging Face folder with safetensors"),
     ],
 )

@@ -1,4 +1,7 @@
+import math
 from pathlib import Path
+
+import pytest
 
 from ivcp import tracking
 from ivcp.settings import from_flat
@@ -25,6 +28,15 @@ def test_registering_twice_moves_the_alias(store: Path, tmp_path: Path):
     assert champion.model_dir == str(tmp_path / "runs of today" / "second")
     assert champion.top1_accuracy == 0.875
     assert champion.test_fingerprint == "abc"
+
+
+def test_figures_that_are_not_finite_are_not_registered(store: Path, tmp_path: Path):
+    config = from_flat({"registered_model_name": "diverged"})
+    with pytest.raises(ValueError, match="not registered, its figures are not finite: top1_accuracy = nan"):
+        tracking.register_model(
+            tmp_path, config=config, metrics={"top1_accuracy": math.nan}, run_id=None, tags={}, default_store=store
+        )
+    assert tracking.find_champion(config, default_store=store) is None
 
 
 def test_a_repeated_step_registers_one_version(store: Path, tmp_path: Path):

@@ -10,6 +10,7 @@ SIGNATURES = {
     "_save": ["output_dir=None", "state_dict=None"],
     "_save_checkpoint": ["model", "trial"],
     "_save_optimizer_and_scheduler": ["output_dir"],
+    "_get_grad_norm": ["model", "grad_norm=None"],
     "_prepare_for_training": ["max_steps", "train_dataloader", "resume_from_checkpoint"],
     "_load_from_checkpoint": ["resume_from_checkpoint", "model=None"],
     "_finalize_training": ["trial", "num_train_samples", "start_time"],

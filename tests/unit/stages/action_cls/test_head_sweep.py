@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ivcp.inference.finite import NonFiniteError
 from ivcp.settings import ActionClsConfig, ConfigError
 from ivcp.stages.action_cls.head_sweep import SweepResult
 from ivcp.stages.directory import load_directory
@@ -103,6 +104,30 @@ def test_states_that_cannot_be_kept_are_computed(sweep, caplog):
 
     assert "states at the action token are not kept" in caplog.text
     assert result.val_top1_accuracy >= 5 / 6
+
+
+def test_a_candidate_that_diverged_is_never_the_best(sweep, tmp_path):
+    """NaN logits are class 0, a third of the clips: with two learning rates, one is as good as chance at least."""
+    sweep(head_sweep_learning_rates=[1e38, 1e-2], head_sweep_weight_decays=[0.0], head_sweep_seeds=1)
+
+    found = SweepResult.read(tmp_path / "adapter" / "head_sweep.json")
+    assert [candidate.diverged for candidate in found.candidates] == [False, False, True, True]
+    assert {candidate.learning_rate for candidate in found.candidates[:2]} == {1e-2}
+    assert found.table().count("diverged |") >= 4
+    assert "NaN" not in (tmp_path / "adapter" / "head_sweep.json").read_text()
+
+
+def test_a_sweep_in_which_all_diverged_is_an_error(sweep, tmp_path):
+    with pytest.raises(NonFiniteError, match=r"all 2 decoders diverged.*lower head_sweep_learning_rates"):
+        sweep(head_sweep_learning_rates=[1e38], head_sweep_weight_decays=[0.0], head_sweep_seeds=1)
+    assert not (tmp_path / "adapter" / "action_decoder.safetensors").exists()
+
+
+def test_states_that_are_not_finite_are_an_error(train_on_shards, sharded_index):
+    trainer = train_on_shards(**SWEEP)
+    trainer.model.action_token_row.data[0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"train states at the action token: .* 12 of 12 clips .*clips:0, clips:1"):
+        run_stage(trainer, inputs_of(trainer, sharded_index))
 
 
 def test_the_training_step_sweeps(make_config, sharded_index, tmp_path):
