@@ -130,6 +130,7 @@ class SplitEvaluation:
             split=self.split,
             model_dir=str(self.model.directory),
             prompt=_in_words(self.model.prompt),
+            precision=self.model.precision,
             left_out=self.left_out,
             knows_what_it_saw=is_known,
             disturbed=self._disturbed(predicted),

@@ -130,6 +130,8 @@ def _registered(
         )
         if checked.max_logit_difference is not None:
             run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
+        if checked.served_difference is not None:
+            run.log_metrics({"export/served_logit_difference": checked.served_difference})
     result = ExportResult(
         model_dir=str(export_dir),
         merge=checked,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ivcp.data.prepared.sample import Sample
+from ivcp.inference.compute import Compute
 from ivcp.inference.finite import NonFiniteError, check_finite_outputs, named, non_finite_names
 from ivcp.models.backbone import language_model_of
 from ivcp.models.load import training_dtype
@@ -49,7 +50,7 @@ def merge_adapter(
     loaded = load_directory(adapter_dir, machine=machine, dtype=torch.float32, quantize=False).asking(served_prompt)
     if loaded.config.method.quantization_bit:
         log.warning(
-            "the adapter was trained on %d-bit weights and is merged into the exact ones: evaluate the merged model",
+            "the adapter was trained on %d-bit weights and is merged into the exact ones",
             loaded.config.method.quantization_bit,
         )
     before = loaded.outputs(samples) if samples else None
@@ -70,7 +71,34 @@ def merge_adapter(
     )
     if before is None:
         return MergeCheck(clips=0, max_logit_difference=None, dtype=_name_of(dtype))
-    return check_merged(export_dir, samples=samples, machine=machine, expected=before, dtype=dtype)
+    check = check_merged(export_dir, samples=samples, machine=machine, expected=before, dtype=dtype)
+    if not (loaded.config.train.bf16 or loaded.config.train.fp16 or loaded.config.method.quantization_bit):
+        return check  # evaluation and predictor compute what was compared
+    return _with_served(check, (adapter_dir, export_dir), samples=samples, machine=machine, prompt=served_prompt)
+
+
+def _with_served(
+    check: MergeCheck,
+    directories: tuple[Path, Path],
+    *,
+    samples: Sequence[Sample],
+    machine: ModelConfig,
+    prompt: str | None,
+) -> MergeCheck:
+    """The check with the distance between the adapter as evaluation computes it and the model as it is served."""
+    device = str(Compute.here().device)
+    evaluated, served = (
+        load_directory(directory, machine=machine, device=device).asking(prompt).outputs(samples)
+        for directory in directories
+    )
+    found = check.model_copy(
+        update={
+            "served_difference": (served - evaluated).abs().max().item(),
+            "served_changes": int((served.argmax(dim=1) != evaluated.argmax(dim=1)).sum()),
+        }
+    )
+    log.info("on %d clips: %s", found.clips, found.words)
+    return found
 
 
 def merge_backbone(loaded: LoadedModel) -> Any:

@@ -70,7 +70,7 @@ _RESULTS = """| split | clips | failed | frames | views | top-1 | top-5 | mean c
 |---|---|---|---|---|---|---|---|---|
 | {split} | {num_clips} | {num_failed} | {frames} | 1 | {top1:.4f} | {top5:.4f} | {mean_class:.4f} | {majority:.4f} |
 
-A clip that could not be decoded counts as an error. Measured on {measured_on}."""
+A clip that could not be decoded counts as an error. Measured on {measured_on}.{precision}"""
 _NOT_MEASURED = "Not measured here: it was exported without a data set, or without a split that it had not seen."
 
 
@@ -119,6 +119,7 @@ def _results(metrics: EvaluationMetrics) -> str:
         mean_class=metrics.mean_class_accuracy,
         majority=metrics.majority_baseline,
         measured_on=metrics.measured_on,
+        precision=f" Computed in {metrics.precision}, as the predictor computes." if metrics.precision else "",
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import torch
 
+from ivcp.settings import TrainConfig
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -23,6 +25,15 @@ class Compute:
         """Those of a training run, by transformers' TrainingArguments."""
         dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
         return cls(arguments.device, dtype)
+
+    @classmethod
+    def as_trained(cls, train: TrainConfig, device: torch.device) -> Self:
+        """The precision that a run trained and validated in, on another device perhaps.
+
+        A CPU computes in float32 what was trained in fp16: many of its operations do not have that.
+        """
+        is_half = train.fp16 and device.type != "cpu"
+        return cls(device, torch.bfloat16 if train.bf16 else torch.float16 if is_half else None)
 
     @classmethod
     def here(cls) -> Self:

@@ -176,6 +176,8 @@ class EvaluationMetrics(SplitMetrics):
     model_dir: str
     prompt: str = ""
     """What was asked about every clip, as the predictor asks it, whatever the rows ask."""
+    precision: str = ""
+    """What was computed in: as in training, and as the predictor does."""
     left_out: LeftOut = LeftOut()
     """Clips of the split that the model has seen: they are in none of the numbers."""
     knows_what_it_saw: bool = False

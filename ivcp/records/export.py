@@ -16,6 +16,23 @@ class MergeCheck(Record):
     max_logit_difference: float | None
     """Null where nothing was compared."""
     dtype: str
+    served_difference: float | None = None
+    """How near the logits as they are served are to those that evaluation measured, where export rounds weights
+    (bfloat16, a quantized base); null where it does not, and `max_logit_difference` says it."""
+    served_changes: int = 0
+    """Of the clips, those whose class is another one as it is served."""
+
+    @property
+    def words(self) -> str:
+        """What was compared, in a few words; empty where nothing was."""
+        if self.max_logit_difference is None:
+            return ""
+        if self.served_difference is None:
+            return f"|Δ logit| ≤ {self.max_logit_difference:.1g}"
+        return (
+            f"|Δ logit| ≤ {self.served_difference:.1g} to evaluation as it is served, {self.served_changes} of "
+            f"{self.clips} classes changed"
+        )
 
 
 class ExportResult(Record):
@@ -36,6 +53,5 @@ class ExportResult(Record):
         """The result in a few words."""
         version = self.registered
         name = f"{version.name} v{version.version} ({version.alias})" if version else "merged, not registered"
-        difference = self.merge.max_logit_difference
-        checked = f", |Δ logit| ≤ {difference:.1g}" if difference is not None else ""
+        checked = f", {words}" if (words := self.merge.words) else ""
         return f"{name}{checked}" + ("" if self.is_measured else ", not measured here: no data set is named")

@@ -65,6 +65,8 @@ class LoadedModel:
     processor: Processor
     info: ModelInfo
     directory: Path
+    computes_as_trained: bool = True
+    """Whether it computes in the precision of its training, as validation did; else in that of its weights."""
 
     @property
     def config(self) -> RunConfig:
@@ -87,6 +89,19 @@ class LoadedModel:
         system = [message for message in self.prompt if message.role == "system"]
         asked = self.stage.ask(prompt, system=system)
         return replace(self, info=self.info.model_copy(update={"prompt": asked}))
+
+    @property
+    def compute(self) -> Compute:
+        """Where and in which precision it computes."""
+        device = next(self.module.parameters()).device
+        return Compute.as_trained(self.config.train, device) if self.computes_as_trained else Compute(device)
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, in a few words: "float32", "bfloat16", "bfloat16, 4-bit weights"."""
+        dtype = self.compute.autocast_dtype or next(self.module.parameters()).dtype
+        bits = getattr(self.module.backbone.config, "quantization_config", None) and self.config.method.quantization_bit
+        return str(dtype).removeprefix("torch.") + (f", {bits}-bit weights" if bits else "")
 
     @cached_property
     def labels(self) -> Labels:
@@ -116,7 +131,7 @@ class LoadedModel:
             lambda batch: (self.module(**batch["inputs"]).logits.float().cpu(), batch["samples"]),
             collate=_KeepSamples(collate),
             batches=batches,
-            compute=Compute(next(self.module.parameters()).device),
+            compute=self.compute,
             num_workers=num_workers,
         )
 
@@ -182,8 +197,8 @@ def load_directory(
     """Reads an adapter directory or a model directory.
 
     `machine` says what belongs to this machine and not to the model: attention, trusted code, the cache of downloads;
-    null has the defaults. `dtype` is the precision of the backbone, by default that of training. A base model that was
-    quantized for training is quantized again, unless `quantize` is false.
+    null has the defaults. `dtype` is the precision of the backbone and of what is computed, by default that of training
+    for both. A base model that was quantized for training is quantized again, unless `quantize` is false.
 
     Raises:
         ModelFilesError: files are missing, do not fit each other, or were never trained.
@@ -207,7 +222,7 @@ def load_directory(
         quantization=stage.config.method if quantize else None,
     )
     module = stage.restore(directory, backbone, processor).eval().to(device)
-    return LoadedModel(stage, module, processor, info, directory)
+    return LoadedModel(stage, module, processor, info, directory, computes_as_trained=dtype is None)
 
 
 def load_weights(stage: Stage, module: BackboneModule, directory: Path) -> None:

@@ -71,6 +71,18 @@ def test_a_model_trained_in_bfloat16_is_written_in_it(make_adapter, prepared_cli
     assert load_directory(tmp_path / "model").outputs(prepared_clips[:6]).dtype == torch.float32
 
 
+@pytest.mark.parametrize("settings", [{"bf16": True}, {"quantization_bit": 4}])
+def test_what_rounding_changes_is_measured_as_it_is_served(make_adapter, prepared_clips, tmp_path, settings):
+    adapter = make_adapter(**settings)
+    check = merged_into(adapter, tmp_path / "model", prepared_clips)
+    evaluated = load_directory(adapter).outputs(prepared_clips)
+    served = load_directory(tmp_path / "model").outputs(prepared_clips)
+    assert check.served_difference == pytest.approx((served - evaluated).abs().max().item(), rel=1e-3)
+    assert 0 < check.served_difference < 0.5
+    assert check.served_changes == (served.argmax(dim=1) != evaluated.argmax(dim=1)).sum()
+    assert check.words.endswith(f"as it is served, {check.served_changes} of {len(prepared_clips)} classes changed")
+
+
 def test_transformers_reads_the_model_and_knows_the_token(make_adapter, prepared_clips, tmp_path):
     adapter = make_adapter()
     merged_into(adapter, tmp_path / "model", prepared_clips)
