@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ivcp.checks.machine import check_room_for_clips
 from ivcp.checks.run import check_preparation, check_training, check_validation
-from ivcp.records import CLIPS_DIR, INDEX_FILE, PreparedIndex, Split
+from ivcp.records import CLIPS_DIR, INDEX_FILE, RESULTS_DIR, PreparedIndex, Split
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import ConfigError, RunConfig
 from ivcp.validation.reuse import find_validated
@@ -166,7 +166,7 @@ def validated_dir(config: RunConfig) -> Path:
 
 def results_dir(config: RunConfig) -> Path:
     """Where evaluation writes."""
-    return Path(config.train.output_dir) / "evaluation"
+    return Path(config.train.output_dir) / RESULTS_DIR
 
 
 def _clips_dir(config: RunConfig) -> Path:
