@@ -155,8 +155,23 @@ def _measure_if_unseen(config: RunConfig, index: PreparedIndex) -> EvaluationMet
 
 
 def adapter_dir(config: RunConfig) -> Path:
-    """The adapter that is evaluated and exported: `adapter_name_or_path`, else `output_dir`."""
-    return Path(config.method.adapter_name_or_path or config.train.output_dir)
+    """The adapter that is evaluated and exported: `output_dir`, where a training began in it.
+
+    `adapter_name_or_path` is where a training starts. It is taken where none has started from it in `output_dir`: a
+    finished adapter that is merged, or a checkpoint that is measured.
+    """
+    from ivcp.training.checkpoints.earlier_result import holds_training, start_of
+
+    output_dir, named = Path(config.train.output_dir), config.method.adapter_name_or_path
+    if named is None:
+        return output_dir
+    if not config.data.dataset:  # nothing to train on: a file that merges
+        return Path(named)
+    start = start_of(output_dir)
+    if holds_training(output_dir) and start is not None and Path(start).resolve() == Path(named).resolve():
+        log.info("taking %s, the training that started from adapter_name_or_path = %s", output_dir, named)
+        return output_dir
+    return Path(named)
 
 
 def validated_dir(config: RunConfig) -> Path:
