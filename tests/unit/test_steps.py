@@ -153,7 +153,7 @@ def test_what_is_taken_to_be_measured(settings, tmp_path):
     assert taken(adapter_name_or_path=str(tmp_path / "other")) == tmp_path / "other"
     assert taken(adapter_name_or_path=str(out / "checkpoint-2")) == out / "checkpoint-2"
     assert taken(adapter_name_or_path=str(start), dataset=None) == start  # a file that merges
-    with pytest.raises(ModelFilesError, match="did not come to its end|no complete adapter"):
+    with pytest.raises(ModelFilesError, match="did not come to its end"):
         steps.evaluate(began)
 
 
