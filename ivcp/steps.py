@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ivcp.checks.machine import check_room_for_clips
 from ivcp.checks.run import check_preparation, check_training, check_validation
 from ivcp.distributed.rank import is_owner, world_size
-from ivcp.records import CLIPS_DIR, INDEX_FILE, PreparedIndex, Split
+from ivcp.records import CLIPS_DIR, INDEX_FILE, RESULTS_DIR, PreparedIndex, Split
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import ConfigError, RunConfig
 from ivcp.storage.atomic import writable_folder
@@ -178,8 +178,23 @@ def _measure_if_unseen(config: RunConfig, index: PreparedIndex) -> EvaluationMet
 
 
 def adapter_dir(config: RunConfig) -> Path:
-    """The adapter that is evaluated and exported: `adapter_name_or_path`, else `output_dir`."""
-    return Path(config.method.adapter_name_or_path or config.train.output_dir)
+    """The adapter that is evaluated and exported: `output_dir`, where a training began in it.
+
+    `adapter_name_or_path` is where a training starts. It is taken where none has started from it in `output_dir`: a
+    finished adapter that is merged, or a checkpoint that is measured.
+    """
+    from ivcp.training.checkpoints.earlier_result import holds_training, start_of
+
+    output_dir, named = Path(config.train.output_dir), config.method.adapter_name_or_path
+    if named is None:
+        return output_dir
+    if not config.data.dataset:  # nothing to train on: a file that merges
+        return Path(named)
+    start = start_of(output_dir)
+    if holds_training(output_dir) and start is not None and Path(start).resolve() == Path(named).resolve():
+        log.info("taking %s, the training that started from adapter_name_or_path = %s", output_dir, named)
+        return output_dir
+    return Path(named)
 
 
 def validated_dir(config: RunConfig) -> Path:
@@ -189,7 +204,7 @@ def validated_dir(config: RunConfig) -> Path:
 
 def results_dir(config: RunConfig) -> Path:
     """Where evaluation writes."""
-    return Path(config.train.output_dir) / "evaluation"
+    return Path(config.train.output_dir) / RESULTS_DIR
 
 
 def _clips_dir(config: RunConfig) -> Path:

@@ -19,6 +19,7 @@ from ivcp.evaluation.report import worst_mistakes, write_class_table, write_repo
 from ivcp.evaluation.smoke import choose_smoke_clip
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.records import (
+    CLASS_TABLE_FILE,
     CONFUSION_MATRIX_FILE,
     METRICS_FILE,
     PREDICTIONS_FILE,
@@ -42,8 +43,6 @@ from ivcp.stages.directory import LoadedModel, load_directory
 from ivcp.tracking import DEFAULT_STORE, find_champion, tracked_run
 
 log = logging.getLogger(__name__)
-
-CLASS_TABLE_FILE = "per_class.csv"
 
 
 def evaluate_adapter(

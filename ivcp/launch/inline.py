@@ -12,12 +12,12 @@ from ivcp import storage
 from ivcp.kubernetes.api import Terminated, ends_on_sigterm
 from ivcp.launch.node import FAILURE_FILE_VARIABLE
 from ivcp.launch.worker import Work
-from ivcp.records import INDEX_FILE, RUN_CONFIG_FILE, PreparedIndex
+from ivcp.records import INDEX_FILE, RUN_CONFIG_FILE, TRAINING_RESULT_FILE, PreparedIndex
 from ivcp.settings import RunConfig, save_config
 from ivcp.stages.registry import check_stage
 from ivcp.training.checkpoints.mirror import run_key
 from ivcp.training.interruption import INTERRUPTED, TrainingInterrupted
-from ivcp.training.result import TRAINING_RESULT_FILE, TrainingResult
+from ivcp.training.result import TrainingResult
 from ivcp.training.train import train_model
 
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from ivcp.launch.inline import train_inline
 from ivcp.launch.trainjob.launcher import train_as_job
-from ivcp.records import PreparedIndex
+from ivcp.records import TRAINING_RESULT_FILE, UNFINISHED_FILE, PreparedIndex
 from ivcp.settings import read_saved_config
 from ivcp.tracking.steps import recorded_step
-from ivcp.training.checkpoints.folder import UNFINISHED_FILE
-from ivcp.training.result import TRAINING_RESULT_FILE, TrainingResult
+from ivcp.training.result import TrainingResult
 
 
 def run_step(*, run_config: str, prepared: str, adapter: str, run_id: str) -> None:

@@ -47,3 +47,20 @@ CHECKPOINT_FOLDER = re.compile(r"checkpoint-(\d+)")
 
 CHECKPOINT_FILE = "checkpoint.json"
 """Last file of a checkpoint: without it the checkpoint was left half-written."""
+
+
+UNFINISHED_FILE = "unfinished_run.json"
+"""Lies in an output folder, with the settings of its training, from the training's start to its end."""
+
+
+TRAINING_RESULT_FILE = "training_result.json"
+
+
+CURVES_FILE = "training_curves.png"
+
+
+RESULTS_DIR = "evaluation"
+"""Folder in an output folder that holds what evaluation wrote."""
+
+
+CLASS_TABLE_FILE = "per_class.csv"

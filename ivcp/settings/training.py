@@ -65,7 +65,8 @@ class TrainConfig(Section):
     output_dir: LocalPath = "runs/output"
     """Where `ivcp train` writes the adapter directory and its checkpoints."""
     overwrite_output_dir: bool = False
-    """Allow a non-empty `output_dir` and start again in it, which removes the earlier run's checkpoints."""
+    """Allow a non-empty `output_dir` and start again in it, which removes the earlier run's weights, checkpoints and
+    figures before the first step, and nothing that this project did not write."""
     resume_from_checkpoint: PathOrFlag | None = None
     """Checkpoint to continue from, or true for the last one in `output_dir` if there is any. Null continues only a
     run with the same settings that was interrupted; false never."""

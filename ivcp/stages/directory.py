@@ -33,7 +33,15 @@ from ivcp.models.backbone_files import (
 from ivcp.models.base_files import damage
 from ivcp.models.load import training_dtype
 from ivcp.models.processor import Processor, SampledVideo
-from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, RUN_CONFIG_FILE, Labels, Message, VersionedRecord
+from ivcp.records import (
+    CHECKPOINT_FILE,
+    CHECKPOINT_FOLDER,
+    RUN_CONFIG_FILE,
+    UNFINISHED_FILE,
+    Labels,
+    Message,
+    VersionedRecord,
+)
 from ivcp.settings import ModelConfig, RunConfig, read_model_config, save_model_config
 from ivcp.stages.protocol import Collate, Stage
 from ivcp.stages.registry import stage_of
@@ -41,6 +49,10 @@ from ivcp.stages.registry import stage_of
 MODEL_INFO_FILE = "model_info.json"
 _EARLIER_INFO_FILE = "action_classifier.json"
 """Its name in directories that were written before files had a format version."""
+
+
+OWN_FILES = (MODEL_INFO_FILE, _EARLIER_INFO_FILE, RUN_CONFIG_FILE, SEEN_CLIPS_FILE)
+"""What every directory has, beside the files of the stage, of the backbone and of the processor."""
 
 
 class ModelInfo(VersionedRecord):
@@ -253,6 +265,16 @@ def check_complete(directory: Path) -> None:
         missing.append(MODEL_INFO_FILE)
     if not any((directory / name).is_file() for name in BACKBONE_FILES):
         missing.append(" or ".join(BACKBONE_FILES))
+    if (directory / UNFINISHED_FILE).is_file():
+        raise ModelFilesError(
+            f"the training in {directory} did not come to its end: run the same command again, or give one of its "
+            "checkpoints"
+        )
+    if len(kinds := [name for name in BACKBONE_FILES if (directory / name).is_file()]) > 1:
+        raise ModelFilesError(
+            f"{directory} holds the weights of several trainings ({', '.join(kinds)}), one of which an earlier version "
+            "left there: train again, with overwrite_output_dir: true or into another folder"
+        )
     if CHECKPOINT_FOLDER.fullmatch(directory.name) and not (directory / CHECKPOINT_FILE).is_file():
         missing.append(CHECKPOINT_FILE)  # the run died while it wrote this
     if missing:

@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ivcp.distributed.rank import is_owner
-from ivcp.records import VersionedRecord
+from ivcp.records import CURVES_FILE, TRAINING_RESULT_FILE, VersionedRecord
 from ivcp.stages.protocol import TrainingInputs
 from ivcp.stages.registry import stage_of
 from ivcp.training.curves import draw_curves
 from ivcp.training.trainer import StageTrainer
-
-TRAINING_RESULT_FILE = "training_result.json"
-CURVES_FILE = "training_curves.png"
 
 
 class TrainingResult(VersionedRecord):

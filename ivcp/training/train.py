@@ -19,7 +19,7 @@ from ivcp.storage.owner import owned
 from ivcp.storage.uris import as_path
 from ivcp.tracking import tracked_run
 from ivcp.training.build import build_trainer, inputs_of, training_samples
-from ivcp.training.checkpoints.folder import CheckpointError, begin_run, end_run
+from ivcp.training.checkpoints.folder import CheckpointError, begin_run, end_run, find_start
 from ivcp.training.checkpoints.mirror import CheckpointMirror, run_key
 from ivcp.training.checkpoints.output_dir import check_output_dir
 from ivcp.training.parameter_table import log_parameter_table, parameter_table
@@ -38,7 +38,8 @@ def train_model(
     the caller names stays marked as unfinished: the same run goes on from its last checkpoint, whoever lost its result.
 
     Raises:
-        FileExistsError: `output_dir` holds an earlier run and neither resuming nor overwriting was asked for.
+        FileExistsError: `output_dir` holds an earlier run and neither resuming nor overwriting was asked for, or what
+            this project did not write.
         ConfigError: the configuration asks for something this trainer does not do.
         FileNotFoundError: the base model does not exist.
         CheckpointError: the run cannot go on from the checkpoint asked for, or one cannot be written.
@@ -52,7 +53,7 @@ def train_model(
         mirror_uri = storage.join(config.launch.checkpoints_uri, run_key(config, index, None))
     mirror = CheckpointMirror(mirror_uri) if mirror_uri is not None else None
     with joined_processes(config.train), _owned_mirror(mirror_uri):
-        name = on_owner(lambda: _begin(config, output_dir, mirror))
+        name = on_owner(lambda: _find_start(config, output_dir, mirror))
         start = None if name is None else output_dir / name
         disk = _share(mirror, start, output_dir=output_dir)
         result = _train(config, index=index, output_dir=output_dir, start=start, disk=disk, mirror=mirror)
@@ -75,17 +76,22 @@ def _owned_mirror(uri: str | None) -> Iterator[None]:
         yield
 
 
-def _begin(config: RunConfig, output_dir: Path, mirror: CheckpointMirror | None) -> str | None:
+def _find_start(config: RunConfig, output_dir: Path, mirror: CheckpointMirror | None) -> str | None:
     """The checkpoint to start from: its name in `output_dir`, which is another path on each node, or a whole path."""
     if mirror:
         mirror.restore(config, output_dir)
     check_output_dir(config, output_dir)
-    start = begin_run(config, output_dir)
-    if mirror:
-        mirror.begin(output_dir, start)
+    start = find_start(config, output_dir)
     if start is None:
         return None
     return start.name if start.parent.resolve() == output_dir.resolve() else str(start.resolve())
+
+
+def _begin(config: RunConfig, output_dir: Path, start: Path | None, mirror: CheckpointMirror | None) -> None:
+    """Removes what an earlier run left, here and in the mirror: this one has all that it needs to start."""
+    begin_run(config, output_dir, start)
+    if mirror:
+        mirror.begin(output_dir, start)
 
 
 def _share(mirror: CheckpointMirror | None, start: Path | None, *, output_dir: Path) -> Disk:
@@ -130,6 +136,7 @@ def _train(
         log_parameter_table(table)
         run.log_metrics({f"parameters/{row.name}": row.total for row in table})
         run.log_metrics({f"trainable_parameters/{row.name}": row.trainable for row in table})
+        on_owner(lambda: _begin(config, output_dir, start, mirror))
         record = describe_run(config, index, num_processes=trainer.args.world_size)
         if is_owner():
             record.write(output_dir / RUN_RECORD_FILE)

@@ -5,12 +5,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import ivcp
 from ivcp import steps
+from ivcp.models.backbone_files import ModelFilesError
 from ivcp.preparation import write
+from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.settings import ConfigError, config_from_settings
 from ivcp.tracking import find_champion
+from ivcp.training.checkpoints.folder import begin_run
 from ivcp.validation import videos
 from tests.data_sets import make_clip
 
@@ -106,6 +111,50 @@ def test_measuring_takes_the_splits_that_there_are(settings, action_data):
 
     assert measured.left_out.total == 0
     assert (action_data.folder / "group_splits.jsonl").read_text() == kept
+
+
+def test_a_training_from_an_adapter_is_measured_and_exported_not_its_start(settings, tmp_path):
+    steps.train(config_from_settings(settings))
+    start = settings["output_dir"]
+    second = config_from_settings(
+        settings
+        | {
+            "adapter_name_or_path": start,
+            "output_dir": str(tmp_path / "second"),
+            "learning_rate": 0.01,
+            "do_eval": True,
+        }
+    )
+    assert steps.adapter_dir(second) == Path(start)  # nothing has started from it yet
+    steps.train(second)
+
+    metrics = EvaluationMetrics.read(tmp_path / "second" / "evaluation" / "metrics.json")
+    assert metrics.model_dir == str(tmp_path / "second")
+    assert steps.evaluate(second).model_dir == str(tmp_path / "second")
+    steps.export(second)
+    row = load_file(tmp_path / "second" / "model" / "action_token.safetensors")["row"]
+    assert torch.equal(row, load_file(tmp_path / "second" / "action_token.safetensors")["row"])
+    assert not torch.equal(row, load_file(Path(start) / "action_token.safetensors")["row"])
+
+
+def test_what_is_taken_to_be_measured(settings, tmp_path):
+    """`adapter_name_or_path` names something finished, unless a training started from it in `output_dir`."""
+    start, out = tmp_path / "start", Path(settings["output_dir"])
+
+    def taken(**others):
+        return steps.adapter_dir(config_from_settings(settings | others))
+
+    assert taken() == out
+    assert taken(adapter_name_or_path=str(start)) == start
+    out.mkdir()
+    began = config_from_settings(settings | {"adapter_name_or_path": str(start)})
+    begin_run(began, out, None)
+    assert taken(adapter_name_or_path=str(start)) == out  # though that is no complete directory yet
+    assert taken(adapter_name_or_path=str(tmp_path / "other")) == tmp_path / "other"
+    assert taken(adapter_name_or_path=str(out / "checkpoint-2")) == out / "checkpoint-2"
+    assert taken(adapter_name_or_path=str(start), dataset=None) == start  # a file that merges
+    with pytest.raises(ModelFilesError, match="did not come to its end"):
+        steps.evaluate(began)
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from ivcp import storage
 from ivcp.launch.worker import Work
-from ivcp.records import CHECKPOINT_FOLDER, INDEX_FILE, RUN_CONFIG_FILE, PreparedIndex, Record
+from ivcp.records import CHECKPOINT_FOLDER, INDEX_FILE, RUN_CONFIG_FILE, UNFINISHED_FILE, PreparedIndex, Record
 from ivcp.settings import RunConfig, save_config
 from ivcp.stages.directory import check_complete
-from ivcp.training.checkpoints.folder import UNFINISHED_FILE
 
 _INPUTS, _CHECKPOINTS, _ADAPTER, _RESULT_FILE = "inputs", "checkpoints", "adapter", "adapter.json"
 

@@ -23,10 +23,10 @@ from ivcp.launch.trainjob.folder import JobFolder
 from ivcp.launch.trainjob.manifest import RESTART_ANNOTATION, job_name, train_job
 from ivcp.launch.trainjob.pods import Ended, PodLog, how_ended, never_starts, why_waiting
 from ivcp.launch.worker import WRONG_CALL
-from ivcp.records import PreparedIndex
+from ivcp.records import TRAINING_RESULT_FILE, PreparedIndex
 from ivcp.settings import RunConfig
 from ivcp.stages.registry import check_stage
-from ivcp.training.result import TRAINING_RESULT_FILE, TrainingResult
+from ivcp.training.result import TrainingResult
 
 log = logging.getLogger(__name__)
 

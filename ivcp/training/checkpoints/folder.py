@@ -2,8 +2,8 @@
 
 A checkpoint is a folder `checkpoint-<step>` in `output_dir`. Its last file is `checkpoint.json`, written when all
 others are on the disk: a folder without it was left half-written by a run that died, is never read, and is removed
-by the next run. `unfinished_run.json` lies in `output_dir` from a run's start to its end; as long as it is there, the
-same command resumes that run.
+by the next run. Folders of that name which others wrote are never touched. `unfinished_run.json` lies in `output_dir`
+from a run's start to its end; as long as it is there, the same command resumes that run.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from torch.distributed.checkpoint.api import CheckpointException
 from ivcp.distributed.disks import Disk
 from ivcp.distributed.processes import wait_for_all
 from ivcp.distributed.sharding import Sharding
-from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, VersionedRecord
+from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, UNFINISHED_FILE, VersionedRecord
 from ivcp.settings import LaunchConfig, RunConfig
+from ivcp.stages.directory import is_model_directory
 from ivcp.storage.atomic import flush_to_disk, write_whole
 from ivcp.storage.claims import OWNER_FILE
+from ivcp.training.checkpoints.earlier_result import remove_result
 
 log = logging.getLogger(__name__)
 
-UNFINISHED_FILE = "unfinished_run.json"
+BEGUN_FILE = ".checkpoint"
+"""First file of a checkpoint, there until the last one is: what has neither was not written by this project."""
 
 
 class CheckpointError(RuntimeError):
@@ -63,8 +66,7 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo, disk: Disk | None 
     """
     is_owner = (disk or Disk.shared()).is_owner
     if is_owner:
-        remove_checkpoint(directory)
-        directory.mkdir(parents=True)
+        begin_checkpoint(directory)
     wait_for_all()
     is_whole = False
     try:
@@ -74,6 +76,7 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo, disk: Disk | None 
             _flush_to_disk(directory)
             info.write(directory / CHECKPOINT_FILE)
             flush_to_disk(directory / CHECKPOINT_FILE)
+            (directory / BEGUN_FILE).unlink()
             flush_to_disk(directory)
         is_whole = True
     # What plain files, safetensors, torch.distributed.checkpoint and torch.save raise on a full disk.
@@ -89,9 +92,45 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo, disk: Disk | None 
     wait_for_all()
 
 
+def begin_checkpoint(directory: Path) -> None:
+    """Makes the folder of a checkpoint anew.
+
+    Raises:
+        CheckpointError: there is one that this project did not write.
+    """
+    if directory.exists() and not is_own_checkpoint(directory):
+        raise CheckpointError(
+            f"{directory} is in the way: it is no checkpoint of this project, and stays as it is. Move it away, or "
+            "name another output_dir"
+        )
+    remove_checkpoint(directory)
+    directory.mkdir(parents=True)
+    (directory / BEGUN_FILE).touch()
+
+
+def is_own_checkpoint(directory: Path) -> bool:
+    """Whether this project wrote a folder, wholly or in part; earlier versions had no `BEGUN_FILE`."""
+    names = (CHECKPOINT_FILE, BEGUN_FILE)
+    return is_model_directory(directory) or any((directory / name).is_file() for name in names)
+
+
+def foreign_checkpoints(output_dir: Path) -> list[str]:
+    """Names of what is called like a checkpoint in `output_dir`, and is none of this project."""
+    found = (path for path in output_dir.iterdir() if CHECKPOINT_FOLDER.fullmatch(path.name))
+    return sorted(path.name for path in found if not is_own_checkpoint(path))
+
+
 def remove_checkpoint(directory: Path) -> None:
     """Deletes a checkpoint. If the deletion is interrupted, what is left counts as half-written."""
+    if not directory.is_dir():
+        return
+    (directory / BEGUN_FILE).touch()
     (directory / CHECKPOINT_FILE).unlink(missing_ok=True)
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != BEGUN_FILE:
+            path.unlink()
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -132,27 +171,27 @@ def is_same_run(config: RunConfig, started: str) -> bool:
         return False
 
 
-def begin_run(config: RunConfig, output_dir: Path) -> Path | None:
-    """Tidies `output_dir`, marks the run as unfinished, and returns the checkpoint it starts from.
+def begin_run(config: RunConfig, output_dir: Path, start: Path | None) -> None:
+    """Removes from `output_dir` what an earlier run left, but for the checkpoint `start` and those before it, and marks
+    the run as unfinished.
 
-    Half-written checkpoints are removed, and so are those after the one that the run starts from: they belong to a
-    run that was given up. Only the first process calls this.
-
-    Raises:
-        CheckpointError: the checkpoint asked for is not there, not complete, or without the optimizer's state.
+    That is its result, half-written checkpoints, and checkpoints of a run that was given up. Called by the first
+    process alone, when all that can fail before the first step has not failed.
     """
-    for path in output_dir.glob("checkpoint-*"):
-        if not (path / CHECKPOINT_FILE).is_file() and CHECKPOINT_FOLDER.fullmatch(path.name):
+    kept = _step(start) if start is not None and start.parent.resolve() == output_dir.resolve() else -1
+    if kept < 0:  # interrupted from here on, what is left of the other run is not taken for a part of it
+        (output_dir / UNFINISHED_FILE).unlink(missing_ok=True)
+    for path in sorted(output_dir.glob("checkpoint-*"), key=_step):
+        if not CHECKPOINT_FOLDER.fullmatch(path.name) or not is_own_checkpoint(path):
+            continue
+        if not (path / CHECKPOINT_FILE).is_file():
             log.warning("removing the half-written checkpoint %s", path)
             remove_checkpoint(path)
-    start = _starting_point(config, output_dir)
-    if start is None or start.parent.resolve() == output_dir.resolve():
-        for path in whole_checkpoints(output_dir):
-            if start is None or _step(path) > _step(start):
-                log.info("removing %s, of an earlier run", path)
-                remove_checkpoint(path)
+        elif _step(path) > kept:
+            log.info("removing %s, of an earlier run", path)
+            remove_checkpoint(path)
+    remove_result(output_dir)
     write_whole(output_dir / UNFINISHED_FILE, json.dumps(same_run(config), indent=2) + "\n")
-    return start
 
 
 def end_run(output_dir: Path) -> None:
@@ -189,7 +228,12 @@ def check_resumable(directory: Path, *, sharding: Sharding, num_processes: int) 
         )
 
 
-def _starting_point(config: RunConfig, output_dir: Path) -> Path | None:
+def find_start(config: RunConfig, output_dir: Path) -> Path | None:
+    """The checkpoint that a run starts from; null starts from the beginning.
+
+    Raises:
+        CheckpointError: the checkpoint asked for is not there, not complete, or without the optimizer's state.
+    """
     present = whole_checkpoints(output_dir)
     asked = config.train.resume_from_checkpoint
     if is_unfinished(config, output_dir):

@@ -19,11 +19,12 @@ from typing import Any
 
 from ivcp import storage
 from ivcp.distributed.disks import Disk
-from ivcp.records import CHECKPOINT_FOLDER, PreparedIndex, Record
+from ivcp.records import CHECKPOINT_FOLDER, UNFINISHED_FILE, PreparedIndex, Record
 from ivcp.settings import RunConfig
 from ivcp.training.checkpoints.folder import (
-    UNFINISHED_FILE,
+    BEGUN_FILE,
     CheckpointError,
+    begin_checkpoint,
     is_earlier_run,
     is_same_run,
     is_unfinished,
@@ -132,9 +133,11 @@ class CheckpointMirror:
         """
         if name not in self.checkpoints():
             raise CheckpointError(f"{self.uri} holds no complete {name}: its upload failed, see the log of this run")
+        begin_checkpoint(output_dir / name)
         storage.fetch(storage.join(self.uri, name), output_dir / name)
         for marker in (output_dir / name).glob("mirrored-*.json"):
             marker.unlink()
+        (output_dir / name / BEGUN_FILE).unlink()
 
     @property
     def in_use(self) -> tuple[str, ...]:

@@ -249,6 +249,7 @@ def test_an_earlier_run_is_not_overwritten(make_config, tmp_path):
     output_dir = tmp_path / "adapter"
     check_output_dir(make_config(), output_dir)
     (output_dir / "adapter_model.safetensors").touch()
+    (output_dir / "model_info.json").touch()
 
     with pytest.raises(FileExistsError, match="overwrite_output_dir"):
         check_output_dir(make_config(), output_dir)

@@ -1,16 +1,20 @@
+from pathlib import Path
+
 import pytest
 
-from ivcp.records import CHECKPOINT_FILE
+from ivcp.records import CHECKPOINT_FILE, UNFINISHED_FILE
 from ivcp.training.build import build_trainer
 from ivcp.training.checkpoints.folder import (
-    UNFINISHED_FILE,
+    BEGUN_FILE,
     CheckpointError,
     CheckpointInfo,
     begin_run,
     check_resumable,
     delete_old_checkpoints,
     end_run,
+    find_start,
     is_unfinished,
+    remove_checkpoint,
     whole_checkpoints,
     writing_checkpoint,
 )
@@ -26,6 +30,12 @@ def write(folder, step, **info):
     return folder / f"checkpoint-{step}"
 
 
+def begin(config, folder):
+    start = find_start(config, folder)
+    begin_run(config, folder, start)
+    return start
+
+
 def names(folder):
     return [path.name for path in whole_checkpoints(folder)]
 
@@ -35,10 +45,11 @@ def test_only_whole_checkpoints_count_and_the_last_is_the_highest(tmp_path, make
     write(tmp_path, 10)
     half = tmp_path / "checkpoint-11"
     half.mkdir()
+    (half / BEGUN_FILE).touch()
     (half / "optimizer.pt").touch()
 
     assert names(tmp_path) == ["checkpoint-9", "checkpoint-10"]
-    assert begin_run(make_config(resume_from_checkpoint=True), tmp_path) == tmp_path / "checkpoint-10"
+    assert begin(make_config(resume_from_checkpoint=True), tmp_path) == tmp_path / "checkpoint-10"
     assert not half.exists()
 
 
@@ -73,19 +84,19 @@ def test_the_best_and_the_last_are_never_deleted(tmp_path, limit, best, left):
 def test_nothing_to_resume_from_is_a_start_from_the_beginning(tmp_path, make_config, caplog):
     caplog.set_level("INFO")
 
-    assert begin_run(make_config(resume_from_checkpoint=True), tmp_path) is None
+    assert begin(make_config(resume_from_checkpoint=True), tmp_path) is None
     assert "holds no checkpoint yet, starting from the beginning" in caplog.text
 
 
 def test_the_same_command_goes_on_until_the_run_ended(tmp_path, make_config):
     config = make_config(overwrite_output_dir=True)
-    assert begin_run(config, tmp_path) is None
+    assert begin(config, tmp_path) is None
     write(tmp_path, 2)
     write(tmp_path, 4, resumable=False)
 
     assert is_unfinished(config, tmp_path)
     check_output_dir(make_config(), tmp_path)
-    assert begin_run(config, tmp_path) == tmp_path / "checkpoint-2"
+    assert begin(config, tmp_path) == tmp_path / "checkpoint-2"
     assert names(tmp_path) == ["checkpoint-2"]
     other = make_config(learning_rate=1.0)
     assert not is_unfinished(other, tmp_path)
@@ -99,8 +110,91 @@ def test_the_same_command_goes_on_until_the_run_ended(tmp_path, make_config):
 def test_a_new_run_in_the_same_folder_keeps_no_checkpoint_of_the_earlier(tmp_path, make_config):
     write(tmp_path, 500)
 
-    assert begin_run(make_config(overwrite_output_dir=True), tmp_path) is None
+    assert begin(make_config(overwrite_output_dir=True), tmp_path) is None
     assert names(tmp_path) == []
+
+
+def foreign(folder, step):
+    """A checkpoint as LLaMA-Factory and transformers write it."""
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "trainer_state.json"):
+        (checkpoint / name).write_text("theirs")
+    return checkpoint
+
+
+@pytest.mark.parametrize("settings", [{"overwrite_output_dir": True}, {"resume_from_checkpoint": True}, {}])
+def test_checkpoints_of_others_are_never_deleted(tmp_path, make_config, settings):
+    theirs = foreign(tmp_path, 100)
+    write(tmp_path, 200)
+
+    with pytest.raises(FileExistsError, match="holds checkpoint-100, which no training of this project wrote"):
+        check_output_dir(make_config(**settings), tmp_path)
+    begin(make_config(**settings), tmp_path)
+    delete_old_checkpoints(tmp_path, limit=1, best=None)
+    with pytest.raises(CheckpointError, match=r"checkpoint-100 is in the way.*name another output_dir"):
+        write(tmp_path, 100)
+    assert len(list(theirs.iterdir())) == 4
+    assert all(path.read_text() == "theirs" for path in theirs.iterdir())
+
+
+def test_a_deletion_that_was_interrupted_leaves_what_the_next_run_removes(tmp_path, make_config, monkeypatch):
+    left = write(tmp_path, 4)
+    (left / "global_step4").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", _fail_at("weights"))
+        with pytest.raises(KeyboardInterrupt):
+            remove_checkpoint(left)
+    assert (left / "weights").exists()
+    assert names(tmp_path) == []
+
+    check_output_dir(make_config(overwrite_output_dir=True), tmp_path)
+    begin(make_config(overwrite_output_dir=True), tmp_path)
+    assert not left.exists()
+
+
+def _fail_at(name):
+    unlink = Path.unlink
+
+    def failing(path, **options):
+        if path.name == name:
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    return failing
+
+
+def test_a_half_written_checkpoint_of_an_earlier_version_is_known_by_its_files(tmp_path, make_config):
+    half = tmp_path / "checkpoint-3"
+    half.mkdir()
+    (half / "model_info.json").touch()
+
+    begin(make_config(overwrite_output_dir=True), tmp_path)
+    assert not half.exists()
+
+
+def test_looking_for_the_start_deletes_nothing(tmp_path, make_config):
+    write(tmp_path, 2)
+    half = tmp_path / "checkpoint-3"
+    half.mkdir()
+    (half / BEGUN_FILE).touch()
+
+    assert find_start(make_config(overwrite_output_dir=True), tmp_path) is None
+    assert find_start(make_config(resume_from_checkpoint=True), tmp_path) == tmp_path / "checkpoint-2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
+
+
+def test_a_checkpoint_from_elsewhere_does_not_mix_with_those_that_are_here(tmp_path, make_config):
+    """The same command again would go on from the other run's."""
+    elsewhere = write(tmp_path / "elsewhere", 4)
+    write(tmp_path / "here", 500)
+    config = make_config(resume_from_checkpoint=str(elsewhere))
+
+    with pytest.raises(FileExistsError, match="overwrite_output_dir"):
+        check_output_dir(config, tmp_path / "here")
+    assert begin(config, tmp_path / "here") == elsewhere
+    assert names(tmp_path / "here") == []
+    assert names(tmp_path / "elsewhere") == ["checkpoint-4"]
 
 
 def test_a_chosen_checkpoint_and_what_came_behind_it(tmp_path, make_config):
@@ -108,15 +202,15 @@ def test_a_chosen_checkpoint_and_what_came_behind_it(tmp_path, make_config):
         write(tmp_path, step)
     chosen = make_config(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
-    assert begin_run(chosen, tmp_path) == tmp_path / "checkpoint-4"
+    assert begin(chosen, tmp_path) == tmp_path / "checkpoint-4"
     assert names(tmp_path) == ["checkpoint-2", "checkpoint-4"]
     write(tmp_path, 5)
-    assert begin_run(chosen, tmp_path) == tmp_path / "checkpoint-5"
+    assert begin(chosen, tmp_path) == tmp_path / "checkpoint-5"
     missing = make_config(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
     with pytest.raises(
         CheckpointError, match=r"checkpoint-8 is not there; complete ones in .*: checkpoint-2, checkpoint-4"
     ):
-        begin_run(missing, tmp_path)
+        begin(missing, tmp_path)
 
 
 def test_a_file_cut_short_is_no_unfinished_run(tmp_path, make_config):
