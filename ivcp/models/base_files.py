@@ -56,6 +56,18 @@ def check_weights(folder: Path) -> None:
         raise BaseFilesError(f"the model {folder.absolute()} cannot be used: {'; '.join(problems)}")
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads a model's weights from."""
+    for whole in _WEIGHTS:
+        index = folder / f"{whole}.index.json"
+        if index.is_file():
+            described: dict[str, dict[str, str]] = json.loads(index.read_text(encoding="utf-8"))
+            return [folder / name for name in sorted(set(described["weight_map"].values()))]
+        if (folder / whole).is_file():
+            return [folder / whole]
+    return []
+
+
 def _pointers(folder: Path) -> list[str]:
     names = [path.name for path in sorted(folder.iterdir()) if path.is_file() and is_pointer(path)]
     if not names:

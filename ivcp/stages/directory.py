@@ -8,11 +8,12 @@ incomplete or untrained directory is an error.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -24,6 +25,7 @@ from ivcp.inference.loop import Samples, run_batches
 from ivcp.models.backbone import BackboneModule
 from ivcp.models.backbone_files import (
     BACKBONE_FILES,
+    MODEL_CONFIG,
     ModelFilesError,
     load_backbone,
     load_backbone_weights,
@@ -31,6 +33,7 @@ from ivcp.models.backbone_files import (
     weights_below,
 )
 from ivcp.models.base_files import damage
+from ivcp.models.fingerprint import BaseWeights, base_weights
 from ivcp.models.load import training_dtype
 from ivcp.models.processor import Processor, SampledVideo
 from ivcp.records import (
@@ -46,6 +49,8 @@ from ivcp.settings import ModelConfig, RunConfig, read_model_config, save_model_
 from ivcp.stages.protocol import Collate, Stage
 from ivcp.stages.registry import stage_of
 
+log = logging.getLogger(__name__)
+
 MODEL_INFO_FILE = "model_info.json"
 _EARLIER_INFO_FILE = "action_classifier.json"
 """Its name in directories that were written before files had a format version."""
@@ -58,6 +63,9 @@ OWN_FILES = (MODEL_INFO_FILE, _EARLIER_INFO_FILE, RUN_CONFIG_FILE, SEEN_CLIPS_FI
 class ModelInfo(VersionedRecord):
     """`model_info.json`: where the weights come from and how they are asked."""
 
+    NEWEST_FORMAT: ClassVar[int] = 2
+
+    format_version: int = 2
     trained_steps: int
     """Optimizer steps behind them."""
     prompt: tuple[Message, ...]
@@ -66,6 +74,8 @@ class ModelInfo(VersionedRecord):
     """Hash of the validated annotations."""
     prepared_fingerprint: str
     """Hash of everything the prepared samples depend on."""
+    base: BaseWeights | None = None
+    """The base model that it was trained on; null where an earlier version wrote the directory."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +223,7 @@ def load_directory(
     for both. A base model that was quantized for training is quantized again, unless `quantize` is false.
 
     Raises:
-        ModelFilesError: files are missing, do not fit each other, or were never trained.
+        ModelFilesError: files are missing, do not fit each other or the base model, or were never trained.
         ConfigError: the directory is of a stage that is not installed, or of a newer version.
     """
     check_complete(directory)
@@ -233,6 +243,7 @@ def load_directory(
         dtype=dtype or training_dtype(stage.config),
         quantization=stage.config.method if quantize else None,
     )
+    check_base(directory, model)
     module = stage.restore(directory, backbone, processor).eval().to(device)
     return LoadedModel(stage, module, processor, info, directory, computes_as_trained=dtype is None)
 
@@ -241,14 +252,47 @@ def load_weights(stage: Stage, module: BackboneModule, directory: Path) -> None:
     """Puts a directory's weights into a module of the same shape, whose own may be sharded: then all processes do this.
 
     Raises:
-        ModelFilesError: the directory is incomplete, for other data, or for a model of another shape.
+        ModelFilesError: the directory is incomplete, for other data, or for another base model.
     """
     check_complete(directory)
+    check_base(directory, stage.config.model)
     try:
         write_weights(module, stage.read_weights(directory, module))
     except ValueError as error:
         raise ModelFilesError(f"{directory} does not fit this run's settings: {error}") from error
     load_backbone_weights(module.backbone, directory)
+
+
+def check_base(directory: Path, model: ModelConfig) -> None:
+    """Checks that what a directory holds was trained on the base model that `model` names, which was loaded before.
+
+    The action token's row, the decoder and an adapter mean nothing on other weights of the same shape.
+
+    Raises:
+        ModelFilesError: it was trained on another one.
+    """
+    if problem := other_base(directory, model):
+        raise ModelFilesError(f"{problem}: set model_name_or_path to the base model of the training")
+
+
+def other_base(directory: Path, model: ModelConfig) -> str | None:
+    """How the base model of a directory's training differs from `model`; null where it does not, or is in it."""
+    if (directory / MODEL_CONFIG).is_file():
+        return None
+    trained_on = read_info(directory).base
+    if trained_on is None:
+        log.warning(
+            "%s does not say on which weights it was trained (an earlier version wrote it): taken to be those of %s",
+            *(directory, model.required_name),
+        )
+        return None
+    found = base_weights(model)
+    if found.fingerprint == trained_on.fingerprint:
+        return None
+    return (
+        f"{directory} was trained on the base model {trained_on.name} (weights {trained_on.fingerprint[:12]}), and "
+        f"{found.name} has other weights ({found.fingerprint[:12]})"
+    )
 
 
 def check_complete(directory: Path) -> None:

@@ -15,11 +15,12 @@ from ivcp.feature_cache.vision import VisionCache
 from ivcp.inference.compute import Compute
 from ivcp.models.acceleration import accelerate_language_model
 from ivcp.models.backbone import language_model_of
+from ivcp.models.fingerprint import base_weights
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import Processor
 from ivcp.records import Message, PreparedIndex, Split
 from ivcp.settings import RunConfig
-from ivcp.stages.directory import ModelInfo, load_weights
+from ivcp.stages.directory import ModelInfo, is_model_directory, load_weights, other_base
 from ivcp.stages.protocol import Stage, TrainingInputs
 from ivcp.stages.registry import stage_of
 from ivcp.training.arguments import check_label_settings, training_arguments
@@ -95,6 +96,7 @@ def build_trainer(
         trust_remote_code=config.model.trust_remote_code,
     )
     module = stage.build(index, processor)
+    _warn_of_other_base(config)
     if config.method.adapter_name_or_path:
         load_weights(stage, module, Path(config.method.adapter_name_or_path))
     cache = VisionCache(
@@ -125,6 +127,7 @@ def build_trainer(
             prompt=_served_prompt(stage, index),
             data_fingerprint=index.data_fingerprint,
             prepared_fingerprint=index.fingerprint,
+            base=base_weights(config.model),
         ),
         seen=seen or SeenClips(is_complete=False),
         train_samples=samples["train"],
@@ -138,6 +141,16 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     _warn_of_warmup(config, planned_steps(config, len(samples["train"]), arguments.world_size))
     return trainer
+
+
+def _warn_of_other_base(config: RunConfig) -> None:
+    """Says that a decoder to start from knows other states: training can still make it fit."""
+    if config.action_cls.action_decoder_path is None:
+        return
+    path = Path(config.action_cls.action_decoder_path)
+    directory = path if path.is_dir() else path.parent
+    if is_model_directory(directory) and (problem := other_base(directory, config.model)):
+        log.warning("action_decoder_path: %s: the decoder starts from states that it does not know", problem)
 
 
 def _served_prompt(stage: Stage, index: PreparedIndex) -> tuple[Message, ...]:

@@ -24,7 +24,7 @@ from ivcp.distributed.sharding import sharded_layers, sharding_of
 from ivcp.distributed.weights import gather_weights
 from ivcp.models.backbone import BackboneModule
 from ivcp.models.processor import Processor
-from ivcp.stages.directory import ModelInfo, load_weights, save_directory
+from ivcp.stages.directory import ModelInfo, check_base, load_weights, save_directory
 from ivcp.stages.protocol import Collate, Stage
 from ivcp.torchvision_compat import register_missing_operators
 from ivcp.training.batches import planned_batches
@@ -118,11 +118,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
         Raises:
             CheckpointError: a run sharded in this way cannot go on from the checkpoint, or one cannot be written.
+            ModelFilesError: the checkpoint is incomplete, or of another base model.
             NonFiniteError: a loss, a gradient or a metric is not finite; nothing of that step is in a checkpoint.
             TrainingInterrupted: SIGTERM came; there is a checkpoint.
         """
         if isinstance(resume_from_checkpoint, str):
             check_resumable(Path(resume_from_checkpoint), sharding=self.sharding, num_processes=world_size())
+            if self.sharding.startswith("zero"):  # DeepSpeed reads the weights itself
+                check_base(Path(resume_from_checkpoint), self.stage.config.model)
             self.seen = self.seen.joined(SeenClips.of_directory(Path(resume_from_checkpoint)))  # of other rows, maybe
         with self._termination.listening():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **others)
