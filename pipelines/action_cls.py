@@ -102,7 +102,11 @@ def action_cls(
             shards = preprocessing_part(validated=validated, shards_uri=shards_uri, part=part)
             place(shards, DECODING, shm="2Gi", retries=2, cached=True)
         clips = preprocessing(
-            run_config=run_config, validated=validated, shards_uri=shards_uri, parts=dsl.Collected(shards.output)
+            run_config=run_config,
+            validated=validated,
+            shards_uri=shards_uri,
+            parts=dsl.Collected(shards.output),
+            deploy=deploy,
         )
         place(clips, LIGHT, retries=2)
         prepared = clips.outputs["prepared"]
@@ -133,7 +137,9 @@ def action_cls(
             )
             results = measured.outputs["results"]
             with dsl.If(measured.outputs["Output"] == True, name="gate"):  # noqa: E712
-                exported = export(run_config=run_config, prepared=prepared, adapter=adapter, results=results)
+                exported = export(
+                    run_config=run_config, prepared=prepared, adapter=adapter, results=results, deploy=deploy
+                )
                 place(exported, Resources(train_cpu, train_cpu, train_memory, train_memory), retries=2)
                 with dsl.If(deploy == True, name="deploy"):  # noqa: E712
                     served = serving(

@@ -15,7 +15,14 @@ from kfp.dsl.pipeline_channel import PipelineChannel
 
 S3_SECRET, MLFLOW_SECRET, HUB_SECRET = "ivcp-s3", "ivcp-mlflow", "ivcp-hub"
 SECRETS: dict[str, tuple[str, ...]] = {
-    S3_SECRET: ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"),
+    S3_SECRET: (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_ENDPOINT_URL",
+        "AWS_REGION",
+        "AWS_REQUEST_PAYER",
+    ),
     MLFLOW_SECRET: ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
     HUB_SECRET: ("HF_TOKEN",),
 }

@@ -11,9 +11,13 @@ def export(
     prepared: dsl.Input[dsl.Dataset],
     adapter: dsl.Input[dsl.Model],
     results: dsl.Input[dsl.Dataset],
+    deploy: bool,
     model: dsl.Output[dsl.Model],
 ) -> None:
-    """Merges the adapter, checks the merged model against it, and registers it with its alias."""
+    """Merges the adapter, checks the merged model against it, and registers it.
+
+    Without `deploy` it receives its alias here, else when it is deployed.
+    """
     from ivcp.export.step import run_step
 
     run_step(
@@ -22,4 +26,5 @@ def export(
         adapter=adapter.path,
         results=results.path,
         model=model.path,
+        deploy=deploy,
     )

@@ -35,9 +35,13 @@ def preprocessing(
     validated: dsl.Input[dsl.Dataset],
     shards_uri: str,
     parts: list[str],
+    deploy: bool,
     prepared: dsl.Output[dsl.Dataset],
 ) -> bool:
-    """Makes the index of all shards; says whether there is anything to train. `parts` is what the parts did."""
+    """Makes the index of all shards; says whether there is anything to train. `parts` is what the parts did.
+
+    With `deploy` there is also something to train where the champion is not in service.
+    """
     from ivcp.preparation.step import run_merge
 
     return run_merge(
@@ -45,5 +49,6 @@ def preprocessing(
         validated=validated.path,
         shards_uri=shards_uri,
         parts=parts,
+        deploy=deploy,
         prepared=prepared.path,
     )

@@ -17,7 +17,13 @@ from ivcp.checks.machine import (
     check_paths,
     check_room_for_checkpoints,
 )
-from ivcp.checks.settings import check_placement, check_sharding, check_single_step, warn_of_ineffective
+from ivcp.checks.settings import (
+    check_place_of_model,
+    check_placement,
+    check_sharding,
+    check_single_step,
+    warn_of_ineffective,
+)
 from ivcp.data.registry import read_dataset_info
 from ivcp.models.path import looks_local
 from ivcp.settings import ConfigError, RunConfig
@@ -33,6 +39,7 @@ def check_submitted(config: RunConfig) -> None:
         ConfigError: a setting does not fit another one.
     """
     check_placement(config)
+    check_place_of_model(config)
     check_sharding(config)
     warn_of_ineffective(config)
 
@@ -49,6 +56,7 @@ def check_started(config: RunConfig) -> None:
     is_local = RECORDS_DIR_VARIABLE in os.environ
     if not is_local:
         check_placement(config)
+        check_place_of_model(config)
     check_sharding(config)
     check_stage(config)
     if is_elsewhere(config.model):

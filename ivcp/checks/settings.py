@@ -25,6 +25,20 @@ def check_placement(config: RunConfig) -> None:
         )
 
 
+def check_place_of_model(config: RunConfig) -> None:
+    """Checks, for a pipeline on a cluster, that what it registers can be read from elsewhere.
+
+    Raises:
+        ConfigError: there is no place for the model.
+    """
+    if config.export.models_uri is None:
+        raise ConfigError(
+            "models_uri is not set: on a cluster the model would be registered at a path that only the pod of the "
+            "export step has; name an s3:// prefix, or a folder on a volume that all steps mount (in the form of "
+            'Kubeflow Pipelines among the overrides: {"models_uri": "s3://bucket/models"})'
+        )
+
+
 def check_sharding(config: RunConfig) -> None:
     """Checks, for a pipeline, that there are processes to shard weights over.
 

@@ -108,9 +108,10 @@ def _arguments(config: RunConfig, deploy: bool) -> dict[str, object]:
 
     check_submitted(config)
     arguments = pipeline_arguments(config, deploy=deploy)
-    for key in ("dataset_dir", "shards_uri"):
-        if not str(arguments[key]).startswith("s3://"):
-            say(f"note: {key} = {arguments[key]} is a path in each step's own pod: use s3:// or a mounted folder")
+    places = {key: str(config.flat()[key]) for key in ("dataset_dir", "shards_uri", "models_uri")}
+    for key, place in places.items():
+        if not place.startswith("s3://"):
+            say(f"note: {key} = {place} is a path in each step's own pod: use s3:// or a mounted folder")
     return arguments
 
 

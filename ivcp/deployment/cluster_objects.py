@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ivcp.deployment.predictor_manifests import Manifest
 from ivcp.kubernetes import api
 from ivcp.kubernetes.api import KubernetesError
+from ivcp.kubernetes.lease import Lease
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ _PATHS = {
     "Event": "/api/v1/namespaces/{}/events",
 }
 _APPLY = "application/apply-patch+yaml"
-_PERMISSIONS = "the role `pipeline-serving` of manifests/base"
+PERMISSIONS = "the role `pipeline-serving` of manifests/base"
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +37,9 @@ class FieldConflictError(KubernetesError):
 class ClusterObjects:
     """The objects of one namespace; every call outlives a restart of the API server, as long as `patience_seconds`."""
 
-    def __init__(self, client: Any, namespace: str, *, patience_seconds: float) -> None:
-        """`client` is a `kubernetes.client.ApiClient`."""
-        self.client, self.namespace, self.patience_seconds = client, namespace, patience_seconds
+    def __init__(self, client: Any, namespace: str, *, patience_seconds: float, lease: Lease | None = None) -> None:
+        """`client` is a `kubernetes.client.ApiClient`; without the `lease`, where one is given, nothing is written."""
+        self.client, self.namespace, self.patience_seconds, self._lease = client, namespace, patience_seconds, lease
 
     def read(self, kind: str, name: str) -> Manifest | None:
         """An object; null where there is none.
@@ -54,7 +55,7 @@ class ClusterObjects:
         except ApiException as error:
             if error.status == 404 and "namespaces" not in api.message_of(error):
                 return None
-            raise api.explained(error, f"reading {kind} {name}", permissions=_PERMISSIONS) from error
+            raise api.explained(error, f"reading {kind} {name}", permissions=PERMISSIONS) from error
 
     def matching(self, kind: str, *, labels: str = "", fields: str = "") -> list[Manifest]:
         """The objects of a kind that fit both selectors.
@@ -72,10 +73,13 @@ class ClusterObjects:
 
         Raises:
             FieldConflictError: another manager owns a field whose value would change; the message names both.
+            LeaseLostError: another deployment took over.
             KubernetesError: the server refuses for another reason.
         """
         from kubernetes.client import ApiException
 
+        if not dry_run:
+            self._check_lease()
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         query = [("fieldManager", FIELD_MANAGER), ("force", str(take_over).lower())]
         query += [("dryRun", "All")] if dry_run else []
@@ -85,21 +89,23 @@ class ClusterObjects:
         except ApiException as error:
             if error.status == 409:
                 raise FieldConflictError(_conflict(error, kind, name)) from error
-            raise api.explained(error, f"applying {kind} {name}", permissions=_PERMISSIONS) from error
+            raise api.explained(error, f"applying {kind} {name}", permissions=PERMISSIONS) from error
 
     def delete(self, kind: str, name: str) -> None:
         """Removes an object and what it made; one that is not there is no error.
 
         Raises:
+            LeaseLostError: another deployment took over.
             KubernetesError: the server refuses.
         """
         from kubernetes.client import ApiException
 
+        self._check_lease()
         try:
             self._call("DELETE", kind, name, query=[("propagationPolicy", "Background")])
         except ApiException as error:
             if error.status != 404:
-                raise api.explained(error, f"deleting {kind} {name}", permissions=_PERMISSIONS) from error
+                raise api.explained(error, f"deleting {kind} {name}", permissions=PERMISSIONS) from error
 
     def log_tail(self, pod: str, *, container: str, lines: int, previous: bool) -> str:
         """The last lines of a container; empty where it has not written any, or they cannot be read."""
@@ -130,6 +136,10 @@ class ClusterObjects:
         except (ApiException, HTTPError, OSError, ValueError) as error:
             log.debug("the watch on %s %s broke off: %s", kind, metadata["name"], error)
 
+    def _check_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.check(patience_seconds=self.patience_seconds)
+
     def _stream(self, kind: str, query: list[tuple[str, str]], *, seconds: float) -> Iterator[bytes]:
         reply = self._request(
             "GET", _PATHS[kind].format(self.namespace), query, timeout=(5.0, seconds + 5), stream=True
@@ -145,7 +155,7 @@ class ClusterObjects:
         try:
             return call()
         except ApiException as error:
-            raise api.explained(error, doing, permissions=_PERMISSIONS) from error
+            raise api.explained(error, doing, permissions=PERMISSIONS) from error
 
     def _call(
         self,

@@ -3,6 +3,8 @@
 What served before is read from the cluster (the fields that `ivcp` applied) and written into an annotation of the
 Deployment by the same call that changes it. If a step is killed in the middle, the next one finds there what it has to
 restore if it fails. The annotation is removed when the new model has given the right answer.
+
+All of it happens under a lease: of two deployments at once, one waits for the other's end, and finds what that left.
 """
 
 from __future__ import annotations
@@ -10,29 +12,28 @@ from __future__ import annotations
 import json
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
 
 from ivcp.deployment.applied_fields import applied_by
-from ivcp.deployment.cluster_objects import FIELD_MANAGER, ClusterObjects, FieldConflictError
+from ivcp.deployment.cluster_objects import FIELD_MANAGER, PERMISSIONS, ClusterObjects, FieldConflictError
 from ivcp.deployment.locally import DEPLOYMENT_FILE
 from ivcp.deployment.predictor_manifests import (
     DEPLOYMENT,
-    SERVICE,
+    NAME_ANNOTATION,
+    VERSION_ANNOTATION,
     Manifest,
     ServedModel,
     predictor_manifests,
 )
-from ivcp.deployment.rollout import REVISION, is_rolled_out, wait_for_rollout
+from ivcp.deployment.restore import RESTORE_SECONDS, Former, apply_unless_owned, is_required, restore
+from ivcp.deployment.rollout import REVISION, wait_for_rollout
 from ivcp.deployment.smoke_test import REQUEST_SECONDS, DeploymentError, SmokeOutcome, ask, check_answer
 from ivcp.kubernetes import api
-from ivcp.kubernetes.api import KubernetesError, Terminated
+from ivcp.kubernetes.lease import held_lease
 from ivcp.records import Record
 from ivcp.records.evaluation import SmokeClip
 from ivcp.serving.predictor import Answer
@@ -46,11 +47,8 @@ FORMER = "ivcp.dev/serves-if-this-fails"
 _SERVICE_SECONDS = 60.0
 """How long the Service may need to send requests to the new pods only."""
 _PAUSE_SECONDS = 0.5
-_RESTORE_SECONDS, _RESTORE_WHEN_TERMINATED_SECONDS = 300.0, 20.0
-"""For the former pods to serve again, and for the calls alone where the step's own pod has to end within 30 s."""
-
-Former = dict[str, Manifest | None]
-"""What `ivcp` had applied, by kind; null where the object did not exist."""
+_LEASE_SECONDS = 30
+"""How long a deployment that was killed keeps the next one waiting."""
 
 
 class ClusterDeployment(Record):
@@ -84,16 +82,18 @@ def deploy_cluster(
     model_dir: Path,
     smoke_clip: SmokeClip | None,
     output_dir: Path,
+    promote: Callable[[], None] = lambda: None,
 ) -> ClusterDeployment:
     """Rolls `model` out, asks its Service for `smoke_clip`, and writes `deployment.json` to `output_dir`.
 
     `image` is the predictor's. `model_dir` is a copy of the model here, whose settings say how exact the answer has to
-    be. When anything fails, and when this process gets SIGTERM, what served before is applied again; on a first
-    deployment everything is removed.
+    be. `promote` is called last, when the model serves. When anything fails, and when this process gets SIGTERM, what
+    served before is applied again; on a first deployment everything is removed.
 
     Raises:
-        DeploymentError: the rollout does not succeed, or the answer is not evaluation's.
+        DeploymentError: the rollout does not succeed, the answer is not evaluation's, or a newer model serves already.
         FieldConflictError: another field manager owns what has to change; nothing was changed then.
+        LeaseLostError: another deployment took over; it knows what to go back to.
         KubernetesError: the cluster refuses, or lacks something.
         Terminated: SIGTERM.
     """
@@ -107,10 +107,18 @@ def deploy_cluster(
         progress_seconds=max(2, math.ceil(timeout)),
         trust_remote_code=config.model.trust_remote_code,
     )
-    objects = ClusterObjects(api.connect(), serving.serve_namespace, patience_seconds=timeout)
-    url = serving.serve_url or f"http://{name}.{serving.serve_namespace}.svc"
-    with api.ends_on_sigterm():
-        former = _former_state(objects, wanted, take_over=serving.serve_take_over)
+    client, url = api.connect(), serving.serve_url or f"http://{name}.{serving.serve_namespace}.svc"
+    waiting = held_lease(
+        client,
+        serving.serve_namespace,
+        f"{name}-deployment",
+        patience_seconds=timeout + _SERVICE_SECONDS + RESTORE_SECONDS,
+        permissions=PERMISSIONS,
+        duration_seconds=_LEASE_SECONDS,
+    )
+    with api.ends_on_sigterm(), waiting as lease:
+        objects = ClusterObjects(client, serving.serve_namespace, patience_seconds=timeout, lease=lease)
+        former = _former_state(objects, wanted, model=model, take_over=serving.serve_take_over)
         try:
             began = time.monotonic()
             generation = _apply(objects, wanted, former=former, take_over=serving.serve_take_over)
@@ -118,8 +126,9 @@ def deploy_cluster(
             seconds_until_ready = time.monotonic() - began
             smoke = _smoke_test(url, model=model, model_dir=model_dir, smoke_clip=smoke_clip)
             objects.apply(_deployment(wanted), take_over=serving.serve_take_over)
+            promote()
         except BaseException as error:
-            _restore(objects, former, name=name, error=error, take_over=serving.serve_take_over)
+            restore(objects, former, name=name, error=error, take_over=serving.serve_take_over)
             raise
     result = ClusterDeployment(
         url=url,
@@ -141,29 +150,47 @@ def _deployment(manifests: Sequence[Manifest]) -> Manifest:
     return next(manifest for manifest in manifests if manifest["kind"] == DEPLOYMENT)
 
 
-def _former_state(objects: ClusterObjects, wanted: Sequence[Manifest], *, take_over: bool) -> Former:
+def _former_state(
+    objects: ClusterObjects, wanted: Sequence[Manifest], *, model: ServedModel, take_over: bool
+) -> Former:
     """What to go back to: what an interrupted deployment wrote down, else what `ivcp` has applied until now.
 
     Everything is applied in a dry run first: conflicts and missing permissions are found before anything changes.
+
+    Raises:
+        DeploymentError: that is a newer version of the same model, and `take_over` is not set.
     """
     live = {manifest["kind"]: objects.read(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted}
     planned = {manifest["kind"]: _planned(objects, manifest, take_over=take_over) for manifest in wanted}
-    written = (live[DEPLOYMENT] or {}).get("metadata", {}).get("annotations", {}).get(FORMER)
-    if written:
-        log.info("an earlier deployment was interrupted: if this one fails, what served before that one comes back")
-        former: Former = json.loads(written)
-        return former
-    return {
+    former: Former = {
         kind: None if body is None else applied_by(FIELD_MANAGER, body, planned=planned[kind]) or _empty(body)
         for kind, body in live.items()
     }
+    written = (live[DEPLOYMENT] or {}).get("metadata", {}).get("annotations", {}).get(FORMER)
+    if written:
+        log.info("an earlier deployment was interrupted: if this one fails, what served before that one comes back")
+        former = json.loads(written)
+    if not take_over:
+        _refuse_older(model, former[DEPLOYMENT])
+    return former
+
+
+def _refuse_older(model: ServedModel, serving: Manifest | None) -> None:
+    """A run that waited, or a step that is repeated, may come with a model from before the one that serves."""
+    annotations = (serving or {}).get("metadata", {}).get("annotations", {})
+    served = annotations.get(VERSION_ANNOTATION, "")
+    if annotations.get(NAME_ANNOTATION) == model.name and served.isdecimal() and int(served) > model.version:
+        raise DeploymentError(
+            f"version {served} of {model.name} serves, and version {model.version} was registered before it: nothing "
+            "was changed. Start a new run for a model of today, or set serve_take_over: true once to go back"
+        )
 
 
 def _planned(objects: ClusterObjects, manifest: Manifest, *, take_over: bool) -> Manifest | None:
     try:
         return objects.apply(manifest, take_over=take_over, dry_run=True)
     except FieldConflictError:
-        if _is_required(manifest):
+        if is_required(manifest):
             raise
         return None
 
@@ -185,22 +212,8 @@ def _apply(objects: ClusterObjects, wanted: Sequence[Manifest], *, former: Forme
             annotated = _annotated(manifest, {FORMER: json.dumps(former, separators=(",", ":"))})
             generation = objects.apply(annotated, take_over=take_over)["metadata"]["generation"]
             continue
-        _apply_unless_owned(objects, manifest, take_over=take_over)
+        apply_unless_owned(objects, manifest, take_over=take_over)
     return generation
-
-
-def _apply_unless_owned(objects: ClusterObjects, manifest: Manifest, *, take_over: bool) -> None:
-    """Applies an object; one that a deployment can do without stays as somebody else has changed it."""
-    try:
-        objects.apply(manifest, take_over=take_over)
-    except FieldConflictError as error:
-        if _is_required(manifest):
-            raise
-        log.warning("left as it is: %s", error)
-
-
-def _is_required(manifest: Manifest) -> bool:
-    return manifest["kind"] in (DEPLOYMENT, SERVICE)
 
 
 def _annotated(manifest: Manifest, annotations: Mapping[str, str]) -> Manifest:
@@ -243,54 +256,3 @@ def _not_answered(url: str, answer: Answer | None, model: ServedModel) -> str:
             "policies, serve_url)?"
         )
     return f"{url} is answered by {answer.model.name} v{answer.model.version}, not by {model.name} v{model.version}"
-
-
-def _restore(objects: ClusterObjects, former: Former, *, name: str, error: BaseException, take_over: bool) -> None:
-    """Applies what served before, and removes what did not exist; a failure of this is added to `error` as a note."""
-    is_terminated = isinstance(error, Terminated)
-    objects.patience_seconds = _RESTORE_WHEN_TERMINATED_SECONDS if is_terminated else _RESTORE_SECONDS
-    log.warning("the deployment of %s is taken back: %s", name, "SIGTERM" if is_terminated else error)
-    try:
-        with _undisturbed():
-            _put_back(objects, former, name=name, take_over=take_over)
-        if former[DEPLOYMENT] is None:
-            outcome = f"{name} did not exist before: what the step made was removed"
-        elif is_terminated:
-            outcome = f"what {name} served before was applied again"
-        else:
-            outcome = _serving_again(objects, name)
-    except (KubernetesError, ConnectionError, DeploymentError) as failure:
-        outcome = f"what {name} served before could not be restored: {failure}"
-    error.add_note(outcome)
-    log.warning("%s", outcome)
-
-
-def _put_back(objects: ClusterObjects, former: Former, *, name: str, take_over: bool) -> None:
-    for kind, manifest in sorted(former.items(), key=lambda item: item[0] != DEPLOYMENT):
-        if manifest is None:
-            objects.delete(kind, name)
-        else:
-            _apply_unless_owned(objects, manifest, take_over=take_over)
-
-
-def _serving_again(objects: ClusterObjects, name: str) -> str:
-    live = objects.read(DEPLOYMENT, name)
-    if live is None:
-        return f"{name} was deleted meanwhile"
-    generation = live["metadata"]["generation"]
-    if not is_rolled_out(live, generation):
-        wait_for_rollout(objects, name, generation=generation, timeout_seconds=_RESTORE_SECONDS)
-    return f"what {name} served before serves again"
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Inside, a second SIGTERM does not interrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

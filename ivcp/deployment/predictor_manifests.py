@@ -20,6 +20,7 @@ Manifest = dict[str, Any]
 CONTAINER = "predictor"
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 """Annotation that `kubectl rollout history` shows."""
+NAME_ANNOTATION, VERSION_ANNOTATION = "ivcp.dev/model-name", "ivcp.dev/model-version"
 DEPLOYMENT, SERVICE = "Deployment", "Service"
 
 _TEMPLATE_NAME = "action-classifier"
@@ -41,8 +42,8 @@ class ServedModel(Record):
         run = f", run {self.run_id}" if self.run_id else ""
         cause = f"model {self.name} version {self.version}, top-1 {self.top1_accuracy:.4f}{run}"
         entries = {
-            "ivcp.dev/model-name": self.name,
-            "ivcp.dev/model-version": str(self.version),
+            NAME_ANNOTATION: self.name,
+            VERSION_ANNOTATION: str(self.version),
             "ivcp.dev/model-uri": self.uri,
             "ivcp.dev/top1-accuracy": f"{self.top1_accuracy:.4f}",
             CHANGE_CAUSE: cause,

@@ -13,6 +13,7 @@ from ivcp.records import METRICS_FILE
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
 from ivcp.settings import read_saved_config
+from ivcp.tracking import promote_model
 from ivcp.tracking.steps import recorded_step
 
 
@@ -21,6 +22,8 @@ def run_step(
 ) -> None:
     """Deploys the model directory `model`, asks it for a clip that evaluation chose, and writes to `deployment`.
 
+    The alias of the champion moves to the model last, when it has given the right answer.
+
     `predictor_image` is what runs on a cluster unless `serve_image` names another; the pipeline gives its own, since
     the environment that names images is that of whoever compiled it.
     """
@@ -28,30 +31,39 @@ def run_step(
         config, smoke_clip = read_saved_config(Path(run_config)), choose_smoke_clip(Path(results))
         model_dir, output_dir = Path(model), Path(deployment)
         result: DeploymentResult | ClusterDeployment
+        exported = ExportResult.read(model_dir / EXPORT_RESULT_FILE)
+
+        def promote() -> None:
+            if exported.registered is not None:
+                promote_model(exported.registered, config=config, deployed_to=config.serving.place)
+
         if config.serving.serve_target == "local":
             result = deploy_local(config, model_dir=model_dir, smoke_clip=smoke_clip, output_dir=output_dir)
+            promote()
         else:
             result = deploy_cluster(
                 config,
                 image=config.serving.serve_image or predictor_image,
-                model=served_model(model_dir, Path(results)),
+                model=served_model(exported, Path(results)),
                 model_dir=model_dir,
                 smoke_clip=smoke_clip,
                 output_dir=output_dir,
+                promote=promote,
             )
         outcome.result = result.summary
         outcome.directory = deployment
 
 
-def served_model(model_dir: Path, results: Path) -> ServedModel:
+def served_model(exported: ExportResult, results: Path) -> ServedModel:
     """The model as export registered it and evaluation measured it.
 
     Raises:
         ValueError: export did not register it.
     """
-    exported = ExportResult.read(model_dir / EXPORT_RESULT_FILE)
     if exported.registered is None:
-        raise ValueError(f"{model_dir} is not registered: a cluster deploys what export registered after evaluation")
+        raise ValueError(
+            f"{exported.model_dir} is not registered: a cluster deploys what export registered after evaluation"
+        )
     metrics = EvaluationMetrics.read(results / METRICS_FILE)
     return ServedModel(
         uri=exported.registered.source,

@@ -35,11 +35,18 @@ _ASKS_FOR_REGISTRATION = frozenset({"registered_model_name", "model_alias", "mod
 
 
 def export_model(
-    config: RunConfig, *, adapter_dir: Path, index: PreparedIndex, metrics: EvaluationMetrics | None, export_dir: Path
+    config: RunConfig,
+    *,
+    adapter_dir: Path,
+    index: PreparedIndex,
+    metrics: EvaluationMetrics | None,
+    export_dir: Path,
+    is_deployed_next: bool = False,
 ) -> ExportResult:
-    """Writes the merged model of `adapter_dir` to `export_dir` and registers it under the run's alias.
+    """Writes the merged model of `adapter_dir` to `export_dir` and registers it.
 
-    `metrics` null is a model that was not measured: card and registry have no figures then.
+    The alias `model_alias` moves to it, unless `is_deployed_next`: then it moves when the deployment answers. `metrics`
+    null is a model that was not measured: card and registry have no figures then.
 
     With `models_uri`, what is registered is a copy at `<models_uri>/<registered_model_name>/<run>`; a copy that was
     interrupted goes on when the step is repeated.
@@ -51,7 +58,9 @@ def export_model(
     checked = _merge(config, adapter_dir, export_dir, _samples_to_check(index))
     write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=metrics))
     tags = _fingerprints(index, metrics) | {CONFIGURATION_TAG: configuration_fingerprint(config)}
-    return _registered(config, export_dir, checked=checked, metrics=metrics, tags=tags)
+    return _registered(
+        config, export_dir, checked=checked, metrics=metrics, tags=tags, is_champion=not is_deployed_next
+    )
 
 
 def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> ExportResult:
@@ -117,6 +126,7 @@ def _registered(
     checked: MergeCheck,
     metrics: EvaluationMetrics | None,
     tags: Mapping[str, str],
+    is_champion: bool = True,
 ) -> ExportResult:
     """Registers the model, and writes and returns what export did."""
     with tracked_run(config, step="export") as run:
@@ -127,6 +137,7 @@ def _registered(
             metrics=metrics.headline() if metrics else {},
             run_id=run.run_id,
             tags=tags,
+            is_champion=is_champion,
         )
         if checked.max_logit_difference is not None:
             run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})

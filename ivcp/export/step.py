@@ -11,8 +11,11 @@ from ivcp.settings import read_saved_config
 from ivcp.tracking.steps import recorded_step
 
 
-def run_step(*, run_config: str, prepared: str, adapter: str, results: str, model: str) -> None:
-    """Merges `adapter` into the model directory `model` and registers it with the metrics in `results`."""
+def run_step(*, run_config: str, prepared: str, adapter: str, results: str, model: str, deploy: bool = False) -> None:
+    """Merges `adapter` into the model directory `model` and registers it with the metrics in `results`.
+
+    With `deploy`, the serving step makes it the champion, once it serves.
+    """
     with recorded_step("export") as outcome:
         result = export_model(
             read_saved_config(Path(run_config)),
@@ -20,6 +23,7 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, mode
             index=PreparedIndex.read(Path(prepared)),
             metrics=EvaluationMetrics.read(Path(results) / METRICS_FILE),
             export_dir=Path(model),
+            is_deployed_next=deploy,
         )
         outcome.result = result.summary
         outcome.directory = model

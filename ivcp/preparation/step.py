@@ -40,11 +40,13 @@ def run_part(*, validated: str, shards_uri: str, part: str) -> str:
     return outcome.result
 
 
-def run_merge(*, run_config: str, validated: str, shards_uri: str, parts: Sequence[str], prepared: str) -> bool:
+def run_merge(
+    *, run_config: str, validated: str, shards_uri: str, parts: Sequence[str], prepared: str, deploy: bool
+) -> bool:
     """Writes the index of all parts below `shards_uri` and to the file `prepared`.
 
     Returns whether there is anything to train: not where `skip_unchanged` is set and the champion was trained on these
-    clips with these settings.
+    clips with these settings, and serves where this run would `deploy` it.
     """
     with recorded_step("preprocessing") as outcome:
         config = read_saved_config(Path(run_config))
@@ -54,20 +56,23 @@ def run_merge(*, run_config: str, validated: str, shards_uri: str, parts: Sequen
         clips = ", ".join(f"{count} {split}" for split, count in index.num_clips.items() if count)
         outcome.result = f"{clips} clips, {index.mean_tokens:.0f} tokens each, {len(index.failed)} failed"
         outcome.directory = index.root_uri
-        unchanged_since = _unchanged_since(config, index)
+        unchanged_since = _unchanged_since(config, index, deploy=deploy)
         if unchanged_since:
             outcome.result += f"; nothing changed since {unchanged_since}"
             log.info("nothing changed since %s: nothing is trained", unchanged_since)
     return unchanged_since is None
 
 
-def _unchanged_since(config: RunConfig, index: PreparedIndex) -> str | None:
+def _unchanged_since(config: RunConfig, index: PreparedIndex, *, deploy: bool) -> str | None:
     if not config.evaluation.skip_unchanged:
         return None
     champion = unchanged_champion(config, prepared_fingerprint=index.fingerprint)
     if champion is None:
         return None
     name = f"{champion.name} v{champion.version}"
+    if deploy and champion.deployed_to != config.serving.place:
+        log.info("unchanged since %s, but that was never deployed %s: it is trained again", name, config.serving.place)
+        return None
     with tracked_run(config, step="preprocessing") as run:
         run.set_tags({UNCHANGED_TAG: name})
     return name

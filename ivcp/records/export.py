@@ -52,6 +52,7 @@ class ExportResult(Record):
     def summary(self) -> str:
         """The result in a few words."""
         version = self.registered
-        name = f"{version.name} v{version.version} ({version.alias})" if version else "merged, not registered"
+        alias = f" ({version.alias})" if version and version.alias else ""
+        name = f"{version.name} v{version.version}{alias}" if version else "merged, not registered"
         checked = f", {words}" if (words := self.merge.words) else ""
         return f"{name}{checked}" + ("" if self.is_measured else ", not measured here: no data set is named")

@@ -12,12 +12,17 @@ TOP1_TAG = "top1_accuracy"
 TEST_FINGERPRINT_TAG = "test_fingerprint"
 
 
+DEPLOYED_TAG = "deployed_to"
+"""Where a version was put into service, as `ServingConfig.place` says it."""
+
+
 class ModelVersionRef(Record):
     """A registered model version."""
 
     name: str
     version: int
-    alias: str
+    alias: str | None = None
+    """Null while another version has it: until this one is deployed."""
     source: str
     """URI of the model directory."""
 
@@ -45,3 +50,8 @@ class Champion(Record):
     def test_fingerprint(self) -> str | None:
         """Which test split that accuracy is from."""
         return self.tags.get(TEST_FINGERPRINT_TAG)
+
+    @property
+    def deployed_to(self) -> str | None:
+        """Where it was put into service; null for nowhere."""
+        return self.tags.get(DEPLOYED_TAG)

@@ -44,11 +44,11 @@ class ExportConfig(Section):
     """Largest weight file in gigabytes; a larger model is split over several."""
     models_uri: Place | None = None
     """Folder or s3:// prefix that exported models are copied to, each to `<registered_model_name>/<run>` below it;
-    that copy is what is registered and deployed. Null leaves a model where the step wrote it."""
+    that copy is what is registered and deployed. Null leaves a model where the step wrote it; a cluster needs it."""
     registered_model_name: str = "ivcp-action-classifier"
     """Name in MLflow's model registry, without `/` and `:`."""
     model_alias: str = Field("champion", pattern=r"^[\w-]+$", max_length=255)
-    """Alias that the newly registered version receives: letters, digits, `_` and `-`."""
+    """Alias that a new version receives, after its deployment where there is one: letters, digits, `_` and `-`."""
 
     @field_validator("registered_model_name")
     @classmethod

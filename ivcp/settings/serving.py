@@ -38,3 +38,8 @@ class ServingConfig(Section):
     """How long a deployment may take to become ready: a new node, the image and the model take minutes."""
     serve_keep: bool = False
     """Leave the predictor running after the local deployment's smoke test."""
+
+    @property
+    def place(self) -> str:
+        """Where a model is put into service, in a few words."""
+        return "locally" if self.serve_target == "local" else f"in {self.serve_namespace}/{self.serve_name}"

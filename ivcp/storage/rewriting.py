@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ivcp.storage import s3
 from ivcp.storage.atomic import replacing
 from ivcp.storage.s3 import Location, S3Object, translated_errors
+from ivcp.storage.s3_client import client
 from ivcp.storage.uris import as_path, is_s3, local_path
 
 _ATTEMPTS = 20
@@ -73,7 +73,7 @@ def put_if_unchanged(location: Location, content: Path | bytes, found: S3Object 
     for condition in conditions:
         try:
             with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as body:
-                answer = s3.client(os.getpid()).put_object(
+                answer = client(os.getpid()).put_object(
                     Bucket=location.bucket, Key=location.key, Body=body, **condition
                 )
             return str(answer["ETag"])

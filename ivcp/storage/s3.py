@@ -1,9 +1,4 @@
-"""The S3 client, what stands at an s3:// URI, parallel transfers, and errors in the project's words.
-
-Everything comes the standard way: credentials from boto3's chain, `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`,
-`AWS_REGION`, `AWS_CA_BUNDLE`, `AWS_RETRY_MODE` and `AWS_MAX_ATTEMPTS`. Without credentials requests are not signed,
-which is how public buckets are read.
-"""
+"""What stands at an s3:// URI, parallel transfers, and errors in the project's words."""
 
 from __future__ import annotations
 
@@ -15,15 +10,12 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ivcp.storage.s3_client import PARALLEL_REQUESTS, client, forget_clients, is_unsigned
+
 S3 = "s3://"
-_CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
-_ATTEMPTS = 6
-"""Of one request, with a growing pause between them: about half a minute of 503."""
-_PARALLEL_REQUESTS = 16
 _PART_BYTES = 16 * 2**20
 _KEYS_PER_CALL = 1000
 """S3's limit of one deletion."""
@@ -164,8 +156,8 @@ def _transfers() -> Any:
     config = TransferConfig(
         multipart_threshold=_PART_BYTES,
         multipart_chunksize=_PART_BYTES,
-        max_request_concurrency=_PARALLEL_REQUESTS,
-        max_request_queue_size=_PARALLEL_REQUESTS,
+        max_request_concurrency=PARALLEL_REQUESTS,
+        max_request_queue_size=PARALLEL_REQUESTS,
     )
     return TransferManager(client(os.getpid()), config)
 
@@ -184,37 +176,6 @@ def _is_same(file: Path, present: S3Object | None) -> bool:
             parts.append(hashlib.md5(part, usedforsecurity=False).digest())
     of_parts = hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()
     return present.etag.strip('"') in (whole.hexdigest(), f"{of_parts}-{len(parts)}")
-
-
-@lru_cache(maxsize=4)
-def client(process_id: int) -> Any:
-    """One client per process: threads may share it, forked processes may not."""
-    from boto3.session import Session
-    from botocore import UNSIGNED
-    from botocore.config import Config
-    from botocore.session import Session as Settings
-
-    settings = Settings()  # not boto3.client: its module-wide session keeps the first credentials it saw
-    session = Session(botocore_session=settings)
-    profile: Mapping[str, Any] = settings.get_scoped_config()
-    retries: dict[str, Any] = {}
-    if "AWS_RETRY_MODE" not in os.environ and "retry_mode" not in profile:
-        retries["mode"] = "standard"
-    if "AWS_MAX_ATTEMPTS" not in os.environ and "max_attempts" not in profile:
-        retries["total_max_attempts"] = _ATTEMPTS
-    return session.client(
-        "s3",
-        config=Config(
-            signature_version="s3v4" if session.get_credentials() else UNSIGNED,
-            retries=retries or None,
-            connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
-            max_pool_connections=2 * _PARALLEL_REQUESTS,
-            # S3-compatible servers (rclone, older MinIO) fail on the checksums that boto3 adds by default.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
 
 
 @contextmanager
@@ -255,7 +216,8 @@ def _explained(error: Any, uri: str) -> OSError:
         return FileNotFoundError(f"{uri}: no such object")
     if code == "NoSuchBucket":
         return FileNotFoundError(f"{uri}: the bucket {Location.parse(uri).bucket!r} does not exist")
-    if code in (*_REFUSED, "400") and _is_unsigned():  # rclone's answer is 400
+    if code in (*_REFUSED, "400") and is_unsigned(client(os.getpid())):  # rclone's answer is 400
+        forget_clients()  # the next call looks for credentials again
         return PermissionError(
             f"{uri}: there are no S3 credentials, and the server refuses requests without ({code}): set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
@@ -266,9 +228,3 @@ def _explained(error: Any, uri: str) -> OSError:
         attempts = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
         return ConnectionError(f"{uri}: the server answered {code} in {attempts} attempts: try again later")
     return OSError(f"{uri}: {error}")
-
-
-def _is_unsigned() -> bool:
-    from botocore import UNSIGNED
-
-    return client(os.getpid()).meta.config.signature_version is UNSIGNED

@@ -12,7 +12,7 @@ from ivcp.tracking.pipeline_run import (
     open_pipeline_run,
     start_pipeline_run,
 )
-from ivcp.tracking.registry import find_champion, register_model
+from ivcp.tracking.registry import find_champion, promote_model, register_model
 from ivcp.tracking.runs import RunStatus, TrackedRun, tracked_run
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "find_pipeline_run",
     "finish_pipeline_run",
     "open_pipeline_run",
+    "promote_model",
     "register_model",
     "start_pipeline_run",
     "tracked_run",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ivcp.records.registered import Champion, ModelVersionRef
+from ivcp.records.registered import DEPLOYED_TAG, Champion, ModelVersionRef
 from ivcp.settings import RunConfig
 from ivcp.storage import is_s3
 from ivcp.tracking.client import DEFAULT_STORE, connect, sqlite_file, tracking_uri
+
+log = logging.getLogger(__name__)
 
 
 def register_model(
@@ -21,9 +24,10 @@ def register_model(
     metrics: Mapping[str, float],
     run_id: str | None,
     tags: Mapping[str, str],
+    is_champion: bool = True,
     default_store: Path = DEFAULT_STORE,
 ) -> ModelVersionRef:
-    """Makes a model directory the newest version of the registered model, and moves the alias to it.
+    """Makes a model directory the newest version of the registered model; as the champion, with the alias.
 
     The version points to the directory (a path or an s3:// URI); no weights are copied. `metrics` and `tags` become
     the version's tags. The same directory of the same run, which a repeated step registers again, stays one version.
@@ -35,17 +39,29 @@ def register_model(
     if wrong:
         raise ValueError(f"{model_dir} is not registered, its figures are not finite: {', '.join(wrong)}")
     client = connect(tracking_uri(config, default_store=default_store))
-    name, alias, source = config.export.registered_model_name, config.export.model_alias, _source(model_dir)
+    name, source = config.export.registered_model_name, _source(model_dir)
     _ensure_registered_model(client, name)
-    current = _version_with_alias(client, name, alias)
-    if current is not None and (current.source, current.run_id or None) == (source, run_id):
-        version = current
-    else:
+    version = _newest_version(client, name, run_id)
+    if version is None or (version.source, version.run_id or None) != (source, run_id):
         version = client.create_model_version(name, source, run_id=run_id)
-    for key, value in ({key: repr(float(value)) for key, value in metrics.items()} | dict(tags)).items():
-        client.set_model_version_tag(name, str(version.version), key, value)
-    client.set_registered_model_alias(name, alias, str(version.version))
-    return ModelVersionRef(name=name, version=int(version.version), alias=alias, source=source)
+    registered = ModelVersionRef(name=name, version=int(version.version), source=source)
+    _set_tags(client, registered, {key: repr(float(value)) for key, value in metrics.items()} | dict(tags))
+    return promote_model(registered, config=config, default_store=default_store) if is_champion else registered
+
+
+def promote_model(
+    registered: ModelVersionRef,
+    *,
+    config: RunConfig,
+    deployed_to: str | None = None,
+    default_store: Path = DEFAULT_STORE,
+) -> ModelVersionRef:
+    """Moves the alias `model_alias` to a registered version; `deployed_to` says where it serves now."""
+    client, alias = connect(tracking_uri(config, default_store=default_store)), config.export.model_alias
+    _set_tags(client, registered, {DEPLOYED_TAG: deployed_to} if deployed_to else {})
+    client.set_registered_model_alias(registered.name, alias, str(registered.version))
+    log.info("%s of %s is version %d", alias, registered.name, registered.version)
+    return registered.model_copy(update={"alias": alias})
 
 
 def find_champion(config: RunConfig, *, default_store: Path = DEFAULT_STORE) -> Champion | None:
@@ -70,6 +86,19 @@ def _ensure_registered_model(client: Any, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _newest_version(client: Any, name: str, run_id: str | None) -> Any | None:
+    """The newest version of a model; with `run_id`, the newest of that run: others may have registered since."""
+    mark = '"' if "'" in name else "'"
+    wanted = f"name = {mark}{name}{mark}" + (f" and run_id = '{run_id}'" if run_id else "")
+    found = client.search_model_versions(wanted, max_results=1, order_by=["version_number DESC"])
+    return found[0] if found else None
+
+
+def _set_tags(client: Any, version: ModelVersionRef, tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, str(version.version), key, value)
 
 
 def _version_with_alias(client: Any, name: str, alias: str) -> Any | None:

@@ -42,7 +42,7 @@ def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3Server]:
+def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
     """The endpoint, with credentials for it in the environment and an empty download cache."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_process.endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -51,9 +51,7 @@ def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("IVCP_CACHE_DIR", str(tmp_path / "cache"))
     (s3_process.folder / "bucket").mkdir(exist_ok=True)
-    s3_file.client.cache_clear()
-    yield s3_process
-    s3_file.client.cache_clear()
+    return s3_process
 
 
 @pytest.fixture
@@ -62,7 +60,6 @@ def faults(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     monkeypatch.setattr(s3_file, "_PART_BYTES", 3 * 2**20)
     with proxy(s3.endpoint) as (url, made):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        s3_file.client.cache_clear()
         yield made
 
 

@@ -21,7 +21,7 @@ from ivcp.records.evaluation import SmokeClip
 from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult, MergeCheck
 from ivcp.settings import RunConfig, from_flat, save_config
 from ivcp.stages.directory import load_directory
-from ivcp.tracking import ModelVersionRef
+from ivcp.tracking import ModelVersionRef, find_champion, register_model
 from tests.kubernetes_api import KubernetesApi
 from tests.models import save_tiny_classifier
 from tests.ports import free_port
@@ -45,14 +45,35 @@ def make_evaluated(folder: Path) -> PreparedIndex:
 
 
 def make_exported(folder: Path) -> None:
-    """The same, with what export writes for the deployment."""
+    """The same, with what export writes for the deployment; version 1 is the champion in `folder`'s registry."""
     make_evaluated(folder)
     model_dir = folder / "model"
-    registered = ModelVersionRef(name=NAME, version=NEW_VERSION, alias="champion", source=URI)
+    for version in (1, NEW_VERSION):
+        registered = register_model(
+            URI.replace("run2", f"run{version}"),
+            config=registry(folder),
+            metrics={},
+            run_id=None,
+            tags={},
+            is_champion=version == 1,
+        )
+    assert registered == ModelVersionRef(name=NAME, version=NEW_VERSION, source=URI)
     check = MergeCheck(clips=3, max_logit_difference=0.0, dtype="float32")
     result = ExportResult(model_dir=str(model_dir), merge=check, registered=registered, run_id="run2")
     result.write(model_dir / EXPORT_RESULT_FILE)
     assert (folder / "results" / METRICS_FILE).is_file()
+
+
+def registry(folder: Path) -> RunConfig:
+    """Settings that name the registry in a folder."""
+    return from_flat({"mlflow_tracking_uri": f"sqlite:///{folder}/mlflow.db", "registered_model_name": NAME})
+
+
+def champion(folder: Path) -> tuple[int, str | None]:
+    """The version of the registry's champion, and where it was deployed."""
+    found = find_champion(registry(folder))
+    assert found is not None
+    return found.version, found.deployed_to
 
 
 @contextmanager
@@ -95,7 +116,8 @@ def model(version: int = NEW_VERSION) -> ServedModel:
 def step_arguments(api: KubernetesApi, folder: Path, output: Path, **changed: Any) -> dict[str, str]:
     """What the serving step gets, with the settings written to a file."""
     path = output.with_name(f"{output.name}-config.json")
-    save_config(settings(api, **changed), path)
+    of_registry = {"mlflow_tracking_uri": f"sqlite:///{folder}/mlflow.db", "registered_model_name": NAME}
+    save_config(settings(api, **of_registry | changed), path)
     return {
         "run_config": str(path),
         "model": str(folder / "model"),

@@ -3,7 +3,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from ivcp.deployment.cluster_objects import FieldConflictError
-from ivcp.deployment.on_cluster import FORMER, ClusterDeployment, deploy_cluster
-from ivcp.deployment.smoke_test import DeploymentError, choose_smoke_clip
+from ivcp.deployment.on_cluster import FORMER, ClusterDeployment
+from ivcp.deployment.smoke_test import DeploymentError
 from ivcp.deployment.step import run_step
 from ivcp.records.evaluation import SmokeClip
 from tests.conftest import REPOSITORY
@@ -23,54 +23,6 @@ from tests.kubernetes_api.kubectl import Kubectl
 from tests.kubernetes_api.objects import resources
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model as export leaves it, and its evaluation."""
-    made = tmp_path_factory.mktemp("exported")
-    given.make_exported(made)
-    return made
-
-
-@pytest.fixture(scope="module")
-def predictor(folder: Path) -> Iterator[str]:
-    with given.running_predictor(folder / "model") as url:
-        yield url
-
-
-@pytest.fixture
-def clip(folder: Path) -> SmokeClip:
-    chosen = choose_smoke_clip(folder / "results")
-    assert chosen is not None
-    return chosen
-
-
-@pytest.fixture
-def deploy(kubernetes_api: KubernetesApi, folder: Path, tmp_path: Path) -> Callable[..., ClusterDeployment]:
-    """Deploys a version; version 1 without a clip, since its pods are no real process."""
-
-    def run(version: int, clip: SmokeClip | None = None, **changed: Any) -> ClusterDeployment:
-        if clip is None and "serve_url" not in changed:
-            changed["serve_url"] = kubernetes_api.service_url("action-classifier")
-        return deploy_cluster(
-            given.settings(kubernetes_api, **changed),
-            image="ivcp-serving:test",
-            model=given.model(version),
-            model_dir=folder / "model",
-            smoke_clip=clip,
-            output_dir=tmp_path / f"deployment{version}",
-        )
-
-    return run
-
-
-@pytest.fixture
-def old(kubernetes_api: KubernetesApi, deploy: Callable[..., ClusterDeployment], predictor: str) -> KubernetesApi:
-    """A cluster on which version 1 serves."""
-    kubernetes_api.kubelet.behave("serving", Ready(url=predictor))
-    deploy(1)
-    return kubernetes_api
 
 
 def _wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -91,7 +43,9 @@ def test_the_step_rolls_out_and_kubectl_shows_what_serves(
     old: KubernetesApi, folder: Path, tmp_path: Path, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("IVCP_STEP_RECORDS", str(tmp_path))
+    assert given.champion(folder) == (1, None)
     run_step(**given.step_arguments(old, folder, tmp_path / "deployed", serve_image="registry.local/ivcp-serving:2"))
+    assert given.champion(folder) == (2, "in ivcp/action-classifier")
     result = ClusterDeployment.read(tmp_path / "deployed" / "deployment.json")
     assert result.smoke is not None
     assert result.smoke.max_logit_difference <= 1e-5

@@ -206,3 +206,42 @@ def test_kubectl_works_on_it(kubernetes_api: KubernetesApi, kubectl: Kubectl):
     assert 'conflict with "kubectl" using apps/v1: .spec.template' in conflict
     kubectl("delete", "deployment/web")
     assert kubernetes_api.store.list(PODS) == []
+
+
+LEASE = {
+    "apiVersion": "coordination.k8s.io/v1",
+    "kind": "Lease",
+    "metadata": {"name": "turn", "namespace": "ivcp"},
+    "spec": {"holderIdentity": "a", "leaseDurationSeconds": 15, "renewTime": "2026-11-29T08:00:00.000000Z"},
+}
+
+
+def test_of_two_writers_of_a_lease_one_is_refused(clients: client.ApiClient):
+    leases = client.CoordinationV1Api(clients)
+    made = clients.sanitize_for_serialization(leases.create_namespaced_lease("ivcp", LEASE))
+    with pytest.raises(client.ApiException) as raised:
+        leases.create_namespaced_lease("ivcp", LEASE)
+    assert (raised.value.status, json.loads(raised.value.body)["reason"]) == (409, "AlreadyExists")
+
+    def replace(version: str | None, **changed: Any) -> Any:
+        metadata = LEASE["metadata"] | ({"resourceVersion": version} if version else {})
+        return leases.replace_namespaced_lease(
+            "turn", "ivcp", LEASE | {"metadata": metadata, "spec": LEASE["spec"] | changed}
+        )
+
+    version = made["metadata"]["resourceVersion"]
+    assert replace(version, holderIdentity="b").spec.holder_identity == "b"
+    for sent, changed, status, reason in (
+        (version, {"holderIdentity": "c"}, 409, "Conflict"),
+        (None, {"holderIdentity": "c"}, 422, "Invalid"),
+        (None, {"renewTime": "2026-11-29T08:00:00Z"}, 422, "Invalid"),
+    ):
+        with pytest.raises(client.ApiException) as raised:
+            replace(sent, **changed)
+        assert (raised.value.status, json.loads(raised.value.body)["reason"]) == (status, reason)
+    newest = leases.read_namespaced_lease("turn", "ivcp")
+    assert newest.spec.holder_identity == "b"
+    for wrong in ({"renewTime": "2026-11-29T08:00:00.5Z"}, {"leaseDurationSeconds": 0}):
+        with pytest.raises(client.ApiException) as raised:
+            replace(newest.metadata.resource_version, **wrong)
+        assert raised.value.status in (400, 422)

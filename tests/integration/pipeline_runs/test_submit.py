@@ -20,6 +20,7 @@ from tests.conftest import REPOSITORY
 from tests.kfp_api.server import PASSWORD, SESSION, USER, kfp_server
 
 SETTINGS = {"model_name_or_path": "org/model", "dataset": "a", "shards_uri": "s3://bucket/clips", "weight_decay": 0.1}
+SETTINGS |= {"models_uri": "s3://bucket/models"}
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,7 @@ def test_a_version_is_uploaded_once_and_a_run_has_the_arguments(kfp):
     assert run.run_id == run_id
     assert run.pipeline_version_reference.pipeline_version_id == first.version_id
     assert run.runtime_config.parameters["lora_rank"] == 16
-    assert run.runtime_config.parameters["overrides"] == {"weight_decay": 0.1}
+    assert run.runtime_config.parameters["overrides"] == {"weight_decay": 0.1, "models_uri": "s3://bucket/models"}
     assert run.experiment_id == kfp.store.experiments[0].experiment_id
 
 

@@ -9,7 +9,6 @@ from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.preparation import plan
 from ivcp.preparation.prepare import prepare_clips
 from ivcp.records import Clip, QuarantinedClip, read_lines
-from ivcp.storage import s3 as s3_file
 from ivcp.validation.data_fingerprint import data_fingerprint
 from ivcp.validation.validate import validate_data
 from tests.data_sets import DataSet
@@ -80,7 +79,6 @@ def test_faults_while_shards_are_uploaded(
     assert stored("shaken") == whole
 
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    s3_file.client.cache_clear()
     faults.is_busy = lambda request: len(puts("lost")) > 4
     with pytest.raises(ConnectionError, match="s3://bucket/lost/"):
         prepare("lost")

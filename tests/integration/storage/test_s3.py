@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from ivcp import storage
-from ivcp.storage.s3 import client
 from tests.ports import free_port
 from tests.s3_api.server import S3Server
 
@@ -72,7 +71,6 @@ def test_missing_things_are_named(s3: S3Server):
 
 def test_wrong_credentials_fail_at_once(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    client.cache_clear()
     (tmp_path / "a").write_text("a")
     started = time.monotonic()
     with pytest.raises(PermissionError, match="s3://bucket/a: the server refuses access"):
@@ -87,7 +85,6 @@ def test_no_credentials_are_an_error_of_their_own(s3: S3Server, monkeypatch: pyt
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    client.cache_clear()
     with pytest.raises(PermissionError, match="there are no S3 credentials, and the server refuses requests without"):
         storage.exists("s3://bucket/a")
 
@@ -95,7 +92,6 @@ def test_no_credentials_are_an_error_of_their_own(s3: S3Server, monkeypatch: pyt
 def test_a_server_that_is_not_there(s3: S3Server, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    client.cache_clear()
     started = time.monotonic()
     with pytest.raises(ConnectionError, match="AWS_ENDPOINT_URL"):
         storage.local_path("s3://bucket/a")

@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from ivcp import storage
 from ivcp.storage import s3 as s3_file
+from ivcp.storage import s3_client
 from tests.ports import free_port, wait_for_port
 from tests.s3_api.proxy import Faults
 from tests.s3_api.server import S3Server, find_rclone
@@ -86,8 +87,8 @@ def test_an_upload_whose_connections_break(s3: S3Server, faults: Faults, tmp_pat
 
 
 def test_a_slow_server_and_one_that_hangs_once(s3: S3Server, faults: Faults, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(s3_file, "_READ_SECONDS", 1.0)
-    s3_file.client.cache_clear()
+    monkeypatch.setattr(s3_client, "_READ_SECONDS", 1.0)
+    s3_client.forget_clients()
     uri = _put(s3, "slow/a.txt", b"text")
     assert storage.exists(uri)
     faults.requests.clear()
@@ -101,7 +102,6 @@ def test_wrong_credentials_ask_few_times(
     s3: S3Server, faults: Faults, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
 ):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    s3_file.client.cache_clear()
     folder = _folder(tmp_path, 200)
     transfer = {"up": lambda uri: storage.upload(folder, uri), "down": storage.local_path}[way]
     with pytest.raises(PermissionError, match="the server refuses access"):
@@ -144,7 +144,6 @@ def test_an_interrupted_download_goes_on(s3: S3Server, faults: Faults):
 
 def test_an_interrupted_upload_goes_on(s3: S3Server, faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    s3_file.client.cache_clear()
     folder = _folder(tmp_path, 30)
     (folder / "large.bin").write_bytes(CONTENT)
     faults.is_busy = lambda request: request.method == "PUT" and request.path.endswith("/029.txt")
@@ -233,11 +232,9 @@ def test_a_public_bucket_behind_a_certificate_of_ones_own(
         try:
             wait_for_port(port)
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{port}")
-            s3_file.client.cache_clear()
             with pytest.raises(ConnectionError, match="set AWS_CA_BUNDLE"):
                 storage.read_text("s3://bucket/a.txt")
             monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
-            s3_file.client.cache_clear()
             assert storage.read_text("s3://bucket/a.txt") == "for all"
             assert storage.local_path("s3://bucket/a.txt").read_text() == "for all"
         finally:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tests.kubernetes_api.errors import ApiError
 from tests.kubernetes_api.objects.selectors import expression, labels_match
 
 _WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet")
+_MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
+"""Go's layout `2006-01-02T15:04:05.000000Z07:00`: six digits, no fewer."""
 
 
 def fill_in(body: dict[str, Any], *, cluster_ip: str) -> None:
@@ -60,6 +63,7 @@ def _fill_in_pod(spec: dict[str, Any]) -> None:
 def check(live: dict[str, Any] | None, body: dict[str, Any]) -> None:
     """Raises:
     ApiError: 422, for a selector that changed or that does not fit its template, or another runtime of a TrainJob.
+        400 or 422, for a lease whose times or numbers the real server does not take.
     """
     kind, name = body["kind"], body["metadata"]["name"]
     if kind in _WORKLOADS:
@@ -72,3 +76,15 @@ def check(live: dict[str, Any] | None, body: dict[str, Any]) -> None:
         raise ApiError(422, f'Deployment "{name}" is invalid: progressDeadlineSeconds must exceed minReadySeconds')
     if kind == "TrainJob" and live and live["spec"]["runtimeRef"] != body["spec"]["runtimeRef"]:
         raise ApiError(422, f'TrainJob "{name}" is invalid: spec.runtimeRef: field is immutable')
+    if kind == "Lease":
+        _check_lease(body.get("spec", {}), name)
+
+
+def _check_lease(spec: dict[str, Any], name: str) -> None:
+    for key in ("acquireTime", "renewTime"):
+        if key in spec and not _MICRO_TIME.fullmatch(spec[key]):
+            raise ApiError(400, f'parsing time "{spec[key]}" as "2006-01-02T15:04:05.000000Z07:00": cannot parse')
+    if spec.get("leaseDurationSeconds", 1) <= 0:
+        raise ApiError(422, f'Lease "{name}" is invalid: spec.leaseDurationSeconds: must be greater than 0')
+    if spec.get("leaseTransitions", 0) < 0:
+        raise ApiError(422, f'Lease "{name}" is invalid: spec.leaseTransitions: must be greater than or equal to 0')

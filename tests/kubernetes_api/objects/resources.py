@@ -45,6 +45,7 @@ REPLICASETS = Resource("apps", "v1", "ReplicaSet", "replicasets", ("rs",), ("sta
 AUTOSCALERS = Resource(
     "autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", ("hpa",), ("status",)
 )
+LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 TRAINJOBS = Resource("trainer.kubeflow.org", "v1alpha1", "TrainJob", "trainjobs", (), ("status",))
 TRAINING_RUNTIMES = Resource("trainer.kubeflow.org", "v1alpha1", "TrainingRuntime", "trainingruntimes")
 
@@ -56,6 +57,7 @@ RESOURCES = (
     DEPLOYMENTS,
     REPLICASETS,
     AUTOSCALERS,
+    LEASES,
     TRAINJOBS,
     TRAINING_RUNTIMES,
     Resource("trainer.kubeflow.org", "v1alpha1", "ClusterTrainingRuntime", "clustertrainingruntimes", namespaced=False),

@@ -18,6 +18,8 @@ from tests.kubernetes_api.objects.times import now
 
 Object = dict[str, Any]
 Key = tuple[Resource, str, str]
+_NEEDS_VERSION = ("Lease",)
+"""Kinds that cannot be replaced whatever their version (`AllowUnconditionalUpdate` of their strategy is false)."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,12 @@ class Store:
             live = self.get(resource, namespace, name)
             body = transform(copy.deepcopy(live))
             sent = body.get("metadata", {}).get("resourceVersion")
+            if not sent and resource.kind in _NEEDS_VERSION:
+                raise ApiError(
+                    422,
+                    f'{resource.kind} "{name}" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be '
+                    "specified for an update",
+                )
             if sent not in (None, "", live["metadata"]["resourceVersion"]):
                 raise ApiError(
                     409,

@@ -48,7 +48,7 @@ def config_of(base_model_dir, tmp_path):
 
     def make(**settings):
         named = {"model_name_or_path": str(base_model_dir), "output_dir": str(tmp_path / "out"), "report_to": "none"}
-        named |= {"dataset": "actions", "dataset_dir": str(tmp_path)}
+        named |= {"dataset": "actions", "dataset_dir": str(tmp_path), "models_uri": "s3://bucket/models"}
         return config_from_settings(named | settings)
 
     return make
@@ -142,6 +142,15 @@ def test_accelerators_count_on_a_cluster_only(config_of, monkeypatch):
     check_started(config)
 
 
+def test_on_a_cluster_a_model_has_a_place_that_others_can_read(config_of, monkeypatch):
+    config = config_of(models_uri=None)
+    for entrance in (check_submitted, check_started):
+        with pytest.raises(ConfigError, match=r"models_uri is not set: .*only the pod .*overrides: {\"models_uri\": "):
+            entrance(config)
+    monkeypatch.setenv(RECORDS_DIR_VARIABLE, "runs/1/steps")
+    check_started(config)
+
+
 def test_validation_does_without_the_hub_and_without_weights(config_of, base_model_dir, tmp_path):
     check_validation(config_of(model_name_or_path="team/model"))
     check_validation(config_of(model_name_or_path=None))
@@ -166,7 +175,8 @@ def test_a_disk_that_is_too_small(config_of, tmp_path, monkeypatch):
 def test_a_machine_that_only_submits_needs_no_torch():
     code = (
         "import sys\nfrom ivcp.checks.run import check_submitted\nfrom ivcp.settings import config_from_settings\n"
-        "check_submitted(config_from_settings({'model_name_or_path': '/not/here', 'stage': 'theirs'}))\n"
+        "settings = {'model_name_or_path': '/not/here', 'stage': 'theirs', 'models_uri': 's3://bucket/models'}\n"
+        "check_submitted(config_from_settings(settings))\n"
         "assert not {'torch', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

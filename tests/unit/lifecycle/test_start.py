@@ -28,7 +28,7 @@ def start(data_set, tmp_path):
     data_set.add("actions", [sharegpt_row("a.mp4", "run")])
 
     def run(**settings):
-        overrides = {"report_to": "none"} | settings.pop("overrides", {})
+        overrides = {"report_to": "none", "models_uri": "s3://bucket/models"} | settings.pop("overrides", {})
         named = {"dataset": "actions", "dataset_dir": str(data_set.folder), "pipeline_run": "id", "lora_rank": 16.0}
         parameters = named | {"pipeline_run_name": "name"} | settings | {"overrides": overrides}
         return run_step(parameters, run_config=str(tmp_path / "run_config.json"))

@@ -5,6 +5,7 @@ import pytest
 
 from ivcp import tracking
 from ivcp.settings import from_flat
+from ivcp.tracking import ModelVersionRef
 
 
 def test_registering_twice_moves_the_alias(store: Path, tmp_path: Path):
@@ -63,3 +64,41 @@ def test_no_champion_without_a_model_an_alias_or_a_store(store: Path, tmp_path: 
     assert tracking.find_champion(other, default_store=store) is None
     assert tracking.find_champion(config, default_store=tmp_path) is None
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_version_becomes_the_champion_when_it_is_deployed(store: Path):
+    config = from_flat({"registered_model_name": "deployed"})
+    runs = [tracking.start_pipeline_run(config, default_store=store) for _ in range(2)]
+
+    def register(number: int, is_champion: bool) -> ModelVersionRef:
+        return tracking.register_model(
+            f"s3://bucket/{number}",
+            config=config,
+            metrics={},
+            run_id=runs[number],
+            tags={},
+            is_champion=is_champion,
+            default_store=store,
+        )
+
+    assert register(0, is_champion=True).alias == "champion"
+    second = register(1, is_champion=False)
+    assert (second.version, second.alias) == (2, None)
+    assert register(1, is_champion=False) == second  # a repeated step
+    champion = tracking.find_champion(config, default_store=store)
+    assert champion is not None
+    assert (champion.version, champion.deployed_to) == (1, None)
+    tracking.promote_model(second, config=config, deployed_to="in ivcp/walks", default_store=store)
+    champion = tracking.find_champion(config, default_store=store)
+    assert champion is not None
+    assert (champion.version, champion.deployed_to) == (2, "in ivcp/walks")
+    assert register(0, is_champion=False).version == 1  # a step of an older run, repeated after the newer one
+
+
+def test_a_name_with_quotes_is_found_again(store: Path, tmp_path: Path):
+    config = from_flat({"registered_model_name": "anna's walks"})
+    for _ in range(2):
+        version = tracking.register_model(
+            tmp_path, config=config, metrics={}, run_id=None, tags={}, default_store=store
+        )
+    assert version.version == 1

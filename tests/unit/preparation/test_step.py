@@ -1,0 +1,77 @@
+"""The steps of preparation as the pipeline calls them, and when it ends before training."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivcp.preparation.step import run_merge, run_part, run_plan
+from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
+from ivcp.settings import RunConfig, save_config
+from ivcp.tracking import ModelVersionRef, promote_model, register_model
+from ivcp.tracking.identity import CONFIGURATION_TAG, PREPARED_TAG, configuration_fingerprint
+from ivcp.validation.validate import validate_data
+from tests.data_sets import DataSet
+
+
+@pytest.fixture(autouse=True)
+def _logging():
+    handlers = logging.getLogger().handlers[:]
+    yield
+    logging.getLogger().handlers[:] = handlers
+
+
+class Run:
+    """A scheduled pipeline's steps up to training, again and again."""
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        self.folder, self.config = folder, config
+        validate_data(config, folder / "validated")
+        for path in (folder / "validated" / RUN_CONFIG_FILE, folder / "run_config.json"):
+            save_config(config, path)
+
+    def trains(self, *, deploy: bool) -> bool:
+        places = {"validated": str(self.folder / "validated"), "shards_uri": str(self.folder / "shards")}
+        parts = [run_part(part=part, **places) for part in run_plan(pipeline_run="id", **places)]
+        return run_merge(
+            run_config=str(self.folder / "run_config.json"),
+            parts=parts,
+            prepared=str(self.folder / "index.json"),
+            deploy=deploy,
+            **places,
+        )
+
+    def exports(self, *, is_champion: bool) -> ModelVersionRef:
+        """Registers what a training on these clips with these settings gave."""
+        prepared = PreparedIndex.read(self.folder / "index.json").fingerprint
+        tags = {PREPARED_TAG: prepared, CONFIGURATION_TAG: configuration_fingerprint(self.config)}
+        return register_model(
+            self.folder, config=self.config, metrics={}, run_id=None, tags=tags, is_champion=is_champion
+        )
+
+
+@pytest.fixture
+def run(action_data: DataSet, settings: dict[str, Any], mlflow_uri: str, tmp_path: Path) -> Run:
+    more = {"skip_unchanged": True, "mlflow_tracking_uri": mlflow_uri, "models_uri": "s3://bucket/models"}
+    cluster = {"serve_target": "cluster", "serve_namespace": "ivcp", "serve_name": "walks"}
+    return Run(tmp_path, action_data.config(**settings | more | cluster))
+
+
+def test_a_deployment_that_failed_is_tried_again(run: Run):
+    assert run.trains(deploy=True)
+    registered = run.exports(is_champion=False)
+    assert run.trains(deploy=True)  # the deployment failed: the alias did not move
+    promote_model(registered, config=run.config, deployed_to=run.config.serving.place)
+    assert not run.trains(deploy=True)
+
+
+def test_a_champion_that_serves_elsewhere_or_nowhere_is_deployed(run: Run):
+    assert run.trains(deploy=False)
+    registered = run.exports(is_champion=True)
+    assert not run.trains(deploy=False)
+    assert run.trains(deploy=True)
+    promote_model(registered, config=run.config, deployed_to="in another/place")
+    assert run.trains(deploy=True)
+    promote_model(registered, config=run.config, deployed_to="in ivcp/walks")
+    assert not run.trains(deploy=True)
