@@ -21,8 +21,11 @@ def allow() -> None:
 
         create(self)
         if self.sharding == "fsdp2" and not self.is_fsdp_enabled:
+            plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+            if self.accelerator.mixed_precision != "no":
+                plugin.set_mixed_precision(self.accelerator.mixed_precision)  # as AcceleratorState does on GPUs
             self.accelerator.state.distributed_type = DistributedType.FSDP
-            self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+            self.accelerator.state.fsdp_plugin = plugin
             self.is_fsdp_enabled = True
 
     StageTrainer.create_accelerator_and_postprocess = create_sharding

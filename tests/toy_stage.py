@@ -61,7 +61,7 @@ class ToyCollator:
         batch = self.processor.batch(samples, prompts_only=False)
         batch["num_prompt_tokens"] = torch.tensor([sample.num_prompt_tokens for sample in samples])
         batch["lengths"] = torch.tensor([float(sample.columns["length"]) for sample in samples])
-        return batch | (self.positions(batch) if self.positions else {})
+        return self.positions(batch) if self.positions else batch
 
 
 @dataclass(frozen=True)

@@ -30,15 +30,17 @@ def check_paths(config: RunConfig) -> None:
 
 
 def check_distribution_files(config: RunConfig) -> None:
-    """Checks that `deepspeed` is a configuration.
+    """Checks that `deepspeed` is a configuration, and one that the weights can be sharded by.
 
     Raises:
         ConfigError: it is none.
     """
     from ivcp.distributed.deepspeed_files import deepspeed_settings
+    from ivcp.distributed.quantized import check_quantized_sharding
 
     if config.train.deepspeed:
         deepspeed_settings(config.train.deepspeed)
+    check_quantized_sharding(config)
 
 
 def check_devices(config: RunConfig) -> None:

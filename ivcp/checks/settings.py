@@ -53,7 +53,7 @@ def check_sharding(config: RunConfig) -> None:
 
 
 def check_single_step(config: RunConfig, *, num_processes: int) -> None:
-    """Checks what `ivcp train` cannot do, which trains in the processes that are there.
+    """Checks what a training cannot do that trains in the processes that are there.
 
     Raises:
         ConfigError: a TrainJob, or other processes, were asked for.
@@ -66,8 +66,8 @@ def check_single_step(config: RunConfig, *, num_processes: int) -> None:
     asked = config.launch.train_processes_per_node
     if asked not in (1, num_processes):
         raise ConfigError(
-            f"train_processes_per_node = {asked}, and {num_processes} started: `ivcp train` trains in one process; "
-            f"start `torchrun --nproc-per-node {asked} -m ivcp.cli.train …`, or remove it"
+            f"train_processes_per_node = {asked}, and {num_processes} started: start `ivcp train`, which starts "
+            f"{asked}, or `torchrun --nproc-per-node {asked} -m ivcp.cli.train …`; or remove it"
         )
 
 

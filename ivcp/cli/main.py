@@ -7,6 +7,7 @@ the run or its training was interrupted, the same command again goes on.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -157,7 +158,7 @@ def prepare(settings: Settings = None) -> None:
 
 @app.command(context_settings=TAKES_SETTINGS)
 def train(settings: Settings = None) -> None:
-    """Train, preparing the data first where that is needed.
+    """Train, preparing the data first where that is needed; where several GPUs are visible, in a process for each.
 
     Examples: `ivcp train my.yaml`, `ivcp train my.yaml learning_rate=1e-4 --lora_rank 16`
     """
@@ -167,8 +168,30 @@ def train(settings: Settings = None) -> None:
     if not config.train.do_train:
         evaluate(settings)
         return
+    from torch.cuda import device_count
+
+    from ivcp.launch.here import processes_here
+
+    processes = processes_here(config.launch, visible_gpus=device_count(), environment=os.environ)
+    if processes > 1:
+        _train_in_processes(settings or [], processes)
+        return
     result = single_steps.train(config)
     say(f"{result.summary}; adapter in {Path(config.train.output_dir).absolute()}")
+
+
+def _train_in_processes(words: list[str], processes: int) -> None:
+    from ivcp.launch.here import train_here
+    from ivcp.launch.torchrun import ProcessesFailedError
+
+    traceback = [TRACEBACK] if TRACEBACK in sys.argv else []
+    try:
+        train_here([*words, *traceback], processes=processes)
+    except ProcessesFailedError as error:
+        reasons = list(error.reasons.values())
+        told = reasons[0] if len(reasons) == 1 else str(error)
+        errors.print(told, style="red", soft_wrap=True, highlight=False, markup=False)
+        raise typer.Exit(error.exit_code) from error
 
 
 @app.command(context_settings=TAKES_SETTINGS)

@@ -23,6 +23,7 @@ from ivcp import steps as single_steps
 from ivcp.cli.terminal import TRACEBACK, explain
 from ivcp.distributed.rank import is_owner
 from ivcp.distributed.sharding import launcher_settings
+from ivcp.launch.here import PARENT_TELLS_VARIABLE
 from ivcp.settings import load_config, read_words
 
 log = logging.getLogger("ivcp.cli.train")
@@ -44,7 +45,8 @@ def main() -> None:
         train(sys.argv[1:])
     except Exception as error:  # the process's edge
         code, message = explain(error)
-        log.error("%s", message, exc_info=error if TRACEBACK in sys.argv else None)
+        if TRACEBACK in sys.argv or PARENT_TELLS_VARIABLE not in os.environ:
+            log.error("%s", message, exc_info=error if TRACEBACK in sys.argv else None)
         tell_launcher(message)
         sys.exit(code)
 

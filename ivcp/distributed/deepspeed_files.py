@@ -46,6 +46,15 @@ def deepspeed_settings(name: str) -> dict[str, Any]:
     return {"zero_force_ds_cpu_optimizer": False} | settings
 
 
+def zero_stage(name: str) -> int:
+    """The ZeRO stage of the configuration `name`, 0 to 3.
+
+    Raises:
+        ConfigError: as `deepspeed_settings`.
+    """
+    return int(deepspeed_settings(name).get("zero_optimization", {}).get("stage", 0))
+
+
 def shipped_name(name: str) -> str:
     """What a configuration is called here: `z3_offload` for `examples/deepspeed/ds_z3_offload_config.json`."""
     return Path(name).name.removesuffix(".json").removeprefix("ds_").removesuffix("_config")

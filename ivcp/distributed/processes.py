@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from ivcp.distributed.rank import is_owner, rank, world_size
+from ivcp.distributed.rank import is_owner, world_size
 from ivcp.distributed.sharding import check_distribution
 from ivcp.settings import TrainConfig
 
@@ -106,11 +106,6 @@ def all_processes(flag: bool) -> bool:
 def wait_for_all() -> None:
     """Returns when all processes are here."""
     any_process(False)  # a barrier would use the GPUs
-
-
-def own_share(items: Sequence[T]) -> Sequence[T]:
-    """This process's share of items that are the same in all processes."""
-    return items[rank() :: world_size()]
 
 
 def _connect(timeout: timedelta) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ivcp.distributed.deepspeed_files import deepspeed_settings
+from ivcp.distributed.deepspeed_files import deepspeed_settings, zero_stage
 from ivcp.distributed.rank import world_size
 from ivcp.settings import ConfigError, TrainConfig
 
@@ -52,9 +52,8 @@ def sharding_of(train: TrainConfig) -> Sharding:
         return "fsdp2"
     if not train.deepspeed:
         return "none"
-    stage = deepspeed_settings(train.deepspeed).get("zero_optimization", {}).get("stage", 0)
     stages: dict[int, Sharding] = {0: "zero1", 1: "zero1", 2: "zero2", 3: "zero3"}
-    return stages[stage]
+    return stages[zero_stage(train.deepspeed)]
 
 
 def fsdp_settings(train: TrainConfig) -> dict[str, Any]:

@@ -48,6 +48,17 @@ def loading_replicated() -> Iterator[None]:
         integration._hf_deepspeed_config_weak_ref = held
 
 
+def match_sharded_precision(module: nn.Module, dtype: torch.dtype) -> None:
+    """Gives what ZeRO-3 has not sharded yet the precision of what it has, `dtype`: it trains weights of one alone.
+
+    transformers loads the backbone in shards; what is added to it is made in float32. DeepSpeed's optimizer keeps all
+    of them in float32 beside.
+    """
+    for parameter in module.parameters():
+        if "ds_id" not in vars(parameter) and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
 def full_shape(parameter: Tensor) -> torch.Size:
     """Shape of the gathered parameter, however small this process's shard is."""
     if is_deepspeed_zero3_enabled():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.sample import EncodedSample, Sample
@@ -22,14 +22,22 @@ from ivcp.models.vision.features import FEATURE_PREFIX, encode_clips, split_rows
 _TOKENS_PER_PASS = 8192
 """Prompt tokens of the samples of one pass: enough to fill a GPU, some GB of activations at most."""
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest distance of a state with kept features from the live one, relative to its length."""
+"""Largest distance of what layers read with kept features from what they read with pixels, relative to its length."""
 
 Stored = dict[str, Tensor]
 """What is kept of a sample: see `FEATURE_PREFIX`."""
 
 
 class UnlikeLiveError(RuntimeError):
-    """Kept features do not give the states that pixels give."""
+    """Kept features do not give the language model's layers what pixels give them."""
+
+
+class _LayersReached(Exception):  # noqa: N818 (no error)
+    """What the language model was called with."""
+
+    def __init__(self, inputs: dict[str, Any]) -> None:
+        super().__init__()
+        self.inputs = inputs
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,12 @@ class VisionEncoder:
         """What is kept of the samples at `positions`, in their order, on the CPU; leaves the random state as it was.
 
         Raises:
-            UnlikeLiveError: features of the first samples do not give the states that their pixels give.
+            UnlikeLiveError: features of the first samples do not give what their pixels give.
             InseparableFeaturesError: the tower's output cannot be divided among the samples.
         """
         batches = list(_passes(positions, samples.token_lengths(prompts_only=True)))
-        self.module.to(self.compute.device).eval()
+        place_without_layers(self.module, self.compute.device)
+        self.module.eval()
         self._check_against_live([samples[position] for position in batches[0][:2]])
         return self._encode(samples, batches, what="vision passes")
 
@@ -79,31 +88,59 @@ class VisionEncoder:
         """A model that takes features but uses them in another way must not be trained on them."""
         stored = self._encode(samples, [range(len(samples))])
         kept = [EncodedSample(**vars(sample), tensors=tensors) for sample, tensors in zip(samples, stored, strict=True)]
-        live = self._states(samples)
-        distance = ((self._states(kept) - live).norm() / live.norm()).item()
+        live = self._read_by_layers(samples)
+        distance = max((self._read_by_layers(kept)[name] - live[name]).norm() / live[name].norm() for name in live)
         dtype = self.compute.autocast_dtype or self.module.config.dtype
         if not distance <= _TOLERANCE[dtype]:
             raise UnlikeLiveError(
-                f"{type(language_model_of(self.module.backbone)).__name__} gives other states with kept features "
-                f"than with pixels (relative distance {distance:.2g})"
+                f"{type(language_model_of(self.module.backbone)).__name__} gives its language model other inputs with "
+                f"kept features than with pixels (relative distance {distance:.2g})"
             )
 
-    def _states(self, samples: Sequence[Sample]) -> Tensor:
-        """The last hidden state of each prompt's last token, (samples, hidden_size)."""
+    def _read_by_layers(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """What the language model's layers read of a batch: all floating tensors that it is called with, by name."""
+        decoder = language_model_of(self.module.backbone).get_decoder()
 
-        def forward(batch: Mapping[str, Any]) -> Tensor:
-            states = last_hidden_states(self.module.backbone, **batch)
-            last = batch["attention_mask"].sum(dim=1) - 1
-            return states[torch.arange(len(last), device=last.device), last].float()
+        def stop(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            raise _LayersReached({str(place): value for place, value in enumerate(arguments)} | named)
 
-        (states,) = run_batches(
+        def forward(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+            hook = decoder.register_forward_pre_hook(stop, with_kwargs=True)
+            try:
+                last_hidden_states(self.module.backbone, **batch)
+            except _LayersReached as reached:
+                return dict(_floating(reached.inputs))
+            finally:
+                hook.remove()
+            raise UnlikeLiveError(f"{type(self.module.backbone).__name__} does not call its language model")
+
+        (read,) = run_batches(
             samples,
             forward,
             collate=lambda batch: self.processor.batch(batch, prompts_only=True),
             batches=[range(len(samples))],
             compute=self.compute,
         )
-        return states
+        return read
+
+
+def place_without_layers(module: BackboneModule, device: torch.device) -> None:
+    """Moves a module to a device, but for the layers of its language model: they are most of it, and read no pixels."""
+    decoder = language_model_of(module.backbone).get_decoder()
+    layers, decoder.layers = decoder.layers, nn.ModuleList()
+    try:
+        module.to(device)
+    finally:
+        decoder.layers = layers
+
+
+def _floating(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The floating tensors of a call, also those in lists (deepstack's), by name."""
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            yield name, value.float()
+        elif isinstance(value, list | tuple):
+            yield from _floating({f"{name}.{number}": part for number, part in enumerate(value)})
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import transformers
 from torch import Tensor
 
 from ivcp import storage
-from ivcp.distributed.processes import all_processes, own_share
-from ivcp.distributed.rank import world_size
+from ivcp.distributed.disks import find_disk
+from ivcp.distributed.processes import all_processes, gather_values
+from ivcp.distributed.rank import rank, world_size
 from ivcp.feature_cache.encoder import UnlikeLiveError
 from ivcp.feature_cache.store import CacheEntry, StoreError, make_room, pack
 from ivcp.inference.compute import Compute
@@ -55,18 +56,25 @@ class FeatureCache:
             StoreError: the entry cannot be written, or does not fit.
             InseparableFeaturesError, UnlikeLiveError: `encode` raised it.
         """
-        num_computed = 0
-        for choose in (own_share, list[int]):  # then all: other machines' parts are missing where no disk is shared
-            problem: Exception | None = None
-            try:
-                entry.hold()
-                num_computed += self._write(entry, choose(entry.missing()), encode)
-            except (StoreError, InseparableFeaturesError, UnlikeLiveError) as error:
-                problem = error
-            if not all_processes(problem is None):
-                entry.release()
-                raise problem or StoreError("another process could not keep them; its log says why")
+        problem: Exception | None = None
+        try:
+            entry.hold()
+        except StoreError as error:
+            problem = error
+        self._agree(problem, entry)
+        parts, num_computed = _own_share(entry), 0
+        try:
+            num_computed = self._write(entry, parts, encode)
+        except (StoreError, InseparableFeaturesError, UnlikeLiveError) as error:
+            problem = error
+        self._agree(problem, entry)
         return num_computed
+
+    def _agree(self, problem: Exception | None, entry: CacheEntry) -> None:
+        """Gives the entry up in all processes where one of them has a problem."""
+        if not all_processes(problem is None):
+            entry.release()
+            raise problem or StoreError("another process could not keep them; its log says why")
 
     def _write(self, entry: CacheEntry, parts: Sequence[int], encode: Encode) -> int:
         if not parts:
@@ -80,6 +88,18 @@ class FeatureCache:
                 make_room(self.folder, num_bytes, max_bytes=self.max_bytes, keep=[entry.folder])
             entry.write(part, clips)
         return len(positions)
+
+
+def _own_share(entry: CacheEntry) -> Sequence[int]:
+    """The missing parts that this process computes: those that see its folder share them, as all of them see it now.
+
+    Each would see another number as soon as one has begun to write.
+    """
+    number = find_disk(entry.folder).number
+    seen = gather_values((number, entry.missing()))
+    peers = [process for process, (disk, _) in enumerate(seen) if disk == number]
+    missing = seen[peers[0]][1]
+    return missing[peers.index(rank()) :: len(peers)]
 
 
 def fingerprint(

@@ -61,9 +61,11 @@ def load_base_model(
         if quantization and quantization.quantization_bit
         else {}
     )
-    model = AutoModelForImageTextToText.from_pretrained(
-        name, attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **place, **quantized
-    )
+    # ZeRO-3 has some models draw weights before they are read: what a stage adds then would start elsewhere.
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForImageTextToText.from_pretrained(
+            name, attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **place, **quantized
+        )
     batch_vision_attention(model)
     replace_slow_layers(model.get_encoder(modality="video"))
     if quantized:
@@ -83,6 +85,15 @@ def check_attention(settings: ModelConfig) -> None:
         raise AttentionError("flash_attn = fa2 needs the package flash-attn: pip install flash-attn, or set it to auto")
     if not torch.cuda.is_available():
         raise AttentionError("flash_attn = fa2 runs on a GPU only, there is none here: set it to auto")
+
+
+def without_training_attention(settings: ModelConfig) -> ModelConfig:
+    """The settings of a model that is not trained: FlashAttention-2 is of no use to it.
+
+    It wants half precision and a GPU, which neither evaluation nor a merge nor a predictor need have; a file of
+    settings that names it is theirs, too.
+    """
+    return settings.model_copy(update={"flash_attn": "auto"}) if settings.flash_attn == "fa2" else settings
 
 
 def training_dtype(config: RunConfig) -> torch.dtype:

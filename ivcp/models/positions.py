@@ -1,7 +1,8 @@
 """Rotary positions of Qwen-like models, made with the batch.
 
-These models find the positions of a batch from tokens and grids in Python loops over samples. In the forward pass every
-loop waits for the GPU; in the collator nothing waits, and a DataLoader's workers share the work.
+These models find the positions of a batch from tokens, grids and times in Python loops over samples. In the forward
+pass every loop waits for the GPU; in the collator nothing waits, and a DataLoader's workers share the work. Times are
+exact there, too: in a batch, DeepSpeed and FSDP2 cast all that is floating to bfloat16.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Self
 
-from torch import Tensor, nn
+from torch import nn
 
 ROPE_POSITIONS = "rope_positions"
 """Their name in a batch: (batch, axes, tokens), which `ivcp.models.backbone` gives to the model as `position_ids`."""
+_TIMES = "second_per_grid_ts"
+"""What only the positions depend on."""
 
 
 class RopePositions:
@@ -33,7 +36,8 @@ class RopePositions:
         kind = type(model.base_model)
         return cls(kind, model.base_model.config) if "get_rope_index" in dir(kind) else None
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The positions of a batch under their name, (batch, axes, tokens)."""
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch with its positions under their name, (batch, axes, tokens), in place of the times."""
         positions, _ = self._compute(**{name: value for name, value in batch.items() if name in self._names})
-        return {ROPE_POSITIONS: positions.transpose(0, 1).contiguous()}
+        left = {name: value for name, value in batch.items() if name != _TIMES}
+        return left | {ROPE_POSITIONS: positions.transpose(0, 1).contiguous()}

@@ -34,7 +34,7 @@ from ivcp.models.backbone_files import (
 )
 from ivcp.models.base_files import damage
 from ivcp.models.fingerprint import BaseWeights, base_weights
-from ivcp.models.load import training_dtype
+from ivcp.models.load import training_dtype, without_training_attention
 from ivcp.models.processor import Processor, SampledVideo
 from ivcp.records import (
     CHECKPOINT_FILE,
@@ -218,9 +218,10 @@ def load_directory(
 ) -> LoadedModel:
     """Reads an adapter directory or a model directory.
 
-    `machine` says what belongs to this machine and not to the model: attention, trusted code, the cache of downloads;
-    null has the defaults. `dtype` is the precision of the backbone and of what is computed, by default that of training
-    for both. A base model that was quantized for training is quantized again, unless `quantize` is false.
+    `machine` says what belongs to this machine and not to the model: attention (but for fa2, which is training's),
+    trusted code, the cache of downloads; null has the defaults. `dtype` is the precision of the backbone and of what is
+    computed, by default that of training for both. A base model that was quantized for training is quantized again,
+    unless `quantize` is false.
 
     Raises:
         ModelFilesError: files are missing, do not fit each other or the base model, or were never trained.
@@ -230,7 +231,7 @@ def load_directory(
     stage, info = stage_of(read_model_config(directory / RUN_CONFIG_FILE, machine=machine)), read_info(directory)
     if info.trained_steps == 0:
         raise ModelFilesError(f"{directory}: it was never trained (0 steps): train before you use it")
-    model = stage.config.model
+    model = without_training_attention(stage.config.model)
     processor = Processor.from_pretrained(
         directory,
         video=stage.config.video,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import torch
 
 from ivcp.distributed.deepspeed_files import deepspeed_settings
+from ivcp.distributed.quantized import check_quantized_sharding
 from ivcp.distributed.sharding import fsdp_settings
 from ivcp.settings import ConfigError, RunConfig, TrainConfig
 from ivcp.stages.protocol import Stage
 from ivcp.training.packages import check_packages
+
+log = logging.getLogger(__name__)
 
 _OURS = {
     "do_train",
@@ -45,7 +49,8 @@ def training_arguments(stage: Stage, *, output_dir: Path, has_val: bool) -> Any:
 
     config, train, best = stage.config, stage.config.train, metric_for_best_model(stage)
     check_packages(config)
-    return TrainingArguments(
+    check_quantized_sharding(config)
+    arguments = TrainingArguments(
         **train.model_dump(exclude=_OURS)
         | {
             "output_dir": str(output_dir),
@@ -66,6 +71,22 @@ def training_arguments(stage: Stage, *, output_dir: Path, has_val: bool) -> Any:
             "greater_is_better": best != "loss" if has_val else None,
         }
     )
+    use_one_device(arguments)
+    return arguments
+
+
+def use_one_device(arguments: Any) -> None:
+    """Keeps transformers from training on all GPUs that this process sees, in threads of one process (DataParallel).
+
+    The copies of a module there share its hooks, which put in the action token's row.
+    """
+    if arguments.n_gpu > 1:
+        log.warning(
+            "%d GPUs are visible, and this process trains on one of them: a process is needed for each. `ivcp train` "
+            "and torchrun start them; in a pipeline set train_processes_per_node: %d",
+            *(arguments.n_gpu, arguments.n_gpu),
+        )
+        arguments._n_gpu = 1
 
 
 def _distribution(config: RunConfig) -> dict[str, Any]:
@@ -75,8 +96,9 @@ def _distribution(config: RunConfig) -> dict[str, Any]:
         "deepspeed": deepspeed_settings(train.deepspeed) if train.deepspeed else None,
         "fsdp": True if train.fsdp else None,
         "fsdp_config": fsdp_settings(train) if train.fsdp else None,
-        # A vision tower may have weights that videos do not use; a language model has none.
-        "ddp_find_unused_parameters": opens_vision and method.finetuning_type == "full",
+        # A vision tower may have weights that videos do not use (LLaVA leaves its last layer out), and so may adapters
+        # in it; a language model has none.
+        "ddp_find_unused_parameters": opens_vision,
     }
 
 

@@ -21,7 +21,7 @@ from ivcp.distributed.disks import Disk
 from ivcp.distributed.processes import gather_values, on_owner, wait_for_all
 from ivcp.distributed.rank import world_size
 from ivcp.distributed.sharding import sharded_layers, sharding_of
-from ivcp.distributed.weights import gather_weights
+from ivcp.distributed.weights import gather_weights, match_sharded_precision
 from ivcp.models.backbone import BackboneModule
 from ivcp.models.processor import Processor
 from ivcp.stages.directory import ModelInfo, check_base, load_weights, save_directory
@@ -40,10 +40,11 @@ from ivcp.training.finite import CLIPS, FiniteSteps, NamedBatches, check_metrics
 from ivcp.training.interruption import StopOnTermination, TrainingInterrupted
 from ivcp.training.meter import StepMeter
 from ivcp.training.parameter_groups import parameter_groups
+from ivcp.training.resumption import EpochTrainer
 
 register_missing_operators()
 
-from transformers import Trainer, TrainingArguments  # noqa: E402
+from transformers import TrainingArguments  # noqa: E402
 from transformers.trainer_utils import seed_worker  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ OVERRIDDEN = (
 """The private methods of transformers' Trainer that `StageTrainer` overrides."""
 
 
-class StageTrainer(Trainer):  # type: ignore[misc]
+class StageTrainer(EpochTrainer):
     """Trains the module of a stage on prepared samples, sharded or not.
 
     Every directory it writes, checkpoints included, is a complete adapter directory. A checkpoint is whole or does not
@@ -323,13 +324,15 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return norm
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
-        if self.sharding == "none":
-            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        if resume_from_checkpoint and self.sharding == "fsdp2":
+        if self.sharding == "zero3":
+            match_sharded_precision(self.model, self.accelerator.state.deepspeed_plugin.hf_ds_config.dtype())
+        if self.sharding == "fsdp2" and resume_from_checkpoint:
             self._load_from_checkpoint(resume_from_checkpoint)
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
-        if resume_from_checkpoint:
-            load_sharded_state(self, Path(resume_from_checkpoint))
+        ours = resume_from_checkpoint if self.sharding != "none" else None
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None if ours else resume_from_checkpoint)
+        if ours:
+            load_sharded_state(self, Path(ours))
+        self.place_schedule()
         return prepared
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

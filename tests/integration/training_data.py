@@ -6,20 +6,20 @@ from typing import Any
 import numpy as np
 
 from ivcp.data.prepared.sample import Sample
-from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.models.processor import Processor
 from ivcp.records import Labels, PreparedIndex
 from ivcp.settings import config_from_settings
 from tests.prepared import write_shards
 from tests.samples import PROMPT, sample_of
+from tests.tiny_families import build_tiny_family
 
 LABELS = Labels(label_names=("dark", "light", "half"))
 SIZE = {"video_num_frames": 4, "video_min_pixels": 1024, "video_max_pixels": 1024}
 
 
-def write_training_data(folder: Path) -> Path:
+def write_training_data(folder: Path, family: str = "qwen2_vl") -> Path:
     """Writes a base model and an index of 16 clips for training and 4 for validation; returns the index's path."""
-    build_tiny_model(folder / "base", warm_up=False)
+    build_tiny_family(folder / "base", family)
     video = config_from_settings(SIZE).video
     processor = Processor.from_pretrained(folder / "base", video=video, special_tokens=("<ACTION>",))
     clips = [("train" if number < 16 else "val", brightness_clip(processor, number)) for number in range(20)]
@@ -46,7 +46,9 @@ def brightness_clip(processor: Processor, number: int) -> Sample:
     frames = rng.integers(0, 60, (4, 32, 32, 3), dtype=np.uint8)
     if label:
         frames[:, :, : 32 // label] += np.uint8(180)
-    return sample_of(processor, frames, label=label, sample_id=f"clips:{number}", source=f"{number}.mp4")
+    return sample_of(
+        processor, frames, label=label, sample_id=f"clips:{number}", source=f"{number}.mp4", seconds_per_frame=0.25
+    )
 
 
 def training_settings(folder: Path, output_dir: Path, **settings: Any) -> dict[str, Any]:

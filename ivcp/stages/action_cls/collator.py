@@ -62,7 +62,7 @@ class ActionCollator:
         if self.mixup is not None:
             samples, labels = self.mixup(samples)
         batch = self.processor.batch(samples, prompts_only=self.prompts_only) | {"labels": labels}
-        return batch | (self.positions(batch) if self.positions else {})
+        return self.positions(batch) if self.positions else batch
 
 
 def _shapes(sample: Sample) -> list[tuple[int, ...]]:

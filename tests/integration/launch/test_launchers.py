@@ -8,7 +8,10 @@ import pytest
 import torch
 import yaml
 
+from ivcp import steps as single_steps
 from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.settings import load_config
 from ivcp.training.run_record import RunRecord
 from tests.conftest import REPOSITORY
 from tests.integration.torchrun import processes_environment, torchrun_command
@@ -99,3 +102,45 @@ def test_torchrun_shows_a_wrong_setting_first(tmp_path):
     root_cause = done.stdout.partition("Root Cause")[2]
     assert "traceback : error: model_name_or_path: nowhere does not exist" in root_cause
     assert not (tmp_path / "adapter").exists()
+
+
+def ivcp_train(file: Path, *words: str) -> subprocess.CompletedProcess:
+    return start(sys.executable, "-m", "ivcp.cli.main", "train", str(file), "train_processes_per_node=2", *words)
+
+
+@ON_CPUS
+def test_ivcp_train_starts_the_processes_itself(action_data, tmp_path):
+    """ZeRO-3 in bfloat16, and evaluation in the same run: the figures are those of the directory alone."""
+    run = settings(action_data, tmp_path) | {"finetuning_type": "full", "bf16": True, "deepspeed": "z3", "test_size": 3}
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(run))
+    done = ivcp_train(file, "do_eval=true")
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert RunRecord.read(tmp_path / "adapter" / "run_record.json").num_processes == 2
+
+    metrics = tmp_path / "adapter" / "evaluation" / "metrics.json"
+    at_once = EvaluationMetrics.read(metrics)
+    metrics.unlink()
+    assert single_steps.evaluate(load_config(file, {})).headline == at_once.headline
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model_name_or_path=nowhere"], "error: model_name_or_path: nowhere does not exist"),
+        (
+            ["deepspeed=z3", "quantization_bit=4"],
+            "error: quantization_bit = 4 with deepspeed = z3: ZeRO-3 cannot shard",
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_message(action_data, tmp_path, words, message):
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(settings(action_data, tmp_path)))
+    done = ivcp_train(file, *words)
+
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    assert done.returncode == 2
+    assert lines[-1].startswith(message)
+    assert done.stdout.count(message) == 1
+    assert not [line for line in lines if "Traceback" in line or "ChildFailed" in line or "exitcode" in line]

@@ -44,6 +44,35 @@ def test_planned_batches_are_divided_among_processes(data):
     assert together == pytest.approx(alone, abs=1e-4)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_augmentation_changes_with_the_epoch_in_every_process(data, num_workers):
+    """Nothing is learned, and a step is of all clips: losses differ by the changes of the frames alone."""
+    settings = {
+        "num_train_epochs": 3,
+        "max_steps": -1,
+        "eval_strategy": "no",
+        "learning_rate": 1e-12,
+        "augment_crop": 0.2,
+        "augment_color_jitter": 0.5,
+        "dataloader_num_workers": num_workers,
+    }
+    alone, together = {"per_device_train_batch_size": 16}, {"per_device_train_batch_size": 8}
+    outputs = train_alone_and_together(data, f"augmented-{num_workers}", settings | alone, settings | together)
+
+    expected, got = (losses(output) for output in outputs)
+    assert got == pytest.approx(expected, abs=1e-4)
+    assert min(abs(got[0] - got[1]), abs(got[1] - got[2]), abs(got[0] - got[2])) > 1e-3
+
+
+def test_augmentation_goes_on_in_the_middle_of_an_epoch(data):
+    settings = {"num_train_epochs": 2, "max_steps": -1, "eval_strategy": "no", "augment_crop": 0.2, "save_steps": 6}
+    whole = train(data, "whole", launcher=[sys.executable], **settings)
+    resume = {"resume_from_checkpoint": str(whole / "checkpoint-6")}
+    resumed = train(data, "resumed", launcher=[sys.executable], **settings | resume)
+
+    assert losses(resumed) == pytest.approx(losses(whole), rel=1e-5)
+
+
 def test_a_head_sweep_in_two_processes_chooses_the_same_decoder(data):
     settings = {
         "finetuning_type": "freeze",

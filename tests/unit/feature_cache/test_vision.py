@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ivcp.data.prepared.reader import PreparedSamples
-from ivcp.feature_cache.encoder import VisionEncoder
+from ivcp.feature_cache.encoder import VisionEncoder, place_without_layers
 from ivcp.feature_cache.samples import EncodedSamples
 from ivcp.models.backbone import language_model_of
 from ivcp.settings import ConfigError
@@ -209,8 +209,33 @@ def test_a_model_that_uses_features_differently_runs_live(train_on_shards, caplo
         return [{name: tensor.flip(0) for name, tensor in clip.items()} for clip in stored]
 
     monkeypatch.setattr(VisionEncoder, "_encode", mirrored)
-    with pytest.raises(ConfigError, match="other states with kept features"):
+    with pytest.raises(ConfigError, match="other inputs with kept features"):
         train_on_shards(cache_vision_features=True)
     trainer = train_on_shards()
     assert isinstance(trainer.train_dataset, PreparedSamples)
-    assert "other states with kept features" in caplog.text
+    assert "other inputs with kept features" in caplog.text
+
+
+@pytest.mark.parametrize("base_model_dir", FAMILIES, indirect=True)
+def test_the_layers_of_the_language_model_stay_where_they_are(make_trainer):
+    """A GPU need not hold them while features are computed; those of sharded runs never lie on one as a whole."""
+    module = make_trainer(cache_vision_features=False).model
+    layers = language_model_of(module.backbone).get_decoder().layers
+    place_without_layers(module, torch.device("meta"))
+
+    held = {id(parameter) for parameter in layers.parameters()}
+    assert language_model_of(module.backbone).get_decoder().layers is layers
+    assert {parameter.device.type for parameter in layers.parameters()} == {"cpu"}
+    assert {each.device.type for each in module.parameters() if id(each) not in held} == {"meta"}
+
+
+def test_features_are_computed_without_the_layers(train_on_shards, monkeypatch):
+    layer_calls = []
+    count = nn.modules.module.register_module_forward_hook(
+        lambda module, *_: layer_calls.append(module) if "DecoderLayer" in type(module).__name__ else None
+    )
+    trainer = train_on_shards(cache_vision_features=True)
+    count.remove()
+
+    assert isinstance(trainer.train_dataset, EncodedSamples)
+    assert not layer_calls

@@ -190,7 +190,12 @@ def test_positions_made_with_the_batch_are_those_that_the_model_finds(classifier
     model.get_rope_index = lambda *args, **kwargs: found.append(compute(*args, **kwargs)) or found[-1]
     expected = states_of(classifier, inputs)
     assert torch.equal(found[0][0].transpose(0, 1), made[ROPE_POSITIONS])
-    assert torch.equal(states_of(classifier, inputs | made), expected)
+    assert torch.equal(states_of(classifier, made), expected)
+    # DeepSpeed and FSDP2 cast what is floating to bfloat16: pixels bear it, times do not.
+    assert {name for name, value in made.items() if value.is_floating_point()} <= {
+        "pixel_values_videos",
+        "pixel_values",
+    }
     assert len(found) == 1  # the model looks for none where the batch has them
     del model.get_rope_index
 

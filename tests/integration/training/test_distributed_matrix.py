@@ -1,0 +1,45 @@
+"""Families in two processes, sharded as on GPUs, equal one process: a telling part, and all of it at night.
+
+python -m pytest -m nightly tests/integration/training/test_distributed_matrix.py
+"""
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.distributed_matrix import METHODS, PRECISIONS, SHARDINGS, as_table, run_matrix
+from tests.tiny_families import FAMILIES
+
+TELLING = [
+    # DeepSpeed takes weights of one precision only; FSDP2 and DeepSpeed cast times, which are positions of this family.
+    ("qwen2_5_vl", "full", "bf16", ["z3", "FSDP2"]),
+    ("qwen2_5_vl", "freeze", "bf16", ["z2", "z3"]),
+    # Its vision tower has a layer that videos do not use, and ZeRO-3 draws weights of it while it is loaded.
+    ("llava_next_video", "lora, open tower", "float32", ["DDP", "z3"]),
+]
+
+
+def bad(found):
+    return {cell.name: str(seen) for cell, seen in found.items() if not seen.is_green(cell.precision)}
+
+
+@pytest.mark.parametrize(("family", "method", "precision", "shardings"), TELLING)
+def test_what_broke_before(tmp_path, family, method, precision, shardings):
+    found = run_matrix(tmp_path, [family], [method], [precision], shardings)
+
+    assert bad(found) == {}
+    assert len(found) == len(shardings)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_in_two_processes(tmp_path, family):
+    assert bad(run_matrix(tmp_path, [family], list(METHODS), list(PRECISIONS), list(SHARDINGS))) == {}
+
+
+def test_the_documents_table_has_every_family_and_nothing_red():
+    table = (REPOSITORY / "docs" / "distributed_matrix.md").read_text().partition("<!--")[2]
+
+    assert {family for family in FAMILIES if f"| `{family}` |" in table} == set(FAMILIES)
+    assert "**" not in table
+    assert as_table({}).splitlines()[0].count("|") == 4
