@@ -119,9 +119,12 @@ def evaluate(config: RunConfig) -> EvaluationMetrics:
     """
     from ivcp.stages.directory import check_complete
 
-    check_complete(adapter_dir(config))
+    adapter = adapter_dir(config)
+    if not adapter.is_dir():
+        check_complete(adapter)  # before `output_dir` is made
     config = _with_given_splits(config)
     with _owned_output_dir(config):
+        check_complete(adapter)
         return _measure(config, prepare(config))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,8 @@ from ivcp.settings import MethodConfig
 
 log = logging.getLogger(__name__)
 
+# peft 0.21 asks transformers 5.23 for the old name, which is nobody's business here.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 _PLAIN_NAMES = re.compile(r"[\w.]+(\s*,\s*[\w.]+)*")
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from ivcp.models.backbone_files import ModelFilesError
 from ivcp.preparation import write
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.settings import ConfigError, config_from_settings
+from ivcp.storage.claims import InUseError
+from ivcp.storage.owner import owned
 from ivcp.tracking import find_champion
 from ivcp.training.checkpoints.folder import begin_run
 from ivcp.validation import videos
@@ -67,6 +70,19 @@ def spoil_unnoticed(folder: Path) -> None:
         status = video.stat()
         video.write_bytes(bytes(status.st_size))
         os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("step", [steps.validate, steps.prepare, steps.train, steps.evaluate, steps.export])
+def test_nothing_is_done_in_a_folder_where_another_command_works(settings, tmp_path, step):
+    config = config_from_settings(settings)
+    (tmp_path / "out").mkdir()
+    with (
+        owned(tmp_path / "out"),
+        ThreadPoolExecutor() as elsewhere,
+        pytest.raises(InUseError, match=rf"process {os.getpid()} on .* works in .*out: .* or set another output_dir"),
+    ):
+        elsewhere.submit(step, config).result()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_evaluation_and_export_after_training_decode_no_video(settings, decoded, action_data):
