@@ -96,7 +96,8 @@ class StageTrainer(EpochTrainer):
         self.batches = planned_batches(stage.config, train_samples, prompts_only=not stage.reads_answers)
         self._termination = StopOnTermination()
         self._rates: dict[str, float] = {}
-        self._finite = FiniteSteps(Path(arguments.output_dir))
+        self._output_dir = Path(arguments.output_dir)
+        self._finite = FiniteSteps(self._output_dir)
         self._validated: Any = val_samples
         if self.sharding == "fsdp2":
             arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(sharded_layers(module))
@@ -220,17 +221,13 @@ class StageTrainer(EpochTrainer):
         """
         with self.meter.pause(), torch.random.fork_rng():
             metrics: dict[str, float] = super().evaluate(*arguments, **options)
-        check_metrics(metrics, step=self.state.global_step, output_dir=Path(self.args.output_dir))
+        check_metrics(metrics, step=self.state.global_step, output_dir=self._output_dir)
         return metrics
 
     def _measure(self, prediction: Any) -> dict[str, float]:
-        check_outputs(
-            prediction.predictions,
-            self._validated,
-            step=self.state.global_step,
-            output_dir=Path(self.args.output_dir),
-        )
-        return self.stage.metrics(prediction.predictions, prediction.label_ids)
+        outputs = prediction.predictions
+        check_outputs(outputs, self._validated, step=self.state.global_step, output_dir=self._output_dir)
+        return self.stage.metrics(outputs, prediction.label_ids)
 
     # Directories and checkpoints
 
@@ -241,12 +238,9 @@ class StageTrainer(EpochTrainer):
             NonFiniteError: in all processes, where a weight that trained is not finite.
         """
         weights = gather_weights(self.model, wanted=self.is_saved)
-        trained = {name for name, value in self.model.named_parameters() if value.requires_grad}
-        check_weights(
-            {name: value for name, value in weights.items() if name in trained},
-            step=self.state.global_step,
-            output_dir=Path(self.args.output_dir),
-        )
+        trains = {name for name, value in self.model.named_parameters() if value.requires_grad}
+        trained = {name: value for name, value in weights.items() if name in trains}
+        check_weights(trained, step=self.state.global_step, output_dir=self._output_dir)
         if self.args.should_save:
             self._save(output_dir or self.args.output_dir, state_dict=weights)
         wait_for_all()
@@ -260,18 +254,18 @@ class StageTrainer(EpochTrainer):
     def best_checkpoint(self) -> Path | None:
         """The checkpoint with the best validation so far, where it is still there."""
         # Not `best_model_checkpoint`, a path that transformers forgets where the run's folder is another one.
-        found = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        found = self._output_dir / f"checkpoint-{self.state.best_global_step}"
         return found if found.is_dir() else None
 
     def _checkpoint_dir(self) -> Path:
-        return Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        return self._output_dir / f"checkpoint-{self.state.global_step}"
 
     def _keep_checkpoints(self) -> None:
         limit, best = self.stage.config.train.save_total_limit, self.best_checkpoint
         if self.mirror:
             self.mirror.send(self._checkpoint_dir(), limit=limit, best=best.name if best else None)
         in_use = self.mirror.in_use if self.mirror else ()
-        delete_old_checkpoints(Path(self.args.output_dir), limit=limit, best=best, in_use=in_use)
+        delete_old_checkpoints(self._output_dir, limit=limit, best=best, in_use=in_use)
 
     def _complete(self, checkpoint: Path) -> None:
         """Completes a checkpoint on disks that hold only what their own processes wrote."""

@@ -66,7 +66,9 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo, disk: Disk | None 
     """
     is_owner = (disk or Disk.shared()).is_owner
     if is_owner:
-        begin_checkpoint(directory)
+        clear_checkpoint(directory)
+        directory.mkdir(parents=True)
+        (directory / BEGUN_FILE).touch()
     wait_for_all()
     is_whole = False
     try:
@@ -92,8 +94,8 @@ def writing_checkpoint(directory: Path, info: CheckpointInfo, disk: Disk | None 
     wait_for_all()
 
 
-def begin_checkpoint(directory: Path) -> None:
-    """Makes the folder of a checkpoint anew.
+def clear_checkpoint(directory: Path) -> None:
+    """Removes what an earlier run left in the place of a checkpoint.
 
     Raises:
         CheckpointError: there is one that this project did not write.
@@ -104,8 +106,6 @@ def begin_checkpoint(directory: Path) -> None:
             "name another output_dir"
         )
     remove_checkpoint(directory)
-    directory.mkdir(parents=True)
-    (directory / BEGUN_FILE).touch()
 
 
 def is_own_checkpoint(directory: Path) -> bool:

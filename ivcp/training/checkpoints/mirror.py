@@ -22,9 +22,8 @@ from ivcp.distributed.disks import Disk
 from ivcp.records import CHECKPOINT_FOLDER, UNFINISHED_FILE, PreparedIndex, Record
 from ivcp.settings import RunConfig
 from ivcp.training.checkpoints.folder import (
-    BEGUN_FILE,
     CheckpointError,
-    begin_checkpoint,
+    clear_checkpoint,
     is_earlier_run,
     is_same_run,
     is_unfinished,
@@ -129,15 +128,14 @@ class CheckpointMirror:
         """Copies a complete checkpoint to `output_dir`.
 
         Raises:
-            CheckpointError: it is not there.
+            CheckpointError: it is not there, or what is in its place here was not written by this project.
         """
         if name not in self.checkpoints():
             raise CheckpointError(f"{self.uri} holds no complete {name}: its upload failed, see the log of this run")
-        begin_checkpoint(output_dir / name)
+        clear_checkpoint(output_dir / name)
         storage.fetch(storage.join(self.uri, name), output_dir / name)
         for marker in (output_dir / name).glob("mirrored-*.json"):
             marker.unlink()
-        (output_dir / name / BEGUN_FILE).unlink()
 
     @property
     def in_use(self) -> tuple[str, ...]:
