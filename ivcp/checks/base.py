@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.models.base_files import check_base_files
+from ivcp.models.configuration import read_configuration
 from ivcp.models.hub import is_offline
 from ivcp.models.path import check_model_path, check_model_source, looks_local
 from ivcp.settings import ModelConfig, RunConfig
@@ -60,13 +61,11 @@ def _described(model: ModelConfig) -> tuple[Any, Any]:
 
     from ivcp.models.families import check_architecture  # before transformers' classes: it mends torchvision
 
-    from transformers import AutoConfig, AutoModelForImageTextToText  # isort: skip
+    from transformers import AutoModelForImageTextToText  # isort: skip
 
     name = model.required_name
     check_model_path(name)
-    described = AutoConfig.from_pretrained(
-        name, revision=model.model_revision, cache_dir=model.cache_dir, trust_remote_code=model.trust_remote_code
-    )
+    described = read_configuration(name, model)
     check_architecture(described, name)
     with torch.device("meta"):
         made = AutoModelForImageTextToText.from_config(described, trust_remote_code=model.trust_remote_code)

@@ -46,12 +46,7 @@ def check_prompt(
         PromptError: it does not.
     """
     text = "".join(message.content for message in messages)
-    strange = sorted(set(special_tokens.findall(text)) - {action_token, VIDEO_TAG})
-    if strange:
-        raise PromptError(
-            f"the prompt holds {', '.join(strange)}, which the model reads as its own token and not as text: remove "
-            f"it; {VIDEO_TAG} stands where the video goes, and the chat template writes the rest"
-        )
+    check_no_other_tokens(text, allowed=(action_token,), special_tokens=special_tokens)
     tokens, tags = text.count(action_token), text.count(VIDEO_TAG)
     if tokens == 0:
         raise PromptError(
@@ -63,6 +58,20 @@ def check_prompt(
         raise PromptError(f"{tags} {VIDEO_TAG} tag(s) for {num_videos} video(s): their numbers must agree")
     if text.rfind(VIDEO_TAG) > text.index(action_token):
         raise PromptError(f"{VIDEO_TAG} stands behind {action_token}: the token could not see the clip")
+
+
+def check_no_other_tokens(text: str, *, allowed: Iterable[str], special_tokens: re.Pattern[str]) -> None:
+    """Checks that a text holds no special tokens but `<video>` and those that are `allowed`.
+
+    Raises:
+        PromptError: it does.
+    """
+    strange = sorted(set(special_tokens.findall(text)) - {*allowed, VIDEO_TAG})
+    if strange:
+        raise PromptError(
+            f"the prompt holds {', '.join(strange)}, which the model reads as its own token and not as text: remove "
+            f"it; {VIDEO_TAG} stands where the video goes, and the chat template writes the rest"
+        )
 
 
 def cut_behind_action(messages: Sequence[Message], *, action_token: str) -> tuple[Message, ...]:

@@ -60,7 +60,7 @@ def load_backbone_weights(backbone: Any, directory: Path) -> None:
         weights = load_file(directory / TRAINED_WEIGHTS)
     else:
         with loading_replicated():
-            weights = type(model).from_pretrained(directory, dtype=model.dtype).state_dict()
+            weights = type(model).from_pretrained(directory, config=model.config, dtype=model.dtype).state_dict()
     try:
         write_weights(backbone, weights)
     except ValueError as error:

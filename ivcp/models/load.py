@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ivcp.models.base_files import check_weights
+from ivcp.models.configuration import read_configuration
 from ivcp.models.families import check_architecture
 from ivcp.models.path import check_model_source
 from ivcp.models.quantization import bitsandbytes_config, keep_differentiable
@@ -42,19 +43,14 @@ def load_base_model(
         UnsupportedModelError: the model reads no videos together with text.
         QuantizationError: the weights cannot be quantized here.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
     check_model_source(model_name_or_path, revision=settings.model_revision, cache_dir=settings.cache_dir)
     if Path(model_name_or_path).is_dir():
         check_weights(Path(model_name_or_path))
     check_attention(settings)
     name = str(model_name_or_path)
-    place: dict[str, Any] = {
-        "revision": settings.model_revision,
-        "cache_dir": settings.cache_dir,
-        "trust_remote_code": settings.trust_remote_code,
-    }
-    config = AutoConfig.from_pretrained(name, **place)
+    config = read_configuration(name, settings)
     check_architecture(config, name)
     quantized = (
         {"quantization_config": bitsandbytes_config(config, quantization, dtype)}
@@ -64,7 +60,14 @@ def load_base_model(
     # ZeRO-3 has some models draw weights before they are read: what a stage adds then would start elsewhere.
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForImageTextToText.from_pretrained(
-            name, attn_implementation=_ATTENTION[settings.flash_attn], dtype=dtype, **place, **quantized
+            name,
+            config=config,
+            attn_implementation=_ATTENTION[settings.flash_attn],
+            dtype=dtype,
+            revision=settings.model_revision,
+            cache_dir=settings.cache_dir,
+            trust_remote_code=settings.trust_remote_code,
+            **quantized,
         )
     batch_vision_attention(model)
     replace_slow_layers(model.get_encoder(modality="video"))

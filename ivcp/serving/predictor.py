@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import posixpath
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from ivcp import storage
 from ivcp.data.prepared.sample import Medium, Sample
+from ivcp.data.prompts import PromptError, check_no_other_tokens, special_tokens_pattern
+from ivcp.inference.finite import NonFiniteError, check_finite_outputs
 from ivcp.records import Message, Record
 from ivcp.settings import ModelConfig
 from ivcp.stages.directory import LoadedModel, load_directory
@@ -133,17 +137,33 @@ class Predictor:
 
         Raises:
             NotReadyError: `load()` has not finished.
-            PromptError: `prompt` does not fit the model's action token.
+            PromptError: `prompt` does not fit the model's action token, or is too long.
             VideoError: the video cannot be decoded; `reason` says why.
+            NonFiniteError: the model's logits for it are not finite.
         """
         started = time.monotonic()
         messages = self.messages(prompt)
         video = Path(video)
         clip = decode(video) if decode else load_clip(video, processor=self.model.processor)
         prepared = prepare(clip, messages, model=self.model, name=video.name)
+        if prompt is not None:
+            self._check_length(prepared, clip)
         with self._one_at_a_time:
-            logits = self.model.outputs([prepared])[0]
-        return self._answer(logits, clip, top_k=top_k, seconds=time.monotonic() - started)
+            logits = self.model.outputs([prepared])
+        check_finite_outputs(logits, lambda _: video.name, source=str(self.model_uri))
+        return self._answer(logits[0], clip, top_k=top_k, seconds=time.monotonic() - started)
+
+    def _check_length(self, prepared: Sample, clip: ClipFrames) -> None:
+        """The model's own prompt fits any clip that its settings give: training has checked that."""
+        longest, tokens = self.model.config.data.cutoff_len, len(prepared.input_ids)
+        if tokens <= longest:
+            return
+        own = len(self.model.tokenize(self.model.prompt, [clip]).input_ids)
+        if tokens > own:
+            raise PromptError(
+                f"with it the clip comes to {tokens} tokens, expected at most {max(longest, own)}, as in training "
+                f"(cutoff_len); {own} with the model's own prompt: shorten it"
+            )
 
     def messages(self, prompt: str | None) -> Sequence[Message]:
         """The conversation of a request: the model's own, or `prompt` as the user's turn.
@@ -151,9 +171,18 @@ class Predictor:
         `<video>` is put before a prompt that lacks it, and the action token behind one that lacks it.
 
         Raises:
-            PromptError: the prompt holds one of them twice, or in the wrong order.
+            PromptError: the prompt holds one of them twice, or in the wrong order, or another special token.
         """
-        return self.model.asking(prompt).prompt
+        messages = self.model.asking(prompt).prompt
+        if prompt is not None:
+            allowed = self.model.stage.special_tokens
+            check_no_other_tokens(prompt, allowed=allowed, special_tokens=self._special_tokens)
+        return messages
+
+    @cached_property
+    def _special_tokens(self) -> re.Pattern[str]:
+        added = self.model.processor.processor.tokenizer.added_tokens_decoder.values()
+        return special_tokens_pattern(token.content for token in added if token.special and token.content[:1] in "<[")
 
     @property
     def identity(self) -> ModelIdentity:
@@ -201,8 +230,10 @@ def prepare(clip: ClipFrames, messages: Sequence[Message], *, model: LoadedModel
 
 def predict_files(
     model_dir: Path | str, videos: Sequence[Path], *, machine: ModelConfig | None = None
-) -> list[Answer | VideoError]:
+) -> list[Answer | VideoError | NonFiniteError]:
     """Classifies video files with a model directory (a path or an s3:// URI), in their order; a bad video costs itself.
+
+    So does one whose logits are not finite.
 
     Raises:
         ModelFilesError: `model_dir` is no complete, trained model.
@@ -213,8 +244,8 @@ def predict_files(
     return list(with_progress(answers, total=len(videos), what="videos classified") if len(videos) > 1 else answers)
 
 
-def _answer_or_error(predictor: Predictor, video: Path) -> Answer | VideoError:
+def _answer_or_error(predictor: Predictor, video: Path) -> Answer | VideoError | NonFiniteError:
     try:
         return predictor.predict(video)
-    except VideoError as error:
+    except (VideoError, NonFiniteError) as error:
         return error

@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -20,13 +19,14 @@ from typing import Annotated
 import uvicorn
 from fastapi import FastAPI, Form, HTTPException, Response, UploadFile
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ivcp.data.prompts import PromptError
+from ivcp.inference.finite import NonFiniteError
 from ivcp.records import RUN_CONFIG_FILE
 from ivcp.serving.metrics import MeasuredRequests, PredictorMetrics
 from ivcp.serving.predictor import Answer, NotReadyError, Predictor
-from ivcp.serving.upload_decoder import UploadDecoder
+from ivcp.serving.upload_decoder import DecoderError, UploadDecoder
+from ivcp.serving.uploads import UploadFolder, UploadLimit
 from ivcp.settings import ModelConfig, read_model_config
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
@@ -38,6 +38,8 @@ MODEL_URI_VARIABLE = "IVCP_MODEL_URI"
 TRUST_VARIABLE = "IVCP_TRUST_REMOTE_CODE"
 """Environment variable with the model directory, where the command line does not name it."""
 MAX_UPLOAD_MB = 512.0
+MAX_UPLOADS_MB = 2048.0
+"""Of one upload, and of all that are under way."""
 DECODE_TIMEOUT_SECONDS = 60.0
 PREDICT_PATH = "/v1/predict"
 _GRACEFUL_SECONDS = 30
@@ -49,17 +51,36 @@ class Service:
     def __init__(self, predictor: Predictor, *, num_decoders: int, decode_timeout_seconds: float) -> None:
         self.predictor = predictor
         self.failure: BaseException | None = None
+        self._decoder_failure: DecoderError | None = None
+        self._restart: Future[None] | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self._num_decoders, self._decode_timeout_seconds = num_decoders, decode_timeout_seconds
         self._decoder: UploadDecoder | None = None
+        self._uploads: UploadFolder | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether videos can be classified."""
-        return self._decoder is not None
+        return self._decoder is not None and self._decoder_failure is None
+
+    @property
+    def state(self) -> str:
+        """What is said of the service; asking tries again to start a decoder where none did."""
+        if self.failure is not None:
+            return f"failed: {self.failure}"
+        if self._decoder_failure is not None:
+            self._start_decoder_again()
+        if self._decoder_failure is not None:
+            return f"failed: {self._decoder_failure}"
+        return "ready" if self.is_ready else "loading"
 
     def start(self) -> None:
-        """Begins to load."""
+        """Begins to load.
+
+        Raises:
+            OSError: there is no place for uploads.
+        """
+        self._uploads = UploadFolder()
         threading.Thread(target=self._load, name="load-model", daemon=True).start()
 
     def stop(self) -> None:
@@ -67,6 +88,8 @@ class Service:
         decoder, self._decoder = self._decoder, None
         if decoder is not None:
             decoder.close()
+        if self._uploads is not None:
+            self._uploads.remove()
 
     def classify(self, video: UploadFile, *, prompt: str | None, top_k: int) -> Answer:
         """Classifies an upload through a temporary file that is deleted in any case.
@@ -75,14 +98,28 @@ class Service:
             NotReadyError: the model is still loading.
             PromptError: the prompt does not fit.
             VideoError: the upload is no video that can be decoded.
+            DecoderError: no process starts that could decode it.
+            NonFiniteError: the model's logits are not finite.
         """
-        if self._decoder is None:
+        if self._decoder is None or self._uploads is None:
             raise NotReadyError("the model is still loading: wait until /readyz answers 200")
         suffix = Path(video.filename or "").suffix[:16]
-        with tempfile.NamedTemporaryFile(prefix="upload-", suffix=suffix) as file:
-            shutil.copyfileobj(video.file, file)
-            file.flush()
-            return self.predictor.predict(Path(file.name), prompt=prompt, top_k=top_k, decode=self._decoder.decode)
+        try:
+            with self._uploads.holding(video.file, suffix=suffix) as path:
+                answer = self.predictor.predict(path, prompt=prompt, top_k=top_k, decode=self._decoder.decode)
+        except DecoderError as error:
+            self._decoder_failure = error
+            raise
+        self._decoder_failure = None
+        return answer
+
+    def _start_decoder_again(self) -> None:
+        """Looks whether the start that the last call asked for succeeded, and asks for another where it did not."""
+        if self._decoder is None or (self._restart is not None and not self._restart.done()):
+            return
+        if self._restart is not None and self._restart.exception() is None:
+            self._decoder_failure = None
+        self._restart = None if self._decoder_failure is None else self._decoder.start()
 
     def _load(self) -> None:
         try:
@@ -116,29 +153,6 @@ class Service:
         return decoder
 
 
-class _UploadLimit:
-    """Answers 413 to a request body that is too large, whether or not its length was announced."""
-
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
-        self.app, self.max_bytes = app, max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise HTTPException(413, f"the upload is larger than {self.max_bytes / 1e6:g} MB")
-            return message
-
-        await self.app(scope, counted, send)
-
-
 def create_app(
     model_dir: Path | str,
     *,
@@ -146,6 +160,7 @@ def create_app(
     model_version: str | None = None,
     machine: ModelConfig | None = None,
     max_upload_mb: float = MAX_UPLOAD_MB,
+    max_uploads_mb: float = MAX_UPLOADS_MB,
     num_decoders: int = 1,
     decode_timeout_seconds: float = DECODE_TIMEOUT_SECONDS,
 ) -> FastAPI:
@@ -165,7 +180,7 @@ def create_app(
     app = FastAPI(title="IVCP predictor", lifespan=lifespan)
     app.state.service = service
     metrics = PredictorMetrics(is_ready=lambda: service.is_ready)
-    app.add_middleware(_UploadLimit, max_bytes=int(max_upload_mb * 1e6))
+    app.add_middleware(UploadLimit, max_bytes=int(max_upload_mb * 1e6), max_total_bytes=int(max_uploads_mb * 1e6))
     app.add_middleware(MeasuredRequests, metrics=metrics, path=PREDICT_PATH)  # around the limit: 413 counts as well
     _add_routes(app, service)
     _add_metrics(app, service, metrics)
@@ -182,8 +197,11 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         """Classifies the video file in the field `video`."""
         try:
             return service.classify(video, prompt=prompt, top_k=top_k)
-        except NotReadyError as error:
+        except (NotReadyError, DecoderError) as error:
             raise HTTPException(503, str(error)) from error
+        except NonFiniteError as error:
+            log.error("%s", error)
+            raise HTTPException(500, str(error)) from error
         except PromptError as error:
             raise HTTPException(422, f"prompt: {error}") from error
         except VideoError as error:
@@ -196,18 +214,17 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz")
     async def ready(response: Response) -> dict[str, str]:
-        """The model is loaded."""
-        if service.is_ready:
-            return {"status": "ready"}
-        response.status_code = 503
-        return {"status": "loading"} if service.failure is None else {"status": f"failed: {service.failure}"}
+        """The model is loaded, and videos can be decoded."""
+        state = service.state
+        response.status_code = 200 if state == "ready" else 503
+        return {"status": state}
 
 
 def _add_metrics(app: FastAPI, service: Service, metrics: PredictorMetrics) -> None:
     @app.get("/metrics")
     async def scrape() -> Response:
         """What Prometheus reads."""
-        model = service.predictor.identity if service.is_ready else None
+        model = service.predictor.identity if service.predictor.is_ready else None
         return Response(metrics.text(model), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -220,6 +237,7 @@ def serve(
     model_version: str | None = None,
     machine: ModelConfig | None = None,
     max_upload_mb: float = MAX_UPLOAD_MB,
+    max_uploads_mb: float = MAX_UPLOADS_MB,
 ) -> None:
     """Serves `model_dir`, a path or an s3:// URI, until SIGTERM or SIGINT; requests under way are answered first.
 
@@ -235,6 +253,7 @@ def serve(
         model_version=model_version,
         machine=machine,
         max_upload_mb=max_upload_mb,
+        max_uploads_mb=max_uploads_mb,
     )
     server = uvicorn.Server(
         uvicorn.Config(
@@ -268,6 +287,9 @@ def main() -> None:
     parser.add_argument("--model-name", help="name that answers give, by default the directory's")
     parser.add_argument("--model-version", help="version that answers give")
     parser.add_argument("--max-upload-mb", type=float, default=MAX_UPLOAD_MB, help="largest request")
+    parser.add_argument(
+        "--max-uploads-mb", type=float, default=MAX_UPLOADS_MB, help="of all requests under way, twice as much on disk"
+    )
     parser.add_argument(
         "--trust-remote-code",
         action="store_true",

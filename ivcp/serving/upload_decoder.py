@@ -9,10 +9,15 @@ from ivcp.models.processor import Processor
 from ivcp.models.processor_settings import PRELOAD
 from ivcp.settings import VideoConfig
 from ivcp.video import ClipFrames, load_clip
+from ivcp.video.worker_process import WorkerStartError
 from ivcp.video.workers import DEFAULT_MEMORY_GIGABYTES, WorkerPool
 
 _processor: Processor | None = None
 """In a worker process: how to sample and size frames."""
+
+
+class DecoderError(RuntimeError):
+    """No process starts that could decode: no video's fault."""
 
 
 class UploadDecoder:
@@ -48,10 +53,13 @@ class UploadDecoder:
 
         Raises:
             VideoError: it cannot be decoded, or not within the limits of time and memory.
-            WorkerStartError, OSError, ValueError: no worker starts.
+            DecoderError: no worker starts. The next call tries again.
             WorkerStoppedError: the decoder was closed.
         """
-        return self._pool.submit(_decode, video, timeout_seconds=self._timeout_seconds).result()
+        try:
+            return self._pool.submit(_decode, video, timeout_seconds=self._timeout_seconds).result()
+        except (WorkerStartError, OSError, ValueError) as error:
+            raise DecoderError(f"no process that decodes videos can start: {error}") from error
 
     def close(self) -> None:
         """Ends the worker processes."""

@@ -41,6 +41,7 @@ MEANING: dict[str, tuple[str, ...]] = {
         "action_decoder_num_transformer_layers",
         "action_decoder_num_heads",
     ),
+    "data": ("cutoff_len",),
     "video": ("video_num_frames", "video_fps", "video_maxlen", "video_max_pixels", "video_min_pixels"),
     "train": ("bf16", "fp16"),
 }

@@ -7,6 +7,7 @@ import math
 import torch
 
 from ivcp.models.adapters import prepare_backbone
+from ivcp.models.configuration import read_configuration
 from ivcp.models.path import check_model_path
 from ivcp.records import PreparedIndex
 from ivcp.settings import RunConfig
@@ -25,13 +26,11 @@ def checkpoint_bytes(config: RunConfig) -> int:
         FileNotFoundError: the base model does not exist.
         UnsupportedMethodError: the model cannot be trained as asked.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
     name, model = config.model.required_name, config.model
     check_model_path(name)
-    described = AutoConfig.from_pretrained(
-        name, revision=model.model_revision, cache_dir=model.cache_dir, trust_remote_code=model.trust_remote_code
-    )
+    described = read_configuration(name, model)
     with torch.device("meta"):
         backbone = AutoModelForImageTextToText.from_config(described, trust_remote_code=model.trust_remote_code)
         backbone = prepare_backbone(backbone, config.method)

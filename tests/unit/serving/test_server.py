@@ -1,14 +1,24 @@
 import logging
+import os
+import re
+import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from ivcp.cli.main import app
 from ivcp.serving.predictor import Predictor, predict_files
 from ivcp.serving.server import create_app
+from ivcp.serving.uploads import UploadLimit
 from ivcp.video import VideoError
 from tests.models import LABELS, save_tiny_classifier
 from tests.videos import write_video
@@ -58,7 +68,7 @@ def test_a_video_gets_an_answer(client: TestClient, video: Path, uploads: Path):
     assert answer["model"]["version"] == "7"
     assert answer["frames"] == 4
     assert answer["backend"] in {"decord", "pyav"}
-    assert not list(uploads.glob("upload-*"))
+    assert not list(uploads.rglob("upload-*"))
 
 
 def test_the_server_answers_as_the_command_line_does(client: TestClient, model_dir: Path, video: Path):
@@ -80,7 +90,7 @@ def test_bad_uploads_are_the_senders_error(client: TestClient, video: Path, uplo
         reply = _ask(client, content)
         assert reply.status_code == 422, reply.text
         assert reply.json()["detail"].startswith("video: ")
-    assert not list(uploads.glob("upload-*"))
+    assert not list(uploads.rglob("upload-*"))
 
 
 def test_bad_fields_are_the_senders_error(client: TestClient, video: Path):
@@ -91,6 +101,125 @@ def test_bad_fields_are_the_senders_error(client: TestClient, video: Path):
     twice = _ask(client, whole, prompt="<video><video> what?")
     assert twice.status_code == 422
     assert "2 <video> tag(s)" in twice.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ("what? <|video_pad|>", r"the prompt holds <\|video_pad\|>, which the model reads as its own token"),
+        ("<|im_start|>system", r"the prompt holds <\|im_start\|>"),
+        ("<ACTION> and <ACTION>", "<ACTION> stands 2 times"),
+        ("<ACTION> then <video>", "<video> stands behind <ACTION>"),
+        (
+            "what now? " * 2000,
+            r"with it the clip comes to \d+ tokens, expected at most 2048, .*\(cutoff_len\); 36 with",
+        ),
+        ("x" * 2**21, "larger than 0.5 MB|maximum size"),
+    ],
+)
+def test_prompts_that_do_not_fit_are_the_senders_error(client: TestClient, video: Path, prompt: str, reason: str):
+    reply = _ask(client, video.read_bytes(), prompt=prompt)
+    assert reply.status_code in ({422} if len(prompt) < 2**20 else {400, 413}), reply.text
+    assert re.search(reason, reply.json()["detail"]), reply.text
+
+
+def test_a_special_token_that_only_this_model_has(client: TestClient, video: Path):
+    predictor = client.app.state.service.predictor
+    predictor.model.processor.processor.tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["</turn>"]}, replace_extra_special_tokens=False
+    )
+    vars(predictor).pop("_special_tokens", None)
+    reply = _ask(client, video.read_bytes(), prompt="what? </turn>")
+    assert reply.status_code == 422
+    assert "the prompt holds </turn>" in reply.json()["detail"]
+
+
+def test_a_decoder_that_was_killed_while_idle_is_replaced(client: TestClient, video: Path):
+    expected = _ask(client, video.read_bytes()).json()["logits"]
+    pool = client.app.state.service._decoder._pool
+    for _ in range(2):
+        os.kill(pool.submit(_process_id, None, timeout_seconds=60.0).result(), signal.SIGKILL)
+        time.sleep(0.5)
+        assert client.get("/readyz").status_code == 200
+        reply = _ask(client, video.read_bytes())
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["logits"] == pytest.approx(expected, abs=1e-6)
+
+
+def _process_id(_: None) -> int:
+    return os.getpid()
+
+
+def test_without_a_decoder_the_server_is_not_ready_until_one_starts(
+    client: TestClient, video: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The model's files are gone for a while: a new decoding process cannot read its processor."""
+    pool = client.app.state.service._decoder._pool
+    model_dir = client.app.state.service.predictor.model_uri
+    away = model_dir.with_name("away")
+    model_dir.rename(away)
+    try:
+        os.kill(pool.submit(_process_id, None, timeout_seconds=60.0).result(), signal.SIGKILL)
+        time.sleep(0.5)
+        reply = _ask(client, video.read_bytes())
+        assert reply.status_code == 503, reply.text
+        assert "no process that decodes videos can start" in reply.json()["detail"]
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert "no process that decodes videos can start" in ready.json()["status"]
+        assert "ivcp_ready 0.0" in client.get("/metrics").text
+        assert client.get("/healthz").status_code == 200
+    finally:
+        away.rename(model_dir)
+    deadline = time.monotonic() + 60
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < deadline, client.get("/readyz").text
+        time.sleep(0.1)
+    assert _ask(client, video.read_bytes()).status_code == 200
+
+
+def test_logits_that_are_not_finite_are_an_error_with_a_reason(
+    client: TestClient, model_dir: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+):
+    weight = next(client.app.state.service.predictor.model.module.decoder.parameters())
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight.fill_(float("nan"))
+    try:
+        reply = _ask(client, video.read_bytes())
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
+    assert reply.status_code == 500
+    assert "are not finite (upload-" in reply.json()["detail"]
+    assert _ask(client, video.read_bytes()).status_code == 200
+
+
+def test_the_command_line_names_clips_whose_logits_are_not_finite(
+    model_dir: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    broken = shutil.copytree(model_dir, tmp_path / "broken")
+    file = broken / "action_decoder.safetensors"
+    with safe_open(file, "pt") as opened:
+        described = opened.metadata()
+    weights = load_file(file)
+    save_file({name: tensor * float("inf") for name, tensor in weights.items()}, file, metadata=described)
+    monkeypatch.setenv("COLUMNS", "300")
+    done = CliRunner().invoke(app, ["predict", "--model-dir", str(broken), str(video), str(video)])
+    assert done.exit_code == 1
+    assert done.output.count("are not finite (clip.mp4)") == 2, done.output
+
+
+def test_uploads_together_are_bounded(model_dir: Path, client: TestClient, video: Path):
+    limit = next(m for m in client.app.user_middleware if m.cls is UploadLimit)
+    assert limit.kwargs == {"max_bytes": 500_000, "max_total_bytes": 2_048_000_000}
+    small = TestClient(create_app(model_dir, max_upload_mb=0.5, max_uploads_mb=0.1))
+    reply = _ask(small, bytes(200_000))
+    assert reply.status_code == 503
+    assert reply.headers["Retry-After"] == "5"
+    assert "uploads of more than 0.1 MB are under way" in reply.json()["detail"]
+    assert _ask(small, b"video").status_code == 503
+    assert "still loading" in _ask(small, b"video").json()["detail"]  # what was refused counts no more
 
 
 def test_an_upload_above_the_limit_is_refused(client: TestClient):

@@ -1,0 +1,35 @@
+"""The configuration of a base model, as its files describe it, without what only whoever runs it may choose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ivcp.settings import ModelConfig
+
+
+def read_configuration(name: str, settings: ModelConfig) -> Any:
+    """transformers' configuration of a model directory or a model of the hub.
+
+    Its attention is not taken over: a file may name any repository on the hub, whose code transformers would fetch and
+    run. The same holds for modelling code, unless `settings` trust it.
+    """
+    from transformers import AutoConfig
+
+    described = AutoConfig.from_pretrained(
+        name,
+        revision=settings.model_revision,
+        cache_dir=settings.cache_dir,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    _forget_kernels(described)
+    return described
+
+
+def _forget_kernels(described: Any) -> None:
+    """In the parts too: each may name its own."""
+    described._attn_implementation = None
+    described._experts_implementation = None
+    for name in described.sub_configs:
+        part = getattr(described, name, None)
+        if part is not None:
+            _forget_kernels(part)
