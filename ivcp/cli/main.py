@@ -332,6 +332,7 @@ def config(
 def main() -> None:
     """Runs the command; what goes wrong is one message on stderr, and `--traceback`, anywhere, shows where."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it announces each retry of a request
     words = [word for word in sys.argv[1:] if word != TRACEBACK]
     with explained(with_traceback=TRACEBACK in sys.argv):
         app(words)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.ports import free_port
+
 IVCP = Path(sys.executable).parent / "ivcp"
 COMMANDS = (
     "run",
@@ -146,3 +148,13 @@ def test_the_pipeline_is_written_as_kubernetes_objects(tmp_path):
     assert version["metadata"]["name"].startswith("action-cls-")
     assert version["spec"]["pipelineName"] == "action-cls"
     assert version["spec"]["platformSpec"]["platforms"]["kubernetes"]
+
+
+def test_a_server_that_is_not_there_is_said_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    uris = [f"{key}=s3://bucket/{key}" for key in ("dataset_dir", "shards_uri", "models_uri")]
+    called = ivcp("submit", "dataset=clips", "model_name_or_path=some/model", *uris, cwd=tmp_path)
+
+    assert called.returncode == 2
+    (line,) = called.stderr.splitlines()
+    assert "does not answer" in line
