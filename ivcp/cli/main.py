@@ -42,9 +42,9 @@ app.command("schedule", context_settings=TAKES_SETTINGS)(schedule_command)
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        from importlib.metadata import version
+        from ivcp.settings.package import own_version
 
-        say(f"ivcp {version('ivcp')}")
+        say(f"ivcp {own_version()}")
         raise typer.Exit()
 
 

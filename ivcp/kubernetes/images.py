@@ -11,9 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-VERSION = "0.1.0"
-"""The tag where the environment names none."""
-
+from ivcp.settings.package import VERSION
 
 Name = Literal["data", "training", "serving"]
 VARIABLES: dict[Name, str] = {name: f"IVCP_{name.upper()}_IMAGE" for name in get_args(Name)}

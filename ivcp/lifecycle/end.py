@@ -10,7 +10,7 @@ from typing import Any
 
 from ivcp.records.markdown import escape
 from ivcp.settings import SECTION_OF_KEY, from_flat
-from ivcp.tracking import UNCHANGED_TAG, RunStatus, find_pipeline_run, finish_pipeline_run
+from ivcp.tracking import UNCHANGED_TAG, RunStatus, find_pipeline_run, finish_pipeline_run, unless_away
 from ivcp.tracking.steps import recorded_step
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,11 @@ def run_step(overrides: Mapping[str, Any], *, pipeline_run: str, state: str, err
     """
     with recorded_step("run_end") as outcome:
         status = _STATUS.get(state, "FAILED")
-        tags = None if os.environ.get("MLFLOW_RUN_ID") else _finish(overrides, pipeline_run, status)
+        tags = None
+        if not os.environ.get("MLFLOW_RUN_ID"):
+            tags = unless_away(
+                lambda: _finish(overrides, pipeline_run, status), otherwise=None, doing="ending the run in MLflow"
+            )
         outcome.result = describe_end(status, tags, error)
         Path(report).write_text(escape(outcome.result) + "\n", encoding="utf-8")
         log.log(logging.INFO if status == "FINISHED" else logging.ERROR, "%s", outcome.result)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ivcp.checks.run import check_started
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, save_config
 from ivcp.stages.registry import stage_of
-from ivcp.tracking import open_pipeline_run
+from ivcp.tracking import open_pipeline_run, unless_away
 from ivcp.tracking.steps import recorded_step
 from ivcp.validation.data_fingerprint import data_fingerprint
 from ivcp.validation.reuse import DATA_KEYS
@@ -84,7 +84,11 @@ def _tracked(config: RunConfig, pipeline_run: str, pipeline_run_name: str) -> Ru
             "no MLflow server: set mlflow_tracking_uri, or MLFLOW_TRACKING_URI in the Kubernetes secret ivcp-mlflow; "
             "a file in one step's pod would be gone with it, and the registered models too"
         )
-    run_id = open_pipeline_run(config, pipeline_run=pipeline_run, run_name=pipeline_run_name)
+    run_id = unless_away(
+        lambda: open_pipeline_run(config, pipeline_run=pipeline_run, run_name=pipeline_run_name),
+        otherwise=None,
+        doing="starting the run in MLflow",
+    )
     tracking = config.tracking.model_copy(update={"mlflow_run_id": run_id})
     return config.model_copy(update={"tracking": tracking})
 

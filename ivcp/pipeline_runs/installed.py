@@ -5,8 +5,9 @@ So the library runs and submits pipelines without importing the packages that de
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
+
+from ivcp.settings.package import entry_points_of
 
 GROUP = "ivcp.pipelines"
 ACTION_CLS = "action-cls"
@@ -18,8 +19,8 @@ def load_pipeline(name: str = ACTION_CLS) -> Any:
     Raises:
         ValueError: no installed package has one.
     """
-    found = entry_points(group=GROUP)
-    if name not in found.names:
-        known = ", ".join(sorted(found.names)) or "none"
+    found = entry_points_of(GROUP)
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none"
         raise ValueError(f"there is no pipeline {name}: installed are {known}; install ivcp again (pip install -e .)")
     return found[name].load()

@@ -25,7 +25,14 @@ from ivcp.pipeline_runs.parameters import pipeline_arguments
 from ivcp.pipeline_runs.run_folder import RunFolder, open_run_folder, run_fingerprint
 from ivcp.pipeline_runs.summary import LOG_FILE, RECORDS_DIR, SUMMARY_FILE, RunSummary, summarize
 from ivcp.settings import RunConfig
-from ivcp.tracking import RunStatus, continue_pipeline_run, finish_pipeline_run, start_pipeline_run, tracking_uri
+from ivcp.tracking import (
+    RunStatus,
+    continue_pipeline_run,
+    finish_pipeline_run,
+    start_pipeline_run,
+    tracking_uri,
+    unless_away,
+)
 from ivcp.tracking.steps import RECORDS_DIR_VARIABLE
 
 _CACHED = ("data-validation", "training", "evaluation", "export", "serving")
@@ -85,7 +92,12 @@ def run_locally(
             interrupted=is_interrupted,
         )
         status: RunStatus = "KILLED" if is_interrupted else "FAILED" if error else "FINISHED"
-        finish_pipeline_run(run_id, status, config=config, default_store=runs_dir)
+        if run_id:
+            unless_away(
+                lambda: finish_pipeline_run(run_id, status, config=config, default_store=runs_dir),
+                otherwise=None,
+                doing="ending the run in MLflow",
+            )
         summary.write(folder.path / SUMMARY_FILE)
     if summary.status == "failed":
         raise PipelineFailedError(summary.error, summary)
@@ -93,11 +105,20 @@ def run_locally(
 
 
 def _tracked(config: RunConfig, folder: RunFolder, runs_dir: Path) -> RunFolder:
-    """The folder with its MLflow run: the one that it had, or a new one."""
+    """The folder with its MLflow run: the one that it had, or a new one; none where MLflow is away."""
     earlier = folder.run.mlflow_run_id
-    if earlier is not None and continue_pipeline_run(earlier, config=config, default_store=runs_dir):
+    if earlier is not None and unless_away(
+        lambda: continue_pipeline_run(earlier, config=config, default_store=runs_dir),
+        otherwise=True,
+        doing="going on with the run in MLflow",
+    ):
         return folder
-    return folder.tracked(start_pipeline_run(config, default_store=runs_dir, run_name=folder.path.name))
+    run_id = unless_away(
+        lambda: start_pipeline_run(config, default_store=runs_dir, run_name=folder.path.name),
+        otherwise=None,
+        doing="starting the run in MLflow",
+    )
+    return folder.tracked(run_id) if run_id else folder
 
 
 def _run_steps(

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +18,7 @@ from ivcp.pipeline_runs.interruption import end_leftovers
 from ivcp.pipeline_runs.summary import FINISHED, RECORDS_DIR, SUMMARY_FILE, read_records, summarize
 from ivcp.records import Record
 from ivcp.settings import RunConfig
+from ivcp.settings.package import own_version
 from ivcp.storage.atomic import writable_folder
 from ivcp.storage.claims import InUseError
 from ivcp.storage.owner import one_at_a_time, owned
@@ -75,7 +75,7 @@ def run_fingerprint(config: RunConfig, arguments: Mapping[str, Any], *, uri: str
         data = data_fingerprint(config)
     except (AnnotationError, OSError):
         data = ""
-    described = [arguments, data, uri, containers, metadata.version("ivcp")]
+    described = [arguments, data, uri, containers, own_version()]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ivcp.preparation.prepare import merge_parts, plan_parts, prepare_part
 from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
 from ivcp.settings import RunConfig, read_saved_config
-from ivcp.tracking import UNCHANGED_TAG, tracked_run
+from ivcp.tracking import UNCHANGED_TAG, tracked_run, unless_away
 from ivcp.tracking.identity import unchanged_champion
 from ivcp.tracking.steps import recorded_step
 
@@ -66,7 +66,11 @@ def run_merge(
 def _unchanged_since(config: RunConfig, index: PreparedIndex, *, deploy: bool) -> str | None:
     if not config.evaluation.skip_unchanged:
         return None
-    champion = unchanged_champion(config, prepared_fingerprint=index.fingerprint)
+    champion = unless_away(
+        lambda: unchanged_champion(config, prepared_fingerprint=index.fingerprint),
+        otherwise=None,
+        doing="asking for the champion",
+    )
     if champion is None:
         return None
     name = f"{champion.name} v{champion.version}"

@@ -6,10 +6,10 @@ A stage is imported when it is asked for: torch and transformers take seconds.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from ivcp.settings import ConfigError, RunConfig
+from ivcp.settings.package import entry_points_of
 
 if TYPE_CHECKING:
     from ivcp.stages.protocol import Stage
@@ -47,7 +47,7 @@ def _target(config: RunConfig) -> str:
     name = config.method.stage
     if name in STAGES:
         return STAGES[name]
-    known = {entry.name: entry.value for entry in entry_points(group="ivcp.stages")}
+    known = {name: entry.value for name, entry in entry_points_of("ivcp.stages").items()}
     if name not in known:
         raise ConfigError(f"stage = {name}: it cannot be trained here; choose from {', '.join(sorted(STAGES | known))}")
     return known[name]

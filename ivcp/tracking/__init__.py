@@ -2,6 +2,7 @@
 
 from ivcp.records.registered import Champion, ModelVersionRef
 from ivcp.tracking.client import DEFAULT_STORE, tracking_uri
+from ivcp.tracking.outages import unless_away
 from ivcp.tracking.pipeline_run import (
     PIPELINE_RUN_TAG,
     UNCHANGED_TAG,
@@ -12,7 +13,7 @@ from ivcp.tracking.pipeline_run import (
     open_pipeline_run,
     start_pipeline_run,
 )
-from ivcp.tracking.registry import find_champion, promote_model, register_model
+from ivcp.tracking.registry import RegistryError, find_champion, promote_model, register_model
 from ivcp.tracking.runs import RunStatus, TrackedRun, tracked_run
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "UNCHANGED_TAG",
     "Champion",
     "ModelVersionRef",
+    "RegistryError",
     "RunStatus",
     "TrackedRun",
     "close_killed_run",
@@ -34,4 +36,5 @@ __all__ = [
     "start_pipeline_run",
     "tracked_run",
     "tracking_uri",
+    "unless_away",
 ]

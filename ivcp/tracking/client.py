@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,19 @@ def tracking_uri(config: RunConfig, *, default_store: Path = DEFAULT_STORE) -> s
     return configured or f"sqlite:///{default_store.resolve()}/mlflow.db"
 
 
+_HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""MLflow's own defaults make one call to a server that is away take four minutes, and to one that hangs sixteen."""
+_LOCKED_SECONDS = 5.0
+
+
 def connect(uri: str) -> Any:
-    """mlflow's client of a store."""
+    """mlflow's client of a store.
+
+    Raises:
+        OSError, sqlite3.Error: its sqlite file cannot be written, is locked, or its disk is full.
+    """
+    for name, value in _HTTP.items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # set it to false to send usage data to MLflow's makers
     for noisy in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -33,9 +46,17 @@ def connect(uri: str) -> Any:
     database = sqlite_file(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
+        _check_writable(database)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of a sqlite store; null for another one."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def _check_writable(database: Path) -> None:
+    """mlflow itself would try for minutes."""
+    with closing(sqlite3.connect(database, timeout=_LOCKED_SECONDS, isolation_level=None)) as opened:
+        opened.execute("BEGIN IMMEDIATE")
+        opened.execute("ROLLBACK")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib import metadata
 from pathlib import Path
 
 from ivcp.records.registered import Champion
 from ivcp.settings import SECTION_OF_KEY, RunConfig
+from ivcp.settings.package import own_version
 from ivcp.tracking.client import DEFAULT_STORE
 from ivcp.tracking.registry import find_champion
 
@@ -76,7 +76,7 @@ def configuration_fingerprint(config: RunConfig) -> str:
     described = {
         "settings": settings,
         "model": sampled_hash(model) if config.model.model_name_or_path and model.is_dir() else None,
-        "version": metadata.version("ivcp"),
+        "version": own_version(),
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ivcp.settings import RunConfig
 from ivcp.tracking.client import DEFAULT_STORE, connect, tracking_uri
+from ivcp.tracking.outages import outages
 from ivcp.tracking.runs import RunStatus, create_run
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,8 @@ def close_killed_run(uri: str, run_id: str) -> bool:
 
     try:
         connect(uri).set_terminated(run_id, "KILLED")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+    except outages() as error:
+        if not isinstance(error, MlflowException) or error.error_code != "RESOURCE_DOES_NOT_EXIST":
             log.warning("MLflow run %s cannot be ended: %s", run_id, error)
             return False
     return True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,8 +14,13 @@ from ivcp.records.registered import DEPLOYED_TAG, Champion, ModelVersionRef
 from ivcp.settings import RunConfig
 from ivcp.storage import is_s3
 from ivcp.tracking.client import DEFAULT_STORE, connect, sqlite_file, tracking_uri
+from ivcp.tracking.outages import first_line, outages
 
 log = logging.getLogger(__name__)
+
+
+class RegistryError(ConnectionError):
+    """MLflow's registry is away, or refuses: without it no model is registered, found or promoted."""
 
 
 def register_model(
@@ -34,18 +40,21 @@ def register_model(
 
     Raises:
         ValueError: a metric is not finite: it would decide about every later model.
+        RegistryError: the registry is away, or refuses.
     """
     wrong = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if wrong:
         raise ValueError(f"{model_dir} is not registered, its figures are not finite: {', '.join(wrong)}")
-    client = connect(tracking_uri(config, default_store=default_store))
+    uri = tracking_uri(config, default_store=default_store)
     name, source = config.export.registered_model_name, _source(model_dir)
-    _ensure_registered_model(client, name)
-    version = _newest_version(client, name, run_id)
-    if version is None or (version.source, version.run_id or None) != (source, run_id):
-        version = client.create_model_version(name, source, run_id=run_id)
-    registered = ModelVersionRef(name=name, version=int(version.version), source=source)
-    _set_tags(client, registered, {key: repr(float(value)) for key, value in metrics.items()} | dict(tags))
+    with _explained(uri, f"{model_dir} is not registered"):
+        client = connect(uri)
+        _ensure_registered_model(client, name)
+        version = _newest_version(client, name, run_id)
+        if version is None or (version.source, version.run_id or None) != (source, run_id):
+            version = client.create_model_version(name, source, run_id=run_id)
+        registered = ModelVersionRef(name=name, version=int(version.version), source=source)
+        _set_tags(client, registered, {key: repr(float(value)) for key, value in metrics.items()} | dict(tags))
     return promote_model(registered, config=config, default_store=default_store) if is_champion else registered
 
 
@@ -56,26 +65,48 @@ def promote_model(
     deployed_to: str | None = None,
     default_store: Path = DEFAULT_STORE,
 ) -> ModelVersionRef:
-    """Moves the alias `model_alias` to a registered version; `deployed_to` says where it serves now."""
-    client, alias = connect(tracking_uri(config, default_store=default_store)), config.export.model_alias
-    _set_tags(client, registered, {DEPLOYED_TAG: deployed_to} if deployed_to else {})
-    client.set_registered_model_alias(registered.name, alias, str(registered.version))
+    """Moves the alias `model_alias` to a registered version; `deployed_to` says where it serves now.
+
+    Raises:
+        RegistryError: the registry is away, or refuses.
+    """
+    uri, alias = tracking_uri(config, default_store=default_store), config.export.model_alias
+    with _explained(uri, f"{alias} of {registered.name} does not move to version {registered.version}"):
+        client = connect(uri)
+        _set_tags(client, registered, {DEPLOYED_TAG: deployed_to} if deployed_to else {})
+        client.set_registered_model_alias(registered.name, alias, str(registered.version))
     log.info("%s of %s is version %d", alias, registered.name, registered.version)
     return registered.model_copy(update={"alias": alias})
 
 
 def find_champion(config: RunConfig, *, default_store: Path = DEFAULT_STORE) -> Champion | None:
-    """The registered version with the alias `model_alias`; null where there is none, or no store yet."""
+    """The registered version with the alias `model_alias`; null where there is none, or no store yet.
+
+    Raises:
+        RegistryError: the registry is away, or refuses.
+    """
     uri = tracking_uri(config, default_store=default_store)
     database = sqlite_file(uri)
     if database is not None and not database.exists():
         return None
     name = config.export.registered_model_name
-    version = _version_with_alias(connect(uri), name, config.export.model_alias)
+    with _explained(uri, f"it is not known which version of {name} is the {config.export.model_alias}"):
+        version = _version_with_alias(connect(uri), name, config.export.model_alias)
     if version is None:
         return None
     model_dir = version.source if is_s3(version.source) else unquote(version.source.removeprefix("file://"))
     return Champion(name=name, version=int(version.version), model_dir=model_dir, tags=dict(version.tags))
+
+
+@contextmanager
+def _explained(uri: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except outages() as error:
+        raise RegistryError(
+            f"{what}: MLflow's registry at {uri} does not do its part: {first_line(error)}. Repeat the step when it "
+            "answers"
+        ) from error
 
 
 def _ensure_registered_model(client: Any, name: str) -> None:

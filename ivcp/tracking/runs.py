@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from ivcp.distributed.rank import is_owner
 from ivcp.records import RUN_CONFIG_FILE
 from ivcp.settings import RunConfig
 from ivcp.tracking.client import DEFAULT_STORE, connect, sqlite_file, tracking_uri
+from ivcp.tracking.outages import Outbox
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -30,46 +31,70 @@ _LONGEST_VALUE = 500
 
 
 class TrackedRun:
-    """The MLflow run of a step, or none (`run_id` is null): then nothing is logged."""
+    """The MLflow run of a step, or none: then nothing is logged. An outage of MLflow ends nothing: see `Outbox`."""
 
-    def __init__(self, client: Any | None, run_id: str | None) -> None:
-        self._client = client
-        self.run_id = run_id
+    def __init__(self, uri: str | None = None, start: Callable[[Any], str] | None = None) -> None:
+        """`start` gives the id of a run in the store `uri`; it is called again where that is away."""
+        self._uri, self._start = uri or "", start
+        self._outbox = Outbox(self._uri)
+        self._client: Any = None
+        self.run_id: str | None = None
+        """Null where there is no run, and as long as it could not be started."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Logs numbers; `step` is the optimizer step of points of a curve."""
-        if self._client is None:
-            return
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        points = [Metric(name, float(value), now, step) for name, value in metrics.items()]
-        for start in range(0, len(points), _BATCH):
-            self._client.log_batch(self.run_id, metrics=points[start : start + _BATCH])
+        now, points = int(time.time() * 1000), {name: float(value) for name, value in metrics.items()}
+        self.do(lambda client, run_id: _log_points(client, run_id, points, time=now, step=step))
 
     def log_params(self, params: Mapping[str, Any], *, step_name: str) -> None:
         """Logs settings. One that the run has with another value is logged as `<step_name>.<key>`."""
-        if self._client is None:
-            return
-        from mlflow.entities import Param
-
         texts = {key: _text(value) for key, value in params.items()}
-        logged = self._client.get_run(self.run_id).data.params
-        texts = {_free_key(key, text, logged, step_name): text for key, text in texts.items()}
-        new = [Param(key, text) for key, text in texts.items() if key not in logged]
-        for start in range(0, len(new), _BATCH):
-            self._client.log_batch(self.run_id, params=new[start : start + _BATCH])
+        self.do(lambda client, run_id: _log_texts(client, run_id, texts, step_name=step_name))
 
     def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
         """Stores a picture, a report or another file with the run, in `folder` of its artifacts."""
-        if self._client is not None:
-            self._client.log_artifact(self.run_id, str(path), folder)
+        self.do(lambda client, run_id: client.log_artifact(run_id, str(path), folder))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags of the run."""
-        if self._client is not None:
-            for key, value in tags.items():
-                self._client.set_tag(self.run_id, key, value)
+        for key, value in tags.items():
+            self.do(lambda client, run_id, key=key, value=value: client.set_tag(run_id, key, value))
+
+    def do(self, call: Callable[..., None]) -> None:
+        """Calls `call(client, run_id)`, now or when MLflow is back."""
+        if self._start is not None:
+            self._outbox.send(lambda: call(*self._started()))
+
+    def close(self) -> None:
+        """Hands in what waits, for the last time."""
+        if self._start is not None:
+            self._outbox.close()
+
+    def _started(self) -> tuple[Any, str]:
+        if self._client is None:
+            self._client = connect(self._uri)
+        if self.run_id is None:
+            assert self._start is not None
+            self.run_id = self._start(self._client)
+        return self._client, self.run_id
+
+
+def _log_points(client: Any, run_id: str, points: Mapping[str, float], *, time: int, step: int) -> None:
+    from mlflow.entities import Metric
+
+    metrics = [Metric(name, value, time, step) for name, value in points.items()]
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+
+
+def _log_texts(client: Any, run_id: str, texts: Mapping[str, str], *, step_name: str) -> None:
+    from mlflow.entities import Param
+
+    logged = client.get_run(run_id).data.params
+    free = {_free_key(key, text, logged, step_name): text for key, text in texts.items()}
+    new = [Param(key, text) for key, text in free.items() if key not in logged]
+    for start in range(0, len(new), _BATCH):
+        client.log_batch(run_id, params=new[start : start + _BATCH])
 
 
 @contextmanager
@@ -82,19 +107,22 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
     other ranks than 0.
 
     Raises:
-        ValueError: the store has no run MLFLOW_RUN_ID.
+        ValueError: the store has no run MLFLOW_RUN_ID, or the experiment was deleted.
     """
     if not is_owner() or "mlflow" not in config.train.report_to:
-        yield TrackedRun(None, None)
+        yield TrackedRun()
         return
-    client = connect(tracking_uri(config, default_store=default_store))
     given = os.environ.get("MLFLOW_RUN_ID") or config.tracking.mlflow_run_id
-    run_id = _existing_run(client, given) if given else create_run(client, config, step, {"ivcp.step": step})
-    run = TrackedRun(client, run_id)
+
+    def start(client: Any) -> str:
+        return _existing_run(client, given) if given else create_run(client, config, step, {"ivcp.step": step})
+
+    run = TrackedRun(tracking_uri(config, default_store=default_store), start)
+    described = json.dumps(config.flat(), indent=2)
+    run.log_params(config.flat(), step_name=step)
+    run.do(lambda client, run_id: client.log_text(run_id, described, f"{step}/{RUN_CONFIG_FILE}"))
     status: RunStatus = "FAILED"
     try:
-        run.log_params(config.flat(), step_name=step)
-        client.log_text(run_id, json.dumps(config.flat(), indent=2), f"{step}/{RUN_CONFIG_FILE}")
         yield run
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
@@ -106,7 +134,8 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
     finally:
         run.set_tags({f"step.{step}": status})
         if not given:
-            client.set_terminated(run_id, status)
+            run.do(lambda client, run_id: client.set_terminated(run_id, status))
+        run.close()
 
 
 def create_run(client: Any, config: RunConfig, run_name: str, tags: Mapping[str, str]) -> str:
@@ -123,6 +152,8 @@ def _existing_run(client: Any, run_id: str) -> str:
     try:
         client.get_run(run_id)
     except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         raise ValueError(
             f"MLFLOW_RUN_ID = {run_id}, which cannot be read from {client.tracking_uri}: "
             f"point mlflow_tracking_uri at that run's store, or unset MLFLOW_RUN_ID ({error})"

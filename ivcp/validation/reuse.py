@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ivcp.data.problems import AnnotationError
 from ivcp.records import ANNOTATIONS_FILE, LABELS_FILE, QUARANTINE_FILE, REPORT_HTML, REPORT_JSON
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import SECTION_OF_KEY, RunConfig
+from ivcp.settings.package import own_version
 from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import write_whole
 from ivcp.validation.data_fingerprint import data_fingerprint
@@ -77,7 +77,7 @@ def inputs_fingerprint(config: RunConfig) -> str | None:
         settings["data"] = data_fingerprint(config)
     except (AnnotationError, OSError):
         return None
-    described = [VALIDATION_VERSION, metadata.version("ivcp"), settings]
+    described = [VALIDATION_VERSION, own_version(), settings]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,0 +1,133 @@
+"""What an outage of MLflow costs a training: a warning and some waiting."""
+
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from ivcp.settings import from_flat
+from ivcp.tracking import RegistryError, outages, register_model, tracked_run
+from ivcp.tracking import client as tracking_client
+from tests.ports import free_port, wait_for_port
+from tests.s3_api.proxy import proxy
+
+STEPS = 30
+
+
+def work(uri: str, *, at_step: dict[int, object] | None = None) -> str | None:
+    """A training that logs every step; `at_step` is called on the way."""
+    config = from_flat({"mlflow_tracking_uri": uri})
+    with tracked_run(config, step="training") as run:
+        for step in range(1, STEPS + 1):
+            if at_step and step in at_step:
+                at_step[step]()  # type: ignore[operator]
+            run.log_metrics({"train/loss": 1.0 / step}, step)
+        run.set_tags({"data": "sample"})
+    return run.run_id
+
+
+def curve(uri: str, run_id: str | None) -> list[int]:
+    return [point.step for point in MlflowClient(uri).get_metric_history(run_id, "train/loss")]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", *tracking_client._HTTP):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tracking_client, "_LOCKED_SECONDS", 0.2)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING and r.name.startswith("ivcp.")]
+
+
+def test_a_server_that_is_down_is_said_once(caplog: pytest.LogCaptureFixture):
+    began = time.monotonic()
+    assert work(f"http://127.0.0.1:{free_port()}") is None
+    assert time.monotonic() - began < 30
+    first, last = warnings(caplog)
+    assert "does not do its part" in first
+    assert f"{STEPS + 5} entries of this run are missing" in last
+
+
+def test_without_the_registry_nothing_is_registered(tmp_path: Path):
+    config = from_flat({"mlflow_tracking_uri": f"http://127.0.0.1:{free_port()}"})
+    with pytest.raises(RegistryError, match=r"is not registered: MLflow's registry at http.* Repeat the step"):
+        register_model(tmp_path, config=config, metrics={}, run_id=None, tags={})
+
+
+@pytest.mark.parametrize("begin", [1, 10])
+def test_a_locked_file_gets_what_it_missed(
+    begin: int, mlflow_uri: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """Locked from the start or from the tenth step on, and free again at the end."""
+    monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
+    other = sqlite3.connect(mlflow_uri.removeprefix("sqlite:///"), isolation_level=None)
+    lock = {begin: lambda: other.execute("BEGIN IMMEDIATE"), STEPS: lambda: other.execute("ROLLBACK")}
+    run_id = work(mlflow_uri, at_step=lock)
+    assert curve(mlflow_uri, run_id) == list(range(1, STEPS + 1))
+    assert MlflowClient(mlflow_uri).get_run(run_id).info.status == "FINISHED"
+    assert len(warnings(caplog)) == 1
+
+
+def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "file").write_text("no folder")
+    assert work(f"sqlite:///{tmp_path}/file/mlflow.db") is None
+    assert len(warnings(caplog)) == 2
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server."""
+    folder, port = tmp_path_factory.mktemp("mlflow-server"), free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "files"),
+    ]
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment) as process:
+        wait_for_port(port, seconds=120)
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["is_busy", "cuts_answer", "seconds"])
+def test_a_server_that_fails_for_a_while_gets_what_it_missed(
+    kind: str, server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """It answers 503, breaks connections off, or hangs; from the tenth step to the last."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(outages, "_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
+    with proxy(server) as (url, faults):
+        fine = getattr(faults, kind)
+        fault = (lambda _: 3.0) if kind == "seconds" else (lambda _: True)
+        run_id = work(
+            url, at_step={10: lambda: setattr(faults, kind, fault), STEPS: lambda: setattr(faults, kind, fine)}
+        )
+    assert curve(server, run_id) == list(range(1, STEPS + 1))
+    found = MlflowClient(server).get_run(run_id)
+    assert (found.info.status, found.data.tags["data"]) == ("FINISHED", "sample")
+    assert found.data.params["learning_rate"]
+    assert len(warnings(caplog)) == 1
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_up_later(server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
+    with proxy(server) as (url, faults):
+        fine, faults.is_busy = faults.is_busy, lambda _: True
+        run_id = work(url, at_step={STEPS: lambda: setattr(faults, "is_busy", fine)})
+    assert curve(server, run_id) == list(range(1, STEPS + 1))
+    assert len(warnings(caplog)) == 1
