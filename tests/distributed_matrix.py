@@ -49,7 +49,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "full, open tower": {"finetuning_type": "full", "learning_rate": 1e-3, **_OPEN},
 }
 PRECISIONS = ("float32", "bf16")
-_LONGEST_CELL_SECONDS = 180
+_LONGEST_CELL_SECONDS = 300
 TOLERANCES = {
     "float32": {"loss": 1e-5, "grad_norm": 1e-4, "logits": 1e-4},
     "bf16": {"loss": 0.05, "grad_norm": 0.1, "logits": 0.15},

@@ -44,8 +44,7 @@ def test_planned_batches_are_divided_among_processes(data):
     assert together == pytest.approx(alone, abs=1e-4)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_augmentation_changes_with_the_epoch_in_every_process(data, num_workers):
+def test_augmentation_changes_with_the_epoch_in_every_process(data):
     """Nothing is learned, and a step is of all clips: losses differ by the changes of the frames alone."""
     settings = {
         "num_train_epochs": 3,
@@ -54,10 +53,10 @@ def test_augmentation_changes_with_the_epoch_in_every_process(data, num_workers)
         "learning_rate": 1e-12,
         "augment_crop": 0.2,
         "augment_color_jitter": 0.5,
-        "dataloader_num_workers": num_workers,
+        "dataloader_num_workers": 1,
     }
     alone, together = {"per_device_train_batch_size": 16}, {"per_device_train_batch_size": 8}
-    outputs = train_alone_and_together(data, f"augmented-{num_workers}", settings | alone, settings | together)
+    outputs = train_alone_and_together(data, "augmented", settings | alone, settings | together)
 
     expected, got = (losses(output) for output in outputs)
     assert got == pytest.approx(expected, abs=1e-4)
