@@ -9,7 +9,7 @@ from typing import Any
 
 from ivcp.cli import train
 from ivcp.distributed import sharding
-from ivcp.training.trainer import StageTrainer
+from ivcp.training.loop.trainer import StageTrainer
 
 
 def allow() -> None:

@@ -20,6 +20,7 @@ from ivcp.cli.cluster_commands import schedule_command, submit_command
 from ivcp.cli.group import Commands
 from ivcp.cli.import_command import import_command
 from ivcp.cli.paths import checked_model_dir, checked_videos, new_file, new_folder
+from ivcp.cli.processes import train_in_processes
 from ivcp.cli.settings_words import TAKES_SETTINGS, Settings, read_settings
 from ivcp.cli.terminal import FAILED, REFUSED, TRACEBACK, errors, explained, say, show_table
 
@@ -174,24 +175,10 @@ def train(settings: Settings = None) -> None:
 
     processes = processes_here(config.launch, visible_gpus=device_count(), environment=os.environ)
     if processes > 1:
-        _train_in_processes(settings or [], processes)
+        train_in_processes(settings or [], processes)
         return
     result = single_steps.train(config)
     say(f"{result.summary}; adapter in {Path(config.train.output_dir).absolute()}")
-
-
-def _train_in_processes(words: list[str], processes: int) -> None:
-    from ivcp.launch.here import train_here
-    from ivcp.launch.torchrun import ProcessesFailedError
-
-    traceback = [TRACEBACK] if TRACEBACK in sys.argv else []
-    try:
-        train_here([*words, *traceback], processes=processes)
-    except ProcessesFailedError as error:
-        reasons = list(error.reasons.values())
-        told = reasons[0] if len(reasons) == 1 else str(error)
-        errors.print(told, style="red", soft_wrap=True, highlight=False, markup=False)
-        raise typer.Exit(error.exit_code) from error
 
 
 @app.command(context_settings=TAKES_SETTINGS)

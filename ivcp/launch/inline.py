@@ -16,7 +16,7 @@ from ivcp.records import INDEX_FILE, RUN_CONFIG_FILE, TRAINING_RESULT_FILE, Prep
 from ivcp.settings import RunConfig, save_config
 from ivcp.stages.registry import check_stage
 from ivcp.training.checkpoints.mirror import run_key
-from ivcp.training.interruption import INTERRUPTED, TrainingInterrupted
+from ivcp.training.loop.interruption import INTERRUPTED, TrainingInterrupted
 from ivcp.training.result import TrainingResult
 from ivcp.training.train import train_model
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ivcp.launch.worker import WRONG_CALL
-from ivcp.training.interruption import INTERRUPTED
+from ivcp.training.loop.interruption import INTERRUPTED
 
 FAILED = 1
 _SHUTDOWN_SECONDS = 270

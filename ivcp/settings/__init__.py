@@ -1,9 +1,5 @@
 """Settings: one schema for YAML files, the command line and the pipeline's form, in LLaMA-Factory's spelling."""
 
-from ivcp.settings.action_cls import ActionClsConfig, DecoderType, SweepDecoderType
-from ivcp.settings.cluster import ClusterConfig
-from ivcp.settings.data import DataConfig, VideoConfig
-from ivcp.settings.evaluation import EvaluationConfig, ExportConfig, TrackingConfig
 from ivcp.settings.files import (
     ConfigError,
     config_from_settings,
@@ -12,13 +8,17 @@ from ivcp.settings.files import (
     save_config,
 )
 from ivcp.settings.keys import KeyHelp, describe_keys
-from ivcp.settings.launch import LaunchConfig
 from ivcp.settings.meaning import meaning_of, read_model_config, save_model_config, video_meaning
-from ivcp.settings.model import MethodConfig, ModelConfig
 from ivcp.settings.run import SECTION_OF_KEY, SECTIONS, RunConfig, from_flat
-from ivcp.settings.section import Section
-from ivcp.settings.serving import ServingConfig
-from ivcp.settings.training import AugmentationConfig, LossConfig, SpeedConfig, TrainConfig
+from ivcp.settings.sections.action_cls import ActionClsConfig, DecoderType, SweepDecoderType
+from ivcp.settings.sections.cluster import ClusterConfig
+from ivcp.settings.sections.data import DataConfig, VideoConfig
+from ivcp.settings.sections.evaluation import EvaluationConfig, ExportConfig, TrackingConfig
+from ivcp.settings.sections.launch import LaunchConfig
+from ivcp.settings.sections.model import MethodConfig, ModelConfig
+from ivcp.settings.sections.section import Section
+from ivcp.settings.sections.serving import ServingConfig
+from ivcp.settings.sections.training import AugmentationConfig, LossConfig, SpeedConfig, TrainConfig
 from ivcp.settings.words import parse_overrides, read_words
 
 __all__ = [

@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ivcp.settings.data import VideoConfig
 from ivcp.settings.files import ConfigError, config_from_settings
-from ivcp.settings.model import ModelConfig
 from ivcp.settings.run import RunConfig
+from ivcp.settings.sections.data import VideoConfig
+from ivcp.settings.sections.model import ModelConfig
 from ivcp.storage.atomic import write_whole
 
 MEANING: dict[str, tuple[str, ...]] = {

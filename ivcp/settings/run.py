@@ -10,15 +10,15 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from ivcp.settings.action_cls import ActionClsConfig
-from ivcp.settings.cluster import ClusterConfig
-from ivcp.settings.data import DataConfig, VideoConfig
-from ivcp.settings.evaluation import EvaluationConfig, ExportConfig, TrackingConfig
-from ivcp.settings.launch import LaunchConfig
-from ivcp.settings.model import MethodConfig, ModelConfig
-from ivcp.settings.section import Section
-from ivcp.settings.serving import ServingConfig
-from ivcp.settings.training import AugmentationConfig, LossConfig, SpeedConfig, TrainConfig
+from ivcp.settings.sections.action_cls import ActionClsConfig
+from ivcp.settings.sections.cluster import ClusterConfig
+from ivcp.settings.sections.data import DataConfig, VideoConfig
+from ivcp.settings.sections.evaluation import EvaluationConfig, ExportConfig, TrackingConfig
+from ivcp.settings.sections.launch import LaunchConfig
+from ivcp.settings.sections.model import MethodConfig, ModelConfig
+from ivcp.settings.sections.section import Section
+from ivcp.settings.sections.serving import ServingConfig
+from ivcp.settings.sections.training import AugmentationConfig, LossConfig, SpeedConfig, TrainConfig
 
 
 class RunConfig(Section):

@@ -25,10 +25,10 @@ from ivcp.stages.protocol import Stage, TrainingInputs
 from ivcp.stages.registry import stage_of
 from ivcp.training.arguments import check_label_settings, training_arguments
 from ivcp.training.augmentation import AugmentedSamples
-from ivcp.training.callbacks import LogLines, StopWhenReplaced
 from ivcp.training.checkpoints.mirror import CheckpointMirror
 from ivcp.training.checkpoints.size import planned_steps
-from ivcp.training.trainer import StageTrainer
+from ivcp.training.loop.callbacks import LogLines, StopWhenReplaced
+from ivcp.training.loop.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
 

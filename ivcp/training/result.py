@@ -11,7 +11,7 @@ from ivcp.records import CURVES_FILE, TRAINING_RESULT_FILE, VersionedRecord
 from ivcp.stages.protocol import TrainingInputs
 from ivcp.stages.registry import stage_of
 from ivcp.training.curves import draw_curves
-from ivcp.training.trainer import StageTrainer
+from ivcp.training.loop.trainer import StageTrainer
 
 
 class TrainingResult(VersionedRecord):

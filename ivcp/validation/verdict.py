@@ -10,7 +10,7 @@ from pathlib import Path
 from ivcp.data.problems import AnnotationError
 from ivcp.records.validation import Contradiction, Leak, NearDuplicate, ValidationReport
 from ivcp.settings import DataConfig
-from ivcp.settings.data import Strictness
+from ivcp.settings.sections.data import Strictness
 
 log = logging.getLogger(__name__)
 _NAMED = 5

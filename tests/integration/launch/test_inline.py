@@ -10,7 +10,7 @@ from ivcp.records import PreparedIndex
 from ivcp.settings import config_from_settings
 from ivcp.stages.directory import load_directory
 from ivcp.training.checkpoints.folder import UNFINISHED_FILE, whole_checkpoints
-from ivcp.training.interruption import TrainingInterrupted
+from ivcp.training.loop.interruption import TrainingInterrupted
 from tests.conftest import REPOSITORY
 from tests.integration.training_data import training_settings
 

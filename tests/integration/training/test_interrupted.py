@@ -19,7 +19,7 @@ from ivcp.stages.directory import load_directory
 from ivcp.training.build import build_trainer
 from ivcp.training.checkpoints.folder import UNFINISHED_FILE, CheckpointError, whole_checkpoints
 from ivcp.training.checkpoints.output_dir import check_output_dir
-from ivcp.training.interruption import INTERRUPTED
+from ivcp.training.loop.interruption import INTERRUPTED
 from ivcp.training.result import run_trainer
 from ivcp.training.run_record import RUN_RECORD_FILE
 from ivcp.training.train import train_model

@@ -12,7 +12,7 @@ from ivcp.distributed.disks import Disk
 from ivcp.records import PreparedIndex
 from ivcp.settings import config_from_settings
 from ivcp.training.checkpoints.mirror import CheckpointMirror
-from ivcp.training.interruption import TrainingInterrupted
+from ivcp.training.loop.interruption import TrainingInterrupted
 from ivcp.training.train import train_model
 from tests.integration.training_data import training_settings
 

@@ -16,7 +16,7 @@ from ivcp.settings import (
     save_config,
 )
 from ivcp.settings.known_keys import NO_MEANING, REFUSED, reason_by_key
-from ivcp.settings.training import Optimizer, Scheduler
+from ivcp.settings.sections.training import Optimizer, Scheduler
 
 # The example of the users' own documentation of action_cls, as they wrote it.
 USERS_FILE = """

@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 
 from ivcp.settings import ConfigError, config_from_settings
-from ivcp.settings.training import Optimizer
+from ivcp.settings.sections.training import Optimizer
 from ivcp.training.packages import check_packages
 
 ABSENT = importlib.util.find_spec

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ivcp.settings.places import Place
-from ivcp.settings.section import Section
+from ivcp.settings.sections.section import Section
 
 
 class LaunchConfig(Section):

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ivcp.settings.places import Place
-from ivcp.settings.section import Section, as_names
+from ivcp.settings.sections.section import Section, as_names
 
 Strictness = Literal["error", "warn", "ignore"]
 

@@ -1,7 +1,7 @@
 """transformers' Trainer for any stage: complete directories, checkpoints that survive interruptions, meters.
 
-It is one class over transformers' own. `OVERRIDDEN` names the private methods of transformers that it overrides;
-`tests/unit/training/test_trainer.py` holds their signatures, and fails when a new version of transformers changes one.
+It is one class over transformers' own. `OVERRIDDEN` names the private methods of transformers that it overrides; its
+test holds their signatures, and fails when a new version of transformers changes one.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from ivcp.training.checkpoints.folder import (
 )
 from ivcp.training.checkpoints.mirror import CheckpointMirror
 from ivcp.training.checkpoints.sharded_state import load_sharded_state, save_sharded_state
-from ivcp.training.finite import CLIPS, FiniteSteps, NamedBatches, check_metrics, check_outputs, check_weights
-from ivcp.training.interruption import StopOnTermination, TrainingInterrupted
-from ivcp.training.meter import StepMeter
+from ivcp.training.loop.finite import CLIPS, FiniteSteps, NamedBatches, check_metrics, check_outputs, check_weights
+from ivcp.training.loop.interruption import StopOnTermination, TrainingInterrupted
+from ivcp.training.loop.meter import StepMeter
+from ivcp.training.loop.resumption import EpochTrainer
 from ivcp.training.parameter_groups import parameter_groups
-from ivcp.training.resumption import EpochTrainer
 
 register_missing_operators()
 

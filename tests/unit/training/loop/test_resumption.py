@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from ivcp.training.resumption import Place, move_schedule
+from ivcp.training.loop.resumption import Place, move_schedule
 
 
 @pytest.mark.parametrize("accumulation", [1, 2, 3, 4])

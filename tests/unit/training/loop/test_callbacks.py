@@ -4,12 +4,12 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from ivcp.training.callbacks import LogLines, describe_step, time_left
+from ivcp.training.loop.callbacks import LogLines, describe_step, time_left
 
 
 @pytest.fixture
 def lines(tmp_path, caplog):
-    caplog.set_level(logging.INFO, logger="ivcp.training.callbacks")
+    caplog.set_level(logging.INFO, logger="ivcp.training.loop.callbacks")
     tracked = []
     callback = LogLines(lambda metrics, step: tracked.append((step, metrics)))
     args = TrainingArguments(output_dir=str(tmp_path), disable_tqdm=True, report_to="none", use_cpu=True)

@@ -2,7 +2,7 @@
 
 transformers counts optimizer steps. With another number of processes, or another batch size, a step is of other clips,
 and the same number of steps is another place in the data and in the schedule. `EPOCHS_OVERRIDDEN` names the private
-methods of transformers that are overridden for it, as `OVERRIDDEN` of `ivcp.training.trainer` does.
+methods of transformers that are overridden for it, as `OVERRIDDEN` of `ivcp.training.loop.trainer` does.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ivcp.settings.section import Section
+from ivcp.settings.sections.section import Section
 
 _DNS_LABEL = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from ivcp.inference.finite import NonFiniteError
 from ivcp.stages.directory import load_directory
 from ivcp.training.checkpoints.folder import whole_checkpoints
-from ivcp.training.finite import CLIPS, FiniteSteps, last_good_checkpoint
+from ivcp.training.loop.finite import CLIPS, FiniteSteps, last_good_checkpoint
 from ivcp.training.result import run_trainer
 
 DIVERGES = {"learning_rate": 1e25, "lr_scheduler_type": "constant", "max_grad_norm": 0}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from ivcp.settings.places import Place
-from ivcp.settings.section import Section
+from ivcp.settings.sections.section import Section
 
 _QUANTITY = r"^\d+(\.\d+)?(m|[kMGT]i?|Ki)?$"
 """Kubernetes' way to write amounts of CPU and memory."""

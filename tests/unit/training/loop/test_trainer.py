@@ -4,8 +4,8 @@ import re
 import pytest
 from transformers import Trainer
 
-from ivcp.training.resumption import EPOCHS_OVERRIDDEN, EpochTrainer
-from ivcp.training.trainer import OVERRIDDEN, StageTrainer
+from ivcp.training.loop.resumption import EPOCHS_OVERRIDDEN, EpochTrainer
+from ivcp.training.loop.trainer import OVERRIDDEN, StageTrainer
 
 SIGNATURES = {
     "_save": ["output_dir=None", "state_dict=None"],

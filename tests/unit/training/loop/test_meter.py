@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ivcp.settings import ConfigError
-from ivcp.training.meter import StepMeter, peak_memory_bytes
+from ivcp.training.loop.meter import StepMeter, peak_memory_bytes
 from ivcp.training.result import run_trainer
 
 

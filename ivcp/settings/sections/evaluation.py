@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from ivcp.settings.places import LocalPath, Place
-from ivcp.settings.section import Section, as_names
+from ivcp.settings.sections.section import Section, as_names
 
 
 class EvaluationConfig(Section):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from ivcp.settings.places import FileOrName, LocalPath, PathOrFlag
-from ivcp.settings.section import Section, as_names
+from ivcp.settings.sections.section import Section, as_names
 
 Scheduler = Literal[
     "linear",

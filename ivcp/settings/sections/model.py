@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from ivcp.settings.places import LocalPath, Model
-from ivcp.settings.section import Section
+from ivcp.settings.sections.section import Section
 
 
 class ModelConfig(Section):

@@ -1,0 +1,1 @@
+"""The loop over optimizer steps: transformers' Trainer, and what watches it."""
