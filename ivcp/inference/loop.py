@@ -47,7 +47,7 @@ def run_batches(
         what: what progress calls the batches; null shows none.
     """
     listed = [list(batch) for batch in batches]
-    with torch.random.fork_rng():  # a loader draws its workers' seed
+    with torch.random.fork_rng(devices=[]):  # a loader draws its workers' seed
         loader: Iterable[Any] = iter(
             DataLoader(
                 samples,  # type: ignore[arg-type]

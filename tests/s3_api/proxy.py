@@ -1,4 +1,4 @@
-"""An HTTP proxy before an S3 endpoint that loses connections, answers late, or says that it is busy."""
+"""An HTTP proxy before a server that loses connections, answers late, is busy, or does not know the caller any more."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
+DENIED = b"<html><body>Your session has expired: log in.</body></html>"
+
 
 @dataclass(frozen=True)
 class Request:
@@ -28,6 +30,7 @@ class Faults:
     """What the proxy does to a request; each may be changed at any time."""
 
     is_busy: Callable[[Request], bool] = lambda request: False
+    is_denied: Callable[[Request], bool] = lambda request: False
     cuts_answer: Callable[[Request], bool] = lambda request: False
     cuts_upload: Callable[[Request], bool] = lambda request: False
     seconds: Callable[[Request], float] = lambda request: 0.0
@@ -67,6 +70,9 @@ def proxy(endpoint: str) -> Iterator[tuple[str, Faults]]:
             time.sleep(faults.seconds(request))
             if faults.is_busy(request):
                 self._answer(503, {}, BUSY)
+                return
+            if faults.is_denied(request):
+                self._answer(401, {"Content-Type": "text/html"}, DENIED)
                 return
             connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=60)
             try:

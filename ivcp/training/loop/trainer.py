@@ -219,7 +219,7 @@ class StageTrainer(EpochTrainer):
         Raises:
             NonFiniteError: an output or a metric is not finite: it would make any checkpoint the best.
         """
-        with self.meter.pause(), torch.random.fork_rng():
+        with self.meter.pause(), torch.random.fork_rng(devices=[]):
             metrics: dict[str, float] = super().evaluate(*arguments, **options)
         check_metrics(metrics, step=self.state.global_step, output_dir=self._output_dir)
         return metrics

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -77,6 +78,25 @@ def test_a_locked_file_gets_what_it_missed(
     assert len(warnings(caplog)) == 1
 
 
+def test_a_disk_that_is_full_for_a_while_gets_what_it_missed(
+    mlflow_uri: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """No file may grow, as on a full disk, from the tenth step to the last."""
+    monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
+    monkeypatch.setattr(outages, "_PAUSE_SECONDS", 5.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits = {
+        10: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard)),
+        STEPS: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)),
+    }
+    try:
+        run_id = work(mlflow_uri, at_step=limits)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert curve(mlflow_uri, run_id) == list(range(1, STEPS + 1))
+    assert len(warnings(caplog)) == 1
+
+
 def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "file").write_text("no folder")
     assert work(f"sqlite:///{tmp_path}/file/mlflow.db") is None
@@ -102,11 +122,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["is_busy", "cuts_answer", "seconds"])
+@pytest.mark.parametrize("kind", ["is_busy", "is_denied", "cuts_answer", "seconds"])
 def test_a_server_that_fails_for_a_while_gets_what_it_missed(
     kind: str, server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    """It answers 503, breaks connections off, or hangs; from the tenth step to the last."""
+    """It answers 503, shows a login page, breaks connections off, or hangs; from the tenth step to the last."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setattr(outages, "_PAUSE_SECONDS", 5.0)
     monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
