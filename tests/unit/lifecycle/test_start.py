@@ -9,6 +9,7 @@ from ivcp.lifecycle.start import data_settings, run_step
 from ivcp.settings import ConfigError, RunConfig, config_from_settings, from_flat, read_saved_config
 from ivcp.tracking import find_pipeline_run
 from tests.data_sets import sharegpt_row
+from tests.ports import free_port
 
 LIBRARY = Path(__file__).parents[3] / "ivcp"
 
@@ -64,6 +65,15 @@ def test_a_step_that_starts_a_job_holds_none(start):
 
 def test_without_accelerators_evaluation_has_none_either(start):
     assert start(train_accelerator_count=0).evaluation_accelerators == "0"
+
+
+def test_a_tracking_server_that_is_away_ends_nothing(start, tmp_path, capsys):
+    uri = f"http://127.0.0.1:{free_port()}"
+    start(overrides={"report_to": "mlflow", "mlflow_tracking_uri": uri})
+
+    assert read_saved_config(tmp_path / "run_config.json").tracking.mlflow_tracking_uri == uri
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    assert "MLflow does not do its part" in warning
 
 
 @pytest.mark.parametrize("settings", [{"stage": "sft"}, {"quantization_bit": 4, "finetuning_type": "full"}])

@@ -1,8 +1,10 @@
 from kfp import dsl
 
-from ivcp.pipeline_runs.local import _for_one_machine, _with_shards
+from ivcp.pipeline_runs.local import _for_one_machine, _tracked, _with_shards
+from ivcp.pipeline_runs.run_folder import open_run_folder
 from ivcp.settings import from_flat
 from pipelines.action_cls import action_cls
+from tests.ports import free_port
 
 
 def tasks(pipeline):
@@ -38,3 +40,11 @@ def test_a_run_has_the_same_id_whenever_it_goes_on():
 def test_clips_go_where_the_settings_say(tmp_path):
     assert _with_shards(from_flat({}), tmp_path).cluster.shards_uri == str(tmp_path / "clips")
     assert _with_shards(from_flat({"shards_uri": "s3://b/c"}), tmp_path).cluster.shards_uri == "s3://b/c"
+
+
+def test_a_run_starts_though_mlflow_is_away(tmp_path, caplog):
+    uri = f"http://127.0.0.1:{free_port()}"
+    config = from_flat({"mlflow_tracking_uri": uri})
+    with open_run_folder(tmp_path, fingerprint="a", uri=uri, name=None, fresh=False) as folder:
+        assert _tracked(config, folder, tmp_path) == folder
+    assert "starting the run in MLflow: MLflow does not do its part" in caplog.text
