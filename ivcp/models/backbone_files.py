@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ivcp.distributed.weights import loading_replicated, write_weights
 from ivcp.models.backbone import language_model_of
+from ivcp.models.configuration import without_kernels
 from ivcp.models.load import load_base_model
 from ivcp.settings import MethodConfig, ModelConfig
 
@@ -60,7 +61,8 @@ def load_backbone_weights(backbone: Any, directory: Path) -> None:
         weights = load_file(directory / TRAINED_WEIGHTS)
     else:
         with loading_replicated():
-            weights = type(model).from_pretrained(directory, config=model.config, dtype=model.dtype).state_dict()
+            config = without_kernels(model.config)  # that of the directory is anybody's
+            weights = type(model).from_pretrained(directory, config=config, dtype=model.dtype).state_dict()
     try:
         write_weights(backbone, weights)
     except ValueError as error:

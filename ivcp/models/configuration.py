@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from ivcp.settings import ModelConfig
@@ -21,8 +22,14 @@ def read_configuration(name: str, settings: ModelConfig) -> Any:
         cache_dir=settings.cache_dir,
         trust_remote_code=settings.trust_remote_code,
     )
-    _forget_kernels(described)
-    return described
+    return without_kernels(described)
+
+
+def without_kernels(described: Any) -> Any:
+    """A copy of a configuration that leaves attention and experts to transformers' own choice."""
+    copied = copy.deepcopy(described)
+    _forget_kernels(copied)
+    return copied
 
 
 def _forget_kernels(described: Any) -> None:
