@@ -121,7 +121,8 @@ def test_ivcp_train_starts_the_processes_itself(action_data, tmp_path):
     metrics = tmp_path / "adapter" / "evaluation" / "metrics.json"
     at_once = EvaluationMetrics.read(metrics)
     metrics.unlink()
-    assert single_steps.evaluate(load_config(file, {})).headline == at_once.headline
+    alone = single_steps.evaluate(load_config(file, {})).headline()
+    assert alone == pytest.approx(at_once.headline(), abs=0.01)  # bfloat16
 
 
 @pytest.mark.parametrize(
