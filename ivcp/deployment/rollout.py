@@ -35,7 +35,7 @@ def wait_for_rollout(objects: ClusterObjects, name: str, *, generation: int, tim
             raise DeploymentError(f"Deployment {name} was deleted while it was rolled out")
         if is_rolled_out(live, generation):
             return live
-        pods = new_pods(objects, live)
+        pods = new_pods(objects, live) if _is_observed(live, generation) else []
         if reason := _hopeless(pods):
             raise DeploymentError(f"{name} cannot start: {reason}{_details(objects, pods)}")
         remaining = deadline - time.monotonic()
@@ -52,11 +52,17 @@ def is_rolled_out(live: Manifest, generation: int) -> bool:
     status, wanted = live.get("status", {}), live["spec"].get("replicas", 1)
     updated: int = status.get("updatedReplicas", 0)
     return bool(
-        status.get("observedGeneration", 0) >= generation
+        _is_observed(live, generation)
         and updated >= wanted
         and status.get("replicas", 0) <= updated
         and status.get("availableReplicas", 0) >= updated
     )
+
+
+def _is_observed(live: Manifest, generation: int) -> bool:
+    """Whether the controller knows this generation: until then the newest revision is the one before it."""
+    observed: int = live.get("status", {}).get("observedGeneration", 0)
+    return observed >= generation
 
 
 def new_pods(objects: ClusterObjects, live: Manifest) -> list[Manifest]:

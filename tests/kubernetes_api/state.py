@@ -34,6 +34,10 @@ class ClusterState:
     """Of the container that ran before the last restart."""
     backends: dict[str, str] = field(default_factory=dict)
     """Address of the real process behind a pod, by its uid."""
+    controller_lag_seconds: float = 0.0
+    """For the controller of Deployments to see a new generation."""
+    generations: dict[tuple[str, int], float] = field(default_factory=dict)
+    """When each generation of a Deployment, by its uid, was first there."""
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set while the HTTP server goes down: streams end."""
 

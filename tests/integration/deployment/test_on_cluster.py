@@ -96,6 +96,23 @@ def test_pods_that_do_not_serve_are_explained_and_the_old_model_stays(
     _wait(lambda: _is_rolled_out(old))
 
 
+def test_a_controller_that_is_late_is_waited_for(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
+):
+    """Until it has seen a change, the newest pods are those of before: broken ones say nothing of the new ones."""
+    broken = given.URI.replace("run2", "run3")
+    old.kubelet.behave(broken, BadImage("manifest unknown"))
+    old.state.controller_lag_seconds = 0.5
+    with pytest.raises(DeploymentError, match="ImagePullBackOff") as raised:
+        deploy(3, clip)
+    assert raised.value.__notes__ == ["what action-classifier served before serves again"]
+    kubectl("set", "env", "deployment/action-classifier", f"IVCP_MODEL_URI={broken}")
+    _wait(lambda: "ImagePullBackOff" in str([pod.get("status") for pod in old.store.list(resources.PODS)]))
+    result = deploy(2, clip, serve_take_over=True)
+    assert result.model.version == 2
+    assert given.model_version(old) == ("2", "2")
+
+
 def test_a_first_deployment_that_fails_leaves_nothing(
     kubernetes_api: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
 ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import time
 from typing import Any
 
 from tests.kubernetes_api.objects import resources
@@ -24,7 +25,10 @@ _STATUS = Manager("kube-controller-manager", "Update", "apps/v1", "status")
 def tick(state: ClusterState) -> None:
     """One round over all Deployments."""
     for deployment in state.store.list(resources.DEPLOYMENTS):
-        _Rollout(state, deployment).advance()
+        metadata = deployment["metadata"]
+        seen = state.generations.setdefault((metadata["uid"], metadata["generation"]), time.monotonic())
+        if time.monotonic() - seen >= state.controller_lag_seconds:
+            _Rollout(state, deployment).advance()
 
 
 class _Rollout:
