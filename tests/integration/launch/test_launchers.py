@@ -122,7 +122,7 @@ def test_ivcp_train_starts_the_processes_itself(action_data, tmp_path):
     at_once = EvaluationMetrics.read(metrics)
     metrics.unlink()
     alone = single_steps.evaluate(load_config(file, {})).headline()
-    assert alone == pytest.approx(at_once.headline(), abs=0.01)  # bfloat16
+    assert alone == pytest.approx(at_once.headline(), abs=1e-6)
 
 
 @pytest.mark.parametrize(

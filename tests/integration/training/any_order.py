@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,20 @@ from ivcp.settings import config_from_settings
 from tests.ports import free_port
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    [__name__, "ivcp.training.train", "ivcp.stages.action_cls", "peft", "deepspeed", "mlflow.tracking",
-     "transformers.models.qwen2_vl.modeling_qwen2_vl"]
-)  # fmt: skip
+_IMPORTED = [
+    __name__, "ivcp.training.train", "ivcp.stages.action_cls", "ivcp.checks.run", "peft", "deepspeed",
+    "mlflow.tracking", "transformers.models.qwen2_vl.modeling_qwen2_vl",
+]  # fmt: skip
 
 _MOST_BYTES = 40_000
 """Of a file on a disk that is full: less than weights need, and more than small files do."""
+
+
+def start_server() -> None:
+    """Replaces the server process of the tests by one that has imported what a training needs: that takes seconds."""
+    forkserver._forkserver._stop()
+    forkserver.set_forkserver_preload(_IMPORTED)
+    forkserver.ensure_running()
 
 
 class Command:

@@ -16,7 +16,7 @@ from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records import PreparedIndex
 from ivcp.stages.directory import load_directory
 from ivcp.training.result import TRAINING_RESULT_FILE, TrainingResult
-from tests.integration.training.any_order import Command
+from tests.integration.training.any_order import Command, start_server
 from tests.integration.training_data import training_settings
 
 EPOCHS = 3
@@ -67,6 +67,7 @@ class Reference:
 
 @pytest.fixture(scope="module")
 def reference(data: Path) -> Reference:
+    start_server()
     (data / "clips.json").write_text('[{"messages": [], "videos": ["0.mp4"]}]')  # nobody reads it
     (data / "dataset_info.json").write_text('{"clips": {"file_name": "clips.json", "formatting": "sharegpt"}}')
     clips = PreparedSamples(PreparedIndex.read(data / "index.json"), "val")

@@ -44,6 +44,7 @@ def train_once(settings, index):
     clips = {split: PreparedSamples(index, split) for split in ("train", "val")}
     trainer = build_trainer(config, index=index, samples=clips, output_dir=Path(config.train.output_dir))
     table = {row.name: row.total for row in parameter_table(trainer.model, trainer.stage)}
+    linear = torch.nn.functional.linear
     try:
         run_trainer(trainer, resume_from=resume)
         held, whole = held_parameters(trainer.model)
@@ -55,6 +56,7 @@ def train_once(settings, index):
         del trainer
         gc.collect()
         unset_hf_deepspeed_config()
+        torch.nn.functional.linear = linear  # ZeRO-3 replaces it
         for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
             os.environ.pop(name, None)  # accelerate leaves them for the next run
 
