@@ -43,7 +43,7 @@ app.command("schedule", context_settings=TAKES_SETTINGS)(schedule_command)
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        from ivcp.settings.package import own_version
+        from ivcp.packages import own_version
 
         say(f"ivcp {own_version()}")
         raise typer.Exit()

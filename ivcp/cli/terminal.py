@@ -10,6 +10,8 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from ivcp.packages import nameless_distributions
+
 FAILED, WRONG_CALL, REFUSED = 1, 2, 3
 """Exit codes: a step failed; the call, a file or a setting is wrong; the gate refused the model."""
 TRACEBACK = "--traceback"
@@ -60,6 +62,8 @@ def explain(error: Exception) -> tuple[int, str]:
         )
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return WRONG_CALL, f"error: {error.filename}: {error.strerror}"
+    if isinstance(error, TypeError) and (left := nameless_distributions()):
+        return FAILED, f"failed: Python cannot read its packages: an interrupted pip install left {left[0]}: remove it"
     if isinstance(error, ValueError | OSError):
         return WRONG_CALL, f"error: {error}"
     if isinstance(error, RuntimeError):

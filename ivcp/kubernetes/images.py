@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from ivcp.settings.package import VERSION
+from ivcp.packages import VERSION
 
 Name = Literal["data", "training", "serving"]
 VARIABLES: dict[Name, str] = {name: f"IVCP_{name.upper()}_IMAGE" for name in get_args(Name)}

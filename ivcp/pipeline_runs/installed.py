@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ivcp.settings.package import entry_points_of
+from ivcp.packages import entry_points_of
 
 GROUP = "ivcp.pipelines"
 ACTION_CLS = "action-cls"

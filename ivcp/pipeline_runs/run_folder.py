@@ -14,11 +14,11 @@ from typing import Any
 from uuid import uuid4
 
 from ivcp.data.problems import AnnotationError
+from ivcp.packages import own_version
 from ivcp.pipeline_runs.interruption import end_leftovers
 from ivcp.pipeline_runs.summary import FINISHED, RECORDS_DIR, SUMMARY_FILE, read_records, summarize
 from ivcp.records import Record
 from ivcp.settings import RunConfig
-from ivcp.settings.package import own_version
 from ivcp.storage.atomic import writable_folder
 from ivcp.storage.claims import InUseError
 from ivcp.storage.owner import one_at_a_time, owned

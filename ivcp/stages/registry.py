@@ -8,8 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ivcp.packages import entry_points_of
 from ivcp.settings import ConfigError, RunConfig
-from ivcp.settings.package import entry_points_of
 
 if TYPE_CHECKING:
     from ivcp.stages.protocol import Stage

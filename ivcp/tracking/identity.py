@@ -9,9 +9,9 @@ import hashlib
 import json
 from pathlib import Path
 
+from ivcp.packages import own_version
 from ivcp.records.registered import Champion
 from ivcp.settings import SECTION_OF_KEY, RunConfig
-from ivcp.settings.package import own_version
 from ivcp.tracking.client import DEFAULT_STORE
 from ivcp.tracking.registry import find_champion
 

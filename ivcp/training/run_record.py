@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ivcp.packages import installed_packages
 from ivcp.records import PreparedIndex, VersionedRecord
 from ivcp.settings import RunConfig
 
@@ -60,7 +60,7 @@ def describe_run(config: RunConfig, index: PreparedIndex, *, num_processes: int)
         command=tuple(sys.argv),
         python=platform.python_version(),
         platform=platform.platform(),
-        packages={found.metadata["Name"]: found.version for found in metadata.distributions()},
+        packages=installed_packages(),
         git_commit=commit,
         git_changed=None if changes is None else bool(changes),
         devices=tuple(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())) or ("cpu",),

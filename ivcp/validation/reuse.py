@@ -10,10 +10,10 @@ from typing import Any
 
 from ivcp import storage
 from ivcp.data.problems import AnnotationError
+from ivcp.packages import own_version
 from ivcp.records import ANNOTATIONS_FILE, LABELS_FILE, QUARANTINE_FILE, REPORT_HTML, REPORT_JSON
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import SECTION_OF_KEY, RunConfig
-from ivcp.settings.package import own_version
 from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import write_whole
 from ivcp.validation.data_fingerprint import data_fingerprint

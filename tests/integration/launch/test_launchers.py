@@ -1,7 +1,9 @@
 """The users' ways of starting several processes, on real videos: torchrun, deepspeed, accelerate."""
 
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,23 @@ def test_ivcp_train_starts_the_processes_itself(action_data, tmp_path):
     metrics.unlink()
     alone = single_steps.evaluate(load_config(file, {})).headline()
     assert alone == pytest.approx(at_once.headline(), abs=1e-6)
+
+
+@ON_CPUS
+def test_packages_with_broken_metadata_end_no_training(action_data, tmp_path, monkeypatch):
+    """As an interrupted pip leaves them; MLflow, transformers and kfp look at all packages as well."""
+    for name in ("broken-1.0", "~umpy-2.0", "mlflow-1.0", "datasets-1.0"):
+        (tmp_path / "packages" / f"{name}.dist-info").mkdir(parents=True)
+    run = settings(action_data, tmp_path) | {"report_to": "mlflow", "mlflow_tracking_uri": f"sqlite:///{tmp_path}/m.db"}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'packages'}{os.pathsep}{REPOSITORY}")
+    done = subprocess.run(
+        [sys.executable, "-m", "ivcp.cli.main", "train", str(tmp_path / "run.yaml")], text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    packages = RunRecord.read(tmp_path / "adapter" / "run_record.json").packages
+    assert "broken" not in packages
+    assert packages["torch"] == version("torch")
 
 
 @pytest.mark.parametrize(
