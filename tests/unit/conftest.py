@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,25 @@ def make_config(base_model_dir, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def run_settings(action_data, base_model_dir, tmp_path) -> dict[str, Any]:
+    """Of a short training on `action_data` and its evaluation, as a user writes them."""
+    return {
+        "model_name_or_path": str(base_model_dir),
+        "dataset": "actions",
+        "dataset_dir": str(action_data.folder),
+        "test_size": 0.25,
+        "output_dir": str(tmp_path / "out"),
+        "video_num_frames": 4,
+        "video_max_pixels": 1024,
+        "preprocessing_num_workers": 1,
+        "per_device_train_batch_size": 6,
+        "num_train_epochs": 1,
+        "report_to": "none",
+        "mlflow_tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
+    }
 
 
 @pytest.fixture(scope="session")

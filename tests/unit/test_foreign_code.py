@@ -76,21 +76,8 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def settings(action_data, base_model_dir: Path, tmp_path: Path) -> dict[str, Any]:
-    return {
-        "model_name_or_path": str(plant(shutil.copytree(base_model_dir, tmp_path / "base"))),
-        "dataset": "actions",
-        "dataset_dir": str(action_data.folder),
-        "test_size": 0.25,
-        "output_dir": str(tmp_path / "out"),
-        "video_num_frames": 4,
-        "video_max_pixels": 1024,
-        "preprocessing_num_workers": 1,
-        "per_device_train_batch_size": 6,
-        "num_train_epochs": 1,
-        "report_to": "none",
-        "mlflow_tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
-    }
+def settings(run_settings: dict[str, Any], base_model_dir: Path, tmp_path: Path) -> dict[str, Any]:
+    return run_settings | {"model_name_or_path": str(plant(shutil.copytree(base_model_dir, tmp_path / "base")))}
 
 
 @pytest.fixture

@@ -24,24 +24,6 @@ from tests.data_sets import make_clip
 
 
 @pytest.fixture
-def settings(action_data, base_model_dir, tmp_path):
-    return {
-        "model_name_or_path": str(base_model_dir),
-        "dataset": "actions",
-        "dataset_dir": str(action_data.folder),
-        "test_size": 0.25,
-        "output_dir": str(tmp_path / "out"),
-        "video_num_frames": 4,
-        "video_max_pixels": 1024,
-        "preprocessing_num_workers": 1,
-        "per_device_train_batch_size": 6,
-        "num_train_epochs": 1,
-        "report_to": "none",
-        "mlflow_tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
-    }
-
-
-@pytest.fixture
 def decoded(monkeypatch) -> list[str]:
     """What is given to the workers that decode: the name of the step, once for each job."""
     given: list[str] = []
@@ -73,8 +55,8 @@ def spoil_unnoticed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [steps.validate, steps.prepare, steps.train, steps.evaluate, steps.export])
-def test_nothing_is_done_in_a_folder_where_another_command_works(settings, tmp_path, step):
-    config = config_from_settings(settings)
+def test_nothing_is_done_in_a_folder_where_another_command_works(run_settings, tmp_path, step):
+    config = config_from_settings(run_settings)
     (tmp_path / "out").mkdir()
     with (
         owned(tmp_path / "out"),
@@ -85,8 +67,8 @@ def test_nothing_is_done_in_a_folder_where_another_command_works(settings, tmp_p
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_evaluation_and_export_after_training_decode_no_video(settings, decoded, action_data):
-    config = config_from_settings(settings)
+def test_evaluation_and_export_after_training_decode_no_video(run_settings, decoded, action_data):
+    config = config_from_settings(run_settings)
     steps.train(config)
     assert decoded.count("validation") == 12
     assert decoded.count("preparation") == 12
@@ -98,13 +80,13 @@ def test_evaluation_and_export_after_training_decode_no_video(settings, decoded,
     assert decoded == []
 
 
-def test_training_that_evaluates_decodes_each_video_once_for_each_step(settings, decoded):
-    steps.train(config_from_settings(settings | {"do_eval": True}))
+def test_training_that_evaluates_decodes_each_video_once_for_each_step(run_settings, decoded):
+    steps.train(config_from_settings(run_settings | {"do_eval": True}))
     assert sorted(decoded) == ["preparation"] * 12 + ["validation"] * 12
 
 
-def test_a_changed_video_is_looked_at_again(settings, decoded, action_data):
-    config = config_from_settings(settings)
+def test_a_changed_video_is_looked_at_again(run_settings, decoded, action_data):
+    config = config_from_settings(run_settings)
     steps.prepare(config)
     decoded.clear()
     make_clip(action_data.folder / "3.mp4", seed=99)
@@ -112,28 +94,28 @@ def test_a_changed_video_is_looked_at_again(settings, decoded, action_data):
     assert decoded == ["validation"] * 12 + ["preparation"]
 
 
-def test_who_asks_for_validation_gets_it(settings, decoded):
-    config = config_from_settings(settings)
+def test_who_asks_for_validation_gets_it(run_settings, decoded):
+    config = config_from_settings(run_settings)
     steps.prepare(config)
     decoded.clear()
     steps.validate(config)
     assert decoded == ["validation"] * 12
 
 
-def test_measuring_takes_the_splits_that_there_are(settings, action_data):
-    steps.train(config_from_settings(settings))
+def test_measuring_takes_the_splits_that_there_are(run_settings, action_data):
+    steps.train(config_from_settings(run_settings))
     kept = (action_data.folder / "group_splits.jsonl").read_text()
-    measured = steps.evaluate(config_from_settings(settings | {"resplit": True, "seed": 5}))
+    measured = steps.evaluate(config_from_settings(run_settings | {"resplit": True, "seed": 5}))
 
     assert measured.left_out.total == 0
     assert (action_data.folder / "group_splits.jsonl").read_text() == kept
 
 
-def test_a_training_from_an_adapter_is_measured_and_exported_not_its_start(settings, tmp_path):
-    steps.train(config_from_settings(settings))
-    start = settings["output_dir"]
+def test_a_training_from_an_adapter_is_measured_and_exported_not_its_start(run_settings, tmp_path):
+    steps.train(config_from_settings(run_settings))
+    start = run_settings["output_dir"]
     second = config_from_settings(
-        settings
+        run_settings
         | {
             "adapter_name_or_path": start,
             "output_dir": str(tmp_path / "second"),
@@ -153,17 +135,17 @@ def test_a_training_from_an_adapter_is_measured_and_exported_not_its_start(setti
     assert not torch.equal(row, load_file(Path(start) / "action_token.safetensors")["row"])
 
 
-def test_what_is_taken_to_be_measured(settings, tmp_path):
+def test_what_is_taken_to_be_measured(run_settings, tmp_path):
     """`adapter_name_or_path` names something finished, unless a training started from it in `output_dir`."""
-    start, out = tmp_path / "start", Path(settings["output_dir"])
+    start, out = tmp_path / "start", Path(run_settings["output_dir"])
 
     def taken(**others):
-        return steps.adapter_dir(config_from_settings(settings | others))
+        return steps.adapter_dir(config_from_settings(run_settings | others))
 
     assert taken() == out
     assert taken(adapter_name_or_path=str(start)) == start
     out.mkdir()
-    began = config_from_settings(settings | {"adapter_name_or_path": str(start)})
+    began = config_from_settings(run_settings | {"adapter_name_or_path": str(start)})
     begin_run(began, out, None)
     assert taken(adapter_name_or_path=str(start)) == out  # though that is no complete directory yet
     assert taken(adapter_name_or_path=str(tmp_path / "other")) == tmp_path / "other"
@@ -174,13 +156,13 @@ def test_what_is_taken_to_be_measured(settings, tmp_path):
 
 
 @pytest.fixture
-def merge_file(settings, tmp_path):
+def merge_file(run_settings, tmp_path):
     """A finished adapter, and the users' file that merges it: it names no data set."""
-    config = config_from_settings(settings)
+    config = config_from_settings(run_settings)
     steps.train(config)
     return {
-        "model_name_or_path": settings["model_name_or_path"],
-        "adapter_name_or_path": settings["output_dir"],
+        "model_name_or_path": run_settings["model_name_or_path"],
+        "adapter_name_or_path": run_settings["output_dir"],
         "template": "minicpm_v",
         "finetuning_type": "lora",
         "trust_remote_code": True,
@@ -188,7 +170,7 @@ def merge_file(settings, tmp_path):
         "export_size": 2,
         "export_device": "cpu",
         "export_legacy_format": False,
-        "mlflow_tracking_uri": settings["mlflow_tracking_uri"],
+        "mlflow_tracking_uri": run_settings["mlflow_tracking_uri"],
     }
 
 
@@ -208,8 +190,8 @@ def test_an_adapter_is_merged_without_a_data_set(merge_file, decoded, action_dat
     assert merged.logits == pytest.approx(before.logits, abs=1e-4)
 
 
-def test_export_writes_over_nothing_but_an_earlier_export(merge_file, settings, tmp_path):
-    base, adapter, data = (settings[key] for key in ("model_name_or_path", "output_dir", "dataset_dir"))
+def test_export_writes_over_nothing_but_an_earlier_export(merge_file, run_settings, tmp_path):
+    base, adapter, data = (run_settings[key] for key in ("model_name_or_path", "output_dir", "dataset_dir"))
     (tmp_path / "link").symlink_to(base)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
@@ -228,10 +210,10 @@ def test_export_writes_over_nothing_but_an_earlier_export(merge_file, settings, 
     assert not (tmp_path / "merged" / ".export").exists()
 
 
-def test_a_base_model_that_moved_is_taken_from_where_the_settings_say(merge_file, settings, tmp_path):
-    moved = shutil.copytree(settings["model_name_or_path"], tmp_path / "moved")
-    recorded = Path(settings["output_dir"]) / "run_config.json"
-    recorded.write_text(recorded.read_text().replace(settings["model_name_or_path"], str(tmp_path / "gone")))
+def test_a_base_model_that_moved_is_taken_from_where_the_settings_say(merge_file, run_settings, tmp_path):
+    moved = shutil.copytree(run_settings["model_name_or_path"], tmp_path / "moved")
+    recorded = Path(run_settings["output_dir"]) / "run_config.json"
+    recorded.write_text(recorded.read_text().replace(run_settings["model_name_or_path"], str(tmp_path / "gone")))
     with pytest.raises(FileNotFoundError, match="gone"):
         steps.export(config_from_settings(merge_file | {"model_name_or_path": None}))
     result = steps.export(config_from_settings(merge_file | {"model_name_or_path": str(moved)}))

@@ -29,13 +29,17 @@ def served(cluster: KubernetesApi) -> tuple[str, str] | None:
     return None if FORMER in live["metadata"]["annotations"] else given.model_version(cluster)
 
 
+def wait_for_version_2(cluster: KubernetesApi) -> None:
+    while given.model_version(cluster) != ("2", "2"):
+        time.sleep(0.02)
+
+
 def test_a_deployment_that_fails_does_not_undo_the_next_one(old: KubernetesApi, deploy: Deploy):
     """Version 2 is never ready; version 3 comes meanwhile, and waits until version 1 serves again."""
     old.kubelet.behave("run2", NeverReady())
     with ThreadPoolExecutor() as threads:
         failing = threads.submit(deploy, 2, serve_timeout_seconds=2.0)
-        while given.model_version(old) != ("2", "2"):
-            time.sleep(0.02)
+        wait_for_version_2(old)
         waiting = threads.submit(deploy, 3)
         time.sleep(1.0)
         assert given.model_version(old) == ("2", "2")
@@ -60,8 +64,7 @@ def test_who_lost_the_lease_changes_nothing_any_more(old: KubernetesApi, deploy:
     old.kubelet.behave("run2", NeverReady())
     with ThreadPoolExecutor() as threads:
         first = threads.submit(deploy, 2, serve_timeout_seconds=6.0)
-        while given.model_version(old) != ("2", "2"):
-            time.sleep(0.02)
+        wait_for_version_2(old)
         lease = Lease(api.connect(), "ivcp", "action-classifier-deployment", permissions="-", duration_seconds=60)
         path = "/apis/coordination.k8s.io/v1/namespaces/ivcp/leases/action-classifier-deployment"
         api.connect().call_api(path, "DELETE", _request_timeout=5, response_type="object")

@@ -106,8 +106,10 @@ def test_a_merged_model_needs_no_base(trained, other_base, prepared_clips, tmp_p
     merge_adapter(
         trained(), tmp_path / "model", samples=prepared_clips[:2], machine=ModelConfig(), max_shard_gigabytes=1
     )
+    before = load_directory(tmp_path / "model").outputs(prepared_clips[:2])
     name_base(tmp_path / "model", other_base)
-    load_directory(tmp_path / "model")
+
+    assert torch.equal(load_directory(tmp_path / "model").outputs(prepared_clips[:2]), before)
 
 
 def test_a_directory_of_an_earlier_version_loads_with_a_warning(trained, caplog):
