@@ -6,6 +6,7 @@ A server process holds the imported libraries, and each training is forked from 
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import resource
@@ -25,7 +26,7 @@ from tests.ports import free_port
 
 _context = multiprocessing.get_context("forkserver")
 _IMPORTED = [
-    __name__, "ivcp.training.train", "ivcp.stages.action_cls", "ivcp.checks.run", "peft", "deepspeed",
+    __name__, "ivcp.training.train", "ivcp.stages.action_cls.decoder", "ivcp.checks.run", "peft", "deepspeed",
     "mlflow.tracking", "transformers.models.qwen2_vl.modeling_qwen2_vl",
 ]  # fmt: skip
 
@@ -76,6 +77,7 @@ class Command:
 
 
 def _train(index: Path, settings: dict[str, Any], log: Path, place: tuple[int, int, int], disk_is_full: bool) -> None:
+    gc.freeze()  # the trainer collects garbage, which would copy all that the server has imported
     rank, processes, port = place
     file = log.open("a", buffering=1)
     os.dup2(file.fileno(), 1)
