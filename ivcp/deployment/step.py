@@ -12,8 +12,8 @@ from ivcp.kubernetes import images
 from ivcp.records import METRICS_FILE
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
-from ivcp.settings import read_saved_config
-from ivcp.tracking import promote_model
+from ivcp.settings import RunConfig, read_saved_config
+from ivcp.tracking import note_end, promote_model, tracked_run
 from ivcp.tracking.steps import recorded_step
 
 
@@ -28,30 +28,42 @@ def run_step(
     the environment that names images is that of whoever compiled it.
     """
     with recorded_step("serving") as outcome:
-        config, smoke_clip = read_saved_config(Path(run_config)), choose_smoke_clip(Path(results))
-        model_dir, output_dir = Path(model), Path(deployment)
-        result: DeploymentResult | ClusterDeployment
-        exported = ExportResult.read(model_dir / EXPORT_RESULT_FILE)
-
-        def promote() -> None:
-            if exported.registered is not None:
-                promote_model(exported.registered, config=config, deployed_to=config.serving.place)
-
-        if config.serving.serve_target == "local":
-            result = deploy_local(config, model_dir=model_dir, smoke_clip=smoke_clip, output_dir=output_dir)
-            promote()
-        else:
-            result = deploy_cluster(
+        config = read_saved_config(Path(run_config))
+        with tracked_run(config, step="serving"):
+            result = _deployed(
                 config,
-                image=config.serving.serve_image or predictor_image,
-                model=served_model(exported, Path(results)),
-                model_dir=model_dir,
-                smoke_clip=smoke_clip,
-                output_dir=output_dir,
-                promote=promote,
+                model_dir=Path(model),
+                results=Path(results),
+                output_dir=Path(deployment),
+                predictor_image=predictor_image,
             )
+        note_end(config, result.summary)
         outcome.result = result.summary
         outcome.directory = deployment
+
+
+def _deployed(
+    config: RunConfig, *, model_dir: Path, results: Path, output_dir: Path, predictor_image: str
+) -> DeploymentResult | ClusterDeployment:
+    exported, smoke_clip = ExportResult.read(model_dir / EXPORT_RESULT_FILE), choose_smoke_clip(results)
+
+    def promote() -> None:
+        if exported.registered is not None:
+            promote_model(exported.registered, config=config, deployed_to=config.serving.place)
+
+    if config.serving.serve_target == "local":
+        result = deploy_local(config, model_dir=model_dir, smoke_clip=smoke_clip, output_dir=output_dir)
+        promote()
+        return result
+    return deploy_cluster(
+        config,
+        image=config.serving.serve_image or predictor_image,
+        model=served_model(exported, results),
+        model_dir=model_dir,
+        smoke_clip=smoke_clip,
+        output_dir=output_dir,
+        promote=promote,
+    )
 
 
 def served_model(exported: ExportResult, results: Path) -> ServedModel:

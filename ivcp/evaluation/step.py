@@ -9,6 +9,7 @@ from pathlib import Path
 from ivcp.evaluation.evaluate import evaluate_adapter
 from ivcp.records import REPORT_HTML, PreparedIndex
 from ivcp.settings import read_saved_config
+from ivcp.tracking import note_end
 from ivcp.tracking.steps import recorded_step
 
 
@@ -25,14 +26,17 @@ class EvaluationOutcome:
 def run_step(*, run_config: str, prepared: str, adapter: str, results: str, report: str) -> EvaluationOutcome:
     """Measures `adapter` on the test split of `prepared`; writes `results`, a folder, and `report`, a page."""
     with recorded_step("evaluation") as outcome:
+        config = read_saved_config(Path(run_config))
         metrics = evaluate_adapter(
-            read_saved_config(Path(run_config)),
+            config,
             adapter_dir=Path(adapter),
             index=PreparedIndex.read(Path(prepared)),
             output_dir=Path(results),
         )
         shutil.copyfile(Path(results) / REPORT_HTML, report)
         verdict = "passed" if metrics.gate.passed else "refused: " + "; ".join(metrics.gate.reasons)
+        if not metrics.gate.passed:
+            note_end(config, f"the gate {verdict}")
         outcome.result = (
             f"top-1 {metrics.top1_accuracy:.3f} on {metrics.num_clips} clips{metrics.caveats}, gate {verdict}"
         )

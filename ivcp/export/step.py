@@ -8,6 +8,7 @@ from ivcp.export.export import export_model
 from ivcp.records import METRICS_FILE, PreparedIndex
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.settings import read_saved_config
+from ivcp.tracking import note_end
 from ivcp.tracking.steps import recorded_step
 
 
@@ -17,8 +18,9 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, mode
     With `deploy`, the serving step makes it the champion, once it serves.
     """
     with recorded_step("export") as outcome:
+        config = read_saved_config(Path(run_config))
         result = export_model(
-            read_saved_config(Path(run_config)),
+            config,
             adapter_dir=Path(adapter),
             index=PreparedIndex.read(Path(prepared)),
             metrics=EvaluationMetrics.read(Path(results) / METRICS_FILE),
@@ -26,4 +28,6 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, mode
             is_deployed_next=deploy,
         )
         outcome.result = result.summary
+        if not deploy:
+            note_end(config, result.summary)
         outcome.directory = model

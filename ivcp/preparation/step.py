@@ -9,7 +9,7 @@ from pathlib import Path
 from ivcp.preparation.prepare import merge_parts, plan_parts, prepare_part
 from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
 from ivcp.settings import RunConfig, read_saved_config
-from ivcp.tracking import UNCHANGED_TAG, tracked_run, unless_away
+from ivcp.tracking import note_end, unless_away
 from ivcp.tracking.identity import unchanged_champion
 from ivcp.tracking.steps import recorded_step
 
@@ -58,8 +58,10 @@ def run_merge(
         outcome.directory = index.root_uri
         unchanged_since = _unchanged_since(config, index, deploy=deploy)
         if unchanged_since:
-            outcome.result += f"; nothing changed since {unchanged_since}"
-            log.info("nothing changed since %s: nothing is trained", unchanged_since)
+            end = f"nothing changed since {unchanged_since}: nothing was trained"
+            outcome.result += f"; {end}"
+            note_end(config, end)
+            log.info("%s", end)
     return unchanged_since is None
 
 
@@ -77,8 +79,6 @@ def _unchanged_since(config: RunConfig, index: PreparedIndex, *, deploy: bool) -
     if deploy and champion.deployed_to != config.serving.place:
         log.info("unchanged since %s, but that was never deployed %s: it is trained again", name, config.serving.place)
         return None
-    with tracked_run(config, step="preprocessing") as run:
-        run.set_tags({UNCHANGED_TAG: name})
     return name
 
 

@@ -4,12 +4,13 @@ from ivcp.records.registered import Champion, ModelVersionRef
 from ivcp.tracking.client import DEFAULT_STORE, tracking_uri
 from ivcp.tracking.outages import unless_away
 from ivcp.tracking.pipeline_run import (
+    ENDED_TAG,
     PIPELINE_RUN_TAG,
-    UNCHANGED_TAG,
     close_killed_run,
     continue_pipeline_run,
     find_pipeline_run,
     finish_pipeline_run,
+    note_end,
     open_pipeline_run,
     start_pipeline_run,
 )
@@ -18,8 +19,8 @@ from ivcp.tracking.runs import RunStatus, TrackedRun, tracked_run
 
 __all__ = [
     "DEFAULT_STORE",
+    "ENDED_TAG",
     "PIPELINE_RUN_TAG",
-    "UNCHANGED_TAG",
     "Champion",
     "ModelVersionRef",
     "RegistryError",
@@ -30,6 +31,7 @@ __all__ = [
     "find_champion",
     "find_pipeline_run",
     "finish_pipeline_run",
+    "note_end",
     "open_pipeline_run",
     "promote_model",
     "register_model",

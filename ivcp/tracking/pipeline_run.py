@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ivcp.settings import RunConfig
 from ivcp.tracking.client import DEFAULT_STORE, connect, tracking_uri
-from ivcp.tracking.outages import outages
-from ivcp.tracking.runs import RunStatus, create_run
+from ivcp.tracking.outages import outages, unless_away
+from ivcp.tracking.runs import LONGEST_TAG, RunStatus, create_run
 
 log = logging.getLogger(__name__)
 
 PIPELINE_RUN_TAG = "ivcp.pipeline_run"
 """Tag of an MLflow run with the id of its pipeline run."""
 
-
-UNCHANGED_TAG = "ivcp.unchanged_since"
-"""Tag of an MLflow run that trained nothing: the champion that is as new."""
+ENDED_TAG = "ivcp.ended"
+"""Tag of an MLflow run whose chain of steps came to a good end: which."""
 
 
 def start_pipeline_run(
@@ -43,6 +43,20 @@ def open_pipeline_run(config: RunConfig, *, pipeline_run: str, run_name: str) ->
     if found is not None:
         return found.info.run_id  # type: ignore[no-any-return]
     return start_pipeline_run(config, run_name=run_name, tags={PIPELINE_RUN_TAG: pipeline_run})
+
+
+def note_end(config: RunConfig, how: str) -> None:
+    """Says in the run that all steps log to that their chain ends here, and well; nothing where there is none.
+
+    The step with which a chain ends calls this: KFP's own word for the end of a run does not tell.
+    """
+    run_id = os.environ.get("MLFLOW_RUN_ID") or config.tracking.mlflow_run_id
+    if run_id and "mlflow" in config.train.report_to:
+        unless_away(
+            lambda: connect(tracking_uri(config)).set_tag(run_id, ENDED_TAG, how[:LONGEST_TAG]),
+            otherwise=None,
+            doing="noting the end of the run",
+        )
 
 
 def find_pipeline_run(config: RunConfig, pipeline_run: str) -> Any | None:

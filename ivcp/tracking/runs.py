@@ -23,7 +23,7 @@ _BATCH = 100
 """MLflow's limit of parameters in one call."""
 
 
-_LONGEST_TAG = 5000
+LONGEST_TAG = 5000
 
 
 _LONGEST_VALUE = 500
@@ -129,7 +129,7 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
         status = "KILLED"
         raise
     except Exception as error:
-        run.set_tags({f"step.{step}.error": f"{type(error).__name__}: {error}"[:_LONGEST_TAG]})
+        run.set_tags({f"step.{step}.error": f"{type(error).__name__}: {error}"[:LONGEST_TAG]})
         raise
     finally:
         run.set_tags({f"step.{step}": status})

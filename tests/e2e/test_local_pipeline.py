@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ import yaml
 from ivcp.demo.sample_data import generate_sample_data
 from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.settings import config_from_settings
-from ivcp.tracking import find_champion
+from ivcp.tracking import ENDED_TAG, find_champion
 
 IVCP = Path(sys.executable).parent / "ivcp"
 
@@ -51,6 +52,12 @@ def ivcp(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def mlflow_run(store: str, summary: dict) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=store).get_run(summary["mlflow_run_id"])
+
+
 @pytest.fixture(scope="module")
 def passed(project):
     return ivcp(project, "run", "run.yaml")
@@ -82,13 +89,12 @@ def test_a_run_that_passes(project, passed):
 
 @pytest.mark.slow
 def test_the_run_is_in_mlflow(project, passed):
-    from mlflow import MlflowClient
-
     summary = json.loads((project / "runs/latest/summary.json").read_text())
     store = f"sqlite:///{project}/runs/mlflow.db"
-    run = MlflowClient(tracking_uri=store).get_run(summary["mlflow_run_id"])
+    run = mlflow_run(store, summary)
 
     assert run.info.status == "FINISHED"
+    assert run.data.tags[ENDED_TAG] == summary["results"]["serving"]
     assert run.data.params["learning_rate"] == "0.001"
     assert run.data.metrics["test/top1_accuracy"] == pytest.approx(summary["top1_accuracy"])
     champion = find_champion(config_from_settings({"mlflow_tracking_uri": store}))
@@ -126,6 +132,8 @@ def test_the_gate_refuses(project, passed):
     assert "export" not in summary["steps"]
     assert summary["model_dir"] is None
     assert "min_top1_accuracy" in summary["results"]["evaluation"]
+    ended = mlflow_run(f"sqlite:///{project}/refused/mlflow.db", summary).data.tags[ENDED_TAG]
+    assert ended.startswith("the gate refused: ")
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import pytest
 
 from ivcp.lifecycle.end import describe_end, run_step
 from ivcp.settings import from_flat
-from ivcp.tracking import find_pipeline_run, open_pipeline_run, tracked_run
+from ivcp.tracking import find_pipeline_run, note_end, open_pipeline_run, tracked_run
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +35,34 @@ def test_a_failed_step_is_named_with_its_error(mlflow_uri, tmp_path):
     assert find_pipeline_run(config, "first").info.status == "FAILED"
 
 
-def test_a_run_that_succeeds_is_closed(mlflow_uri, tmp_path):
+@pytest.mark.parametrize("state", ["SUCCEEDED", "COMPLETE", "RUNNING", "UNKNOWN_AS_YET"])
+def test_a_run_whose_steps_came_to_their_end_succeeded_whatever_kfp_calls_it(mlflow_uri, tmp_path, state):
+    """A cluster of KFP 2.17 says COMPLETE, and RUNNING of a run with `skip_unchanged`."""
     config = from_flat({"mlflow_tracking_uri": mlflow_uri})
-    open_pipeline_run(config, pipeline_run="second", run_name="second")
-    assert find_pipeline_run(config, "second").info.status == "RUNNING"
+    run_id = open_pipeline_run(config, pipeline_run=state, run_name=state)
+    note_end(
+        from_flat({"mlflow_tracking_uri": mlflow_uri, "mlflow_run_id": run_id}), "m v3 serves at http://m.ivcp.svc"
+    )
+    assert find_pipeline_run(config, state).info.status == "RUNNING"
 
-    assert end(mlflow_uri, tmp_path, "second", "SUCCEEDED") == "all steps succeeded\n"
-    assert find_pipeline_run(config, "second").info.status == "FINISHED"
+    assert end(mlflow_uri, tmp_path, state, state) == "m v3 serves at http://m.ivcp.svc\n"
+    assert find_pipeline_run(config, state).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "message"),
+    [
+        ("COMPLETE", "FINISHED", "all steps succeeded"),
+        ("RUNNING", "FAILED", "a step failed before training: in the validation or preparation of the data"),
+        ("CANCELED", "KILLED", "the run was cancelled"),
+    ],
+)
+def test_kfps_word_counts_where_no_step_said_that_it_was_the_last(mlflow_uri, tmp_path, state, status, message):
+    config = from_flat({"mlflow_tracking_uri": mlflow_uri})
+    open_pipeline_run(config, pipeline_run=f"open {state}", run_name="open")
+
+    assert end(mlflow_uri, tmp_path, f"open {state}", state).startswith(message)
+    assert find_pipeline_run(config, f"open {state}").info.status == status
 
 
 def test_a_run_that_never_began_is_reported(mlflow_uri, tmp_path):
@@ -58,16 +79,19 @@ def test_a_run_of_another_owner_is_left_alone(mlflow_uri, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("status", "tags", "message"),
+    ("state", "tags", "message"),
     [
-        ("FINISHED", {"ivcp.unchanged_since": "m v7"}, "nothing changed since m v7: nothing was trained"),
-        ("KILLED", {}, "the run was cancelled"),
         ("FAILED", {"step.training": "FINISHED"}, "a step failed after training: why; see its log"),
+        ("FAILED", None, "a step failed: why; see its log"),
+        ("COMPLETE", None, "all steps succeeded"),
+        ("CANCELED", {"step.training": "FAILED"}, "the run was cancelled"),
+        ("COMPLETE", {"step.serving": "FAILED", "step.serving.error": "no pod"}, "serving failed: no pod"),
+        (
+            "RUNNING",
+            {},
+            "how the run ended is not known: KFP calls it RUNNING, and its steps left nothing in MLflow: why",
+        ),
     ],
 )
-def test_the_end_in_words(status, tags, message):
-    assert describe_end(status, tags, "why") == message
-
-
-def test_a_failure_in_a_run_that_nothing_is_known_of_is_placed_nowhere():
-    assert describe_end("FAILED", None, "exit code 1") == "a step failed: exit code 1; see its log"
+def test_the_end_in_words(state, tags, message):
+    assert describe_end(state, tags, "why") == message

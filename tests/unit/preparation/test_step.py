@@ -9,7 +9,14 @@ import pytest
 from ivcp.preparation.step import run_merge, run_part, run_plan
 from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
 from ivcp.settings import RunConfig, save_config
-from ivcp.tracking import ModelVersionRef, promote_model, register_model
+from ivcp.tracking import (
+    ENDED_TAG,
+    ModelVersionRef,
+    find_pipeline_run,
+    open_pipeline_run,
+    promote_model,
+    register_model,
+)
 from ivcp.tracking.identity import CONFIGURATION_TAG, PREPARED_TAG, configuration_fingerprint
 from ivcp.validation.validate import validate_data
 from tests.data_sets import DataSet
@@ -64,6 +71,18 @@ def test_a_deployment_that_failed_is_tried_again(run: Run):
     assert run.trains(deploy=True)  # the deployment failed: the alias did not move
     promote_model(registered, config=run.config, deployed_to=run.config.serving.place)
     assert not run.trains(deploy=True)
+
+
+def test_a_run_that_has_nothing_to_train_says_that_it_ended_well(run: Run):
+    run_id = open_pipeline_run(run.config, pipeline_run="id", run_name="scheduled")
+    tracking = run.config.tracking.model_copy(update={"mlflow_run_id": run_id})
+    save_config(run.config.model_copy(update={"tracking": tracking}), run.folder / "run_config.json")
+    assert run.trains(deploy=False)
+    assert ENDED_TAG not in find_pipeline_run(run.config, "id").data.tags
+    registered = run.exports(is_champion=True)
+    assert not run.trains(deploy=False)
+    ended = find_pipeline_run(run.config, "id").data.tags[ENDED_TAG]
+    assert ended == f"nothing changed since {registered.name} v{registered.version}: nothing was trained"
 
 
 def test_a_champion_that_serves_elsewhere_or_nowhere_is_deployed(run: Run):
