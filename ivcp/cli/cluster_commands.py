@@ -59,7 +59,10 @@ def schedule_command(
     show: Annotated[bool, typer.Option("--list", help="List the schedules.")] = False,
     pause: Annotated[str | None, typer.Option(metavar="NAME", help="Start no more runs of it.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="Start runs of it again.")] = None,
-    delete: Annotated[str | None, typer.Option(metavar="NAME", help="Remove it; its runs stay.")] = None,
+    delete: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Remove it, and what Kubernetes keeps of its runs; needs --now.")
+    ] = None,
+    now: Annotated[bool, typer.Option("--now", help="With --delete: runs in progress end.")] = False,
     *,
     options: RunOptions,
 ) -> None:
@@ -96,7 +99,7 @@ def schedule_command(
     elif resume:
         schedule.resume_schedule(server, resume)
     elif delete:
-        schedule.delete_schedule(server, delete)
+        schedule.delete_schedule(server, delete, now=now)
     else:
         _show_schedules(server)
 

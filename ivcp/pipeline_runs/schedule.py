@@ -1,21 +1,29 @@
-"""Recurring runs of the pipeline: one schedule of a name, replaced as a whole."""
+"""Recurring runs of the pipeline: one schedule of a name, replaced as a whole.
+
+A recurring run on the server owns the Workflows of its runs: when it is deleted, runs in progress are killed, and the
+server shows them as RUNNING for ever; of runs that ended, what Kubernetes kept goes: their pods and logs.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import kfp_server_api
 
 from ivcp.pipeline_runs.connection import Server, ServerError, explained, listed, name_filter
-from ivcp.pipeline_runs.submit import PipelineVersion, experiment_id
+from ivcp.pipeline_runs.submit import ENDED, PipelineVersion, experiment_id
 
 log = logging.getLogger(__name__)
 
 _MARK = "ivcp schedule"
 """Description of the schedules that are made here."""
+_DEFAULT_ACCOUNTS = ("", "pipeline-runner", "default-editor")
+"""What the server names where nobody asked for a service account."""
+_TERMINATION_SECONDS, _LOOK_SECONDS = 120.0, 2.0
 _FIELDS = ("second", "minute", "hour", "day of the month", "month", "day of the week")
 
 
@@ -28,6 +36,17 @@ class Schedule:
     cron: str
     is_enabled: bool
     pipeline_version_id: str
+    experiment_id: str
+    parameters: Mapping[str, Any]
+    service_account: str
+
+    def starts_the_same(self, other: Schedule) -> bool:
+        """Whether both start the same runs at the same times."""
+        accounts = {"" if s.service_account in _DEFAULT_ACCOUNTS else s.service_account for s in (self, other)}
+        return len(accounts) == 1 and all(
+            getattr(self, field) == getattr(other, field)
+            for field in ("name", "cron", "pipeline_version_id", "experiment_id", "parameters")
+        )
 
 
 def cron_with_seconds(expression: str) -> str:
@@ -65,42 +84,46 @@ def set_schedule(
     experiment: str,
     service_account: str | None = None,
 ) -> Schedule:
-    """Makes the schedule `name`, or replaces it; a paused one stays paused.
+    """Makes the schedule `name`, or replaces it; a paused one stays paused, and nothing changes where it is as asked.
 
-    The server cannot change a recurring run. The new one is made paused, the old ones are paused, the new one is
-    started, and the old ones go: at no time do two of them start runs, at no time is there none, and after a failure in
-    between the same call ends with one.
+    The server cannot change a recurring run. The new one is made paused, the old ones are paused, and the new one is
+    started: at no time do two of them start runs, at no time is there none, and after a failure in between the same
+    call ends with one. An old one goes when no run of it is in progress: now, or in a later call.
 
     Raises:
         ValueError: `cron` is no cron expression.
         ServerError: the server refuses it, or does not answer.
     """
     wanted = cron_with_seconds(cron)
-    old = list_schedules(server, name)
-    was_interrupted = len(old) > 1  # a replacement before this one, which left all paused
-    enable = not old or was_interrupted or any(schedule.is_enabled for schedule in old)
     with explained(server.url):
-        made = server.recurring_runs.recurring_run_service_create_recurring_run(
-            recurring_run=kfp_server_api.V2beta1RecurringRun(
-                display_name=name,
-                description=_MARK,
-                experiment_id=experiment_id(server, experiment),
-                pipeline_version_reference=version.reference,
-                runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=dict(arguments)),
-                trigger=kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=wanted)),
-                mode=kfp_server_api.RecurringRunMode.DISABLE,
-                no_catchup=True,
-                max_concurrency="1",
-                service_account=service_account,
-            )
+        asked = kfp_server_api.V2beta1RecurringRun(
+            display_name=name,
+            description=_MARK,
+            experiment_id=experiment_id(server, experiment),
+            pipeline_version_reference=version.reference,
+            runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=dict(arguments)),
+            trigger=kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=wanted)),
+            mode=kfp_server_api.RecurringRunMode.DISABLE,
+            no_catchup=True,
+            max_concurrency="1",
+            service_account=service_account,
         )
+    found = list_schedules(server, name)
+    was_interrupted = len(found) > 1 and not any(schedule.is_enabled for schedule in found)
+    enable = not found or was_interrupted or any(schedule.is_enabled for schedule in found)
+    if found and found[0].starts_the_same(_schedule(asked)):
+        current, *old = found
+        log.info("%s is as asked already", name)
+    else:
+        with explained(server.url):
+            made = server.recurring_runs.recurring_run_service_create_recurring_run(recurring_run=asked)
+        current, old = _schedule(made), found
     for schedule in old:
         _pause(server, schedule)
-    if enable:
+    if enable and not current.is_enabled:
         with explained(server.url):
-            server.recurring_runs.recurring_run_service_enable_recurring_run(made.recurring_run_id)
-    for schedule in old:
-        _delete(server, schedule)
+            server.recurring_runs.recurring_run_service_enable_recurring_run(current.recurring_run_id)
+    _clear_away(server, old)
     return list_schedules(server, name)[0]
 
 
@@ -124,8 +147,10 @@ def pause_schedule(server: Server, name: str) -> None:
     Raises:
         ServerError: there is no such schedule.
     """
-    for schedule in _of_name(server, name):
+    found = _of_name(server, name)
+    for schedule in found:
         _pause(server, schedule)
+    _clear_away(server, found[1:])
 
 
 def resume_schedule(server: Server, name: str) -> None:
@@ -135,19 +160,34 @@ def resume_schedule(server: Server, name: str) -> None:
         ServerError: there is no such schedule.
     """
     newest, *older = _of_name(server, name)
-    for schedule in older:  # left by a replacement that was interrupted
+    for schedule in older:
         _pause(server, schedule)
     with explained(server.url):
         server.recurring_runs.recurring_run_service_enable_recurring_run(newest.recurring_run_id)
+    _clear_away(server, older)
 
 
-def delete_schedule(server: Server, name: str) -> None:
-    """Removes the schedule; its runs stay.
+def delete_schedule(server: Server, name: str, *, now: bool) -> None:
+    """Removes the schedule: runs in progress are terminated first, and of those that ended the logs may go.
 
     Raises:
-        ServerError: there is no such schedule.
+        ServerError: there is no such schedule; `now` is not set: the message says what would be lost; or a run does not
+            end.
     """
-    for schedule in _of_name(server, name):
+    found = _of_name(server, name)
+    runs = [run for schedule in found for run in _runs_of(server, schedule)]
+    in_progress = [run for run in runs if run.state not in ENDED]
+    if not now:
+        told = "".join(f"\n  {run.display_name}: {server.link(f'runs/details/{run.run_id}')}" for run in in_progress)
+        raise ServerError(
+            f"{name} is not deleted: {len(in_progress)} runs of it in progress would end, and the pods and logs of "
+            f"{len(runs) - len(in_progress)} others would go with it. --delete {name} --now does so; --pause {name} "
+            f"starts no more runs and loses nothing{told}"
+        )
+    for schedule in found:
+        _pause(server, schedule)
+    _terminate(server, [run.run_id for run in in_progress])
+    for schedule in found:
         _delete(server, schedule)
 
 
@@ -158,6 +198,49 @@ def _of_name(server: Server, name: str) -> list[Schedule]:
         others = ", ".join(sorted({schedule.name for schedule in list_schedules(server)})) or "none"
         raise ServerError(f"no schedule {name!r} on {server.url}; there are: {others}")
     return found
+
+
+def _clear_away(server: Server, replaced: Sequence[Schedule]) -> None:
+    """Deletes paused recurring runs of which no run is in progress."""
+    for schedule in replaced:
+        in_progress = [run for run in _runs_of(server, schedule) if run.state not in ENDED]
+        if not in_progress:
+            _delete(server, schedule)
+            continue
+        log.info(
+            "%s (%s) is replaced, and stays on the server, paused, until its run has ended: %s",
+            schedule.name,
+            schedule.cron,
+            server.link(f"runs/details/{in_progress[0].run_id}"),
+        )
+
+
+def _runs_of(server: Server, schedule: Schedule) -> list[kfp_server_api.V2beta1Run]:
+    options: dict[str, Any] = {"filter": name_filter(schedule.recurring_run_id, key="recurring_run_id")}
+    if server.namespace:
+        options["namespace"] = server.namespace
+    with explained(server.url):
+        return list(listed(server.runs.run_service_list_runs, "runs", **options))
+
+
+def _terminate(server: Server, run_ids: Sequence[str]) -> None:
+    """Ends runs, and waits until the server knows it.
+
+    Raises:
+        ServerError: one does not end.
+    """
+    with explained(server.url):
+        for run_id in run_ids:
+            server.runs.run_service_terminate_run(run_id)
+        deadline = time.monotonic() + _TERMINATION_SECONDS
+        for run_id in run_ids:
+            while server.runs.run_service_get_run(run_id).state not in ENDED:
+                if time.monotonic() > deadline:
+                    raise ServerError(
+                        f"the run {server.link(f'runs/details/{run_id}')} was terminated, and does not end: nothing "
+                        "was deleted; the schedule is paused"
+                    )
+                time.sleep(_LOOK_SECONDS)
 
 
 def _pause(server: Server, schedule: Schedule) -> None:
@@ -174,11 +257,14 @@ def _delete(server: Server, schedule: Schedule) -> None:
 
 def _schedule(recurring: kfp_server_api.V2beta1RecurringRun) -> Schedule:
     cron = recurring.trigger.cron_schedule if recurring.trigger else None
-    reference = recurring.pipeline_version_reference
+    reference, given = recurring.pipeline_version_reference, recurring.runtime_config
     return Schedule(
-        recurring_run_id=recurring.recurring_run_id,
+        recurring_run_id=recurring.recurring_run_id or "",
         name=recurring.display_name,
         cron=cron.cron if cron else "(an interval)",
         is_enabled=recurring.status == "ENABLED" or recurring.mode == "ENABLE",
         pipeline_version_id=reference.pipeline_version_id if reference else "",
+        experiment_id=recurring.experiment_id or "",
+        parameters=(given.parameters if given else None) or {},
+        service_account=recurring.service_account or "",
     )

@@ -91,7 +91,7 @@ def test_a_schedule_is_made_replaced_paused_and_removed(settings):
         assert ivcp("schedule", "--pause", SCHEDULE).returncode == 0
         assert "paused" in next(line for line in ivcp("schedule", "--list").stdout.splitlines() if SCHEDULE in line)
     finally:
-        removed = ivcp("schedule", "--delete", SCHEDULE)
+        removed = ivcp("schedule", "--delete", SCHEDULE, "--now")
     assert removed.returncode == 0, removed.stderr
 
 

@@ -159,6 +159,8 @@ def _route(state: KfpServer, method: str, path: str, query: dict[str, str], body
         return store.set_mode(identity, {"enable": "ENABLE", "disable": "DISABLE"}[verb])
     if method == "DELETE" and parts[0] == "recurringruns":
         return store.delete_recurring_run(parts[1])
+    if method == "POST" and parts[0] == "runs" and parts[-1].endswith(":terminate"):
+        return store.terminate_run(parts[1].removesuffix(":terminate"))
     if method == "GET" and parts[0] == "runs" and len(parts) == 2:
         return store.get_run(parts[1])
     if method == "GET" and parts[0] == "pipelines" and len(parts) == 3:
@@ -182,6 +184,7 @@ _CREATE = {
 _LISTS = {
     "pipelines": ("pipelines", kfp.V2beta1ListPipelinesResponse),
     "experiments": ("experiments", kfp.V2beta1ListExperimentsResponse),
+    "runs": ("runs", kfp.V2beta1ListRunsResponse),
     "recurringruns": ("recurring_runs", kfp.V2beta1ListRecurringRunsResponse),
 }
 

@@ -45,6 +45,8 @@ class Store:
     experiments: list[Any] = field(default_factory=list)
     runs: list[Any] = field(default_factory=list)
     recurring_runs: list[Any] = field(default_factory=list)
+    killed: list[str] = field(default_factory=list)
+    """Ids of runs whose Workflow was deleted while they were in progress: they stay as they are for ever."""
     most_enabled: int = 0
     """Most recurring runs of one name that were ever on at the same time."""
     fewest: int = 10**9
@@ -100,6 +102,11 @@ class Store:
         run = next((run for run in self.runs if run.run_id == run_id), None)
         if run is None:
             raise RefusedError(404, f"Run {run_id} not found")
+        if run_id in self.killed:
+            return run
+        if run.state == "CANCELING":
+            run.state = "CANCELED"
+            return run
         tasks = run.run_details.task_details
         if tasks and tasks[-1].state == "RUNNING":
             fails = self.outcome == "FAILED" and tasks[-1].display_name == self.failing_step
@@ -135,8 +142,30 @@ class Store:
         return {}
 
     def delete_recurring_run(self, recurring_run_id: str) -> dict[str, Any]:
+        """Its Workflows go with it, by their owner references: the server never hears of runs in progress again."""
         self.recurring_runs.remove(self._recurring(recurring_run_id))
+        self.killed += [run.run_id for run in self.runs if run.recurring_run_id == recurring_run_id and _goes_on(run)]
         self._note()
+        return {}
+
+    def start_recurring(self, recurring_run_id: str) -> Any:
+        """The time of a schedule has come."""
+        recurring = self._recurring(recurring_run_id)
+        run = self.create_run(
+            kfp.V2beta1Run(
+                display_name=f"{recurring.display_name}-1",
+                experiment_id=recurring.experiment_id,
+                pipeline_version_reference=recurring.pipeline_version_reference,
+                runtime_config=recurring.runtime_config,
+                recurring_run_id=recurring_run_id,
+            )
+        )
+        run.state = "RUNNING"
+        return run
+
+    def terminate_run(self, run_id: str) -> dict[str, Any]:
+        """The Workflow is told; it has ended when somebody asks the next time."""
+        next(run for run in self.runs if run.run_id == run_id).state = "CANCELING"
         return {}
 
     def listing(self, entries: Sequence[Any], query: dict[str, str], make: Callable[..., Any], attribute: str) -> Any:
@@ -190,3 +219,7 @@ class Store:
         return kfp.V2beta1PipelineTaskDetail(
             task_id=str(uuid.uuid4()), display_name=name, state="RUNNING", start_time=self.now()
         )
+
+
+def _goes_on(run: Any) -> bool:
+    return run.state in ("PENDING", "RUNNING", "CANCELING", "PAUSED")

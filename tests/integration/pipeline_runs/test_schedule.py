@@ -55,6 +55,46 @@ def test_it_is_replaced_and_never_doubled_nor_absent(kfp, server, version):
     assert kfp.store.fewest == 1
 
 
+def test_one_that_is_as_asked_is_left_as_it_is(kfp, server, version):
+    first = nightly(server, version)
+    changing = len([request for request in kfp.requests if request[0] != "GET"])
+    assert nightly(server, version).recurring_run_id == first.recurring_run_id
+    schedule.pause_schedule(server, "nightly")
+    assert not nightly(server, version).is_enabled
+    assert [request for request in kfp.requests if request[0] != "GET"][changing:] == [
+        ("POST", f"/apis/v2beta1/recurringruns/{first.recurring_run_id}:disable")
+    ]
+
+
+def test_a_run_in_progress_outlives_the_replacement_of_its_schedule(kfp, server, version):
+    """What the server deletes takes the Workflows with it: the old one goes when the run has ended."""
+    first = nightly(server, version)
+    run = kfp.store.start_recurring(first.recurring_run_id)
+    second = nightly(server, version, cron="0 5 * * *")
+    modes = {recurring.recurring_run_id: recurring.mode for recurring in kfp.store.recurring_runs}
+    assert modes == {first.recurring_run_id: "DISABLE", second.recurring_run_id: "ENABLE"}
+    assert nightly(server, version, cron="0 5 * * *").recurring_run_id == second.recurring_run_id
+    assert len(kfp.store.recurring_runs) == 2
+
+    run.state = "SUCCEEDED"
+    nightly(server, version, cron="0 5 * * *")
+    assert [recurring.recurring_run_id for recurring in kfp.store.recurring_runs] == [second.recurring_run_id]
+    assert kfp.store.killed == []
+
+
+def test_deleting_says_what_is_lost_and_ends_runs_in_progress_first(kfp, server, version, monkeypatch):
+    monkeypatch.setattr(schedule, "_LOOK_SECONDS", 0.01)
+    made = nightly(server, version)
+    ended, going = (kfp.store.start_recurring(made.recurring_run_id) for _ in range(2))
+    ended.state = "SUCCEEDED"
+    with pytest.raises(ServerError, match=r"(?s)1 runs of it in progress would end, .*logs of 1 others.*--now.*#/runs"):
+        schedule.delete_schedule(server, "nightly", now=False)
+    assert len(kfp.store.recurring_runs) == 1
+    schedule.delete_schedule(server, "nightly", now=True)
+    assert kfp.store.recurring_runs == []
+    assert (going.state, kfp.store.killed) == ("CANCELED", [])
+
+
 def test_a_paused_one_stays_paused_when_it_is_replaced(kfp, server, version):
     nightly(server, version)
     schedule.pause_schedule(server, "nightly")
@@ -87,7 +127,7 @@ def test_other_schedules_stay(kfp, server, version):
         schedule.set_schedule(server, version, arguments, name=name, cron="0 0 * * 1", experiment="ivcp")
     nightly(server, version)
     assert {found.name for found in schedule.list_schedules(server)} == {"nightly", "weekly", "monthly"}
-    schedule.delete_schedule(server, "weekly")
+    schedule.delete_schedule(server, "weekly", now=True)
 
     assert sorted(found.name for found in schedule.list_schedules(server)) == ["monthly", "nightly"]
     with pytest.raises(ServerError, match=r"no schedule 'weekly'.*there are: monthly, nightly"):
