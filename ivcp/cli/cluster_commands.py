@@ -29,7 +29,8 @@ def submit_command(
     """
     config = read_settings(settings)
     arguments = _arguments(config, options.deploy)
-    from ivcp.pipeline_runs import submit
+    from ivcp.lifecycle.end import find_failure
+    from ivcp.pipeline_runs import follow, submit
 
     server = options.connect()
     version = submit.upload_pipeline(server)
@@ -45,9 +46,12 @@ def submit_command(
     say(f"run: {server.link(f'runs/details/{run_id}')}")
     if not wait:
         return
-    ended = submit.follow_run(server, run_id, say)
+    ended = follow.follow_run(server, run_id, say)
     if not ended.succeeded:
-        raise RuntimeError(f"the run ended as {ended.state.lower()}: {ended.message}")
+        why = find_failure(config, run_id) or ended.message
+        raise RuntimeError(
+            f"the run ended as {ended.state.lower()}: {why}\nlogs of its steps: {server.link(f'runs/details/{run_id}')}"
+        )
     say("the run succeeded")
 
 

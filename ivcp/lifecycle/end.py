@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.records.markdown import escape
-from ivcp.settings import SECTION_OF_KEY, from_flat
+from ivcp.settings import SECTION_OF_KEY, RunConfig, from_flat
 from ivcp.tracking import ENDED_TAG, RunStatus, find_pipeline_run, finish_pipeline_run, unless_away
 from ivcp.tracking.steps import recorded_step
 
@@ -52,9 +52,7 @@ def final_status(state: str, tags: Mapping[str, str]) -> RunStatus | None:
     if ENDED_TAG in tags:
         return "FINISHED"
     status = _STATUS.get(state)
-    if status != "KILLED" and any(tags.get(f"step.{step}") == "FAILED" for step in _TRACKED):
-        return "FAILED"
-    return status
+    return "FAILED" if status != "KILLED" and _failure(tags) else status
 
 
 def describe_end(state: str, tags: Mapping[str, str] | None, error: str) -> str:
@@ -65,9 +63,8 @@ def describe_end(state: str, tags: Mapping[str, str] | None, error: str) -> str:
         return found.get(ENDED_TAG, "all steps succeeded")
     if status == "KILLED":
         return "the run was cancelled"
-    for step in _TRACKED:
-        if found.get(f"step.{step}") == "FAILED":
-            return f"{step} failed: {found.get(f'step.{step}.error', 'see its log')}"
+    if failure := _failure(found):
+        return failure
     explained = f": {error}" if error else ""
     if status is None and not found:
         return f"how the run ended is not known: KFP calls it {state}, and its steps left nothing in MLflow{explained}"
@@ -78,10 +75,31 @@ def describe_end(state: str, tags: Mapping[str, str] | None, error: str) -> str:
     return f"a step failed {where}{explained}; see its log"
 
 
+def find_failure(config: RunConfig, pipeline_run: str) -> str | None:
+    """The step that failed and its error, as it wrote them to MLflow; null where there is nothing, or no answer."""
+    if not _has_store(config):
+        return None
+    run = unless_away(
+        lambda: find_pipeline_run(config, pipeline_run), otherwise=None, doing="asking MLflow why the run failed"
+    )
+    return None if run is None else _failure(run.data.tags)
+
+
+def _failure(tags: Mapping[str, str]) -> str | None:
+    for step in _TRACKED:
+        if tags.get(f"step.{step}") == "FAILED":
+            return f"{step} failed: {tags.get(f'step.{step}.error', 'see its log')}"
+    return None
+
+
+def _has_store(config: RunConfig) -> bool:
+    return bool(config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
+
+
 def _finish(overrides: Mapping[str, Any], pipeline_run: str, state: str) -> Mapping[str, str] | None:
     """Ends the run; its tags, none where it never began, null where there is no MLflow."""
     config = from_flat({key: value for key, value in overrides.items() if SECTION_OF_KEY.get(key) == "tracking"})
-    if not (config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")):
+    if not _has_store(config):
         return None
     run = find_pipeline_run(config, pipeline_run)
     if run is None:  # the first step failed, or report_to does not name mlflow

@@ -15,7 +15,8 @@ from typing import Any
 import kfp_server_api
 
 from ivcp.pipeline_runs.connection import Server, ServerError, explained, listed, name_filter
-from ivcp.pipeline_runs.submit import ENDED, PipelineVersion, experiment_id
+from ivcp.pipeline_runs.follow import ENDED
+from ivcp.pipeline_runs.submit import PipelineVersion, experiment_id
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,9 @@
-"""Uploads the pipeline to a Kubeflow Pipelines server, starts runs of it, and follows them."""
+"""Uploads the pipeline to a Kubeflow Pipelines server, and starts runs of it."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +16,6 @@ from kfp_server_api.exceptions import ApiException
 from ivcp.pipeline_runs.connection import (
     Server,
     ServerError,
-    ServerUnreachableError,
     explained,
     listed,
     name_filter,
@@ -26,11 +23,7 @@ from ivcp.pipeline_runs.connection import (
 )
 from ivcp.pipeline_runs.installed import ACTION_CLS, load_pipeline
 
-log = logging.getLogger(__name__)
-
 DEFAULT_EXPERIMENT = "ivcp"
-ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
-_POLL_SECONDS, _PATIENCE_SECONDS = 5.0, 600.0
 _VERSION_DIGITS = 12
 
 
@@ -50,20 +43,6 @@ class PipelineVersion:
         return kfp_server_api.V2beta1PipelineVersionReference(
             pipeline_id=self.pipeline_id, pipeline_version_id=self.version_id
         )
-
-
-@dataclass(frozen=True)
-class EndedRun:
-    """What became of a run."""
-
-    state: str
-    message: str
-    """Why it failed, with the steps that did; empty for one that succeeded."""
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether all steps ended well."""
-        return self.state == "SUCCEEDED"
 
 
 def is_compiled(path: Path) -> bool:
@@ -157,41 +136,6 @@ def run_name(base: str | None) -> str:
     return f"{base or 'action-cls'} {datetime.now():%Y-%m-%d %H:%M:%S}"
 
 
-def follow_run(
-    server: Server,
-    run_id: str,
-    say: Callable[[str], None],
-    *,
-    poll_seconds: float = _POLL_SECONDS,
-    patience_seconds: float = _PATIENCE_SECONDS,
-) -> EndedRun:
-    """Waits until a run has ended and says which step changes its state; a server that restarts is waited for.
-
-    Raises:
-        ServerError: the run does not exist, the server refuses to say, or it is gone for `patience_seconds`.
-    """
-    shown: dict[str, str] = {}
-    last_answer = time.monotonic()
-    while True:
-        try:
-            with explained(server.url):
-                run = server.runs.run_service_get_run(run_id)
-        except ServerUnreachableError as error:
-            if time.monotonic() - last_answer > patience_seconds:
-                raise
-            log.warning("%s; the run continues, asking again", error)
-            time.sleep(poll_seconds)
-            continue
-        last_answer = time.monotonic()
-        for task in _tasks(run):
-            if shown.get(task.task_id) != task.state and task.state:
-                shown[task.task_id] = task.state
-                say(f"{task.display_name}: {task.state.lower()}")
-        if run.state in ENDED:
-            return EndedRun(state=run.state, message="" if run.state == "SUCCEEDED" else _why(run))
-        time.sleep(poll_seconds)
-
-
 def experiment_id(server: Server, name: str) -> str:
     """The id of an experiment, which is made where it is missing."""
     options = {"namespace": server.namespace} if server.namespace else {}
@@ -246,24 +190,3 @@ def _upload_version(server: Server, package: Path, pipeline_id: str, name: str) 
             raise
         return found
     return str(made.pipeline_version_id)
-
-
-def _tasks(run: kfp_server_api.V2beta1Run) -> list[kfp_server_api.V2beta1PipelineTaskDetail]:
-    """The steps of a run in the order of their start, without KFP's own drivers and groups of steps."""
-    details = (run.run_details.task_details if run.run_details else None) or []
-    steps = [task for task in details if task.display_name and not _is_machinery(task.display_name)]
-    return sorted(steps, key=lambda task: str(task.start_time or task.create_time or "~"))
-
-
-def _is_machinery(name: str) -> bool:
-    return name.endswith(("-driver", "-executor")) or name in ("root", "executor", "driver")
-
-
-def _why(run: kfp_server_api.V2beta1Run) -> str:
-    failed = [
-        f"{task.display_name}: {task.error.message if task.error and task.error.message else 'see its log'}"
-        for task in _tasks(run)
-        if task.state == "FAILED"
-    ]
-    said = [run.error.message] if run.error and run.error.message else []
-    return "; ".join(failed or said or [f"the server says {run.state.lower()} and no more"])

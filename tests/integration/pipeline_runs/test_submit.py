@@ -1,5 +1,6 @@
 """`ivcp submit` against a server that speaks KFP's API."""
 
+import contextlib
 import datetime
 import ipaddress
 import os
@@ -14,8 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ivcp.cli.cluster_commands import submit_command
 from ivcp.pipeline_runs import submit
 from ivcp.pipeline_runs.connection import Server, ServerError, ServerSettings
+from ivcp.pipeline_runs.follow import follow_run
 from ivcp.pipeline_runs.parameters import pipeline_arguments
 from ivcp.settings import config_from_settings
+from ivcp.tracking import open_pipeline_run, tracked_run
 from tests.conftest import REPOSITORY
 from tests.kfp_api.server import PASSWORD, SESSION, USER, kfp_server
 
@@ -123,21 +126,21 @@ def test_a_refused_parameter_is_named(kfp):
 def test_a_run_is_followed_to_its_end(kfp):
     server, lines = connect(kfp), []
     run_id = submit.start_run(server, submit.upload_pipeline(server), arguments(), name="mine")
-    ended = submit.follow_run(server, run_id, lines.append, poll_seconds=0.01)
+    ended = follow_run(server, run_id, lines.append, poll_seconds=0.01)
 
     assert ended.succeeded
-    assert lines == [f"{step}: {state}" for step in ("run-start", "data-validation", "training")
-                     for state in ("running", "succeeded")]  # fmt: skip
+    steps = ("run_start", "data_validation", "preprocessing", "training")
+    assert lines == [f"{step}: {state}" for step in steps for state in ("running", "succeeded")]
 
 
 def test_a_failed_run_names_the_step(kfp):
     kfp.store.outcome = "FAILED"
     server, lines = connect(kfp), []
     run_id = submit.start_run(server, submit.upload_pipeline(server), arguments(), name="mine")
-    ended = submit.follow_run(server, run_id, lines.append, poll_seconds=0.01)
+    ended = follow_run(server, run_id, lines.append, poll_seconds=0.01)
 
     assert not ended.succeeded
-    assert ended.message == "training: exit code 1"
+    assert ended.message == "training failed"
     assert lines[-1] == "training: failed"
 
 
@@ -146,7 +149,7 @@ def test_reads_are_repeated_and_runs_are_not_started_twice(kfp):
     version = submit.upload_pipeline(server)
     kfp.fail_on, kfp.failures = lambda method, _: method == "GET", 3
     run_id = submit.start_run(server, version, arguments(), name="mine")
-    assert submit.follow_run(server, run_id, lambda _: None, poll_seconds=0.01).succeeded
+    assert follow_run(server, run_id, lambda _: None, poll_seconds=0.01).succeeded
     kfp.fail_on, kfp.failures = lambda method, path: method == "POST" and path.endswith("/runs"), 1
 
     with pytest.raises(ServerError, match="500: database is restarting"):
@@ -158,11 +161,11 @@ def test_a_server_that_restarts_is_waited_for(kfp):
     server = connect(kfp, attempts=2)
     run_id = submit.start_run(server, submit.upload_pipeline(server), arguments(), name="mine")
     kfp.failures = 7
-    assert submit.follow_run(server, run_id, lambda _: None, poll_seconds=0.01).succeeded
+    assert follow_run(server, run_id, lambda _: None, poll_seconds=0.01).succeeded
     kfp.failures = 10**6
 
     with pytest.raises(ServerError, match="500: database is restarting"):
-        submit.follow_run(server, run_id, lambda _: None, poll_seconds=0.01, patience_seconds=0.1)
+        follow_run(server, run_id, lambda _: None, poll_seconds=0.01, patience_seconds=0.1)
 
 
 def test_a_server_that_stays_broken_is_named(kfp):
@@ -280,14 +283,31 @@ def test_the_command_line(kfp):
     assert "Traceback" not in refused.stderr
 
 
+def test_a_failed_run_says_what_its_step_wrote_to_mlflow(kfp, tmp_path, monkeypatch):
+    monkeypatch.setitem(follow_run.__kwdefaults__, "poll_seconds", 0.01)
+    kfp.store.outcome = "FAILED"
+    mlflow = {"mlflow_tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"}
+
+    def begin(run_id):
+        started = open_pipeline_run(config_from_settings(mlflow), pipeline_run=run_id, run_name="mine")
+        step = tracked_run(config_from_settings(mlflow | {"mlflow_run_id": started}), step="training")
+        with contextlib.suppress(MemoryError), step:
+            raise MemoryError("no clip fits")
+
+    kfp.store.begins = begin
+    words = [f"{key}={value}" for key, value in (SETTINGS | mlflow).items()]
+    with pytest.raises(RuntimeError, match="the run ended as failed: training failed: MemoryError: no clip fits"):
+        submit_command(words, endpoint=kfp.url, wait=True)
+
+
 @pytest.mark.parametrize("outcome", ["SUCCEEDED", "FAILED"])
 def test_the_runs_result_is_the_commands(kfp, outcome, monkeypatch, capsys):
     """A RuntimeError is exit code 1."""
-    monkeypatch.setitem(submit.follow_run.__kwdefaults__, "poll_seconds", 0.01)
+    monkeypatch.setitem(follow_run.__kwdefaults__, "poll_seconds", 0.01)
     kfp.store.outcome = outcome
     words = [f"{key}={value}" for key, value in SETTINGS.items()]
     if outcome == "FAILED":
-        with pytest.raises(RuntimeError, match="the run ended as failed: training: exit code 1"):
+        with pytest.raises(RuntimeError, match="the run ended as failed: training failed\nlogs of its steps: http"):
             submit_command(words, endpoint=kfp.url, wait=True)
     else:
         submit_command(words, endpoint=kfp.url, wait=True)
