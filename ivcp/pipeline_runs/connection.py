@@ -101,6 +101,7 @@ class Server:
         self.recurring_runs = kfp_server_api.RecurringRunServiceApi(self._client)
         self.experiments = kfp_server_api.ExperimentServiceApi(self._client)
         self.namespace = self._check()
+        self._client.repeat_reads()
 
     def link(self, path: str) -> str:
         """The address of a page of the UI, behind the same address as the API."""
@@ -143,6 +144,9 @@ class _Client(kfp_server_api.ApiClient):  # type: ignore[misc]
         configuration.ssl_ca_cert = str(settings.ca_file) if settings.ca_file else None
         configuration.retries = Retry(
             total=settings.attempts - 1,
+            connect=0,  # a wrong address, until the first answer
+            read=0,
+            other=0,
             backoff_factor=settings.pause_seconds,
             status_forcelist=(429, 500, 502, 503, 504),
             allowed_methods=("GET", "DELETE"),
@@ -150,6 +154,14 @@ class _Client(kfp_server_api.ApiClient):  # type: ignore[misc]
         )
         super().__init__(configuration, cookie=_cookie(settings))
         self._settings = settings
+
+    def repeat_reads(self) -> None:
+        """From here on requests are repeated also where there is no connection: the server was there."""
+        manager = self.rest_client.pool_manager
+        manager.connection_pool_kw["retries"] = manager.connection_pool_kw["retries"].new(
+            connect=None, read=None, other=None
+        )
+        manager.clear()
 
     def request(self, method: str, url: str, **options: Any) -> Any:
         """Sends a request; the answer of a proxy that wants a login is an error, whatever its status."""
@@ -198,10 +210,14 @@ def explained(url: str) -> Iterator[None]:
     try:
         yield
     except ApiException as error:
+        if error.status == 400 and "HTTPS" in str(error.body):  # as Go's and nginx' servers answer plain HTTP
+            raise ServerError(_other_scheme(url)) from error
         kind = ServerUnreachableError if error.status >= 500 else ServerError
         raise kind(_explain(error, url)) from error
     except HTTPError as error:
         reason = error.reason if isinstance(error, MaxRetryError) else error
+        if isinstance(reason, SSLError) and "WRONG_VERSION_NUMBER" in str(reason):
+            raise ServerError(_other_scheme(url)) from error
         if isinstance(reason, SSLError):
             raise ServerError(
                 f"the certificate of {url} is not trusted ({reason}): give --ca-file with your authority's certificate"
@@ -211,6 +227,12 @@ def explained(url: str) -> Iterator[None]:
         ) from error
     except json.JSONDecodeError as error:
         raise ServerError(f"{url} answers, but not as Kubeflow Pipelines does: is it the address of its UI?") from error
+
+
+def _other_scheme(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    other = {"http": "https", "https": "http"}[scheme]
+    return f"{url}: the server speaks {other}, not {scheme}: give --endpoint {other}://{rest}"
 
 
 def listed(fetch: Callable[..., Any], attribute: str, **options: Any) -> Iterator[Any]:

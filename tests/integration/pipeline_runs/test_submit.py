@@ -11,10 +11,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from kfp_server_api.exceptions import ApiException
 
 from ivcp.cli.cluster_commands import submit_command
 from ivcp.pipeline_runs import submit
-from ivcp.pipeline_runs.connection import Server, ServerError, ServerSettings
+from ivcp.pipeline_runs.connection import Server, ServerError, ServerSettings, explained
 from ivcp.pipeline_runs.follow import follow_run
 from ivcp.pipeline_runs.parameters import pipeline_arguments
 from ivcp.settings import config_from_settings
@@ -224,11 +225,30 @@ def test_a_login_at_dex(kfp, monkeypatch):
     assert kfp.store.versions
 
 
-def test_a_server_that_is_down():
+def test_a_server_that_is_down_is_tried_once():
     with kfp_server() as gone:
         pass
     with pytest.raises(ServerError, match=r"does not answer.*port-forward"):
-        connect(gone)
+        Server(ServerSettings(endpoint=gone.url, pause_seconds=1000))
+
+
+def test_a_server_that_goes_away_later_is_asked_again(kfp):
+    server = connect(kfp)
+    retries = server._client.rest_client.pool_manager.connection_pool_kw["retries"]
+    assert (retries.total, retries.connect, retries.read) == (4, None, None)
+
+
+def test_the_other_scheme(kfp):
+    other = kfp.url.replace("http:", "https:")
+    with pytest.raises(ServerError, match=f"{other}: the server speaks http, not https: give --endpoint {kfp.url}"):
+        Server(ServerSettings(endpoint=other, pause_seconds=1000))
+    refused = ApiException(status=400)
+    refused.body = "Client sent an HTTP request to an HTTPS server.\n"
+    with (
+        pytest.raises(ServerError, match="speaks https, not http: give --endpoint https://h:8"),
+        explained("http://h:8"),
+    ):
+        raise refused
 
 
 def test_no_address():
@@ -241,7 +261,7 @@ def test_tls(tmp_path):
     write_certificate(certificate)
     with kfp_server(certificate) as kfp:
         with pytest.raises(ServerError, match=r"certificate of https://localhost.*not trusted.*--ca-file"):
-            connect(kfp, attempts=1)
+            Server(ServerSettings(endpoint=kfp.url, pause_seconds=1000))
         connect(kfp, ca_file=certificate)
 
 
