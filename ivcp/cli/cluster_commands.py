@@ -29,10 +29,12 @@ def submit_command(
     """
     config = read_settings(settings)
     arguments = _arguments(config, options.deploy)
+    from ivcp.kubernetes.workflow_defaults import warn_of_retries
     from ivcp.lifecycle.end import find_failure
     from ivcp.pipeline_runs import follow, submit
 
     server = options.connect()
+    warn_of_retries()
     version = submit.upload_pipeline(server)
     say(f"pipeline version {version.name}{' (new)' if version.is_new else ''}")
     run_id = submit.start_run(
@@ -80,12 +82,14 @@ def schedule_command(
         raise ValueError("say one of: --name NAME with --cron, --list, --pause NAME, --resume NAME, --delete NAME")
     config = read_settings(settings) if name else None
     arguments = _arguments(_skipping(config), options.deploy) if config else {}
+    from ivcp.kubernetes.workflow_defaults import warn_of_retries
     from ivcp.pipeline_runs import schedule, submit
 
     if cron is not None:
         schedule.cron_with_seconds(cron)  # before anything is uploaded
     server = options.connect()
     if name is not None and cron is not None:
+        warn_of_retries()
         version = submit.upload_pipeline(server)
         made = schedule.set_schedule(
             server,
