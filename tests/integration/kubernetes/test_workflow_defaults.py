@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from ivcp.kubernetes.workflow_defaults import warn_of_retries
-from tests.kubernetes_api import KubernetesApi
 from tests.kubernetes_api.kubectl import Kubectl
 
 OF_KFP_2_17 = {"spec": {"templateDefaults": {"retryStrategy": {"limit": 2, "retryPolicy": "OnError"}}}}
@@ -24,9 +23,7 @@ BY_AN_ADMINISTRATOR = {"spec": {"templateDefaults": {"retryStrategy": {"limit": 
         (None, False),
     ],
 )
-def test_steps_that_are_tried_once_are_named(
-    kubernetes_api: KubernetesApi, kubectl: Kubectl, tmp_path, caplog, data, is_warned
-):
+def test_steps_that_are_tried_once_are_named(kubectl: Kubectl, tmp_path, caplog, data, is_warned):
     if data is not None:
         metadata = {"name": "workflow-controller-configmap", "namespace": "kubeflow"}
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
