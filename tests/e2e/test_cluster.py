@@ -49,7 +49,7 @@ def submitted(settings):
 
 def test_a_run_from_validation_to_deployment(submitted):
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-    for step in ("data-validation", "preprocessing", "training", "evaluation", "export", "serving", "run-end"):
+    for step in ("run_start", "data_validation", "preprocessing", "training", "evaluation", "export", "serving"):
         assert f"{step}: succeeded" in submitted.stdout
     assert "the run succeeded" in submitted.stdout
 
@@ -76,8 +76,8 @@ def test_a_failing_step_is_the_commands_result(settings):
     failed = ivcp("submit", settings, "num_action_classes=4711", "--wait")
 
     assert failed.returncode == 1
-    assert "data-validation: failed" in failed.stdout
-    assert "data-validation" in failed.stderr
+    assert "data_validation: failed" in failed.stdout
+    assert "data_validation failed" in failed.stderr
 
 
 def test_a_schedule_is_made_replaced_paused_and_removed(settings):
