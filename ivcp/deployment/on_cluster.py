@@ -1,24 +1,23 @@
 """A deployment to a Kubernetes cluster: applied, rolled out, checked with one clip, and taken back when anything fails.
 
-What served before is read from the cluster (the fields that `ivcp` applied) and written into an annotation of the
-Deployment by the same call that changes it. If a step is killed in the middle, the next one finds there what it has to
-restore if it fails. The annotation is removed when the new model has given the right answer.
+What served before is read from the cluster (the fields that `ivcp` applied) and kept there, in an object of its own. If
+a step is killed in the middle, the next one finds there what it has to restore if it fails.
 
 All of it happens under a lease: of two deployments at once, one waits for the other's end, and finds what that left.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
 
 from ivcp.deployment.applied_fields import applied_by
+from ivcp.deployment.before import Former, forget_before, read_before, write_before
 from ivcp.deployment.cluster_objects import FIELD_MANAGER, PERMISSIONS, ClusterObjects, FieldConflictError
 from ivcp.deployment.locally import DEPLOYMENT_FILE
 from ivcp.deployment.predictor_manifests import (
@@ -29,7 +28,7 @@ from ivcp.deployment.predictor_manifests import (
     ServedModel,
     predictor_manifests,
 )
-from ivcp.deployment.restore import RESTORE_SECONDS, Former, apply_unless_owned, is_required, restore
+from ivcp.deployment.restore import RESTORE_SECONDS, apply_unless_owned, is_required, restore
 from ivcp.deployment.rollout import REVISION, wait_for_rollout
 from ivcp.deployment.smoke_test import REQUEST_SECONDS, DeploymentError, SmokeOutcome, ask, check_answer
 from ivcp.kubernetes import api
@@ -40,9 +39,6 @@ from ivcp.serving.predictor import Answer
 from ivcp.settings import RunConfig
 
 log = logging.getLogger(__name__)
-
-FORMER = "ivcp.dev/serves-if-this-fails"
-"""Annotation with what `ivcp` had applied before, while a deployment is under way."""
 
 _SERVICE_SECONDS = 60.0
 """How long the Service may need to send requests to the new pods only."""
@@ -121,11 +117,12 @@ def deploy_cluster(
         former = _former_state(objects, wanted, model=model, take_over=serving.serve_take_over)
         try:
             began = time.monotonic()
-            generation = _apply(objects, wanted, former=former, take_over=serving.serve_take_over)
+            write_before(objects, name, former, _deployment(wanted))
+            generation = _apply(objects, wanted, take_over=serving.serve_take_over)
             live = wait_for_rollout(objects, name, generation=generation, timeout_seconds=timeout)
             seconds_until_ready = time.monotonic() - began
             smoke = _smoke_test(url, model=model, model_dir=model_dir, smoke_clip=smoke_clip)
-            objects.apply(_deployment(wanted), take_over=serving.serve_take_over)
+            forget_before(objects, name)
             promote()
         except BaseException as error:
             restore(objects, former, name=name, error=error, take_over=serving.serve_take_over)
@@ -166,10 +163,7 @@ def _former_state(
         kind: None if body is None else applied_by(FIELD_MANAGER, body, planned=planned[kind]) or _empty(body)
         for kind, body in live.items()
     }
-    written = (live[DEPLOYMENT] or {}).get("metadata", {}).get("annotations", {}).get(FORMER)
-    if written:
-        log.info("an earlier deployment was interrupted: if this one fails, what served before that one comes back")
-        former = json.loads(written)
+    former = read_before(objects, _deployment(wanted)["metadata"]["name"], live[DEPLOYMENT]) or former
     if not take_over:
         _refuse_older(model, former[DEPLOYMENT])
     return former
@@ -201,7 +195,7 @@ def _empty(body: Manifest) -> Manifest:
     return {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": names}
 
 
-def _apply(objects: ClusterObjects, wanted: Sequence[Manifest], *, former: Former, take_over: bool) -> int:
+def _apply(objects: ClusterObjects, wanted: Sequence[Manifest], *, take_over: bool) -> int:
     """Applies all objects; the Deployment's generation.
 
     An autoscaler or a disruption budget that somebody else has changed stays as it is.
@@ -209,16 +203,10 @@ def _apply(objects: ClusterObjects, wanted: Sequence[Manifest], *, former: Forme
     generation = 0
     for manifest in wanted:
         if manifest["kind"] == DEPLOYMENT:
-            annotated = _annotated(manifest, {FORMER: json.dumps(former, separators=(",", ":"))})
-            generation = objects.apply(annotated, take_over=take_over)["metadata"]["generation"]
+            generation = objects.apply(manifest, take_over=take_over)["metadata"]["generation"]
             continue
         apply_unless_owned(objects, manifest, take_over=take_over)
     return generation
-
-
-def _annotated(manifest: Manifest, annotations: Mapping[str, str]) -> Manifest:
-    metadata = manifest["metadata"]
-    return {**manifest, "metadata": {**metadata, "annotations": metadata.get("annotations", {}) | annotations}}
 
 
 def _smoke_test(url: str, *, model: ServedModel, model_dir: Path, smoke_clip: SmokeClip | None) -> SmokeOutcome | None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ivcp.deployment.before import Former, forget_before
 from ivcp.deployment.cluster_objects import ClusterObjects, FieldConflictError
 from ivcp.deployment.predictor_manifests import DEPLOYMENT, SERVICE, Manifest
 from ivcp.deployment.rollout import is_rolled_out, wait_for_rollout
@@ -21,9 +22,6 @@ RESTORE_SECONDS = 300.0
 _WHEN_TERMINATED_SECONDS = 20.0
 """For the calls alone, where the step's own pod has to end within 30 s."""
 
-Former = dict[str, Manifest | None]
-"""What `ivcp` had applied, by kind; null where the object did not exist."""
-
 
 def restore(objects: ClusterObjects, former: Former, *, name: str, error: BaseException, take_over: bool) -> None:
     """Applies what served before, and removes what did not exist; a failure of this is added to `error` as a note."""
@@ -33,6 +31,7 @@ def restore(objects: ClusterObjects, former: Former, *, name: str, error: BaseEx
     try:
         with _undisturbed():
             _put_back(objects, former, name=name, take_over=take_over)
+            forget_before(objects, name)
         if former[DEPLOYMENT] is None:
             outcome = f"{name} did not exist before: what the step made was removed"
         elif is_terminated:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from ivcp.deployment.before import config_map_name
 from ivcp.deployment.predictor_manifests import ServedModel
 from ivcp.deployment.step import run_step
 from ivcp.evaluation.evaluate import evaluate_adapter
@@ -144,6 +145,11 @@ def model_version(api: KubernetesApi) -> tuple[str, str] | None:
         return None
     environment = {entry["name"]: entry.get("value") for entry in containers(live)[0]["env"]}
     return live["metadata"]["annotations"]["ivcp.dev/model-version"], environment["IVCP_MODEL_VERSION"]
+
+
+def is_under_way(api: KubernetesApi) -> bool:
+    """Whether the cluster holds what to go back to."""
+    return api.get("ConfigMap", config_map_name("action-classifier")) is not None
 
 
 def containers(live: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ivcp.deployment.on_cluster import FORMER, ClusterDeployment
+from ivcp.deployment.on_cluster import ClusterDeployment
 from ivcp.deployment.smoke_test import DeploymentError
 from ivcp.deployment.step import run_step
 from ivcp.kubernetes import api
@@ -24,9 +24,7 @@ Deploy = Callable[..., ClusterDeployment]
 
 def served(cluster: KubernetesApi) -> tuple[str, str] | None:
     """The version that is applied; none while a deployment is under way."""
-    live = cluster.get("Deployment", "action-classifier")
-    assert live is not None
-    return None if FORMER in live["metadata"]["annotations"] else given.model_version(cluster)
+    return None if given.is_under_way(cluster) else given.model_version(cluster)
 
 
 def wait_for_version_2(cluster: KubernetesApi) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ivcp.deployment.cluster_objects import FieldConflictError
-from ivcp.deployment.on_cluster import FORMER, ClusterDeployment
+from ivcp.deployment.on_cluster import ClusterDeployment
 from ivcp.deployment.smoke_test import DeploymentError
 from ivcp.deployment.step import run_step
 from ivcp.records.evaluation import SmokeClip
@@ -54,7 +54,7 @@ def test_the_step_rolls_out_and_kubectl_shows_what_serves(
     described = kubectl("describe", "deployment/action-classifier")
     for line in ("ivcp.dev/model-version: 2", "ivcp.dev/run-id: run2", f"ivcp.dev/model-uri: {given.URI}"):
         assert line in described
-    assert FORMER not in described
+    assert not given.is_under_way(old)
     assert "registry.local/ivcp-serving:2" in described
     assert "successfully rolled out" in kubectl("rollout", "status", "deployment/action-classifier", "--timeout=20s")
     history = kubectl("rollout", "history", "deployment/action-classifier")
@@ -92,7 +92,7 @@ def test_pods_that_do_not_serve_are_explained_and_the_old_model_stays(
     before["spec"]["progressDeadlineSeconds"] = after["spec"]["progressDeadlineSeconds"]
     assert after["spec"] == before["spec"]
     assert given.model_version(old) == ("1", "1")
-    assert FORMER not in after["metadata"]["annotations"]
+    assert not given.is_under_way(old)
     _wait(lambda: _is_rolled_out(old))
 
 
@@ -111,6 +111,52 @@ def test_a_controller_that_is_late_is_waited_for(
     result = deploy(2, clip, serve_take_over=True)
     assert result.model.version == 2
     assert given.model_version(old) == ("2", "2")
+
+
+def test_after_a_rollout_undo_a_failing_deployment_goes_back_to_what_serves(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
+):
+    """Undo copies the annotations of an old rollout back: they say nothing of what served before this one."""
+    deploy(2, clip)
+    kubectl("rollout", "undo", "deployment/action-classifier")
+    kubectl("rollout", "status", "deployment/action-classifier", "--timeout=20s")
+    undone = old.get("Deployment", "action-classifier")
+    assert undone is not None
+    old.kubelet.behave(given.URI.replace("run2", "run3"), BadImage("manifest unknown"))
+    with pytest.raises(DeploymentError, match="ImagePullBackOff"):
+        deploy(3, clip, serve_take_over=True)
+    after = old.get("Deployment", "action-classifier")
+    assert after is not None
+    assert after["spec"]["template"] == undone["spec"]["template"]
+    for kind in ("Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"):
+        assert old.get(kind, "action-classifier") is not None
+    kubectl("rollout", "status", "deployment/action-classifier", "--timeout=20s")
+
+
+def test_what_somebody_changed_after_a_killed_deployment_counts(
+    old: KubernetesApi, folder: Path, tmp_path: Path, deploy: Callable[..., ClusterDeployment], kubectl: Kubectl
+):
+    old.kubelet.behave(given.URI, NeverReady())
+    process = multiprocessing.get_context("forkserver").Process(
+        target=given.run_step_with,
+        args=(os.environ["KUBECONFIG"], given.step_arguments(old, folder, tmp_path / "deployed")),
+    )
+    process.start()
+    _wait(lambda: given.model_version(old) == ("2", "2"), seconds=60)
+    process.kill()
+    process.join()
+    assert given.is_under_way(old)
+    kubectl("set", "env", "deployment/action-classifier", "IVCP_LOG_LEVEL=debug")
+    kubectl("rollout", "undo", "deployment/action-classifier", "--to-revision=1")
+    by_hand = old.get("Deployment", "action-classifier")
+    assert by_hand is not None
+    old.kubelet.behave(given.URI.replace("run2", "run3"), BadImage("manifest unknown"))
+    with pytest.raises(DeploymentError, match="ImagePullBackOff"):
+        deploy(3, serve_take_over=True)
+    after = old.get("Deployment", "action-classifier")
+    assert after is not None
+    assert after["spec"]["template"] == by_hand["spec"]["template"]
+    assert not given.is_under_way(old)
 
 
 def test_a_first_deployment_that_fails_leaves_nothing(

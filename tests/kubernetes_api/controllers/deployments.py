@@ -91,7 +91,7 @@ class _Rollout:
         return {key: value for key, value in annotations.items() if key not in _NOT_COPIED}
 
     def _set_revision(self, replica_set: Object, revision: int) -> None:
-        annotations = self._copied() | {REVISION: str(revision)}
+        annotations = replica_set["metadata"]["annotations"] | self._copied() | {REVISION: str(revision)}
         self._change(resources.REPLICASETS, replica_set, {"metadata": {"annotations": annotations}})
 
     def _annotate(self, newest: Object) -> None:
@@ -99,10 +99,10 @@ class _Rollout:
         revision = newest["metadata"]["annotations"][REVISION]
         if self.metadata.get("annotations", {}).get(REVISION) != revision:
             self._change(resources.DEPLOYMENTS, self.deployment, {"metadata": {"annotations": {REVISION: revision}}})
-        if newest["metadata"]["annotations"] != self._copied() | {REVISION: revision}:
-            self._change(
-                resources.REPLICASETS, newest, {"metadata": {"annotations": self._copied() | {REVISION: revision}}}
-            )
+        present = newest["metadata"]["annotations"]
+        if present != present | self._copied() | {REVISION: revision}:  # what the Deployment lost stays here
+            annotations = present | self._copied() | {REVISION: revision}
+            self._change(resources.REPLICASETS, newest, {"metadata": {"annotations": annotations}})
 
     def _forget(self, old: list[Object]) -> None:
         """Keeps `revisionHistoryLimit` old revisions."""

@@ -1,0 +1,69 @@
+"""What served before, kept on the cluster while a deployment is under way: who is killed leaves it to the next one.
+
+It is a ConfigMap of its own and no annotation of the Deployment: a rollout copies annotations to the ReplicaSet, and
+`kubectl rollout undo` copies them back, long after they were true.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+
+from ivcp.deployment.cluster_objects import ClusterObjects, FieldConflictError
+from ivcp.deployment.predictor_manifests import DEPLOYMENT, Manifest
+
+CONFIG_MAP = "ConfigMap"
+Former = dict[str, Manifest | None]
+"""What `ivcp` had applied, by kind; null where the object did not exist."""
+
+log = logging.getLogger(__name__)
+
+
+def config_map_name(deployment: str) -> str:
+    """Of the ConfigMap of a Deployment."""
+    return f"{deployment}-before"
+
+
+def write_before(objects: ClusterObjects, name: str, former: Former, attempt: Manifest) -> None:
+    """Keeps `former` until the Deployment `attempt`, which is applied next, serves or is taken back."""
+    data = {"former": json.dumps(former), "attempt": json.dumps(attempt), "since": datetime.now(UTC).isoformat()}
+    metadata = {"name": config_map_name(name), "namespace": objects.namespace}
+    body = {"apiVersion": "v1", "kind": CONFIG_MAP, "metadata": metadata, "data": data}
+    objects.apply(body, take_over=True)
+
+
+def forget_before(objects: ClusterObjects, name: str) -> None:
+    """The deployment has come to its end."""
+    objects.delete(CONFIG_MAP, config_map_name(name))
+
+
+def read_before(objects: ClusterObjects, name: str, live: Manifest | None) -> Former | None:
+    """What an interrupted deployment kept, where the Deployment `live` is still as that one left or found it.
+
+    Null where there is nothing, and where somebody has changed the Deployment since: then that is what serves.
+    """
+    kept = objects.read(CONFIG_MAP, config_map_name(name))
+    if kept is None:
+        return None
+    former: Former = json.loads(kept["data"]["former"])
+    attempt: Manifest = json.loads(kept["data"]["attempt"])
+    if live is not None and any(_is_applied(objects, one, live) for one in (attempt, former[DEPLOYMENT])):
+        log.info(
+            "a deployment was interrupted (it began at %s): if this one fails, what served before that one comes back",
+            kept["data"]["since"],
+        )
+        return former
+    log.info("%s was changed after a deployment that was interrupted: what is there now counts", name)
+    return None
+
+
+def _is_applied(objects: ClusterObjects, manifest: Manifest | None, live: Manifest) -> bool:
+    """Whether applying a Deployment's manifest would leave its pods as they are."""
+    if manifest is None:
+        return False
+    try:
+        planned = objects.apply(manifest, dry_run=True)
+    except FieldConflictError:
+        return False
+    return bool(planned["spec"]["template"] == live["spec"]["template"])
