@@ -115,17 +115,29 @@ def evaluate(config: RunConfig) -> EvaluationMetrics:
     """Measures the adapter on the test split, or on the validation split where there is no test split.
 
     Raises:
-        SeenSplitError: the adapter has seen too much of it.
+        ModelFilesError: the adapter is not complete, or was trained on another base model.
+        SeenSplitError: it has seen too much of the split.
     """
-    from ivcp.stages.directory import check_complete
-
     adapter = adapter_dir(config)
     if not adapter.is_dir():
-        check_complete(adapter)  # before `output_dir` is made
+        _check_adapter(config, adapter)  # before `output_dir` is made
     config = _with_given_splits(config)
     with _owned_output_dir(config):
-        check_complete(adapter)
+        _check_adapter(config, adapter)
         return _measure(config, prepare(config))
+
+
+def _check_adapter(config: RunConfig, adapter: Path) -> None:
+    """Checks that an adapter is complete, and that the base model here is no other one: clips are prepared for that.
+
+    Raises:
+        ModelFilesError: it is not, or it was trained on another base model.
+    """
+    from ivcp.stages.directory import check_base, check_complete
+
+    check_complete(adapter)
+    if config.model.model_name_or_path and Path(config.model.model_name_or_path).is_dir():
+        check_base(adapter, config.model)
 
 
 def _with_given_splits(config: RunConfig) -> RunConfig:
@@ -154,6 +166,7 @@ def export(config: RunConfig) -> ExportResult:
         return merge_only(config, adapter_dir=adapter_dir(config), export_dir=export_dir)
     config = _with_given_splits(config)
     with _owned_output_dir(config):
+        _check_adapter(config, adapter_dir(config))
         index = prepare(config)
         metrics = _measure_if_unseen(config, index)
         return export_model(
@@ -197,6 +210,11 @@ def adapter_dir(config: RunConfig) -> Path:
     if holds_training(output_dir) and start is not None and Path(start).resolve() == Path(named).resolve():
         log.info("taking %s, the training that started from adapter_name_or_path = %s", output_dir, named)
         return output_dir
+    if holds_training(output_dir):
+        log.warning(
+            "taking adapter_name_or_path = %s, and not the training in %s, which %s", named, output_dir,
+            f"started from {start}" if start else "started from no adapter",
+        )  # fmt: skip
     return Path(named)
 
 

@@ -25,6 +25,7 @@ from ivcp.storage.claims import OWNER_FILE
 from ivcp.storage.owner import owned
 from ivcp.tracking import register_model, tracked_run
 from ivcp.tracking.identity import CONFIGURATION_TAG, PREPARED_TAG, configuration_fingerprint
+from ivcp.tracking.registry import WEIGHTS_TAG
 
 log = logging.getLogger(__name__)
 
@@ -130,13 +131,14 @@ def _registered(
 ) -> ExportResult:
     """Registers the model, and writes and returns what export did."""
     with tracked_run(config, step="export") as run:
-        model_uri = _published(export_dir, config=config, run_id=run.run_id)
+        weights = _weights_hash(export_dir, stage_of(config).files)
+        model_uri = _published(export_dir, config=config, run=run.run_id or weights)
         registered = register_model(
             model_uri,
             config=config,
             metrics=metrics.headline() if metrics else {},
             run_id=run.run_id,
-            tags=tags,
+            tags={**tags, WEIGHTS_TAG: weights},
             is_champion=is_champion,
         )
         if checked.max_logit_difference is not None:
@@ -165,11 +167,10 @@ def _fingerprints(index: PreparedIndex, metrics: EvaluationMetrics | None) -> di
     return {PREPARED_TAG: index.fingerprint, "data_fingerprint": index.data_fingerprint}
 
 
-def _published(export_dir: Path, *, config: RunConfig, run_id: str | None) -> Path | str:
+def _published(export_dir: Path, *, config: RunConfig, run: str) -> Path | str:
     """Where the model is to be read from: its copy below `models_uri`, else the directory itself."""
     if config.export.models_uri is None:
         return export_dir
-    run = run_id or _weights_hash(export_dir, stage_of(config).files)
     uri = storage.join(config.export.models_uri, config.export.registered_model_name, run)
     storage.upload(export_dir, uri)
     log.info("the model lies at %s", uri)

@@ -54,7 +54,9 @@ def load_backbone_weights(backbone: Any, directory: Path) -> None:
     is_adapter = (directory / ADAPTER_CONFIG).is_file()
     if is_adapter != (model is not backbone):
         kind = "a LoRA adapter" if is_adapter else "full weights"
-        raise ModelFilesError(f"{directory} holds {kind}, which do not fit the finetuning_type of this run")
+        raise ModelFilesError(
+            f"{directory} holds {kind}, and this run trains in another way: set the finetuning_type of that training"
+        )
     if is_adapter:
         weights = _adapter_weights(backbone, directory)
     elif (directory / TRAINED_WEIGHTS).is_file():

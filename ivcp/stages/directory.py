@@ -302,6 +302,8 @@ def check_complete(directory: Path) -> None:
     Raises:
         ModelFilesError: some are not; names them.
     """
+    if not directory.is_dir():
+        raise ModelFilesError(f"{directory} does not exist: give the folder of a model, or one of its checkpoints")
     missing = [] if (directory / RUN_CONFIG_FILE).is_file() else [RUN_CONFIG_FILE]
     if not missing:
         wanted = stage_of(read_model_config(directory / RUN_CONFIG_FILE)).files

@@ -18,8 +18,11 @@ from ivcp.tracking.outages import first_line, outages
 
 log = logging.getLogger(__name__)
 
+WEIGHTS_TAG = "weights"
+"""Tag of a model version: what tells its weights from those of another training."""
 
-class RegistryError(ConnectionError):
+
+class RegistryError(RuntimeError):
     """MLflow's registry is away, or refuses: without it no model is registered, found or promoted."""
 
 
@@ -51,7 +54,7 @@ def register_model(
         client = connect(uri)
         _ensure_registered_model(client, name)
         version = _newest_version(client, name, run_id)
-        if version is None or (version.source, version.run_id or None) != (source, run_id):
+        if version is None or not _is_same(version, source=source, run_id=run_id, weights=tags.get(WEIGHTS_TAG)):
             version = client.create_model_version(name, source, run_id=run_id)
         registered = ModelVersionRef(name=name, version=int(version.version), source=source)
         _set_tags(client, registered, {key: repr(float(value)) for key, value in metrics.items()} | dict(tags))
@@ -125,6 +128,23 @@ def _newest_version(client: Any, name: str, run_id: str | None) -> Any | None:
     wanted = f"name = {mark}{name}{mark}" + (f" and run_id = '{run_id}'" if run_id else "")
     found = client.search_model_versions(wanted, max_results=1, order_by=["version_number DESC"])
     return found[0] if found else None
+
+
+def _is_same(version: Any, *, source: str, run_id: str | None, weights: str | None) -> bool:
+    """Whether a version is this model of this run, which a repeated step registers again."""
+    if version.source != source:
+        return False
+    known = version.tags.get(WEIGHTS_TAG)
+    is_same = (version.run_id or None) == run_id and (
+        weights in (None, known) or (known is None and run_id is not None)
+    )
+    if not is_same:
+        log.warning(
+            "the files of version %s of %s stood in %s too, and are replaced now: there is no way back to it; another "
+            "export_dir for each model, or models_uri, keeps them",
+            *(version.version, version.name, source),
+        )
+    return is_same
 
 
 def _set_tags(client: Any, version: ModelVersionRef, tags: Mapping[str, str]) -> None:

@@ -67,8 +67,14 @@ def describe_run(config: RunConfig, index: PreparedIndex, *, num_processes: int)
         num_processes=num_processes,
         data_fingerprint=index.data_fingerprint,
         prepared_fingerprint=index.fingerprint,
-        settings=config.flat(),
+        settings=_settings(config),
     )
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """All settings; where the training started is a path that holds for commands in other folders too."""
+    settings, start = config.flat(), config.method.adapter_name_or_path
+    return settings | ({"adapter_name_or_path": str(Path(start).resolve())} if start and Path(start).is_dir() else {})
 
 
 def _git(folder: Path, *command: str) -> str | None:

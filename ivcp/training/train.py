@@ -22,6 +22,7 @@ from ivcp.training.build import build_trainer, inputs_of, training_samples
 from ivcp.training.checkpoints.folder import CheckpointError, begin_run, end_run, find_start
 from ivcp.training.checkpoints.mirror import CheckpointMirror, run_key
 from ivcp.training.checkpoints.output_dir import check_output_dir
+from ivcp.training.loop.callbacks import OnBegin
 from ivcp.training.parameter_table import log_parameter_table, parameter_table
 from ivcp.training.result import TrainingResult, run_stage, run_trainer
 from ivcp.training.run_record import RUN_RECORD_FILE, describe_run
@@ -136,14 +137,19 @@ def _train(
         log_parameter_table(table)
         run.log_metrics({f"parameters/{row.name}": row.total for row in table})
         run.log_metrics({f"trainable_parameters/{row.name}": row.trainable for row in table})
-        on_owner(lambda: _begin(config, output_dir, start, mirror))
-        record = describe_run(config, index, num_processes=trainer.args.world_size)
-        if is_owner():
-            record.write(output_dir / RUN_RECORD_FILE)
-        run.set_tags(record.tags)
+
+        def begin() -> None:
+            on_owner(lambda: _begin(config, output_dir, start, mirror))
+            record = describe_run(config, index, num_processes=trainer.args.world_size)
+            if is_owner():
+                record.write(output_dir / RUN_RECORD_FILE)
+            run.set_tags(record.tags)
+
         if trainer.stage.sees_samples_once:
+            begin()
             result = run_stage(trainer, inputs_of(trainer, index))
         else:
+            trainer.add_callback(OnBegin(begin))
             result = run_trainer(trainer, resume_from=str(start) if start else None)
         for file in (output_dir / RUN_RECORD_FILE, *output_dir.glob("*.png"), *output_dir.glob("head_sweep.*")):
             run.log_artifact(file, folder="training")

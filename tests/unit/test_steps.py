@@ -21,6 +21,7 @@ from ivcp.tracking import find_champion
 from ivcp.training.checkpoints.folder import begin_run
 from ivcp.validation import videos
 from tests.data_sets import make_clip
+from tests.tiny_families import build_tiny_family
 
 
 @pytest.fixture
@@ -133,6 +134,29 @@ def test_a_training_from_an_adapter_is_measured_and_exported_not_its_start(run_s
     row = load_file(tmp_path / "second" / "model" / "action_token.safetensors")["row"]
     assert torch.equal(row, load_file(tmp_path / "second" / "action_token.safetensors")["row"])
     assert not torch.equal(row, load_file(Path(start) / "action_token.safetensors")["row"])
+
+
+def test_the_start_is_known_from_another_folder_too(run_settings, tmp_path, monkeypatch):
+    steps.train(config_from_settings(run_settings))
+    monkeypatch.chdir(tmp_path)
+    second = run_settings | {"output_dir": str(tmp_path / "second")}
+    steps.train(config_from_settings(second | {"adapter_name_or_path": "out"}))
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    for start in (run_settings["output_dir"], "../out"):
+        config = config_from_settings(second | {"adapter_name_or_path": start})
+        assert steps.adapter_dir(config) == tmp_path / "second"
+
+
+def test_another_base_than_that_of_the_training_is_refused(run_settings, tmp_path):
+    steps.train(config_from_settings(run_settings))
+    other = config_from_settings(
+        run_settings | {"model_name_or_path": str(build_tiny_family(tmp_path / "other", "qwen2_vl", seed=1))}
+    )
+    for step in (steps.evaluate, steps.export):
+        with pytest.raises(ModelFilesError, match=r"was trained on the base model .* has other weights"):
+            step(other)
+    assert not (tmp_path / "out" / "evaluation").exists()
 
 
 def test_what_is_taken_to_be_measured(run_settings, tmp_path):

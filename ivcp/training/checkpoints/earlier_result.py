@@ -56,7 +56,7 @@ def holds_training(output_dir: Path) -> bool:
 
 def start_of(output_dir: Path) -> str | None:
     """The `adapter_name_or_path` of the training in a folder; null where it has none, or does not say."""
-    for name in (UNFINISHED_FILE, RUN_RECORD_FILE):
+    for name in (RUN_RECORD_FILE, UNFINISHED_FILE):
         try:
             described = json.loads((output_dir / name).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -221,11 +222,26 @@ def check_resumable(directory: Path, *, sharding: Sharding, num_processes: int) 
             f"{directory} was written by a run with {_described(info.sharding)}, this one has "
             f"{_described(sharding)}: go on as that run was started, {instead}"
         )
+    if damage := _damage(directory, sharding):
+        others = [path for path in whole_checkpoints(directory.parent) if path.resolve() != directory.resolve()]
+        earlier = f"go on from an earlier one with resume_from_checkpoint: {others[-1]}, {instead}" if others else ""
+        raise CheckpointError(f"{directory} is damaged: {damage}: {earlier or instead[3:]}")
     if sharding.startswith("zero") and info.num_processes != num_processes:
         raise CheckpointError(
             f"{directory} was written by {info.num_processes} processes, this run has {num_processes}: DeepSpeed "
             f"shards the optimizer's state by the number of processes; start {info.num_processes} processes, {instead}"
         )
+
+
+def _damage(directory: Path, sharding: Sharding) -> str | None:
+    """What is missing or cut off of a checkpoint's state; its weights are checked when they are read."""
+    try:
+        json.loads((directory / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"trainer_state.json cannot be read ({error})"
+    names = ("optimizer.pt", "scheduler.pt") if sharding == "none" else ()
+    wrong = [name for name in names if not zipfile.is_zipfile(directory / name)]  # as PyTorch writes them
+    return f"{' and '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} missing or cut off" if wrong else None
 
 
 def find_start(config: RunConfig, output_dir: Path) -> Path | None:

@@ -17,6 +17,17 @@ log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LINES = 60.0
 
 
+class OnBegin(TrainerCallback):  # type: ignore[misc]
+    """Calls a function just before the first step, when all that the run starts from has been read."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by transformers in all processes, behind the loading of a checkpoint."""
+        self._call()
+
+
 class LogLines(TrainerCallback):  # type: ignore[misc]
     """Logs every row, where no progress bar shows it, and hands its numbers to `track(metrics, step)`.
 

@@ -112,6 +112,10 @@ class EpochTrainer(Trainer):  # type: ignore[misc]
         counted: tuple[int, int] = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
         )
+        if resume_from_checkpoint is not None and self.state.global_step >= self.args.max_steps > 0:
+            log.warning("max_steps = %d, and %s is of step %d: no step is left to train",
+                        self.args.max_steps, resume_from_checkpoint, self.state.global_step)  # fmt: skip
+            return num_train_epochs, 0
         if resume_from_checkpoint is None or self.args.max_steps > 0:
             return counted
         place = go_on_by_epochs(

@@ -6,6 +6,7 @@ import pytest
 from ivcp import tracking
 from ivcp.settings import from_flat
 from ivcp.tracking import ModelVersionRef
+from ivcp.tracking.registry import WEIGHTS_TAG
 
 
 def test_registering_twice_moves_the_alias(store: Path, tmp_path: Path):
@@ -54,6 +55,19 @@ def test_a_repeated_step_registers_one_version(store: Path, tmp_path: Path):
     assert champion is not None
     assert champion.model_dir == "s3://bucket/model"
     assert champion.top1_accuracy is None
+
+
+def test_another_model_in_the_same_folder_is_another_version(store: Path, tmp_path: Path, caplog):
+    """Without a run, nothing but its weights tells one training from another."""
+    config = from_flat({"registered_model_name": "overwritten"})
+    versions = [
+        tracking.register_model(
+            tmp_path, config=config, metrics={}, run_id=None, tags={WEIGHTS_TAG: weights}, default_store=store
+        ).version
+        for weights in ("first", "first", "second")
+    ]
+    assert versions == [1, 1, 2]
+    assert "the files of version 1 of overwritten stood in" in caplog.text
 
 
 def test_no_champion_without_a_model_an_alias_or_a_store(store: Path, tmp_path: Path):

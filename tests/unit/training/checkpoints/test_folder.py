@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from ivcp.records import CHECKPOINT_FILE, UNFINISHED_FILE
 from ivcp.training.build import build_trainer
@@ -27,6 +28,9 @@ def write(folder, step, **info):
     with writing_checkpoint(folder / f"checkpoint-{step}", CheckpointInfo(step=step, **described)):
         (folder / f"checkpoint-{step}").mkdir(parents=True, exist_ok=True)
         (folder / f"checkpoint-{step}" / "weights").write_text("weights")
+        (folder / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        for name in ("optimizer.pt", "scheduler.pt"):
+            torch.save({}, folder / f"checkpoint-{step}" / name)
     return folder / f"checkpoint-{step}"
 
 

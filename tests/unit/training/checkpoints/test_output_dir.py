@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records import UNFINISHED_FILE
@@ -12,6 +13,8 @@ from ivcp.settings import ConfigError
 from ivcp.stages.directory import load_directory
 from ivcp.training import train as training
 from ivcp.training.checkpoints.output_dir import check_output_dir
+from ivcp.training.loop.trainer import StageTrainer
+from ivcp.training.result import TrainingResult
 from ivcp.training.train import train_model
 
 
@@ -19,7 +22,7 @@ from ivcp.training.train import train_model
 def train(make_config, sharded_index, tmp_path):
     def run(folder="out", **settings):
         output_dir = tmp_path / folder
-        config = make_config(output_dir=str(output_dir), max_steps=2, eval_strategy="no", **settings)
+        config = make_config(**{"output_dir": str(output_dir), "max_steps": 2, "eval_strategy": "no"} | settings)
         train_model(config, index=sharded_index, output_dir=output_dir)
         return output_dir
 
@@ -65,11 +68,11 @@ def die(*_, **__):
     raise DiedError
 
 
-@pytest.mark.parametrize("second", [{}, {"finetuning_type": "full"}, {"resume_from_checkpoint": True}])
+@pytest.mark.parametrize("second", [{}, {"finetuning_type": "full"}, {"resume_from_checkpoint": True, "max_steps": 3}])
 def test_a_run_that_dies_after_its_start_leaves_no_adapter_to_evaluate(train, monkeypatch, second):
     out = train(save_steps=1)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "run_trainer", die)
+        patch.setattr(StageTrainer, "training_step", die)
         with pytest.raises(DiedError):
             train(overwrite_output_dir=True, learning_rate=1e-4, **second)
 
@@ -77,6 +80,47 @@ def test_a_run_that_dies_after_its_start_leaves_no_adapter_to_evaluate(train, mo
         load_directory(out)
     assert not (out / "training_result.json").exists()
     assert not list(out.glob("*.safetensors"))
+
+
+def cut(file):
+    return lambda out: (out / "checkpoint-2" / file).write_bytes((out / "checkpoint-2" / file).read_bytes()[:10])
+
+
+@pytest.mark.parametrize(
+    ("settings", "damage", "error"),
+    [
+        ({"lora_rank": 16}, None, "do not belong together"),
+        ({"finetuning_type": "full"}, None, "set the finetuning_type of that training"),
+        ({"finetuning_type": "freeze", "freeze_trainable_layers": 1}, None, None),
+        ({"action_decoder_type": "mlp"}, None, None),
+        (
+            {},
+            cut("optimizer.pt"),
+            r"checkpoint-2 is damaged: optimizer.pt is missing or cut off: .*_checkpoint: .*-1, or",
+        ),
+        ({}, cut("trainer_state.json"), r"checkpoint-2 is damaged: trainer_state.json cannot be read"),
+        ({}, lambda out: (out / "checkpoint-2" / "scheduler.pt").unlink(), "scheduler.pt is missing"),
+    ],
+)
+def test_a_resume_that_is_refused_loses_nothing(train, prepared_clips, settings, damage, error):
+    out = train(save_steps=1)
+    if damage:
+        damage(out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    with pytest.raises((ModelFilesError, ValueError, RuntimeError), match=error):
+        train(save_steps=1, resume_from_checkpoint=True, num_train_epochs=3, **settings)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_max_steps_below_the_checkpoint_trains_no_step(train, caplog):
+    out = train(save_steps=1)
+    kept = load_file(out / "action_token.safetensors")["row"]
+    train(resume_from_checkpoint=True, max_steps=1, save_steps=1)
+
+    assert "max_steps = 1, and" in caplog.text
+    assert not (out / "checkpoint-3").exists()
+    assert torch.equal(load_file(out / "action_token.safetensors")["row"], kept)
+    assert TrainingResult.read(out / "training_result.json").train_loss is None
 
 
 @pytest.mark.parametrize("fails", ["build_trainer", "clips_to_see", "training_samples"])
@@ -189,13 +233,13 @@ def test_a_run_does_not_write_into_what_it_reads(make_config, tmp_path, key):
 
 
 def test_the_mark_of_a_run_lies_there_as_long_as_it_trains(train, monkeypatch, tmp_path):
-    run, seen = training.run_trainer, []
+    step, seen = StageTrainer.training_step, []
 
     def looking(*args, **options):
         seen.append(json.loads((tmp_path / "out" / UNFINISHED_FILE).read_text())["learning_rate"])
-        return run(*args, **options)
+        return step(*args, **options)
 
-    monkeypatch.setattr(training, "run_trainer", looking)
+    monkeypatch.setattr(StageTrainer, "training_step", looking)
     out = train()
-    assert seen == [3e-3]
+    assert seen == [3e-3, 3e-3]
     assert not (out / UNFINISHED_FILE).exists()
