@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
 import time
 from collections import deque
@@ -105,7 +106,10 @@ class Outbox:
 
 
 def first_line(error: Exception) -> str:
-    """An error in one line."""
+    """An error in one line; of one that is wrapped in others, the server and the system's own words."""
+    server, reason = (re.search(pattern, str(error)) for pattern in (r"https?://[^/\s'\"]+", r"\[Errno -?\d+\] [\w ]+"))
+    if server and reason:
+        return f"{server[0]}: {reason[0]}"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
