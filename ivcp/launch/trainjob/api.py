@@ -125,7 +125,7 @@ class JobCluster:
         try:
             listed = retried(
                 lambda: self._custom.list_namespaced_custom_object(
-                    "kueue.x-k8s.io", "v1beta1", self.namespace, "workloads", _request_timeout=CALL_SECONDS
+                    "kueue.x-k8s.io", "v1beta2", self.namespace, "workloads", _request_timeout=CALL_SECONDS
                 )
             )
         except ApiException:

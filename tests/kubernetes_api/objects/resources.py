@@ -47,6 +47,7 @@ AUTOSCALERS = Resource(
 )
 LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 TRAINJOBS = Resource("trainer.kubeflow.org", "v1alpha1", "TrainJob", "trainjobs", (), ("status",))
+WORKLOADS = Resource("kueue.x-k8s.io", "v1beta2", "Workload", "workloads", (), ("status",))  # the only one since 0.20
 TRAINING_RUNTIMES = Resource("trainer.kubeflow.org", "v1alpha1", "TrainingRuntime", "trainingruntimes")
 
 RESOURCES = (
@@ -60,6 +61,7 @@ RESOURCES = (
     LEASES,
     TRAINJOBS,
     TRAINING_RUNTIMES,
+    WORKLOADS,
     Resource("trainer.kubeflow.org", "v1alpha1", "ClusterTrainingRuntime", "clustertrainingruntimes", namespaced=False),
     Resource("", "v1", "ConfigMap", "configmaps", ("cm",)),
     Resource("", "v1", "Secret", "secrets"),

@@ -47,6 +47,7 @@ _CUSTOM: dict[str, Schema] = {
         spec=_struct(template=_struct(spec=_struct(replicatedJobs=_by_name(template=_JOB_TEMPLATE)))),
     ),
 }
+_CUSTOM["Workload"] = _struct(metadata=_METADATA)
 _CUSTOM["ClusterTrainingRuntime"] = _CUSTOM["TrainingRuntime"]
 _TRAINER_MODELS = {
     "TrainJob": trainer.TrainerV1alpha1TrainJob,

@@ -1,0 +1,32 @@
+"""What Kueue says of a TrainJob that waits for its quota."""
+
+from ivcp.launch.trainjob.api import JobCluster
+from tests.kubernetes_api import KubernetesApi
+from tests.kubernetes_api.objects import resources
+from tests.kubernetes_api.objects.managers import Manager
+
+JOB = {"metadata": {"uid": "4711"}}
+
+
+def test_why_a_job_waits(kubernetes_api: KubernetesApi):
+    cluster = JobCluster("ivcp")
+    assert cluster.queue_message(JOB) is None
+    owner = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "name": "job", "uid": "4711"}
+    body = {
+        "apiVersion": "kueue.x-k8s.io/v1beta2",
+        "kind": "Workload",
+        "metadata": {"name": "trainjob-job", "ownerReferences": [owner]},
+        "spec": {},
+    }
+    made = kubernetes_api.store.create(resources.WORKLOADS, "ivcp", body, manager=Manager("kueue", "Update", "v1beta2"))
+    message = "couldn't assign flavors to pod set node: insufficient unused quota for nvidia.com/gpu, 1 more needed"
+    waiting = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": message}
+
+    def wait(live):
+        return {**live, "status": {"conditions": [waiting]}}
+
+    kubernetes_api.store.change(
+        resources.WORKLOADS, "ivcp", made["metadata"]["name"], wait, manager=Manager("kueue", "Update", "v1beta2")
+    )
+    assert cluster.queue_message(JOB) == message
+    assert cluster.queue_message({"metadata": {"uid": "another"}}) is None
