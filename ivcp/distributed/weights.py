@@ -48,6 +48,33 @@ def loading_replicated() -> Iterator[None]:
         integration._hf_deepspeed_config_weak_ref = held
 
 
+@contextmanager
+def whole_shapes_compared() -> Iterator[None]:
+    """Inside, transformers reads and writes the weights of experts transposed only where their layout is the other one.
+
+    It compares them with the parameter's shape, which is empty under ZeRO-3: there all of them were transposed.
+    """
+    if not is_deepspeed_zero3_enabled():
+        yield
+        return
+    from transformers.core_model_loading import Transpose
+
+    transposed = Transpose.convert
+
+    def convert(self: Any, input_dict: Any, source_patterns: Any, target_patterns: Any, **about: Any) -> Any:
+        (weights,) = input_dict.values()
+        weight = weights[0] if isinstance(weights, list) else weights
+        if self.check_dims and weight.shape == full_shape(about["model"].get_parameter(about["full_layer_name"])):
+            return {self.get_target_pattern(input_dict, source_patterns, target_patterns): weight}
+        return transposed(self, input_dict, source_patterns, target_patterns, **about)
+
+    Transpose.convert = convert
+    try:
+        yield
+    finally:
+        Transpose.convert = transposed
+
+
 def match_sharded_precision(module: nn.Module, dtype: torch.dtype) -> None:
     """Gives what ZeRO-3 has not sharded yet the precision of what it has, `dtype`: it trains weights of one alone.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from ivcp.distributed.weights import loading_replicated, write_weights
+from ivcp.distributed.weights import loading_replicated, whole_shapes_compared, write_weights
 from ivcp.models.backbone import language_model_of
 from ivcp.models.configuration import without_kernels
 from ivcp.models.load import load_base_model
@@ -41,7 +41,8 @@ def save_backbone(
         trained = [name for name, value in model.named_parameters() if value.requires_grad]
         save_file({name: weights[name].detach().cpu().contiguous() for name in trained}, directory / TRAINED_WEIGHTS)
     else:
-        model.save_pretrained(directory, state_dict=dict(weights))
+        with whole_shapes_compared():
+            model.save_pretrained(directory, state_dict=dict(weights))
 
 
 def load_backbone_weights(backbone: Any, directory: Path) -> None:

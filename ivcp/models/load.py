@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ivcp.distributed.weights import whole_shapes_compared
 from ivcp.models.base_files import check_weights
 from ivcp.models.configuration import read_configuration
 from ivcp.models.families import check_architecture
@@ -58,7 +59,7 @@ def load_base_model(
         else {}
     )
     # ZeRO-3 has some models draw weights before they are read: what a stage adds then would start elsewhere.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), whole_shapes_compared():
         model = AutoModelForImageTextToText.from_pretrained(
             name,
             config=config,

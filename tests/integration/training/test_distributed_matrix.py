@@ -13,6 +13,8 @@ TELLING = [
     # DeepSpeed takes weights of one precision only; FSDP2 and DeepSpeed cast times, which are positions of this family.
     ("qwen2_5_vl", "full", "bf16", ["z3", "FSDP2"]),
     ("qwen2_5_vl", "freeze", "bf16", ["z2", "z3"]),
+    # transformers took the shapes of its experts for others under ZeRO-3, where it read them and where it wrote them.
+    ("qwen3_vl_moe", "full", "float32", ["z3"]),
     # Its vision tower has a layer that videos do not use, and ZeRO-3 draws weights of it while it is loaded.
     ("llava_next_video", "lora, open tower", "float32", ["DDP", "z3"]),
 ]
