@@ -21,7 +21,7 @@ TELLING = [
 
 
 def bad(found):
-    return {cell.name: str(seen) for cell, seen in found.items() if not seen.is_green(cell.precision)}
+    return {cell.name: str(seen) for cell, seen in found.items() if not seen.is_green(cell)}
 
 
 @pytest.mark.parametrize(("family", "method", "precision", "shardings"), TELLING)
