@@ -111,13 +111,18 @@ def explained(error: Any, doing: str, *, permissions: str) -> KubernetesError:
         hint = "the credentials are not valid: renew the token or the kubeconfig"
     elif error.status == 403:
         hint = f"the service account lacks the permission: apply {permissions}, with the account that this step runs as"
-    elif error.status == 404 and "could not find the requested resource" in reason:
+    elif is_unknown_kind(error):
         hint = "the cluster does not know this kind of object: install its operator"
     elif error.status == 404 and "namespaces" in reason:
         hint = "create the namespace (kubectl apply -k manifests/overlays/…), or correct its name in the settings"
     else:
         hint = "see the server's reason"
     return KubernetesError(f"{doing}: the Kubernetes API server answers {error.status}: {reason}; {hint}")
+
+
+def is_unknown_kind(error: Any) -> bool:
+    """Whether an ApiException says that the cluster has no such kind of object, which it does in plain text."""
+    return error.status == 404 and message_of(error) == "404 page not found"
 
 
 def message_of(error: Any) -> str:

@@ -21,6 +21,12 @@ REASONS = {
 }
 
 
+class UnknownPathError(Exception):
+    """A path that the server does not serve: no `Status` object, but what Go's own server writes."""
+
+    content = "404 page not found\n"
+
+
 class ApiError(Exception):
     """An answer other than success."""
 

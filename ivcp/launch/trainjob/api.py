@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ivcp.kubernetes.api import CALL_SECONDS, KubernetesError, connect, explained, message_of, retried
+from ivcp.kubernetes.api import CALL_SECONDS, KubernetesError, connect, explained, is_unknown_kind, retried
 from ivcp.launch.trainjob.manifest import CONTAINER, GROUP, PLURAL, VERSION
 
 T = TypeVar("T")
@@ -158,7 +158,7 @@ class JobCluster:
         try:
             return retried(call) if patience_seconds is None else retried(call, patience_seconds=patience_seconds)
         except ApiException as error:
-            if error.status == 404 and "could not find the requested resource" not in message_of(error):
+            if error.status == 404 and not is_unknown_kind(error):
                 return None
             raise explained(error, doing, permissions=_PERMISSIONS) from error
 

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from tests.kubernetes_api.errors import ApiError
+from tests.kubernetes_api.errors import ApiError, UnknownPathError
 from tests.kubernetes_api.faults import Seen
 from tests.kubernetes_api.http import openapi, streams
 from tests.kubernetes_api.http.targets import Target, flag
@@ -37,7 +37,7 @@ def create_app(state: ClusterState) -> Starlette:
 
     return Starlette(
         routes=[Route("/{path:path}", answer, methods=_METHODS)],
-        exception_handlers={ApiError: _refused, Exception: _failed},
+        exception_handlers={ApiError: _refused, UnknownPathError: _unknown, Exception: _failed},
     )
 
 
@@ -45,6 +45,10 @@ async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     return JSONResponse(error.status(), status_code=error.code, headers=headers)
+
+
+async def _unknown(_: Request, error: Exception) -> Response:
+    return PlainTextResponse(UnknownPathError.content, status_code=404)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from tests.kubernetes_api.errors import ApiError
+from tests.kubernetes_api.errors import ApiError, UnknownPathError
 from tests.kubernetes_api.objects import resources
 from tests.kubernetes_api.objects.resources import Resource
 
@@ -33,7 +33,7 @@ class Target:
     @classmethod
     def parse(cls, request: Request) -> Target:
         """Raises:
-        ApiError: 404.
+        UnknownPathError: there is no such kind.
         """
         parts = request.url.path.strip("/").split("/")
         if parts[0] == "api" and len(parts) > 2:
@@ -41,7 +41,7 @@ class Target:
         elif parts[0] == "apis" and len(parts) > 3:
             group, version, parts = parts[1], parts[2], parts[3:]
         else:
-            raise ApiError(404, "the server could not find the requested resource")
+            raise UnknownPathError
         namespace = ""
         if parts[0] == "namespaces" and len(parts) > 2:
             namespace, parts = parts[1], parts[2:]
@@ -49,7 +49,7 @@ class Target:
         name = parts[1] if len(parts) > 1 else ""
         subresource, rest = (parts[2], "/".join(parts[3:])) if len(parts) > 2 else ("", "")
         if resource is None or (subresource and subresource not in resource.subresources):
-            raise ApiError(404, "the server could not find the requested resource")
+            raise UnknownPathError
         verb = _verb(request, name=name, subresource=subresource)
         return cls(verb, resource, namespace, name, subresource, rest)
 

@@ -1,11 +1,25 @@
-"""What Kueue says of a TrainJob that waits for its quota."""
+"""What a cluster has to say of TrainJobs: that it knows none, and what Kueue says of one that waits for its quota."""
 
+import pytest
+
+from ivcp.kubernetes.api import KubernetesError
+from ivcp.launch.trainjob import api
 from ivcp.launch.trainjob.api import JobCluster
 from tests.kubernetes_api import KubernetesApi
 from tests.kubernetes_api.objects import resources
 from tests.kubernetes_api.objects.managers import Manager
 
 JOB = {"metadata": {"uid": "4711"}}
+
+
+def test_a_cluster_without_the_trainer_is_told_from_one_without_the_job(
+    kubernetes_api: KubernetesApi, monkeypatch: pytest.MonkeyPatch
+):
+    cluster = JobCluster("ivcp")
+    assert cluster.job("missing") is None
+    monkeypatch.setattr(api, "VERSION", "v9")
+    with pytest.raises(KubernetesError, match=r"404 page not found; the cluster does not know .* install its operator"):
+        cluster.job("missing")
 
 
 def test_why_a_job_waits(kubernetes_api: KubernetesApi):
