@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sqlite3
 import time
@@ -18,6 +19,10 @@ log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 30.0
 _PAUSE_PER_SECOND = 10.0
 """After a call that failed: no more than a tenth of the time is spent with waiting for a server that hangs."""
+_PATIENCE_SECONDS = 180.0
+"""For a server that restarts."""
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 20.0
+_PASSING = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 _REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS")
 """What the server would answer another time as well."""
 
@@ -34,10 +39,35 @@ def outages() -> tuple[type[Exception], ...]:
     return (*of_answers, SQLAlchemyError, sqlite3.Error, Boto3Error, BotoCoreError, ClientError)
 
 
+def patiently(call: Callable[[], T]) -> T:
+    """The result of a call of MLflow's client; in a pod, where nobody starts the step again, it outlives an outage.
+
+    Raises:
+        Exception: one of `outages`, for longer than that, or where another answer is not to be expected.
+    """
+    began, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
+    patience = _PATIENCE_SECONDS if "KUBERNETES_SERVICE_HOST" in os.environ else 0.0
+    while True:
+        try:
+            return call()
+        except outages() as error:
+            if not _may_pass(error) or time.monotonic() + pause > began + patience:
+                raise
+            log.warning("MLflow does not do its part (%s): trying again in %.0f s", first_line(error), pause)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _may_pass(error: Exception) -> bool:
+    code = getattr(error, "error_code", None)
+    is_final = isinstance(error, (FileNotFoundError, PermissionError, json.JSONDecodeError))
+    return not is_final and (code is None or code in _PASSING)
+
+
 def unless_away(call: Callable[[], T], *, otherwise: T, doing: str) -> T:
     """The result of a call of MLflow's client; `otherwise`, with a warning, where there is an outage."""
     try:
-        return call()
+        return patiently(call)
     except outages() as error:
         log.warning("%s: MLflow does not do its part (%s); the work goes on", doing, first_line(error))
         return otherwise

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from ivcp.records.registered import DEPLOYED_TAG, Champion, ModelVersionRef
 from ivcp.settings import RunConfig
 from ivcp.storage import is_s3
 from ivcp.tracking.client import DEFAULT_STORE, connect, sqlite_file, tracking_uri
-from ivcp.tracking.outages import first_line, outages
+from ivcp.tracking.outages import first_line, outages, patiently
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +51,19 @@ def register_model(
         raise ValueError(f"{model_dir} is not registered, its figures are not finite: {', '.join(wrong)}")
     uri = tracking_uri(config, default_store=default_store)
     name, source = config.export.registered_model_name, _source(model_dir)
-    with _explained(uri, f"{model_dir} is not registered"):
+    described = {key: repr(float(value)) for key, value in metrics.items()} | dict(tags)
+
+    def register() -> ModelVersionRef:
         client = connect(uri)
         _ensure_registered_model(client, name)
         version = _newest_version(client, name, run_id)
         if version is None or not _is_same(version, source=source, run_id=run_id, weights=tags.get(WEIGHTS_TAG)):
-            version = client.create_model_version(name, source, run_id=run_id)
-        registered = ModelVersionRef(name=name, version=int(version.version), source=source)
-        _set_tags(client, registered, {key: repr(float(value)) for key, value in metrics.items()} | dict(tags))
+            version = client.create_model_version(name, source, run_id=run_id, tags=described)
+        made = ModelVersionRef(name=name, version=int(version.version), source=source)
+        _set_tags(client, made, described)
+        return made
+
+    registered = _answered(register, uri, f"{model_dir} is not registered")
     return promote_model(registered, config=config, default_store=default_store) if is_champion else registered
 
 
@@ -74,10 +80,13 @@ def promote_model(
         RegistryError: the registry is away, or refuses.
     """
     uri, alias = tracking_uri(config, default_store=default_store), config.export.model_alias
-    with _explained(uri, f"{alias} of {registered.name} does not move to version {registered.version}"):
+
+    def promote() -> None:
         client = connect(uri)
         _set_tags(client, registered, {DEPLOYED_TAG: deployed_to} if deployed_to else {})
         client.set_registered_model_alias(registered.name, alias, str(registered.version))
+
+    _answered(promote, uri, f"{alias} of {registered.name} does not move to version {registered.version}")
     log.info("%s of %s is version %d", alias, registered.name, registered.version)
     return registered.model_copy(update={"alias": alias})
 
@@ -93,18 +102,20 @@ def find_champion(config: RunConfig, *, default_store: Path = DEFAULT_STORE) -> 
     if database is not None and not database.exists():
         return None
     name = config.export.registered_model_name
-    with _explained(uri, f"it is not known which version of {name} is the {config.export.model_alias}"):
-        version = _version_with_alias(connect(uri), name, config.export.model_alias)
+    version = _answered(
+        lambda: _version_with_alias(connect(uri), name, config.export.model_alias),
+        uri,
+        f"it is not known which version of {name} is the {config.export.model_alias}",
+    )
     if version is None:
         return None
     model_dir = version.source if is_s3(version.source) else unquote(version.source.removeprefix("file://"))
     return Champion(name=name, version=int(version.version), model_dir=model_dir, tags=dict(version.tags))
 
 
-@contextmanager
-def _explained(uri: str, what: str) -> Iterator[None]:
+def _answered(call: Callable[[], T], uri: str, what: str) -> T:
     try:
-        yield
+        return patiently(call)
     except outages() as error:
         raise RegistryError(
             f"{what}: MLflow's registry at {uri} does not do its part: {first_line(error)}. Repeat the step when it "
