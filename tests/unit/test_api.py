@@ -62,7 +62,7 @@ def test_what_is_wrong_with_a_run_is_said_before_its_data_are_looked_at(settings
     ]:
         with pytest.raises(ValueError, match=message):
             ivcp.train(settings, **wrong)
-        with pytest.raises(ModelFilesError, match="is no complete adapter or model directory"):
+        with pytest.raises(ModelFilesError, match="out does not exist: give the folder of a model"):
             ivcp.evaluate(settings)
     assert not (tmp_path / "out").exists()
 
