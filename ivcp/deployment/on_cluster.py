@@ -115,9 +115,9 @@ def deploy_cluster(
     with api.ends_on_sigterm(), waiting as lease:
         objects = ClusterObjects(client, serving.serve_namespace, patience_seconds=timeout, lease=lease)
         former = _former_state(objects, wanted, model=model, take_over=serving.serve_take_over)
+        write_before(objects, name, former, _deployment(wanted))
         try:
             began = time.monotonic()
-            write_before(objects, name, former, _deployment(wanted))
             generation = _apply(objects, wanted, take_over=serving.serve_take_over)
             live = wait_for_rollout(objects, name, generation=generation, timeout_seconds=timeout)
             seconds_until_ready = time.monotonic() - began

@@ -133,19 +133,36 @@ def message_of(error: Any) -> str:
         return str(error.body or error.reason).strip()
 
 
+class Termination:
+    """Whether SIGTERM came."""
+
+    came = False
+
+    def check(self) -> None:
+        """For loops that wait: Python drops an exception that is raised in a callback or in `__del__`.
+
+        Raises:
+            Terminated: SIGTERM came.
+        """
+        if self.came:
+            raise Terminated
+
+
 @contextmanager
-def ends_on_sigterm() -> Iterator[None]:
+def ends_on_sigterm() -> Iterator[Termination]:
     """Inside, SIGTERM raises `Terminated` in the main thread, so that `finally` and `except` blocks run."""
+    termination = Termination()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield termination
         return
 
     def end(number: int, frame: FrameType | None) -> None:
+        termination.came = True
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield termination
     finally:
         signal.signal(signal.SIGTERM, before)
 

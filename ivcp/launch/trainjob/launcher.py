@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcp import storage
-from ivcp.kubernetes.api import KubernetesError, Terminated, ends_on_sigterm
+from ivcp.kubernetes.api import KubernetesError, Terminated, Termination, ends_on_sigterm
 from ivcp.launch.trainjob.api import JobCluster, Object, node_of
 from ivcp.launch.trainjob.folder import JobFolder
 from ivcp.launch.trainjob.manifest import RESTART_ANNOTATION, job_name, train_job
@@ -84,9 +84,9 @@ class _Launch:
         self.cluster = JobCluster(config.launch.train_namespace)
 
     def run(self, output_dir: Path) -> TrainingResult:
-        with ends_on_sigterm():
+        with ends_on_sigterm() as termination:
             try:
-                self._train()
+                self._train(termination)
             except (Terminated, KeyboardInterrupt):
                 log.warning("the run was terminated: deleting the TrainJob %s; its checkpoints stay in %s",
                             self.name, self.folder.uri)  # fmt: skip
@@ -96,11 +96,11 @@ class _Launch:
         self.cluster.delete(self.name)
         return TrainingResult.read(output_dir / TRAINING_RESULT_FILE)
 
-    def _train(self) -> None:
+    def _train(self, termination: Termination) -> None:
         job = self._start()
         while True:
             try:
-                _Following(self.cluster, job, self.pace).follow()
+                _Following(self.cluster, job, self.pace, termination).follow()
                 return
             except JobFailedError as error:
                 restart = int(job["metadata"]["annotations"][RESTART_ANNOTATION]) + 1
@@ -153,8 +153,8 @@ class _Launch:
 class _Following:
     """A job on its way to its end."""
 
-    def __init__(self, cluster: JobCluster, job: Object, pace: Pace) -> None:
-        self.cluster, self.pace = cluster, pace
+    def __init__(self, cluster: JobCluster, job: Object, pace: Pace, termination: Termination) -> None:
+        self.cluster, self.pace, self.termination = cluster, pace, termination
         self.name, self.uid = job["metadata"]["name"], job["metadata"]["uid"]
         self._log = PodLog(cluster, _write_line)
         self._said = _Changes(pace.repeat)
@@ -166,8 +166,10 @@ class _Following:
         Raises:
             JobFailedError: it failed, or its pods cannot start.
             KubernetesError: somebody deleted it.
+            Terminated: SIGTERM came.
         """
         while True:
+            self.termination.check()
             job = self.cluster.job(self.name)
             if job is None or job["metadata"]["uid"] != self.uid:
                 raise KubernetesError(

@@ -1,12 +1,13 @@
 """An API server that goes away, and a training step that is ended or retried: there is one job, and no line is lost."""
 
+import contextlib
 import os
 import signal
 import threading
 
 import pytest
 
-from ivcp.kubernetes.api import Terminated
+from ivcp.kubernetes.api import Terminated, ends_on_sigterm
 from ivcp.launch.trainjob.launcher import JobFailedError
 from ivcp.stages.directory import load_directory
 from tests.integration.launch.trainjob.training_step import script, send_result, trains
@@ -75,6 +76,16 @@ def test_a_terminated_run_deletes_its_job(step):
 
     assert step.jobs() == []
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_termination_whose_exception_was_lost_is_noticed():
+    """Python drops what a signal's handler raises inside a callback or `__del__`."""
+    with ends_on_sigterm() as termination:
+        termination.check()
+        with contextlib.suppress(Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Terminated):
+            termination.check()
 
 
 def test_a_retried_step_finds_its_job(step, adapter, monkeypatch):
