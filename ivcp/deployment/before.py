@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from ivcp.deployment.cluster_objects import ClusterObjects, FieldConflictError
 from ivcp.deployment.predictor_manifests import DEPLOYMENT, Manifest
+from ivcp.deployment.rollout import revision_of
 
 CONFIG_MAP = "ConfigMap"
 Former = dict[str, Manifest | None]
@@ -25,9 +26,17 @@ def config_map_name(deployment: str) -> str:
     return f"{deployment}-before"
 
 
-def write_before(objects: ClusterObjects, name: str, former: Former, attempt: Manifest) -> None:
-    """Keeps `former` until the Deployment `attempt`, which is applied next, serves or is taken back."""
-    data = {"former": json.dumps(former), "attempt": json.dumps(attempt), "since": datetime.now(UTC).isoformat()}
+def write_before(
+    objects: ClusterObjects, name: str, former: Former, *, live: Manifest | None, attempt: Manifest
+) -> None:
+    """Keeps `former` until the Deployment `attempt`, which is applied to `live` next, serves or is taken back."""
+    existing = {kind: manifest for kind, manifest in former.items() if manifest is not None}
+    data = {
+        "former": json.dumps(existing),
+        "attempt": json.dumps(attempt),
+        "revision": str(revision_of(live)),
+        "since": datetime.now(UTC).isoformat(),
+    }
     metadata = {"name": config_map_name(name), "namespace": objects.namespace}
     body = {"apiVersion": "v1", "kind": CONFIG_MAP, "metadata": metadata, "data": data}
     objects.apply(body, take_over=True)
@@ -38,24 +47,25 @@ def forget_before(objects: ClusterObjects, name: str) -> None:
     objects.delete(CONFIG_MAP, config_map_name(name))
 
 
-def read_before(objects: ClusterObjects, name: str, live: Manifest | None) -> Former | None:
+def read_before(objects: ClusterObjects, name: str, live: Manifest | None) -> Former:
     """What an interrupted deployment kept, where the Deployment `live` is still as that one left or found it.
 
-    Null where there is nothing, and where somebody has changed the Deployment since: then that is what serves.
+    Empty where there is nothing, and where somebody has changed the Deployment since: then that is what serves.
     """
     kept = objects.read(CONFIG_MAP, config_map_name(name))
     if kept is None:
-        return None
+        return {}
     former: Former = json.loads(kept["data"]["former"])
     attempt: Manifest = json.loads(kept["data"]["attempt"])
-    if live is not None and any(_is_applied(objects, one, live) for one in (attempt, former[DEPLOYMENT])):
+    is_newer = revision_of(live) > int(kept["data"]["revision"]) + 1  # also where it was undone and done again
+    if live and not is_newer and any(_is_applied(objects, one, live) for one in (attempt, former.get(DEPLOYMENT))):
         log.info(
             "a deployment was interrupted (it began at %s): if this one fails, what served before that one comes back",
             kept["data"]["since"],
         )
         return former
     log.info("%s was changed after a deployment that was interrupted: what is there now counts", name)
-    return None
+    return {}
 
 
 def _is_applied(objects: ClusterObjects, manifest: Manifest | None, live: Manifest) -> bool:

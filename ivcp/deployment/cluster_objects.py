@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ivcp.deployment.predictor_manifests import Manifest
 from ivcp.kubernetes import api
-from ivcp.kubernetes.api import KubernetesError
+from ivcp.kubernetes.api import KubernetesError, Termination
 from ivcp.kubernetes.lease import Lease
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ _PATHS = {
     "Pod": "/api/v1/namespaces/{}/pods",
     "Event": "/api/v1/namespaces/{}/events",
 }
-_APPLY = "application/apply-patch+yaml"
+_CONTENT = {"PATCH": "application/apply-patch+yaml", "DELETE": "application/json"}
 PERMISSIONS = "the role `pipeline-serving` of manifests/base"
 
 log = logging.getLogger(__name__)
@@ -38,9 +38,18 @@ class FieldConflictError(KubernetesError):
 class ClusterObjects:
     """The objects of one namespace; every call outlives a restart of the API server, as long as `patience_seconds`."""
 
-    def __init__(self, client: Any, namespace: str, *, patience_seconds: float, lease: Lease | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        namespace: str,
+        *,
+        patience_seconds: float,
+        lease: Lease | None = None,
+        termination: Termination | None = None,
+    ) -> None:
         """`client` is a `kubernetes.client.ApiClient`; without the `lease`, where one is given, nothing is written."""
-        self.client, self.namespace, self.patience_seconds, self._lease = client, namespace, patience_seconds, lease
+        self.client, self.namespace, self.patience_seconds = client, namespace, patience_seconds
+        self._lease, self._termination = lease, termination
 
     def read(self, kind: str, name: str) -> Manifest | None:
         """An object; null where there is none.
@@ -92,8 +101,8 @@ class ClusterObjects:
                 raise FieldConflictError(_conflict(error, kind, name)) from error
             raise api.explained(error, f"applying {kind} {name}", permissions=PERMISSIONS) from error
 
-    def delete(self, kind: str, name: str) -> None:
-        """Removes an object and what it made; one that is not there is no error.
+    def delete(self, kind: str, name: str, *, uid: str | None = None) -> None:
+        """Removes an object and what it made; one that is not there, or has another `uid`, is no error.
 
         Raises:
             LeaseLostError: another deployment took over.
@@ -102,10 +111,13 @@ class ClusterObjects:
         from kubernetes.client import ApiException
 
         self._check_lease()
+        body = {"preconditions": {"uid": uid}} if uid else None
         try:
-            self._call("DELETE", kind, name, query=[("propagationPolicy", "Background")])
+            self._call("DELETE", kind, name, query=[("propagationPolicy", "Background")], body=body)
         except ApiException as error:
-            if error.status != 404:
+            if error.status == 409 and uid:
+                log.warning("%s %s is another one now than was to be removed: it is left as it is", kind, name)
+            elif error.status != 404:
                 raise api.explained(error, f"deleting {kind} {name}", permissions=PERMISSIONS) from error
 
     def log_tail(self, pod: str, *, container: str, lines: int, previous: bool) -> str:
@@ -119,10 +131,16 @@ class ClusterObjects:
             return "" if error.status in (400, 404) else f"(the log cannot be read: {api.message_of(error)})"
 
     def wait_for_change(self, kind: str, live: Manifest, *, seconds: float) -> None:
-        """Returns when the object changed since `live`, the connection broke off, or `seconds` passed."""
+        """Returns when the object changed since `live`, the connection broke off, or `seconds` passed.
+
+        Raises:
+            Terminated: SIGTERM came.
+        """
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
+        if self._termination is not None:
+            self._termination.check()
         metadata = live["metadata"]
         query = [
             ("watch", "true"),
@@ -189,7 +207,7 @@ class ClusterObjects:
             path,
             method,
             query_params=query,
-            header_params={"Accept": "application/json, */*"} | ({"Content-Type": _APPLY} if body else {}),
+            header_params={"Accept": "application/json, */*"} | ({"Content-Type": _CONTENT[method]} if body else {}),
             body=body,
             response_type=response_type,
             auth_settings=["BearerToken"],

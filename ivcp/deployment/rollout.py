@@ -10,7 +10,7 @@ from ivcp.deployment.cluster_objects import ClusterObjects
 from ivcp.deployment.predictor_manifests import CONTAINER, DEPLOYMENT, Manifest
 from ivcp.deployment.smoke_test import DeploymentError
 
-REVISION = "deployment.kubernetes.io/revision"
+_REVISION = "deployment.kubernetes.io/revision"
 _LOOK_SECONDS = 2.0
 """How often the pods are looked at while the Deployment itself does not change."""
 _LOG_LINES, _EVENTS = 20, 5
@@ -65,12 +65,16 @@ def _is_observed(live: Manifest, generation: int) -> bool:
     return observed >= generation
 
 
+def revision_of(live: Manifest | None) -> int:
+    """The number of a Deployment's newest revision, as `kubectl rollout history` has it; 0 where there is none yet."""
+    return int((live or {}).get("metadata", {}).get("annotations", {}).get(_REVISION, 0))
+
+
 def new_pods(objects: ClusterObjects, live: Manifest) -> list[Manifest]:
     """The pods of the newest revision."""
     labels = ",".join(f"{key}={value}" for key, value in live["spec"]["selector"]["matchLabels"].items())
-    revision = live["metadata"].get("annotations", {}).get(REVISION)
     sets = [rs for rs in objects.matching("ReplicaSet", labels=labels) if _owner(rs) == live["metadata"]["uid"]]
-    newest = {rs["metadata"]["uid"] for rs in sets if rs["metadata"].get("annotations", {}).get(REVISION) == revision}
+    newest = {rs["metadata"]["uid"] for rs in sets if revision_of(rs) == revision_of(live)}
     return [pod for pod in objects.matching("Pod", labels=labels) if _owner(pod) in newest]
 
 

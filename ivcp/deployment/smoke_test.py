@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import httpx
 
 from ivcp import storage
+from ivcp.deployment.predictor_manifests import ServedModel
+from ivcp.kubernetes.api import Termination
 from ivcp.models.load import training_dtype
 from ivcp.records import RUN_CONFIG_FILE, Record
 from ivcp.records.evaluation import SMOKE_CLIP_FILE, SmokeClip
@@ -17,6 +20,9 @@ MAX_LOGIT_DIFFERENCE = 1e-3
 """Between the server's and evaluation's logits of one clip, for a float32 model."""
 REQUEST_SECONDS = 120.0
 """How long one answer may take."""
+SERVICE_SECONDS = 60.0
+"""How long a Service may need to send requests to the new pods only."""
+_PAUSE_SECONDS = 0.5
 
 
 class SmokeOutcome(Record):
@@ -88,3 +94,49 @@ def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> Smo
         max_logit_difference=difference,
         request_seconds=answer.seconds,
     )
+
+
+def check_service(
+    url: str, *, model: ServedModel, model_dir: Path, smoke_clip: SmokeClip | None, termination: Termination
+) -> SmokeOutcome | None:
+    """What `model` answers through its Service at `url`; without a clip the Service only has to be ready.
+
+    Raises:
+        DeploymentError: it answers other than evaluation did, or another model does, or nothing.
+        Terminated: SIGTERM.
+    """
+    each_its_own = httpx.Limits(max_keepalive_connections=0)  # a Service chooses a pod for each connection
+    with httpx.Client(base_url=url, trust_env=False, timeout=REQUEST_SECONDS, limits=each_its_own) as client:
+        deadline = time.monotonic() + SERVICE_SECONDS
+        while True:
+            reached = _reached(client)
+            answer = ask(client, smoke_clip) if reached and smoke_clip else None
+            if answer and smoke_clip and _is_from(answer, model):
+                return check_answer(answer, smoke_clip, model_dir=model_dir)
+            if reached and smoke_clip is None:
+                return None
+            if time.monotonic() > deadline:
+                raise DeploymentError(_not_answered(url, answer, model))
+            time.sleep(_PAUSE_SECONDS)
+            termination.check()
+
+
+def _reached(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz", timeout=10.0).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _is_from(answer: Answer, model: ServedModel) -> bool:
+    """Old pods, and those of a canary, may answer behind the same address."""
+    return (answer.model.name, answer.model.version) == (model.name, str(model.version))
+
+
+def _not_answered(url: str, answer: Answer | None, model: ServedModel) -> str:
+    if answer is None:
+        return (
+            f"{url}/readyz does not answer 200, though all pods are ready: can this step reach the Service (network "
+            "policies, serve_url)?"
+        )
+    return f"{url} is answered by {answer.model.name} v{answer.model.version}, not by {model.name} v{model.version}"

@@ -167,6 +167,19 @@ def ends_on_sigterm() -> Iterator[Termination]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, SIGTERM does not interrupt: what was begun is put in order first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _asked_pause(error: Any) -> float | None:
     """Seconds of a Retry-After header."""
     from kubernetes.client import ApiException

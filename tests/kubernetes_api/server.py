@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -30,6 +31,8 @@ class KubernetesApi:
     def __init__(self, *, namespaces: tuple[str, ...] = ("default", "kubeflow", "ivcp")) -> None:
         self.state = ClusterState()
         self.kubelet, self.trainer = Kubelet(self.state), TrainerController(self.state)
+        self.observers: list[Callable[[], None]] = []
+        """Called after each round of the controllers; nothing changes meanwhile."""
         for name in namespaces:
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             self.store.create(resources.NAMESPACES, "", body, manager=Manager("setup", "Update", "v1"))
@@ -124,3 +127,5 @@ class KubernetesApi:
                 deployments.tick(self.state)
                 self.kubelet.tick()
                 self.trainer.tick()
+                for observe in self.observers:
+                    observe()

@@ -9,6 +9,8 @@ from pydantic import Field
 from ivcp.settings.sections.section import Section
 
 _DNS_LABEL = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
+_SERVE_NAME = r"^[a-z]([-a-z0-9]{0,51}[a-z0-9])?$"
+"""A DNS label with room for `-candidate`."""
 
 
 class ServingConfig(Section):
@@ -18,13 +20,17 @@ class ServingConfig(Section):
     """Where the serving step deploys: a process beside it that it checks, or the Kubernetes cluster."""
     serve_namespace: str = Field("ivcp", pattern=_DNS_LABEL)
     """Namespace of the predictor on a cluster."""
-    serve_name: str = Field("action-classifier", pattern=_DNS_LABEL)
-    """Name of the predictor's Deployment and Service on a cluster."""
+    serve_name: str = Field("action-classifier", pattern=_SERVE_NAME)
+    """Name of the predictor's Deployment and Service on a cluster. A new model is checked under this name and
+    `-candidate` before it serves."""
     serve_image: str | None = None
     """The predictor's image on a cluster, such as one with CUDA; null is the image that the step itself runs in."""
     serve_url: str | None = None
     """Where the step reaches the predictor's Service on a cluster; null is its name in the cluster's DNS. From
     elsewhere, its path through `kubectl proxy`."""
+    serve_candidate_url: str | None = None
+    """Where the step reaches the Service of a new model that does not serve yet; null is `serve_url` with the name
+    `<serve_name>-candidate` in it."""
     serve_take_over: bool = False
     """Overwrite fields that `kubectl edit` or another tool owns; without it such a field is an error."""
     served_prompt: str | None = None

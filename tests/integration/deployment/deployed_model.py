@@ -31,6 +31,8 @@ from tests.videos import write_video
 
 NAME, NEW_VERSION = "actions", 2
 URI = "s3://bucket/models/actions/run2"
+STABLE = "^action-classifier-(?!candidate)"
+"""Pods that serve, by name."""
 
 
 def make_evaluated(folder: Path) -> PreparedIndex:

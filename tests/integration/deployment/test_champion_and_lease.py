@@ -34,7 +34,7 @@ def wait_for_version_2(cluster: KubernetesApi) -> None:
 
 def test_a_deployment_that_fails_does_not_undo_the_next_one(old: KubernetesApi, deploy: Deploy):
     """Version 2 is never ready; version 3 comes meanwhile, and waits until version 1 serves again."""
-    old.kubelet.behave("run2", NeverReady())
+    old.kubelet.behave("run2", NeverReady(), pod=given.STABLE)
     with ThreadPoolExecutor() as threads:
         failing = threads.submit(deploy, 2, serve_timeout_seconds=2.0)
         wait_for_version_2(old)
@@ -59,7 +59,7 @@ def test_a_model_from_before_the_one_that_serves_is_refused(old: KubernetesApi, 
 
 def test_who_lost_the_lease_changes_nothing_any_more(old: KubernetesApi, deploy: Deploy):
     """Somebody removes the lease of a deployment that works, and another one begins."""
-    old.kubelet.behave("run2", NeverReady())
+    old.kubelet.behave("run2", NeverReady(), pod=given.STABLE)
     with ThreadPoolExecutor() as threads:
         first = threads.submit(deploy, 2, serve_timeout_seconds=6.0)
         wait_for_version_2(old)

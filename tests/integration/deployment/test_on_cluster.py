@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 import signal
@@ -10,11 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from ivcp.deployment.cluster_objects import FieldConflictError
+from ivcp.deployment.candidate import candidate_url
+from ivcp.deployment.cluster_objects import ClusterObjects, FieldConflictError
 from ivcp.deployment.on_cluster import ClusterDeployment
 from ivcp.deployment.smoke_test import DeploymentError
 from ivcp.deployment.step import run_step
+from ivcp.kubernetes import api
 from ivcp.records.evaluation import SmokeClip
+from ivcp.settings import ConfigError
+from ivcp.settings.sections.serving import ServingConfig
 from tests.conftest import REPOSITORY
 from tests.integration.deployment import deployed_model as given
 from tests.kubernetes_api import KubernetesApi
@@ -78,13 +83,32 @@ def test_the_step_rolls_out_and_kubectl_shows_what_serves(
         (Unschedulable(), r"no node takes its pod, Unschedulable: .*Insufficient nvidia.com/gpu"),
     ],
 )
-def test_pods_that_do_not_serve_are_explained_and_the_old_model_stays(
+def test_pods_that_do_not_serve_are_explained_and_what_serves_is_not_touched(
     behaviour: Any, message: str, old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
 ):
     before = old.get("Deployment", "action-classifier")
     old.kubelet.behave(given.URI, behaviour)
-    with pytest.raises(DeploymentError, match=message) as raised:
+    with pytest.raises(DeploymentError, match=message):
         deploy(2, clip, serve_timeout_seconds=1.5 if isinstance(behaviour, NeverReady | Unschedulable) else 20.0)
+    assert old.get("Deployment", "action-classifier") == before
+    assert _candidate(old) == [None, None]
+    assert not given.is_under_way(old)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        (BadImage("too many requests"), "ImagePullBackOff: .*too many requests"),
+        (Unschedulable(), "no node takes its pod"),
+    ],
+)
+def test_a_rollout_that_fails_after_its_candidate_served_is_taken_back(
+    behaviour: Any, message: str, old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
+):
+    before = old.get("Deployment", "action-classifier")
+    old.kubelet.behave(given.URI, behaviour, pod=given.STABLE)
+    with pytest.raises(DeploymentError, match=message) as raised:
+        deploy(2, clip, serve_timeout_seconds=1.5 if isinstance(behaviour, Unschedulable) else 20.0)
     assert raised.value.__notes__ == ["what action-classifier served before serves again"]
     after = old.get("Deployment", "action-classifier")
     assert before is not None
@@ -96,6 +120,92 @@ def test_pods_that_do_not_serve_are_explained_and_the_old_model_stays(
     _wait(lambda: _is_rolled_out(old))
 
 
+def test_the_candidate_is_what_the_deployment_becomes_but_gets_no_traffic(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
+):
+    """With the node selector that somebody has patched in; whose Service has nothing but its pod."""
+    kubectl(
+        "patch",
+        "deployment/action-classifier",
+        "--patch",
+        '{"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}}',
+    )
+    _wait(lambda: _is_rolled_out(old))
+    deploy(2, clip)
+    live = old.get("Deployment", "action-classifier")
+    assert live is not None
+    applied = {
+        seen.body["metadata"]["name"]: seen.body
+        for seen in old.faults.requests
+        if (seen.verb, seen.resource) == ("patch", "deployments") and seen.manager == "ivcp"
+    }
+    candidate = applied["action-classifier-candidate"]
+    labels = {"app.kubernetes.io/name": "action-classifier-candidate", "ivcp.dev/track": "candidate"}
+    assert candidate["spec"]["replicas"] == 1
+    assert candidate["spec"]["template"]["spec"]["nodeSelector"] == {"a": "b"}
+    assert candidate["spec"]["template"]["metadata"]["labels"].items() >= labels.items()
+    assert given.containers(candidate) == given.containers(live)
+    stable = old.get("Service", "action-classifier")
+    assert stable is not None
+    assert not stable["spec"]["selector"].items() <= candidate["spec"]["template"]["metadata"]["labels"].items()
+    assert _candidate(old) == [None, None]
+
+
+def test_somebody_elses_object_of_the_candidates_name_stays(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
+):
+    theirs = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "action-classifier-candidate"}}
+    kubectl("apply", "--validate=false", "-f", "-", stdin=json.dumps(theirs | {"spec": {"ports": [{"port": 80}]}}))
+    with pytest.raises(
+        DeploymentError, match="Service ivcp/action-classifier-candidate exists, and ivcp did not make it"
+    ):
+        deploy(2, clip)
+    assert [kind and kind["kind"] for kind in _candidate(old)] == [None, "Service"]
+    assert given.model_version(old) == ("1", "1")
+
+
+def test_what_a_killed_deployment_left_is_replaced(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
+):
+    left = ClusterObjects(api.connect(), "ivcp", patience_seconds=5.0)
+    live = old.get("Deployment", "action-classifier")
+    assert live is not None
+    left.apply(
+        {key: live[key] for key in ("apiVersion", "kind", "spec")}
+        | {"metadata": {"name": "action-classifier-candidate"}}
+    )
+    deploy(2, clip)
+    assert given.model_version(old) == ("2", "2")
+    assert _candidate(old) == [None, None]
+
+
+def _candidate(cluster: KubernetesApi) -> list[dict[str, Any] | None]:
+    return [cluster.get(kind, "action-classifier-candidate") for kind in ("Deployment", "Service")]
+
+
+@pytest.mark.parametrize(
+    ("url", "candidate"),
+    [
+        ("http://actions.ivcp.svc:8080", "http://actions-candidate.ivcp.svc:8080"),
+        (
+            "http://127.0.0.1:8001/api/v1/namespaces/ivcp/services/actions:http/proxy",
+            "http://127.0.0.1:8001/api/v1/namespaces/ivcp/services/actions-candidate:http/proxy",
+        ),
+        (None, "http://actions-candidate.ivcp.svc"),
+    ],
+)
+def test_the_candidates_address_follows_from_that_of_the_service(url: str | None, candidate: str):
+    assert candidate_url(ServingConfig(serve_name="actions", serve_url=url)) == candidate
+
+
+def test_an_address_that_does_not_name_the_service_asks_for_the_candidates(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
+):
+    with pytest.raises(ConfigError, match=r"serve_url = https://actions.example.com .* set serve_candidate_url"):
+        deploy(2, clip, serve_url="https://actions.example.com")
+    assert given.model_version(old) == ("1", "1")
+
+
 def test_a_controller_that_is_late_is_waited_for(
     old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
 ):
@@ -103,9 +213,8 @@ def test_a_controller_that_is_late_is_waited_for(
     broken = given.URI.replace("run2", "run3")
     old.kubelet.behave(broken, BadImage("manifest unknown"))
     old.state.controller_lag_seconds = 0.5
-    with pytest.raises(DeploymentError, match="ImagePullBackOff") as raised:
+    with pytest.raises(DeploymentError, match="ImagePullBackOff"):
         deploy(3, clip)
-    assert raised.value.__notes__ == ["what action-classifier served before serves again"]
     kubectl("set", "env", "deployment/action-classifier", f"IVCP_MODEL_URI={broken}")
     _wait(lambda: "ImagePullBackOff" in str([pod.get("status") for pod in old.store.list(resources.PODS)]))
     result = deploy(2, clip, serve_take_over=True)
@@ -136,7 +245,7 @@ def test_after_a_rollout_undo_a_failing_deployment_goes_back_to_what_serves(
 def test_what_somebody_changed_after_a_killed_deployment_counts(
     old: KubernetesApi, folder: Path, tmp_path: Path, deploy: Callable[..., ClusterDeployment], kubectl: Kubectl
 ):
-    old.kubelet.behave(given.URI, NeverReady())
+    old.kubelet.behave(given.URI, NeverReady(), pod=given.STABLE)
     process = multiprocessing.get_context("forkserver").Process(
         target=given.run_step_with,
         args=(os.environ["KUBECONFIG"], given.step_arguments(old, folder, tmp_path / "deployed")),
@@ -150,7 +259,7 @@ def test_what_somebody_changed_after_a_killed_deployment_counts(
     kubectl("rollout", "undo", "deployment/action-classifier", "--to-revision=1")
     by_hand = old.get("Deployment", "action-classifier")
     assert by_hand is not None
-    old.kubelet.behave(given.URI.replace("run2", "run3"), BadImage("manifest unknown"))
+    old.kubelet.behave(given.URI.replace("run2", "run3"), BadImage("manifest unknown"), pod=given.STABLE)
     with pytest.raises(DeploymentError, match="ImagePullBackOff"):
         deploy(3, serve_take_over=True)
     after = old.get("Deployment", "action-classifier")
@@ -159,25 +268,32 @@ def test_what_somebody_changed_after_a_killed_deployment_counts(
     assert not given.is_under_way(old)
 
 
+@pytest.mark.parametrize("pods", ["", given.STABLE], ids=["the candidate", "the rollout"])
 def test_a_first_deployment_that_fails_leaves_nothing(
-    kubernetes_api: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
+    pods: str,
+    kubernetes_api: KubernetesApi,
+    deploy: Callable[..., ClusterDeployment],
+    predictor: str,
+    clip: SmokeClip,
 ):
-    kubernetes_api.kubelet.behave(given.URI, BadImage())
+    kubernetes_api.kubelet.behave(given.URI, Ready(url=predictor))
+    kubernetes_api.kubelet.behave(given.URI, BadImage(), pod=pods)
     with pytest.raises(DeploymentError, match="ImagePullBackOff") as raised:
         deploy(2, clip)
-    assert "did not exist before" in raised.value.__notes__[0]
+    if pods:
+        assert "did not exist before" in raised.value.__notes__[0]
     for kind in ("Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"):
         assert kubernetes_api.get(kind, "action-classifier") is None
     assert kubernetes_api.store.list(resources.PODS) == []
 
 
-def test_another_answer_than_evaluations_brings_the_old_model_back(
+def test_another_answer_than_evaluations_never_serves(
     old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
 ):
-    with pytest.raises(DeploymentError, match="it serves another model") as raised:
+    before = old.get("Deployment", "action-classifier")
+    with pytest.raises(DeploymentError, match="it serves another model"):
         deploy(2, given.wrong(clip))
-    assert raised.value.__notes__ == ["what action-classifier served before serves again"]
-    assert given.model_version(old) == ("1", "1")
+    assert old.get("Deployment", "action-classifier") == before
 
 
 def test_the_deployment_outlives_an_unsteady_api_server(
@@ -208,7 +324,11 @@ def test_replicas_of_the_autoscaler_stay(
     assert live is not None
     assert live["spec"]["replicas"] == 3
     applied = [seen.body for seen in old.faults.requests if seen.verb == "patch" and seen.manager == "ivcp"]
-    assert not [body for body in applied if body["kind"] == "Deployment" and "replicas" in body["spec"]]
+    stable = [
+        body for body in applied if (body["kind"], body["metadata"]["name"]) == ("Deployment", "action-classifier")
+    ]
+    assert stable
+    assert not [body for body in stable if "replicas" in body["spec"]]
 
 
 def test_fields_of_another_manager_are_an_error_that_names_it(
@@ -255,7 +375,7 @@ def test_a_terminated_step_brings_the_old_model_back(
     number: signal.Signals, old: KubernetesApi, folder: Path, tmp_path: Path, deploy: Callable[..., ClusterDeployment]
 ):
     """SIGKILL leaves no time: the repeated step, which fails as well, knows what served before."""
-    old.kubelet.behave(given.URI, NeverReady())
+    old.kubelet.behave(given.URI, NeverReady(), pod=given.STABLE)
     arguments = given.step_arguments(old, folder, tmp_path / "deployed")
     process = multiprocessing.get_context("forkserver").Process(
         target=given.run_step_with, args=(os.environ["KUBECONFIG"], arguments)
@@ -273,6 +393,24 @@ def test_a_terminated_step_brings_the_old_model_back(
             deploy(2, serve_timeout_seconds=1.0)
         assert raised.value.__notes__ == ["what action-classifier served before serves again"]
     assert given.model_version(old) == ("1", "1")
+
+
+def test_a_step_that_is_terminated_while_its_candidate_starts_removes_that(
+    old: KubernetesApi, folder: Path, tmp_path: Path
+):
+    before = old.get("Deployment", "action-classifier")
+    old.kubelet.behave(given.URI, NeverReady())
+    arguments = given.step_arguments(old, folder, tmp_path / "deployed")
+    process = multiprocessing.get_context("forkserver").Process(
+        target=given.run_step_with, args=(os.environ["KUBECONFIG"], arguments)
+    )
+    process.start()
+    _wait(lambda: None not in _candidate(old), seconds=60)
+    process.terminate()
+    process.join(timeout=30)
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert _candidate(old) == [None, None]
+    assert old.get("Deployment", "action-classifier") == before
 
 
 def test_the_roles_of_the_manifests_suffice(

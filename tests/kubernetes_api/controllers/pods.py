@@ -21,19 +21,22 @@ class Kubelet:
 
     def __init__(self, state: ClusterState) -> None:
         self.state = state
-        self._behaviours: list[tuple[str, Behaviour]] = []
+        self._behaviours: list[tuple[str, str, Behaviour]] = []
         self._started: dict[str, float] = {}
 
-    def behave(self, image: str, behaviour: Behaviour) -> None:
-        """Containers whose image, or an environment value, fits the expression behave so; the last rule wins."""
-        self._behaviours.insert(0, (image, behaviour))
+    def behave(self, image: str, behaviour: Behaviour, *, pod: str = "") -> None:
+        """Containers whose image, or an environment value, fits the expression behave so; the last rule wins.
+
+        `pod` is an expression for the names of the pods.
+        """
+        self._behaviours.insert(0, (image, pod, behaviour))
 
     def behaviour_of(self, pod: Object) -> Behaviour:
         """By its first container; unless a test says otherwise it becomes ready."""
         container = pod["spec"]["containers"][0]
         texts = [container.get("image", ""), *(env.get("value", "") for env in container.get("env", []))]
-        for pattern, behaviour in self._behaviours:
-            if any(re.search(pattern, text) for text in texts):
+        for pattern, name, behaviour in self._behaviours:
+            if re.search(name, pod["metadata"]["name"]) and any(re.search(pattern, text) for text in texts):
                 return behaviour
         return Ready()
 

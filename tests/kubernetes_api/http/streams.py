@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -100,10 +101,15 @@ def log_of(request: Request, target: Target, state: ClusterState) -> Response:
 
 
 async def proxied(request: Request, target: Target, state: ClusterState, body: bytes) -> Response:
-    """Passes a request on to the first ready pod of a Service: `<scheme>:<name>:<port>` may name it."""
+    """Passes a request on to a ready pod of a Service: `<scheme>:<name>:<port>` may name it.
+
+    As with kube-proxy, chance chooses the pod of a connection, and all requests of the connection go to it.
+    """
     parts = target.name.split(":")
     name = parts[1] if len(parts) == 3 else parts[0]
-    backend = state.service_backends(target.namespace, name)[0]
+    backends = state.service_backends(target.namespace, name)
+    assert request.client is not None
+    backend = random.Random(request.client.port).choice(backends)
     headers = {key: value for key, value in request.headers.items() if key not in ("host", "content-length")}
     async with httpx.AsyncClient(trust_env=False, timeout=120.0) as client:
         url = f"{backend}/{target.rest}"
