@@ -32,7 +32,7 @@ class KubernetesApi:
         self.state = ClusterState()
         self.kubelet, self.trainer = Kubelet(self.state), TrainerController(self.state)
         self.observers: list[Callable[[], None]] = []
-        """Called after each round of the controllers; nothing changes meanwhile."""
+        """Called after each round of the controllers in which something changed; nothing changes meanwhile."""
         for name in namespaces:
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             self.store.create(resources.NAMESPACES, "", body, manager=Manager("setup", "Update", "v1"))
@@ -122,10 +122,13 @@ class KubernetesApi:
         return self.store.find(resource, namespace if resource.namespaced else "", name)
 
     def _run_controllers(self) -> None:
+        seen = 0
         while not self._end.wait(_TICK_SECONDS):
             with self.store.lock:
                 deployments.tick(self.state)
                 self.kubelet.tick()
                 self.trainer.tick()
-                for observe in self.observers:
-                    observe()
+                if self.store.version != seen:
+                    seen = self.store.version
+                    for observe in self.observers:
+                        observe()

@@ -199,6 +199,8 @@ class _Rollout:
             return live
 
         metadata = body["metadata"]
+        if "status" in change and change["status"] == body.get("status"):
+            return
         self.store.change(resource, metadata["namespace"], metadata["name"], changed, manager=manager)
 
 
