@@ -116,6 +116,8 @@ class World:
     promoted: int | None = None
     _versions: int = 0
     _served: bool = False
+    _template_of_person: Any = None
+    """What the last order of a person left."""
     _uids: dict[tuple[str, str], str] = field(default_factory=dict)
     _connect: Callable[[], Any] = api.connect
     _disturbances: dict[int, Disturbance | None] = field(default_factory=dict)
@@ -169,9 +171,11 @@ class World:
         outcome = self._outcome(version, fate, disturbance, take_over=take_over)
         happened = disturbance.name if disturbance and disturbance.happened else ""
         self.orders.append(f"deploy v{version} ({fate}, {take_over = }) {happened}: {outcome}")
-        if happened or threading.current_thread().name.startswith("two") or not outcome:
+        if not outcome or threading.current_thread().name.startswith("two"):
             return
-        if outcome.startswith(("DeploymentError", "FieldConflictError", "ConnectionError")):
+        if happened == "person":
+            assert self._template() == self._template_of_person, self.story()
+        elif not happened:
             assert self._template() == before, self.story()
 
     def person(self) -> None:
@@ -195,6 +199,7 @@ class World:
         )
         self.orders.append(" ".join(("kubectl", *order)))
         self.kubectl(*order, fails=None)  # there may be no such revision
+        self._template_of_person = self._template()
 
     def _disturbance(self) -> Disturbance:
         name = self.random.choice(("SIGTERM", "SIGKILL", "person"))
