@@ -70,37 +70,44 @@ def train_as_job(
         Terminated: SIGTERM came; the job is deleted.
     """
     check_stage(config)
-    return _Launch(config, index, run_id, pace or Pace()).run(output_dir)
+    with ends_on_sigterm(anywhere=False) as termination:
+        launch = _Launch(config, index, run_id, pace or Pace(), termination)
+        launch.run()
+    return launch.bring_result(output_dir)
 
 
 class _Launch:
     """One step's job."""
 
-    def __init__(self, config: RunConfig, index: PreparedIndex, run_id: str, pace: Pace) -> None:
+    def __init__(
+        self, config: RunConfig, index: PreparedIndex, run_id: str, pace: Pace, termination: Termination
+    ) -> None:
         assert config.launch.checkpoints_uri is not None  # the schema sees to it
         self.config, self.index, self.run_id, self.pace = config, index, run_id, pace
+        self.termination = termination
         self.name = job_name(config, index, run_id)
         self.folder = JobFolder(storage.join(config.launch.checkpoints_uri, self.name))
-        self.cluster = JobCluster(config.launch.train_namespace)
+        self.cluster = JobCluster(config.launch.train_namespace, sleep=termination.sleep)
 
-    def run(self, output_dir: Path) -> TrainingResult:
-        with ends_on_sigterm() as termination:
-            try:
-                self._train(termination)
-            except (Terminated, KeyboardInterrupt):
-                log.warning("the run was terminated: deleting the TrainJob %s; its checkpoints stay in %s",
-                            self.name, self.folder.uri)  # fmt: skip
-                self.cluster.delete(self.name, patience_seconds=_TERMINATION_SECONDS)
-                raise
+    def run(self) -> None:
+        try:
+            self._train()
+        except (Terminated, KeyboardInterrupt):
+            log.warning("the run was terminated: deleting the TrainJob %s; its checkpoints stay in %s",
+                        self.name, self.folder.uri)  # fmt: skip
+            self.cluster.delete(self.name, patience_seconds=_TERMINATION_SECONDS)
+            raise
+
+    def bring_result(self, output_dir: Path) -> TrainingResult:
         self.folder.bring_result(output_dir)
         self.cluster.delete(self.name)
         return TrainingResult.read(output_dir / TRAINING_RESULT_FILE)
 
-    def _train(self, termination: Termination) -> None:
+    def _train(self) -> None:
         job = self._start()
         while True:
             try:
-                _Following(self.cluster, job, self.pace, termination).follow()
+                _Following(self.cluster, job, self.pace, self.termination).follow()
                 return
             except JobFailedError as error:
                 restart = int(job["metadata"]["annotations"][RESTART_ANNOTATION]) + 1
@@ -122,6 +129,7 @@ class _Launch:
             return found
         with tempfile.TemporaryDirectory() as scratch:
             self.folder.send_inputs(self.config, self.index, Path(scratch))
+        self.termination.check()
         return self._create(restart=0)
 
     def _create(self, restart: int) -> Object:
@@ -147,7 +155,7 @@ class _Launch:
                     f"the TrainJob {self.name} is still being deleted after {self.pace.gone:.0f} s: look at its "
                     f"finalizers (kubectl -n {self.cluster.namespace} get trainjob {self.name} -o yaml)"
                 )
-            time.sleep(min(1.0, self.pace.poll))
+            self.termination.sleep(min(1.0, self.pace.poll))
 
 
 class _Following:
@@ -186,7 +194,7 @@ class _Following:
                 raise self._failure(failed, pods)
             self._tell_waiting(job, pods)
             self._check_hope(pods)
-            time.sleep(self.pace.poll)
+            self.termination.sleep(self.pace.poll)
 
     def _tell_waiting(self, job: Object, pods: list[Object]) -> None:
         waiting = list(filter(None, map(why_waiting, pods)))
