@@ -130,7 +130,7 @@ def test_a_run_is_followed_to_its_end(kfp):
     ended = follow_run(server, run_id, lines.append, poll_seconds=0.01)
 
     assert ended.succeeded
-    steps = ("run_start", "data_validation", "preprocessing", "training")
+    steps = ("run_start", "data_validation", "preprocessing", "training", "evaluation", "export", "serving")
     assert lines == [f"{step}: {state}" for step in steps for state in ("running", "succeeded")]
 
 

@@ -1,0 +1,159 @@
+"""The test server beside the real one: what KFP 2.17.0 with Argo 4.0.5 answered, and what ours answers."""
+
+import json
+import logging
+import re
+
+import pytest
+from kfp.dsl.executor import Executor
+
+from components.run_end.component import run_end
+from ivcp.pipeline_runs import submit
+from ivcp.pipeline_runs.connection import Server, ServerSettings
+from ivcp.pipeline_runs.parameters import pipeline_arguments
+from ivcp.settings import config_from_settings
+from tests.kfp_api.server import kfp_server
+from tests.kfp_api.workflow import final_status
+
+SETTINGS = {"model_name_or_path": "org/model", "dataset": "a", "shards_uri": "s3://bucket/clips"}
+PLUGIN = "plugins_output"
+"""The real server's administrator had turned the MLflow plugin on."""
+
+
+@pytest.fixture
+def kfp(compiled_once):
+    with kfp_server() as running:
+        yield running
+
+
+@pytest.fixture
+def server(kfp):
+    return Server(ServerSettings(endpoint=kfp.url, pause_seconds=0.01))
+
+
+def run_to_its_end(server):
+    """The last answer to GetRun, as JSON."""
+    version = submit.upload_pipeline(server)
+    arguments = pipeline_arguments(config_from_settings(SETTINGS))
+    run_id = submit.start_run(server, version, arguments, name="mine")
+    while True:
+        run = server.runs.run_service_get_run(run_id)
+        if run.state in ("SUCCEEDED", "FAILED"):
+            return server.runs.api_client.sanitize_for_serialization(run)
+
+
+def shape(value):
+    """The keys and types of JSON; of a list, those of its entries."""
+    if isinstance(value, dict):
+        return {key: shape(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return sorted({json.dumps(shape(entry), sort_keys=True) for entry in value})
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)", value):
+        return "time"
+    return type(value).__name__
+
+
+def workflow_of(run):
+    return next(task["display_name"] for task in run["run_details"]["task_details"])
+
+
+def tasks(run, workflow):
+    """Name, state and the hashes of the nodes behind, of each task."""
+    listed = run["run_details"]["task_details"]
+    return sorted(
+        (
+            task["display_name"].replace(workflow, "W"),
+            task.get("state", ""),
+            len(task.get("child_tasks", [])),
+        )
+        for task in listed
+    )
+
+
+def test_a_failed_run(kfp, server, cluster_cases):
+    kfp.store.outcome, kfp.store.failing_step = "FAILED", "run-start"
+    ours = run_to_its_end(server)
+    real = json.loads((cluster_cases / "run_failed_kfp217.json").read_text())
+    del real[PLUGIN]
+    del real["runtime_config"], ours["runtime_config"]  # the caller's own
+
+    assert shape(ours) == shape(real)
+    assert tasks(ours, workflow_of(ours)) == tasks(real, "action-cls-ftt6x")
+
+
+def test_the_nodes_have_argos_ids(kfp, server, cluster_cases, monkeypatch):
+    """For a Workflow of the same name all nodes have the same ones behind them."""
+    kfp.store.outcome, kfp.store.failing_step = "FAILED", "run-start"
+    kfp.store.begins = lambda run_id: kfp.store.workflows.update({run_id: {"name": "action-cls-ftt6x"}})
+    ours = run_to_its_end(server)
+    real = json.loads((cluster_cases / "run_failed_kfp217.json").read_text())
+
+    def behind(run):
+        listed = run["run_details"]["task_details"]
+        return sorted(
+            (task["display_name"], task.get("state", ""), sorted(one["pod_name"] for one in task.get("child_tasks", [])))
+            for task in listed
+        )
+
+    assert behind(ours) == behind(real)
+
+
+def test_the_tasks_of_a_successful_run(kfp, server, cluster_cases):
+    """The log is of an `ivcp submit --wait` that showed all tasks but these."""
+    run = run_to_its_end(server)
+    ours = {task["display_name"].replace(workflow_of(run), "W") for task in run["run_details"]["task_details"]}
+    hidden = {name for name in ours if name in ("root", "executor") or name.endswith("-driver")}
+    lines = (cluster_cases / "wait_output_of_a_successful_run.log").read_text().splitlines()
+    states = [re.fullmatch(r"(\S+): (pending|running|succeeded)", line) for line in lines]
+
+    assert ours - hidden == {found[1].replace("action-cls-gxd96", "W") for found in states if found}
+
+
+def test_the_owner_of_a_scheduled_workflow(kfp, server, cluster_cases):
+    version = submit.upload_pipeline(server)
+    from ivcp.pipeline_runs.schedule import set_schedule
+
+    arguments = pipeline_arguments(config_from_settings(SETTINGS))
+    made = set_schedule(server, version, arguments, name="nightly", cron="0 3 * * *", experiment="ivcp")
+    run = kfp.store.start_recurring(made.recurring_run_id)
+    [ours] = kfp.store.workflows[run.run_id]["ownerReferences"]
+    log = (cluster_cases / "replace_schedule_kills_run.log").read_text()
+    [real] = json.loads(next(line for line in log.splitlines() if line.startswith("[{")))
+
+    own = ("name", "uid")
+    assert {key: value for key, value in ours.items() if key not in own} == {
+        key: value for key, value in real.items() if key not in own
+    }
+    assert ours["uid"] == made.recurring_run_id
+    assert re.search(f"details/{real['uid']}", log)
+
+
+def test_the_final_status(cluster_cases):
+    text = (cluster_cases / "final_status_of_a_successful_run.txt").read_text()
+    real = json.JSONDecoder().raw_decode(text[text.index("{") :])[0]
+    assert final_status(real["pipelineJobResourceName"], "COMPLETE") == real
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("COMPLETE", "all steps succeeded"),
+        ("SUCCEEDED", "all steps succeeded"),
+        ("CANCELED", "the run was cancelled"),
+        ("FAILED", "a step failed"),
+        ("RUNNING", "how the run ended is not known: KFP calls it RUNNING"),
+    ],
+)
+def test_run_end_understands_the_word_that_the_driver_hands_over(word, message, tmp_path, monkeypatch):
+    """Through kfp's own executor; SUCCEEDED is the local runner's."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    handlers, report = logging.getLogger().handlers[:], tmp_path / "report.md"
+    values = {"overrides": {}, "pipeline_run": "r", "status": final_status("action-cls-gxd96", word)}
+    artifact = {"name": "report", "type": {"schemaTitle": "system.Markdown"}, "uri": str(report), "metadata": {}}
+    outputs = {"artifacts": {"report": {"artifacts": [artifact]}}, "outputFile": str(tmp_path / "output.json")}
+    try:
+        Executor({"inputs": {"parameterValues": values}, "outputs": outputs}, run_end.python_func).execute()
+    finally:
+        logging.getLogger().handlers[:] = handlers
+
+    assert report.read_text().startswith(message)
