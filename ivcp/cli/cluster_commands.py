@@ -51,8 +51,10 @@ def submit_command(
     ended = follow.follow_run(server, run_id, say)
     if not ended.succeeded:
         why = find_failure(config, run_id) or ended.message
+        log = f"\nthe failed step's, as long as its pod is there: {ended.log_command}" if ended.log_command else ""
         raise RuntimeError(
-            f"the run ended as {ended.state.lower()}: {why}\nlogs of its steps: {server.link(f'runs/details/{run_id}')}"
+            f"the run ended as {ended.state.lower()}: {why}\n"
+            f"logs of its steps: {server.link(f'runs/details/{run_id}')}{log}"
         )
     say("the run succeeded")
 

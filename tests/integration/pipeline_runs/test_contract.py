@@ -3,19 +3,27 @@
 import json
 import logging
 import re
+import subprocess
+from types import SimpleNamespace
 
 import pytest
 from kfp.dsl.executor import Executor
+from kfp_server_api import ApiClient
 
 from components.run_end.component import run_end
 from ivcp.pipeline_runs import submit
 from ivcp.pipeline_runs.connection import Server, ServerSettings
+from ivcp.pipeline_runs.follow import log_command
 from ivcp.pipeline_runs.parameters import pipeline_arguments
+from ivcp.pipeline_runs.schedule import set_schedule
 from ivcp.settings import config_from_settings
 from tests.kfp_api.server import kfp_server
-from tests.kfp_api.workflow import final_status
+from tests.kfp_api.workflow import final_status, node_id
+from tests.kubernetes_api.objects import resources
+from tests.kubernetes_api.objects.managers import Manager
 
 SETTINGS = {"model_name_or_path": "org/model", "dataset": "a", "shards_uri": "s3://bucket/clips"}
+MAIN = {"name": "main", "image": "ivcp-data:1"}
 PLUGIN = "plugins_output"
 """The real server's administrator had turned the MLflow plugin on."""
 
@@ -81,7 +89,7 @@ def test_a_failed_run(kfp, server, cluster_cases):
     assert tasks(ours, workflow_of(ours)) == tasks(real, "action-cls-ftt6x")
 
 
-def test_the_nodes_have_argos_ids(kfp, server, cluster_cases, monkeypatch):
+def test_the_nodes_have_argos_ids(kfp, server, cluster_cases):
     """For a Workflow of the same name all nodes have the same ones behind them."""
     kfp.store.outcome, kfp.store.failing_step = "FAILED", "run-start"
     kfp.store.begins = lambda run_id: kfp.store.workflows.update({run_id: {"name": "action-cls-ftt6x"}})
@@ -111,8 +119,6 @@ def test_the_tasks_of_a_successful_run(kfp, server, cluster_cases):
 
 def test_the_owner_of_a_scheduled_workflow(kfp, server, cluster_cases):
     version = submit.upload_pipeline(server)
-    from ivcp.pipeline_runs.schedule import set_schedule
-
     arguments = pipeline_arguments(config_from_settings(SETTINGS))
     made = set_schedule(server, version, arguments, name="nightly", cron="0 3 * * *", experiment="ivcp")
     run = kfp.store.start_recurring(made.recurring_run_id)
@@ -157,3 +163,23 @@ def test_run_end_understands_the_word_that_the_driver_hands_over(word, message, 
         logging.getLogger().handlers[:] = handlers
 
     assert report.read_text().startswith(message)
+
+
+def test_the_log_of_the_step_that_failed(cluster_cases, kubernetes_api, kubectl):
+    """Of a real answer, and in a real shell; Argo's pods have the template's name between Workflow and number."""
+    real = (cluster_cases / "run_failed_kfp217.json").read_text()
+    run = ApiClient().deserialize(SimpleNamespace(data=real), "V2beta1Run")
+    for number, (path, text) in enumerate(
+        {"run-start(0).executor(0)": "ConfigError: no MLflow server", "run-start-driver(0)": "driver"}.items(), start=1
+    ):
+        node = node_id("action-cls-ftt6x", f"action-cls-ftt6x(0).root(0).exit-handler-1(0).{path}")
+        name = node.replace("ftt6x-", f"ftt6x-template-{number}-")
+        metadata = {"name": name, "labels": {"workflows.argoproj.io/workflow": "action-cls-ftt6x"}}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [MAIN]}}
+        kubernetes_api.store.create(resources.PODS, "kubeflow", pod, manager=Manager("argo", "Update", "v1"))
+        kubernetes_api.state.log("kubeflow", name, text)
+
+    said = subprocess.run(
+        log_command(run, namespace="kubeflow"), shell=True, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert said.stdout == "ConfigError: no MLflow server\n"
