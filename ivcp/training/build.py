@@ -28,6 +28,7 @@ from ivcp.training.augmentation import AugmentedSamples
 from ivcp.training.checkpoints.mirror import CheckpointMirror
 from ivcp.training.checkpoints.size import planned_steps
 from ivcp.training.loop.callbacks import LogLines, StopWhenReplaced
+from ivcp.training.loop.job_status import TellJobStatus
 from ivcp.training.loop.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ def build_trainer(
         val_samples=samples.get("val"),
         train_collate=train_collate,
         eval_collate=eval_collate,
-        callbacks=[StopWhenReplaced(), LogLines(track), *_early_stopping(config)],
+        callbacks=[StopWhenReplaced(), LogLines(track), TellJobStatus(), *_early_stopping(config)],
         disk=disk,
         mirror=mirror,
     )

@@ -1,16 +1,11 @@
 """`ivcp submit` against a server that speaks KFP's API."""
 
 import contextlib
-import datetime
-import ipaddress
 import os
 import subprocess
 import sys
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from kfp_server_api.exceptions import ApiException
 
 from ivcp.cli.cluster_commands import submit_command
@@ -20,6 +15,7 @@ from ivcp.pipeline_runs.follow import follow_run
 from ivcp.pipeline_runs.parameters import pipeline_arguments
 from ivcp.settings import config_from_settings
 from ivcp.tracking import open_pipeline_run, tracked_run
+from tests.certificates import write_certificate
 from tests.conftest import REPOSITORY
 from tests.kfp_api.server import PASSWORD, SESSION, USER, kfp_server
 
@@ -335,20 +331,3 @@ def test_the_runs_result_is_the_commands(kfp, outcome, monkeypatch, capsys):
 
     assert f"training: {outcome.lower()}" in shown
     assert ("the run succeeded" in shown) is (outcome == "SUCCEEDED")
-
-
-def write_certificate(path):
-    """A key and a self-signed certificate of localhost."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(private + certificate.public_bytes(pem))
