@@ -10,7 +10,15 @@ from typing import Any
 
 from ivcp.records.markdown import escape
 from ivcp.settings import SECTION_OF_KEY, RunConfig, from_flat
-from ivcp.tracking import ENDED_TAG, RunStatus, find_pipeline_run, finish_pipeline_run, unless_away
+from ivcp.tracking import (
+    ENDED_TAG,
+    PLUGIN_TAG,
+    RunStatus,
+    find_pipeline_run,
+    finish_pipeline_run,
+    has_foreign_run,
+    unless_away,
+)
 from ivcp.tracking.steps import recorded_step
 
 log = logging.getLogger(__name__)
@@ -32,12 +40,12 @@ def run_step(overrides: Mapping[str, Any], *, pipeline_run: str, state: str, err
     """Ends the MLflow run of `pipeline_run`, and writes what happened to the Markdown file `report`.
 
     What the steps left in MLflow decides; where they left nothing, KFP's word `state` does. Only the settings of MLflow
-    among `overrides` are read: wrong ones elsewhere may be why the run failed. A run that the environment's
-    MLFLOW_RUN_ID names has another owner, who ends it.
+    among `overrides` are read: wrong ones elsewhere may be why the run failed. A run that KFP's MLflow plugin opened,
+    or that the environment's MLFLOW_RUN_ID names, has another owner, who ends it.
     """
     with recorded_step("run_end") as outcome:
         tags = None
-        if not os.environ.get("MLFLOW_RUN_ID"):
+        if not has_foreign_run():
             tags = unless_away(
                 lambda: _finish(overrides, pipeline_run, state), otherwise=None, doing="ending the run in MLflow"
             )
@@ -105,5 +113,6 @@ def _finish(overrides: Mapping[str, Any], pipeline_run: str, state: str) -> Mapp
     if run is None:  # the first step failed, or report_to does not name mlflow
         return {}
     tags: Mapping[str, str] = dict(run.data.tags)
-    finish_pipeline_run(run.info.run_id, final_status(state, tags) or "FAILED", config=config)
+    if PLUGIN_TAG not in tags:
+        finish_pipeline_run(run.info.run_id, final_status(state, tags) or "FAILED", config=config)
     return tags

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ivcp.checks.run import check_started
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, save_config
 from ivcp.stages.registry import stage_of
-from ivcp.tracking import open_pipeline_run, unless_away
+from ivcp.tracking import has_foreign_run, open_pipeline_run, unless_away
 from ivcp.tracking.steps import recorded_step
 from ivcp.validation.data_fingerprint import data_fingerprint
 from ivcp.validation.reuse import DATA_KEYS
@@ -76,8 +76,8 @@ def data_settings(config: RunConfig) -> str:
 
 
 def _tracked(config: RunConfig, pipeline_run: str, pipeline_run_name: str) -> RunConfig:
-    """`config` with the run that the steps log to, unless the environment names one."""
-    if os.environ.get("MLFLOW_RUN_ID") or "mlflow" not in config.train.report_to:
+    """`config` with the run that the steps log to, unless the environment names somebody else's."""
+    if has_foreign_run() or "mlflow" not in config.train.report_to:
         return config
     if not (config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")):
         raise ConfigError(
