@@ -80,7 +80,7 @@ class Store:
             display_name=name,
             name=name,
             created_at=self.now(),
-            pipeline_spec={"pipeline_spec": documents[0], "platform_spec": documents[1]},
+            pipeline_spec={"pipeline_spec": documents[0], "platform_spec": (documents[1:] or [{}])[0]},
         )
         self.versions.append(version)
         return version
@@ -205,7 +205,7 @@ class Store:
         version = next((v for v in self.versions if v.pipeline_version_id == reference.pipeline_version_id), None)
         if version is None:
             raise RefusedError(404, f"PipelineVersion {reference.pipeline_version_id} not found")
-        inputs = version.pipeline_spec["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
+        inputs = version.pipeline_spec["pipeline_spec"]["root"].get("inputDefinitions", {}).get("parameters", {})
         given = job.runtime_config.parameters or {}
         if unknown := set(given) - set(inputs):
             raise RefusedError(400, f"parameter {sorted(unknown)[0]} is not in the pipeline's inputs")

@@ -6,30 +6,37 @@ import re
 import subprocess
 from types import SimpleNamespace
 
+import kfp_server_api
 import pytest
+from kfp.compiler import Compiler
 from kfp.dsl.executor import Executor
-from kfp_server_api import ApiClient
 
 from components.run_end.component import run_end
 from ivcp.pipeline_runs import submit
 from ivcp.pipeline_runs.connection import Server, ServerSettings
 from ivcp.pipeline_runs.follow import log_command
-from ivcp.pipeline_runs.parameters import pipeline_arguments
 from ivcp.pipeline_runs.schedule import set_schedule
-from ivcp.settings import config_from_settings
+from tests.kfp_api.pipeline_of_the_cases import action_cls
 from tests.kfp_api.server import kfp_server
 from tests.kfp_api.workflow import final_status, node_id
 from tests.kubernetes_api.objects import resources
 from tests.kubernetes_api.objects.managers import Manager
 
-SETTINGS = {"model_name_or_path": "org/model", "dataset": "a", "shards_uri": "s3://bucket/clips"}
 MAIN = {"name": "main", "image": "ivcp-data:1"}
 PLUGIN = "plugins_output"
 """The real server's administrator had turned the MLflow plugin on."""
 
 
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """The pipeline that the real runs were of."""
+    path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    Compiler().compile(action_cls, str(path))
+    return path.read_bytes()
+
+
 @pytest.fixture
-def kfp(compiled_once):
+def kfp():
     with kfp_server() as running:
         yield running
 
@@ -39,11 +46,16 @@ def server(kfp):
     return Server(ServerSettings(endpoint=kfp.url, pause_seconds=0.01))
 
 
-def run_to_its_end(server):
+@pytest.fixture
+def version(kfp, package):
+    pipeline = kfp.store.create_pipeline(kfp_server_api.V2beta1Pipeline(display_name="action-cls"))
+    uploaded = kfp.store.upload_version(package, "action-cls-1", pipeline.pipeline_id)
+    return submit.PipelineVersion(pipeline.pipeline_id, uploaded.pipeline_version_id, "action-cls-1", is_new=True)
+
+
+def run_to_its_end(server, version):
     """The last answer to GetRun, as JSON."""
-    version = submit.upload_pipeline(server)
-    arguments = pipeline_arguments(config_from_settings(SETTINGS))
-    run_id = submit.start_run(server, version, arguments, name="mine")
+    run_id = submit.start_run(server, version, {}, name="mine")
     while True:
         run = server.runs.run_service_get_run(run_id)
         if run.state in ("SUCCEEDED", "FAILED"):
@@ -65,50 +77,31 @@ def workflow_of(run):
     return next(task["display_name"] for task in run["run_details"]["task_details"])
 
 
-def tasks(run, workflow):
-    """Name, state and the hashes of the nodes behind, of each task."""
+def tasks(run):
+    """Name, state and the nodes behind, of each task."""
     listed = run["run_details"]["task_details"]
+    behind = [sorted(child["pod_name"] for child in task.get("child_tasks", [])) for task in listed]
     return sorted(
-        (
-            task["display_name"].replace(workflow, "W"),
-            task.get("state", ""),
-            len(task.get("child_tasks", [])),
-        )
-        for task in listed
+        (task["display_name"], task.get("state", ""), ids) for task, ids in zip(listed, behind, strict=True)
     )
 
 
-def test_a_failed_run(kfp, server, cluster_cases):
+def test_a_failed_run(kfp, server, version, cluster_cases):
+    """The Workflow has the real one's name, so that all nodes have its ids."""
     kfp.store.outcome, kfp.store.failing_step = "FAILED", "run-start"
-    ours = run_to_its_end(server)
+    kfp.store.begins = lambda run_id: kfp.store.workflows.update({run_id: {"name": "action-cls-ftt6x"}})
+    ours = run_to_its_end(server, version)
     real = json.loads((cluster_cases / "run_failed_kfp217.json").read_text())
     del real[PLUGIN]
     del real["runtime_config"], ours["runtime_config"]  # the caller's own
 
     assert shape(ours) == shape(real)
-    assert tasks(ours, workflow_of(ours)) == tasks(real, "action-cls-ftt6x")
+    assert tasks(ours) == tasks(real)
 
 
-def test_the_nodes_have_argos_ids(kfp, server, cluster_cases):
-    """For a Workflow of the same name all nodes have the same ones behind them."""
-    kfp.store.outcome, kfp.store.failing_step = "FAILED", "run-start"
-    kfp.store.begins = lambda run_id: kfp.store.workflows.update({run_id: {"name": "action-cls-ftt6x"}})
-    ours = run_to_its_end(server)
-    real = json.loads((cluster_cases / "run_failed_kfp217.json").read_text())
-
-    def behind(run):
-        listed = run["run_details"]["task_details"]
-        return sorted(
-            (task["display_name"], task.get("state", ""), sorted(one["pod_name"] for one in task.get("child_tasks", [])))
-            for task in listed
-        )
-
-    assert behind(ours) == behind(real)
-
-
-def test_the_tasks_of_a_successful_run(kfp, server, cluster_cases):
+def test_the_tasks_of_a_successful_run(kfp, server, version, cluster_cases):
     """The log is of an `ivcp submit --wait` that showed all tasks but these."""
-    run = run_to_its_end(server)
+    run = run_to_its_end(server, version)
     ours = {task["display_name"].replace(workflow_of(run), "W") for task in run["run_details"]["task_details"]}
     hidden = {name for name in ours if name in ("root", "executor") or name.endswith("-driver")}
     lines = (cluster_cases / "wait_output_of_a_successful_run.log").read_text().splitlines()
@@ -117,10 +110,8 @@ def test_the_tasks_of_a_successful_run(kfp, server, cluster_cases):
     assert ours - hidden == {found[1].replace("action-cls-gxd96", "W") for found in states if found}
 
 
-def test_the_owner_of_a_scheduled_workflow(kfp, server, cluster_cases):
-    version = submit.upload_pipeline(server)
-    arguments = pipeline_arguments(config_from_settings(SETTINGS))
-    made = set_schedule(server, version, arguments, name="nightly", cron="0 3 * * *", experiment="ivcp")
+def test_the_owner_of_a_scheduled_workflow(kfp, server, version, cluster_cases):
+    made = set_schedule(server, version, {}, name="nightly", cron="0 3 * * *", experiment="ivcp")
     run = kfp.store.start_recurring(made.recurring_run_id)
     [ours] = kfp.store.workflows[run.run_id]["ownerReferences"]
     log = (cluster_cases / "replace_schedule_kills_run.log").read_text()
@@ -168,7 +159,7 @@ def test_run_end_understands_the_word_that_the_driver_hands_over(word, message, 
 def test_the_log_of_the_step_that_failed(cluster_cases, kubernetes_api, kubectl):
     """Of a real answer, and in a real shell; Argo's pods have the template's name between Workflow and number."""
     real = (cluster_cases / "run_failed_kfp217.json").read_text()
-    run = ApiClient().deserialize(SimpleNamespace(data=real), "V2beta1Run")
+    run = kfp_server_api.ApiClient().deserialize(SimpleNamespace(data=real), "V2beta1Run")
     for number, (path, text) in enumerate(
         {"run-start(0).executor(0)": "ConfigError: no MLflow server", "run-start-driver(0)": "driver"}.items(), start=1
     ):
