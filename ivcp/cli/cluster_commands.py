@@ -28,14 +28,14 @@ def submit_command(
     Example: `ivcp submit my.yaml num_train_epochs=3 --wait`
     """
     config = read_settings(settings)
-    arguments = _arguments(config, options.deploy)
+    arguments, limits = _arguments(config, options.deploy), options.limits()
     from ivcp.kubernetes.workflow_defaults import warn_of_retries
     from ivcp.lifecycle.end import find_failure
     from ivcp.pipeline_runs import follow, submit
 
     server = options.connect()
     warn_of_retries()
-    version = submit.upload_pipeline(server)
+    version = submit.upload_pipeline(server, limits)
     say(f"pipeline version {version.name}{' (new)' if version.is_new else ''}")
     run_id = submit.start_run(
         server,
@@ -83,7 +83,7 @@ def schedule_command(
     if len(asked) != 1 or (name is None) != (cron is None):
         raise ValueError("say one of: --name NAME with --cron, --list, --pause NAME, --resume NAME, --delete NAME")
     config = read_settings(settings) if name else None
-    arguments = _arguments(_skipping(config), options.deploy) if config else {}
+    arguments, limits = _arguments(_skipping(config), options.deploy) if config else {}, options.limits()
     from ivcp.kubernetes.workflow_defaults import warn_of_retries
     from ivcp.pipeline_runs import schedule, submit
 
@@ -92,7 +92,7 @@ def schedule_command(
     server = options.connect()
     if name is not None and cron is not None:
         warn_of_retries()
-        version = submit.upload_pipeline(server)
+        version = submit.upload_pipeline(server, limits)
         made = schedule.set_schedule(
             server,
             version,

@@ -21,6 +21,7 @@ from ivcp.cli.group import Commands
 from ivcp.cli.import_command import import_command
 from ivcp.cli.paths import checked_model_dir, checked_videos, new_file, new_folder
 from ivcp.cli.processes import train_in_processes
+from ivcp.cli.run_options import DEADLINE, KEEP_FAILED, KEEP_SUCCEEDED
 from ivcp.cli.settings_words import TAKES_SETTINGS, Settings, read_settings
 from ivcp.cli.terminal import FAILED, REFUSED, TRACEBACK, errors, explained, say, show_table
 
@@ -111,11 +112,15 @@ def compile_pipeline(
         bool, typer.Option("--kubernetes-manifest", help="Write Pipeline and PipelineVersion objects for kubectl.")
     ] = False,
     namespace: Annotated[str | None, typer.Option(help="Of these objects; default: kubectl's.")] = None,
+    keep_succeeded: Annotated[float | None, typer.Option(metavar="HOURS", help=KEEP_SUCCEEDED)] = None,
+    keep_failed: Annotated[float | None, typer.Option(metavar="HOURS", help=KEEP_FAILED)] = None,
+    deadline: Annotated[float | None, typer.Option(metavar="HOURS", help=DEADLINE)] = None,
 ) -> None:
     """Compile the pipeline to YAML for a cluster.
 
     Examples: `ivcp compile action_cls.yaml`, `ivcp compile --kubernetes-manifest manifest.yaml --namespace kubeflow`
     """
+    from ivcp.pipeline_runs.limits import RunLimits
     from ivcp.pipeline_runs.submit import compile_manifest, is_compiled
     from ivcp.pipeline_runs.submit import compile_pipeline as write
 
@@ -125,7 +130,8 @@ def compile_pipeline(
             f"{output} is there and no compiled pipeline: compile takes the path of the file to write, and no "
             "settings; those of a run go to `ivcp submit`"
         )
-    version = compile_manifest(output, namespace=namespace) if kubernetes_manifest else write(output)
+    limits = RunLimits(keep_succeeded, keep_failed, deadline)
+    version = compile_manifest(output, limits, namespace=namespace) if kubernetes_manifest else write(output, limits)
     say(f"wrote {output.absolute()} (version {version})")
 
 

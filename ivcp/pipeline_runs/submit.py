@@ -22,6 +22,7 @@ from ivcp.pipeline_runs.connection import (
     server_message,
 )
 from ivcp.pipeline_runs.installed import ACTION_CLS, load_pipeline
+from ivcp.pipeline_runs.limits import RunLimits
 
 DEFAULT_EXPERIMENT = "ivcp"
 _VERSION_DIGITS = 12
@@ -52,16 +53,16 @@ def is_compiled(path: Path) -> bool:
     return any(mark in head for mark in (b"# PIPELINE DEFINITION", b"pipelines.kubeflow.org", b"schemaVersion:"))
 
 
-def compile_pipeline(path: Path) -> str:
+def compile_pipeline(path: Path, limits: RunLimits = RunLimits()) -> str:
     """Writes the compiled pipeline to `path`; returns the name of its version: a hash of the content."""
     from kfp import compiler
 
-    compiler.Compiler().compile(load_pipeline(), str(path))
+    compiler.Compiler().compile(limits.apply(load_pipeline()), str(path))
     lines = [line for line in path.read_bytes().splitlines() if not line.startswith(b"#")]
     return hashlib.sha256(b"\n".join(lines)).hexdigest()[:_VERSION_DIGITS]
 
 
-def compile_manifest(path: Path, *, namespace: str | None = None) -> str:
+def compile_manifest(path: Path, limits: RunLimits = RunLimits(), *, namespace: str | None = None) -> str:
     """Writes a `Pipeline` and a `PipelineVersion` for kubectl to `path`; returns the version's name.
 
     The version's name holds the hash of its content, which Kubernetes does not let change.
@@ -70,7 +71,7 @@ def compile_manifest(path: Path, *, namespace: str | None = None) -> str:
     from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
     with TemporaryDirectory() as folder:
-        digest = compile_pipeline(Path(folder) / "pipeline.yaml")
+        digest = compile_pipeline(Path(folder) / "pipeline.yaml", limits)
     options = KubernetesManifestOptions(
         pipeline_name=ACTION_CLS,
         pipeline_version_name=f"{ACTION_CLS}-{digest}",
@@ -78,20 +79,22 @@ def compile_manifest(path: Path, *, namespace: str | None = None) -> str:
         include_pipeline_manifest=True,
     )
     compiler.Compiler().compile(
-        load_pipeline(), str(path), kubernetes_manifest_options=options, kubernetes_manifest_format=True
+        limits.apply(load_pipeline()), str(path), kubernetes_manifest_options=options, kubernetes_manifest_format=True
     )
     return digest
 
 
-def upload_pipeline(server: Server) -> PipelineVersion:
+def upload_pipeline(server: Server, limits: RunLimits = RunLimits()) -> PipelineVersion:
     """Makes the pipeline, as it is compiled here, a version on the server, unless it has this content already.
 
     Raises:
         ServerError: the server refuses it, or does not answer.
+        LimitsError: it is too old for limits.
     """
+    limits.check(server.release)
     with TemporaryDirectory() as folder, explained(server.url):
         package = Path(folder) / f"{ACTION_CLS}.yaml"
-        digest = compile_pipeline(package)
+        digest = compile_pipeline(package, limits)
         name = f"{ACTION_CLS}-{digest}"
         pipeline_id = _find_pipeline(server, ACTION_CLS)
         if pipeline_id is None:

@@ -12,6 +12,7 @@ from ivcp.cli.cluster_commands import submit_command
 from ivcp.pipeline_runs import submit
 from ivcp.pipeline_runs.connection import Server, ServerError, ServerSettings, explained
 from ivcp.pipeline_runs.follow import follow_run
+from ivcp.pipeline_runs.limits import LimitsError, RunLimits
 from ivcp.pipeline_runs.parameters import pipeline_arguments
 from ivcp.settings import config_from_settings
 from ivcp.tracking import open_pipeline_run, tracked_run
@@ -76,7 +77,7 @@ def test_another_pipeline_is_another_version(kfp, compiled_once, monkeypatch):
     server = connect(kfp)
     first = submit.upload_pipeline(server)
 
-    def compile_other(path):
+    def compile_other(path, _):
         path.write_text(compiled_once.read_text().replace("ivcp-training:", "other-training:"))
         return "0123456789ab"
 
@@ -101,6 +102,13 @@ def test_the_version_is_named_by_the_content(tmp_path, monkeypatch):
 
     assert first == second
     assert first not in changed.stdout
+
+
+def test_limits_go_to_servers_that_know_them(kfp):
+    kfp.version = "2.16.0"
+    with pytest.raises(LimitsError, match=r"the server is Kubeflow Pipelines 2\.16"):
+        submit.upload_pipeline(connect(kfp), RunLimits(deadline_hours=1))
+    assert kfp.store.pipelines == []
 
 
 def test_entries_are_found_on_later_pages(kfp):
