@@ -25,7 +25,7 @@ class RunLimits:
     """Limits of every run of a compiled pipeline, in hours; null sets none."""
 
     keep_succeeded_hours: float | None = None
-    """Until Kubernetes forgets a run that succeeded: its Workflow and pods. KFP and MLflow keep what they have of it."""
+    """Until Kubernetes forgets a run that succeeded: its Workflow and pods. KFP and MLflow keep what they have."""
     keep_failed_hours: float | None = None
     """Until it forgets one that failed, with the logs of its pods."""
     deadline_hours: float | None = None
@@ -39,8 +39,8 @@ class RunLimits:
             if hours is not None and not 1 <= hours * _HOUR <= _LONGEST_SECONDS:
                 option = f"--{name.removesuffix('_hours').replace('_', '-')}"
                 raise LimitsError(
-                    f"{option} {hours:g}: expected hours above 0, at most {_LONGEST_SECONDS // _HOUR}; leave the option "
-                    "out for no limit"
+                    f"{option} {hours:g}: expected hours above 0, at most {_LONGEST_SECONDS // _HOUR}; leave it out "
+                    "for no limit"
                 )
 
     @property
@@ -73,3 +73,7 @@ class RunLimits:
                 f"the server is Kubeflow Pipelines {release[0]}.{release[1]}: --keep-succeeded, --keep-failed and "
                 f"--deadline need {RELEASE[0]}.{RELEASE[1]}; leave them out"
             )
+
+
+NO_LIMITS = RunLimits()
+"""What servers before 2.17 know."""

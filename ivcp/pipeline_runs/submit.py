@@ -22,7 +22,7 @@ from ivcp.pipeline_runs.connection import (
     server_message,
 )
 from ivcp.pipeline_runs.installed import ACTION_CLS, load_pipeline
-from ivcp.pipeline_runs.limits import RunLimits
+from ivcp.pipeline_runs.limits import NO_LIMITS, RunLimits
 
 DEFAULT_EXPERIMENT = "ivcp"
 _VERSION_DIGITS = 12
@@ -53,7 +53,7 @@ def is_compiled(path: Path) -> bool:
     return any(mark in head for mark in (b"# PIPELINE DEFINITION", b"pipelines.kubeflow.org", b"schemaVersion:"))
 
 
-def compile_pipeline(path: Path, limits: RunLimits = RunLimits()) -> str:
+def compile_pipeline(path: Path, limits: RunLimits = NO_LIMITS) -> str:
     """Writes the compiled pipeline to `path`; returns the name of its version: a hash of the content."""
     from kfp import compiler
 
@@ -62,7 +62,7 @@ def compile_pipeline(path: Path, limits: RunLimits = RunLimits()) -> str:
     return hashlib.sha256(b"\n".join(lines)).hexdigest()[:_VERSION_DIGITS]
 
 
-def compile_manifest(path: Path, limits: RunLimits = RunLimits(), *, namespace: str | None = None) -> str:
+def compile_manifest(path: Path, limits: RunLimits = NO_LIMITS, *, namespace: str | None = None) -> str:
     """Writes a `Pipeline` and a `PipelineVersion` for kubectl to `path`; returns the version's name.
 
     The version's name holds the hash of its content, which Kubernetes does not let change.
@@ -84,7 +84,7 @@ def compile_manifest(path: Path, limits: RunLimits = RunLimits(), *, namespace: 
     return digest
 
 
-def upload_pipeline(server: Server, limits: RunLimits = RunLimits()) -> PipelineVersion:
+def upload_pipeline(server: Server, limits: RunLimits = NO_LIMITS) -> PipelineVersion:
     """Makes the pipeline, as it is compiled here, a version on the server, unless it has this content already.
 
     Raises:

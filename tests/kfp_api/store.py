@@ -15,6 +15,7 @@ import yaml
 
 from tests.kfp_api.workflow import Node, node_id, nodes_of, scheduled_by, steps_of
 
+
 class RefusedError(Exception):
     """An error answer of the API."""
 
@@ -257,9 +258,7 @@ class Store:
             end_time=None if node.state == "RUNNING" else self.now(),
             state=node.state,
             state_history=[kfp.V2beta1RuntimeStatus(update_time=self.now(), state=node.state)],
-            child_tasks=[
-                kfp.PipelineTaskDetailChildTask(pod_name=node_id(workflow, path)) for path in node.children
-            ]
+            child_tasks=[kfp.PipelineTaskDetailChildTask(pod_name=node_id(workflow, path)) for path in node.children]
             or None,
         )
 

@@ -2,7 +2,9 @@
 
 Seen on KFP 2.17.0 with Argo 4.0.5:
 
-- KFP's workflow defaults retry everything, so every node is there twice, as `training` and as its attempt `training(0)`.
+- KFP's workflow defaults (templateDefaults.retryStrategy, limit 2, OnError) are merged into every template, so that
+  every node is there twice, as `training` and as its attempt `training(0)`; where a step exits with an error there is
+  no second attempt.
 - A node's id is the Workflow's name and a hash of its path; `child_tasks` have the ids of the nodes behind a node. The
   pod of an attempt is called `<workflow>-<template>-<the same hash>`.
 - What a run that failed never reached is listed once, without a state, where the group around it had begun.
@@ -144,9 +146,7 @@ class _Nodes:
         self._twice(ended, "SUCCEEDED", [f"{ended}{_ATTEMPT}.{key}-driver"])
         self._twice(f"{ended}{_ATTEMPT}.{key}-driver", "SUCCEEDED", [f"{ended}{_ATTEMPT}.{key}"])
         attempt = f"{ended}{_ATTEMPT}.{key}{_ATTEMPT}"
-        self._twice(
-            f"{ended}{_ATTEMPT}.{key}", "SUCCEEDED", self._inside(attempt, "SUCCEEDED", self._component(task))
-        )
+        self._twice(f"{ended}{_ATTEMPT}.{key}", "SUCCEEDED", self._inside(attempt, "SUCCEEDED", self._component(task)))
 
     def _twice(self, path: str, state: str, children: list[str]) -> None:
         self.nodes += [Node(path, state, [path + _ATTEMPT]), Node(path + _ATTEMPT, state, children)]

@@ -81,9 +81,7 @@ def tasks(run):
     """Name, state and the nodes behind, of each task."""
     listed = run["run_details"]["task_details"]
     behind = [sorted(child["pod_name"] for child in task.get("child_tasks", [])) for task in listed]
-    return sorted(
-        (task["display_name"], task.get("state", ""), ids) for task, ids in zip(listed, behind, strict=True)
-    )
+    return sorted((task["display_name"], task.get("state", ""), ids) for task, ids in zip(listed, behind, strict=True))
 
 
 def test_a_failed_run(kfp, server, version, cluster_cases):

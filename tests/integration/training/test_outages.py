@@ -1,7 +1,6 @@
 """What an outage of MLflow costs a training: a warning and some waiting."""
 
 import logging
-import os
 import resource
 import sqlite3
 import time
@@ -13,6 +12,7 @@ from mlflow import MlflowClient
 from ivcp.settings import from_flat
 from ivcp.tracking import RegistryError, outages, register_model, tracked_run
 from ivcp.tracking import client as tracking_client
+from tests.ports import free_port
 from tests.s3_api.proxy import proxy
 
 STEPS = 30
@@ -115,14 +115,16 @@ def test_a_server_that_fails_for_a_while_gets_what_it_missed(
             url, at_step={10: lambda: setattr(faults, kind, fault), STEPS: lambda: setattr(faults, kind, fine)}
         )
     assert curve(mlflow_server, run_id) == list(range(1, STEPS + 1))
-    found = MlflowClient(server).get_run(run_id)
+    found = MlflowClient(mlflow_server).get_run(run_id)
     assert (found.info.status, found.data.tags["data"]) == ("FINISHED", "sample")
     assert found.data.params["learning_rate"]
     assert len(warnings(caplog)) == 1
 
 
 @pytest.mark.slow
-def test_a_server_that_comes_up_later(mlflow_server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_comes_up_later(
+    mlflow_server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
     with proxy(mlflow_server) as (url, faults):
         fine, faults.is_busy = faults.is_busy, lambda _: True

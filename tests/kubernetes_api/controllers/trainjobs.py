@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from tests.kubernetes_api.errors import ApiError
 from tests.kubernetes_api.controllers.pods import pod_status, unscheduled, write_status
+from tests.kubernetes_api.errors import ApiError
 from tests.kubernetes_api.objects import resources
 from tests.kubernetes_api.objects.managers import Manager
 from tests.kubernetes_api.objects.store import Object
