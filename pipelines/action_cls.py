@@ -36,7 +36,6 @@ def action_cls(
     registered_model_name: str = "ivcp-action-classifier",
     skip_unchanged: bool = False,
     deploy: bool = True,
-    serve_target: str = "local",
     train_launcher: str = "inline",
     train_accelerator_type: str = "nvidia.com/gpu",
     train_accelerator_count: int = 1,
@@ -51,7 +50,8 @@ def action_cls(
     """Fine-tunes a video language model into an action classifier, and serves it when it is good enough.
 
     Args:
-        model_name_or_path: Path of a local model directory, or the id of a model on the Hugging Face hub.
+        model_name_or_path: The base model: the path of a local model directory, the id of a model on the Hugging Face
+            hub, an s3:// prefix, or a version of MLflow's registry (models:/name@alias, models:/name/3).
         dataset: Names in `dataset_info.json` to train on, comma-separated.
         shards_uri: Folder or s3:// prefix that the prepared clips are written to. Null is in the runs folder of this
             machine; on a cluster every step must reach it.
@@ -69,7 +69,6 @@ def action_cls(
         skip_unchanged: End the pipeline before training, and well, when neither data nor settings changed since the
             champion.
         deploy: Deploy the model when it passes the gate.
-        serve_target: Where the serving step deploys: a process beside it that it checks, or the Kubernetes cluster.
         train_launcher: Train in the step itself (`inline`), or in a Kubeflow TrainJob that the step starts and follows
             (`trainjob`).
         train_accelerator_type: Kubernetes' name of the accelerator that training and evaluation ask for.

@@ -8,6 +8,7 @@ from pathlib import Path
 from ivcp import storage
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import ConfigError, DataConfig, RunConfig
+from ivcp.settings.places import is_remote_model
 
 _FEWEST_CHECKPOINTS = 2
 """One and the result: what any training writes."""
@@ -25,8 +26,23 @@ def check_paths(config: RunConfig) -> None:
         "resume_from_checkpoint": config.train.resume_from_checkpoint,
     }
     for key, path in started_from.items():
-        if isinstance(path, str) and not Path(path).exists():
+        if isinstance(path, str) and not _exists(path):
             raise ConfigError(f"{key} = {path} does not exist: correct the path, or leave it out")
+
+
+def check_remote_adapter(config: RunConfig) -> None:
+    """Checks, where no other file of the run is here, that an adapter on S3 exists.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    start = config.method.adapter_name_or_path
+    if start is not None and is_remote_model(start) and not _exists(start):
+        raise ConfigError(f"adapter_name_or_path = {start} does not exist: correct the address, or leave it out")
+
+
+def _exists(path: str) -> bool:
+    return storage.exists(path) if storage.is_s3(path) else is_remote_model(path) or Path(path).exists()
 
 
 def check_distribution_files(config: RunConfig) -> None:

@@ -51,7 +51,7 @@ def _deployed(
         if exported.registered is not None:
             promote_model(exported.registered, config=config, deployed_to=config.serving.place)
 
-    if config.serving.serve_target == "local":
+    if config.serving.serve_target != "cluster":
         result = deploy_local(config, model_dir=model_dir, smoke_clip=smoke_clip, output_dir=output_dir)
         promote()
         return result

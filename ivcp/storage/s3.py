@@ -117,6 +117,15 @@ def read(location: Location) -> bytes:
     return content.getvalue()
 
 
+def read_part(location: Location, start: int, end: int) -> bytes:
+    """The bytes of an object from `start` to before `end`, fewer where it ends sooner."""
+    answer = client(os.getpid()).get_object(
+        Bucket=location.bucket, Key=location.key, Range=f"bytes={start}-{end - 1}"
+    )
+    content: bytes = answer["Body"].read()
+    return content
+
+
 def write(location: Location, content: bytes) -> None:
     """Makes the object, or replaces its content."""
     client(os.getpid()).put_object(Bucket=location.bucket, Key=location.key, Body=content)

@@ -16,8 +16,9 @@ _SERVE_NAME = r"^[a-z]([-a-z0-9]{0,51}[a-z0-9])?$"
 class ServingConfig(Section):
     """The predictor."""
 
-    serve_target: Literal["local", "cluster"] = "local"
-    """Where the serving step deploys: a process beside it that it checks, or the Kubernetes cluster."""
+    serve_target: Literal["local", "cluster"] | None = None
+    """Where the serving step deploys: a process beside it that it checks (`local`), or the Kubernetes cluster. Null is
+    where the run is: `cluster` in a pipeline on a cluster, `local` on this machine."""
     serve_namespace: str = Field("ivcp", pattern=_DNS_LABEL)
     """Namespace of the predictor on a cluster."""
     serve_name: str = Field("action-classifier", pattern=_SERVE_NAME)
@@ -48,4 +49,4 @@ class ServingConfig(Section):
     @property
     def place(self) -> str:
         """Where a model is put into service, in a few words."""
-        return "locally" if self.serve_target == "local" else f"in {self.serve_namespace}/{self.serve_name}"
+        return "locally" if self.serve_target != "cluster" else f"in {self.serve_namespace}/{self.serve_name}"
