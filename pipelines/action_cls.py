@@ -1,5 +1,6 @@
 """The pipeline: validate, prepare, train, evaluate, and after the gate export and serve."""
 
+from dataclasses import replace
 from typing import Any
 
 from kfp import dsl
@@ -13,7 +14,7 @@ from components.run_start.component import run_start
 from components.serving.component import serving
 from components.training.component import training
 from ivcp.kubernetes import images
-from pipelines.placement import DECODING, LIGHT, Resources, place, place_on_accelerators
+from pipelines.placement import DECODING, LIGHT, MODEL_DISK_GIGABYTES, Resources, place, place_on_accelerators
 
 PIPELINE_NAME = "action-cls"
 
@@ -88,18 +89,18 @@ def action_cls(
     place(ended, LIGHT, retries=2)
     with dsl.ExitHandler(ended, name="run"):
         started = run_start(pipeline_run=run_id, pipeline_run_name=run_name, **settings)
-        place(started, LIGHT, retries=3)
+        place(started, LIGHT, retries=3, reads_base=True)
         run_config = started.outputs["run_config"]
         checked = data_validation(
             data_settings=started.outputs["data_settings"], data_fingerprint=started.outputs["data_fingerprint"]
         )
-        place(checked, DECODING, shm="2Gi", retries=1, cached=True)
+        place(checked, DECODING, shm="2Gi", retries=1, cached=True, reads_base=True)
         validated = checked.outputs["validated"]
         planned = preprocessing_plan(validated=validated, shards_uri=shards_uri, pipeline_run=run_id)
-        place(planned, LIGHT, retries=2)
+        place(planned, LIGHT, retries=2, reads_base=True)
         with dsl.ParallelFor(planned.output, name="preprocessing-parts") as part:
             shards = preprocessing_part(validated=validated, shards_uri=shards_uri, part=part)
-            place(shards, DECODING, shm="2Gi", retries=2, cached=True)
+            place(shards, DECODING, shm="2Gi", retries=2, cached=True, reads_base=True)
         clips = preprocessing(
             run_config=run_config,
             validated=validated,
@@ -107,7 +108,7 @@ def action_cls(
             parts=dsl.Collected(shards.output),
             deploy=deploy,
         )
-        place(clips, LIGHT, retries=2)
+        place(clips, LIGHT, retries=2, reads_base=True)
         prepared = clips.outputs["prepared"]
         with dsl.If(clips.outputs["Output"] == True, name="changed"):  # noqa: E712 (KFP compares a placeholder)
             trained = training(run_config=run_config, prepared=prepared, run_id=run_id)
@@ -139,7 +140,8 @@ def action_cls(
                 exported = export(
                     run_config=run_config, prepared=prepared, adapter=adapter, results=results, deploy=deploy
                 )
-                place(exported, Resources(train_cpu, train_cpu, train_memory, train_memory), retries=2)
+                merging = Resources(train_cpu, train_cpu, train_memory, train_memory, MODEL_DISK_GIGABYTES)
+                place(exported, merging, retries=2, reads_base=True)
                 with dsl.If(deploy == True, name="deploy"):  # noqa: E712
                     served = serving(
                         run_config=run_config,
@@ -147,4 +149,5 @@ def action_cls(
                         results=results,
                         predictor_image=images.SERVING,  # a pod does not know what the compiler's environment named
                     )
-                    place(served, LIGHT)
+                    memory = exported.outputs["Output"]
+                    place(served, replace(LIGHT, memory_request=memory, memory_limit=memory))

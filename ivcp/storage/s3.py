@@ -207,7 +207,7 @@ def translated_errors(uri: str) -> Iterator[None]:
         raise PermissionError(f"{uri}: {error}") from error
     except boto.SSLError as error:
         raise ConnectionError(
-            f"{uri}: {error}; for a certificate of an authority of your own, set AWS_CA_BUNDLE to the authority's file"
+            f"{uri}: {error}; for a certificate of an authority of your own, set IVCP_CA_FILE to the authority's file"
         ) from error
     except (boto.ConnectionError, boto.HTTPClientError) as error:
         raise ConnectionError(f"{uri}: {error}; check AWS_ENDPOINT_URL and the network") from error

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ivcp.settings.sections.cluster import QUANTITY
 from ivcp.settings.sections.section import Section
 
 _DNS_LABEL = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -26,6 +27,8 @@ class ServingConfig(Section):
     `-candidate` before it serves."""
     serve_image: str | None = None
     """The predictor's image on a cluster, such as one with CUDA; null is the image that the step itself runs in."""
+    serve_memory: str | None = Field(None, pattern=QUANTITY)
+    """Memory of each predictor on a cluster, requested and limited; null follows the size of the model's weights."""
     serve_url: str | None = None
     """Where the step reaches the predictor's Service on a cluster; null is its name in the cluster's DNS. From
     elsewhere, its path through `kubectl proxy`."""
