@@ -23,8 +23,8 @@ _UPLOADS, _LOGS = 6, 2
 """GiB on disk: uploads under way, twice, with caches; the container's log."""
 _STEP = 1
 """GiB of the step that starts a predictor beside it."""
-_STEP_ALONE = 4
-"""GiB of the step that deploys to a cluster: it loads no model."""
+_STEP_ALONE = 2
+"""GiB of the step that deploys to a cluster: it loads no model, and has 0.5 GiB of libraries."""
 
 
 class PredictorNeeds(Record):
