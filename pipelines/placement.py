@@ -34,8 +34,8 @@ SECRETS: dict[str, tuple[str, ...]] = {
 ENVIRONMENT = "ivcp-environment"
 """ConfigMap with HF_ENDPOINT, proxies and authorities, mounted where `ivcp.network` reads it; it may be missing."""
 MODELS_VARIABLE, MODELS_PATH = "IVCP_MODELS_CLAIM", "/models"
-"""When the pipeline is compiled, the environment names a PersistentVolumeClaim with base models: it is mounted there, in
-the steps that read one. Kubeflow Pipelines cannot leave a claim out when a pipeline runs."""
+"""When the pipeline is compiled, the environment names a PersistentVolumeClaim with base models: it is mounted there,
+in the steps that read one. Kubeflow Pipelines cannot leave a claim out when a pipeline runs."""
 
 _SHM, _SHM_PATH = "shm", "/dev/shm"
 _SCRATCH, _SCRATCH_PATH = "scratch", "/tmp"

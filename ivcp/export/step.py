@@ -16,8 +16,8 @@ from ivcp.tracking.steps import recorded_step
 def run_step(*, run_config: str, prepared: str, adapter: str, results: str, model: str, deploy: bool = False) -> str:
     """Merges `adapter` into the model directory `model` and registers it with the metrics in `results`.
 
-    With `deploy`, the serving step makes it the champion, once it serves. Returns the memory of that step, as Kubernetes
-    writes it.
+    With `deploy`, the serving step makes it the champion, once it serves. Returns the memory of that step, as
+    Kubernetes writes it.
     """
     with recorded_step("export") as outcome:
         config = read_saved_config(Path(run_config))

@@ -69,15 +69,12 @@ def pinned(config: RunConfig) -> RunConfig:
     Raises:
         RegistryError: MLflow does not know one, or does not answer.
     """
-    base, adapter = config.model.model_name_or_path, config.method.adapter_name_or_path
-    changes = {}
-    if base is not None and base.startswith("models:/"):
-        update = {"model_name_or_path": resolved_source(base, config)}
-        changes["model"] = config.model.model_copy(update=update)
-    if adapter is not None and adapter.startswith("models:/"):
-        update = {"adapter_name_or_path": resolved_source(adapter, config)}
-        changes["method"] = config.method.model_copy(update=update)
-    return config.model_copy(update=changes) if changes else config
+    model, method = config.model, config.method
+    if base := model.model_name_or_path:
+        model = model.model_copy(update={"model_name_or_path": resolved_source(base, config)})
+    if adapter := method.adapter_name_or_path:
+        method = method.model_copy(update={"adapter_name_or_path": resolved_source(adapter, config)})
+    return config.model_copy(update={"model": model, "method": method})
 
 
 def is_small(file: str) -> bool:

@@ -119,9 +119,7 @@ def read(location: Location) -> bytes:
 
 def read_part(location: Location, start: int, end: int) -> bytes:
     """The bytes of an object from `start` to before `end`, fewer where it ends sooner."""
-    answer = client(os.getpid()).get_object(
-        Bucket=location.bucket, Key=location.key, Range=f"bytes={start}-{end - 1}"
-    )
+    answer = client(os.getpid()).get_object(Bucket=location.bucket, Key=location.key, Range=f"bytes={start}-{end - 1}")
     content: bytes = answer["Body"].read()
     return content
 

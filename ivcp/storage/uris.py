@@ -25,13 +25,10 @@ from ivcp.storage.atomic import replacing, write_whole
 from ivcp.storage.cache import FileCache
 from ivcp.storage.s3 import S3, Location, S3Object, translated_errors
 
-
 POD_LIMIT_VARIABLE = "IVCP_POD_CACHE_MAX_BYTES"
 
 
-def local_path(
-    uri: str | Path, *, cache_dir: Path | None = None, only: Callable[[str], bool] | None = None
-) -> Path:
+def local_path(uri: str | Path, *, cache_dir: Path | None = None, only: Callable[[str], bool] | None = None) -> Path:
     """The file or folder as a local path; an s3:// object or prefix is downloaded into a cache, whole or not at all.
 
     `only` chooses the objects below a prefix that are needed, by their paths in it; of a folder here all are there.
@@ -171,7 +168,7 @@ def read_text(uri: str | Path) -> str:
 
 
 def read_part(uri: str | Path, start: int, end: int) -> bytes:
-    """The bytes of a file or object from `start` to before `end`, fewer where it ends sooner; errors as `local_path`."""
+    """The bytes of a file or object from `start` to before `end`, fewer where it ends; errors as `local_path`."""
     if not is_s3(uri):
         with local_path(uri).open("rb") as file:
             file.seek(start)

@@ -81,4 +81,3 @@ def _batch_tokens(catalog: Catalog, batch_size: int) -> int:
     """The longest clip beside others of any length: all of a batch are padded to it."""
     longest = catalog.number("SELECT MAX(num_tokens) FROM clip WHERE reason IS NULL AND split = 'train'")
     return longest * batch_size
-

@@ -90,7 +90,5 @@ def _described(folder: Path, asked: re.Match[str]) -> tuple[int, dict[str, str],
     if asked["what"] == "tree":
         if asked["below"]:
             return 404, {"x-error-code": "EntryNotFound"}, b""
-        described = [
-            {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": COMMIT} for path in files
-        ]
+        described = [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": COMMIT} for path in files]
     return 200, {"content-type": "application/json"}, json.dumps(described).encode()

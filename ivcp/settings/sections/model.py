@@ -14,8 +14,8 @@ class ModelConfig(Section):
     """The base model."""
 
     model_name_or_path: Model | None = None
-    """The base model: the path of a local model directory, the id of a model on the Hugging Face hub, an s3:// prefix, or
-    a version of MLflow's registry (models:/name@alias, models:/name/3)."""
+    """The base model: the path of a local model directory, the id of a model on the Hugging Face hub, an s3:// prefix,
+    or a version of MLflow's registry (models:/name@alias, models:/name/3)."""
     model_revision: str = "main"
     """Branch, tag or commit of a hub model."""
     cache_dir: LocalPath | None = None
@@ -50,7 +50,8 @@ class MethodConfig(Section):
     freeze_trainable_layers: int = 2
     """Layers that `freeze` trains: the last n, the first n where negative, none but decoder and token row for 0."""
     adapter_name_or_path: Trained | None = None
-    """Adapter directory to start from, evaluate or export: a path, an s3:// prefix, or a version of MLflow's registry."""
+    """Adapter directory to start from, evaluate or export: a path, an s3:// prefix, or a version of MLflow's
+    registry."""
     lora_rank: int = Field(8, ge=1)
     """Rank of the LoRA matrices."""
     lora_alpha: int | None = Field(None, ge=1)

@@ -13,7 +13,7 @@ import yaml
 from ivcp.models.fingerprint import weights_fingerprint
 from tests.authority import Authority
 from tests.data_sets import DataSet
-from tests.hub_api.server import Mirror, mirror
+from tests.hub_api.server import COMMIT, Mirror, mirror
 from tests.ports import free_port
 
 NAME = "acme/tiny"
@@ -79,7 +79,9 @@ def test_a_base_comes_from_the_mirror_and_then_from_the_cache_alone(
     expected = weights_fingerprint(data / "base")
     done = run(LOADS, surroundings(folder, tmp_path / "home"))
     assert done.stdout.strip() == expected, done.stderr
-    assert f"GET /{NAME}/resolve/main/model.safetensors" in {line.replace("0123456789abcdef" * 2 + "01234567", "main") for line in served.asked}
+    assert f"GET /{NAME}/resolve/main/model.safetensors" in {
+        line.replace(COMMIT, "main") for line in served.asked
+    }
 
     asked = len(served.asked)
     offline = run(LOADS, surroundings(folder, tmp_path / "home", HF_HUB_OFFLINE="1"))
@@ -108,7 +110,7 @@ def test_every_library_trusts_the_authority(hub: tuple[Mirror, Path], tmp_path: 
 @pytest.mark.slow
 def test_a_step_reads_its_processor_from_the_mirror(hub: tuple[Mirror, Path], action_data: DataSet, tmp_path: Path):
     """`ivcp validate` counts tokens in worker processes, which load it themselves."""
-    served, folder = hub
+    _, folder = hub
     settings = {
         "model_name_or_path": NAME, "dataset": "actions", "dataset_dir": str(action_data.folder), "test_size": 0.25,
         "output_dir": str(tmp_path / "out"), "video_num_frames": 4, "video_max_pixels": 1024,

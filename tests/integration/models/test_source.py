@@ -79,16 +79,16 @@ def test_an_upload_that_was_cut_off_is_noticed_before_anything_is_loaded(base: P
 
 
 def test_a_prefix_with_nothing_below_it(s3):
-    with pytest.raises(FileNotFoundError, match="model_name_or_path: s3://bucket/none: .*expected the address of a mod"):
+    with pytest.raises(
+        FileNotFoundError, match=r"model_name_or_path: s3://bucket/none: .*expected the address of a mod"
+    ):
         check_base(model_of("s3://bucket/none"), with_weights=False)
 
 
 def test_two_processes_download_a_base_once(base: Path, faults):
     """As two ranks of one node do, or two steps on one machine."""
     program = f"from ivcp.models.source import local_model; print(local_model({BASE!r}))"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    processes = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     told = {process.communicate(timeout=120)[0].strip() for process in processes}
 
     [folder] = told
@@ -135,7 +135,7 @@ def test_a_version_of_the_registry_is_found_and_pinned(registered: str, base: Pa
     assert config.model.model_name_or_path == BASE
     assert config.method.adapter_name_or_path == BASE
     assert load_base_model(config.model.model_name_or_path, settings=config.model).num_parameters() > 0
-    with pytest.raises(RegistryError, match="models:/tiny@none is not found: MLflow at sqlite.*Check the name"):
+    with pytest.raises(RegistryError, match=r"models:/tiny@none is not found: MLflow at sqlite.*Check the name"):
         pinned(config_from_settings(settings | {"model_name_or_path": "models:/tiny@none"}))
 
 

@@ -26,9 +26,7 @@ def test_the_predictor_of_the_pipeline_reads_it_too():
     model = ServedModel(uri="s3://bucket/model", name="walks", version=1, run_id=None, top1_accuracy=0.9)
     made = predictor_manifests(model, name="walks", namespace="ivcp", image="image:1", progress_seconds=60)
     [pod] = pods(made)
-    assert {"name": "ivcp-environment", "optional": True} in [
-        volume.get("configMap") for volume in pod.spec["volumes"]
-    ]
+    assert {"name": "ivcp-environment", "optional": True} in [volume.get("configMap") for volume in pod.spec["volumes"]]
 
 
 def test_the_example_has_names_that_are_read():
@@ -42,7 +40,9 @@ def test_base_models_on_a_volume_are_read_only(directory: str):
     [runtime] = of_kind(render(directory), "TrainingRuntime")
     [pod] = pods([runtime])
     [volume] = [volume for volume in pod.spec["volumes"] if volume["name"] == "models"]
-    assert set(volume) - {"name"} == {directory.replace("manifests/training/models-", "").replace("claim", "persistentVolumeClaim")}
+    assert set(volume) - {"name"} == {
+        directory.replace("manifests/training/models-", "").replace("claim", "persistentVolumeClaim")
+    }
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in pod.spec["containers"][0]["volumeMounts"]
 
 
