@@ -62,6 +62,11 @@ def check_method(config: RunConfig) -> None:
     check_layers(model, config.method)
 
 
+def num_weights(model: ModelConfig) -> int:
+    """Of the base model, from its configuration alone."""
+    return sum(weight.numel() for weight in _described(model)[1].parameters())
+
+
 def _described(model: ModelConfig) -> tuple[Any, Any]:
     """A base model's configuration, and the model without weights."""
     import torch

@@ -17,6 +17,7 @@ from ivcp.checks.machine import (
     check_paths,
     check_remote_adapter,
     check_room_for_checkpoints,
+    warn_of_export_memory,
 )
 from ivcp.checks.settings import (
     check_place_of_model,
@@ -27,6 +28,7 @@ from ivcp.checks.settings import (
 )
 from ivcp.data.registry import read_dataset_info
 from ivcp.models.path import looks_local
+from ivcp.models.source import pinned
 from ivcp.settings import ConfigError, RunConfig
 from ivcp.settings.places import is_remote_model
 from ivcp.stages.registry import check_stage, stage_of
@@ -72,6 +74,8 @@ def check_started(config: RunConfig) -> None:
     check_base(config.model, with_weights=True)
     check_method(config)
     _check_stage_settings(config)
+    if not is_local:
+        warn_of_export_memory(config)
 
 
 def check_local_run(config: RunConfig, *, containers: bool) -> None:
@@ -84,6 +88,7 @@ def check_local_run(config: RunConfig, *, containers: bool) -> None:
         AnnotationError: a data set is not registered.
         FileNotFoundError, HubError, BaseFilesError: the base model cannot be used.
     """
+    config = pinned(config)
     check_sharding(config)
     check_stage(config)
     check_base(config.model, with_weights=True)

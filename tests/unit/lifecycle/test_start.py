@@ -68,6 +68,13 @@ def test_a_model_is_deployed_where_the_run_is(start, tmp_path, monkeypatch, envi
     assert read_saved_config(tmp_path / "run_config.json").serving.serve_target == other
 
 
+def test_a_model_that_export_has_no_memory_for_is_said_at_the_start(start, base_model_dir, caplog, capsys):
+    start(model_name_or_path=str(base_model_dir), train_memory="1Gi")
+    told = caplog.text + capsys.readouterr().err
+    assert "train_memory = 1Gi: export holds the model twice in float32, about 2.0 GiB" in told
+    assert "set train_memory: 3Gi" in told
+
+
 def test_a_version_of_the_registry_is_pinned_for_the_whole_run(start, tmp_path, mlflow_uri, base_model_dir):
     client = connect(mlflow_uri)
     client.create_registered_model("tiny")
