@@ -79,9 +79,7 @@ def test_a_base_comes_from_the_mirror_and_then_from_the_cache_alone(
     expected = weights_fingerprint(data / "base")
     done = run(LOADS, surroundings(folder, tmp_path / "home"))
     assert done.stdout.strip() == expected, done.stderr
-    assert f"GET /{NAME}/resolve/main/model.safetensors" in {
-        line.replace(COMMIT, "main") for line in served.asked
-    }
+    assert f"GET /{NAME}/resolve/main/model.safetensors" in {line.replace(COMMIT, "main") for line in served.asked}
 
     asked = len(served.asked)
     offline = run(LOADS, surroundings(folder, tmp_path / "home", HF_HUB_OFFLINE="1"))
