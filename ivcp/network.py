@@ -3,11 +3,11 @@
 `import ivcp` calls `set_up_network`, before any library reads its variables when it is imported itself; processes that
 this one starts inherit them. A variable that is set already stays as it is.
 
-- The files of `/etc/ivcp` are variables by their names: HF_ENDPOINT, HTTPS_PROXY, … On a cluster it is the optional
-  ConfigMap `ivcp-environment`, mounted as a folder. As variables of the container they would be refused where Kubeflow
-  Pipelines sets the same ones, a missing ConfigMap would keep pods of 2.14 from starting, and Kubeflow's launcher in
-  the same container would take the proxy to the cluster's own services.
-- Certificates of authorities of one's own, in IVCP_CA_FILE, by default `/etc/ivcp/ca.crt` where that is a file, are
+- The files in the folders of `/etc/ivcp` are variables by their names: HF_ENDPOINT, HTTPS_PROXY, … On a cluster one of
+  them is the optional ConfigMap `ivcp-environment`, mounted there. As variables of the container they would stand there twice where
+  Kubeflow Pipelines sets the same ones, a missing ConfigMap would keep pods of 2.14 from starting, and Kubeflow's
+  launcher in the same container would take the proxy to the cluster's own services.
+- Certificates of authorities of one's own, in IVCP_CA_FILE, by default `ca.crt` of that ConfigMap where it is there, are
   joined with the public ones: each library takes its file in place of those, not beside them. httpx, the hub's
   libraries and OpenSSL itself read SSL_CERT_FILE, requests (and MLflow with it) REQUESTS_CA_BUNDLE, the AWS tools
   AWS_CA_BUNDLE.
@@ -27,6 +27,9 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 FOLDER = Path("/etc/ivcp")
+"""A folder in it for each ConfigMap or Secret that is mounted."""
+ENVIRONMENT = "ivcp-environment"
+"""The ConfigMap, and its folder."""
 FOLDER_VARIABLE, CA_VARIABLE = "IVCP_ENVIRONMENT_DIR", "IVCP_CA_FILE"
 CA_FILE = "ca.crt"
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -43,12 +46,12 @@ def set_up_network(environment: MutableMapping[str, str] = os.environ) -> None:
     server.
     """
     folder = Path(environment.get(FOLDER_VARIABLE, FOLDER))
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(folder.glob("*/*")):
         if _NAME.fullmatch(path.name) and path.is_file() and not _is_set(path.name, environment):
             environment[path.name] = path.read_text(encoding="utf-8").strip()
     if "KUBERNETES_SERVICE_HOST" in environment and any(_is_set(name, environment) for name in _PROXY_VARIABLES[:2]):
         _reach_cluster_directly(environment)
-    own = Path(environment.get(CA_VARIABLE, folder / CA_FILE))
+    own = Path(environment.get(CA_VARIABLE, folder / ENVIRONMENT / CA_FILE))
     if CA_VARIABLE in environment or own.is_file():
         _trust(own, environment)
 

@@ -31,8 +31,6 @@ SECRETS: dict[str, tuple[str, ...]] = {
 }
 """Kubernetes secrets → their keys, which become environment variables. Those that a cluster lacks are left out."""
 
-ENVIRONMENT = "ivcp-environment"
-"""ConfigMap with HF_ENDPOINT, proxies and authorities, mounted where `ivcp.network` reads it; it may be missing."""
 MODELS_VARIABLE, MODELS_PATH = "IVCP_MODELS_CLAIM", "/models"
 """When the pipeline is compiled, the environment names a PersistentVolumeClaim with base models: it is mounted there,
 in the steps that read one. Kubeflow Pipelines cannot leave a claim out when a pipeline runs."""
@@ -84,7 +82,8 @@ def place(
     task.set_caching_options(cached)
     _add_secrets(task)
     _add_disk(task, resources.disk_gigabytes)
-    kubernetes.use_config_map_as_volume(task, ENVIRONMENT, mount_path=str(network.FOLDER), optional=True)
+    environment = str(network.FOLDER / network.ENVIRONMENT)
+    kubernetes.use_config_map_as_volume(task, network.ENVIRONMENT, mount_path=environment, optional=True)
     if reads_base and (claim := os.environ.get(MODELS_VARIABLE)):
         kubernetes.mount_pvc(task, pvc_name=claim, mount_path=MODELS_PATH)
     if shm:

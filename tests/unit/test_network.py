@@ -15,13 +15,13 @@ from tests.authority import Authority
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "etc"
-    made.mkdir()
+    made = tmp_path / "etc" / "ivcp-environment"
+    made.mkdir(parents=True)
     return made
 
 
 def completed(folder: Path, **environment: str) -> dict[str, str]:
-    found = {"IVCP_ENVIRONMENT_DIR": str(folder), **environment}
+    found = {"IVCP_ENVIRONMENT_DIR": str(folder.parent), **environment}
     set_up_network(found)
     return found
 
@@ -33,14 +33,14 @@ def test_files_become_variables_unless_they_are_set(folder: Path):
     (folder / "notes.txt").write_text("none")
 
     assert completed(folder) == {
-        "IVCP_ENVIRONMENT_DIR": str(folder),
+        "IVCP_ENVIRONMENT_DIR": str(folder.parent),
         "HF_ENDPOINT": "https://hub.example.com",
         "HTTPS_PROXY": "http://proxy:3128",
     }
     kept = completed(folder, HF_ENDPOINT="https://other", https_proxy="http://mine")
     assert kept["HF_ENDPOINT"] == "https://other"
     assert "HTTPS_PROXY" not in kept
-    assert completed(folder / "none") == {"IVCP_ENVIRONMENT_DIR": str(folder / "none")}
+    assert completed(folder / "none") == {"IVCP_ENVIRONMENT_DIR": str(folder)}
 
 
 def test_a_pod_reaches_its_cluster_without_the_proxy(folder: Path):
@@ -81,6 +81,6 @@ def test_libraries_that_read_their_variables_at_import_see_them(folder: Path):
     environment = {name: value for name, value in os.environ.items() if name != "HF_ENDPOINT"}
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=environment | {"IVCP_ENVIRONMENT_DIR": str(folder)}, capture_output=True, text=True, check=True,
+        env=environment | {"IVCP_ENVIRONMENT_DIR": str(folder.parent)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "https://hub.example.com"

@@ -50,13 +50,14 @@ print(statuses)
 
 @pytest.fixture(scope="module")
 def hub(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mirror, Path]]:
-    """The mirror, and a folder as `ivcp-environment` is mounted in a pod."""
-    folder = tmp_path_factory.mktemp("environment")
+    """The mirror, and a folder as it is in a pod, with `ivcp-environment` in it."""
+    folder = tmp_path_factory.mktemp("environment") / "ivcp-environment"
+    folder.mkdir()
     authority = Authority(tmp_path_factory.mktemp("authority"))
     with mirror({NAME: data / "base"}, context=authority.server_context()) as served:
         (folder / "ca.crt").write_bytes(authority.certificate.read_bytes())
         (folder / "HF_ENDPOINT").write_text(served.url)
-        yield served, folder
+        yield served, folder.parent
 
 
 def surroundings(folder: Path, home: Path, **variables: str) -> dict[str, str]:

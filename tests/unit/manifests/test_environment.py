@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ivcp.deployment.predictor_manifests import ServedModel, predictor_manifests
-from ivcp.network import CA_FILE, FOLDER
+from ivcp.network import CA_FILE, ENVIRONMENT, FOLDER
 from tests.unit.manifests.rendered import COMPONENTS, DIRECTORIES, MANIFESTS, of_kind, pods, render
 
 READERS = {"Deployment/action-classifier", "InferenceService/action-classifier", "TrainingRuntime/ivcp-torch"}
@@ -19,7 +19,7 @@ def test_predictors_and_training_jobs_read_the_environment_where_there_is_one(di
             [volume] = [volume for volume in pod.spec["volumes"] if "configMap" in volume]
             assert volume["configMap"] == {"name": "ivcp-environment", "optional": True}
             [container] = pod.spec["containers"]
-            assert {"name": volume["name"], "mountPath": str(FOLDER)} in container["volumeMounts"]
+            assert {"name": volume["name"], "mountPath": str(FOLDER / ENVIRONMENT)} in container["volumeMounts"]
 
 
 def test_the_predictor_of_the_pipeline_reads_it_too():

@@ -5,7 +5,7 @@ import re
 import pytest
 from pydantic import ByteSize, TypeAdapter
 
-from pipelines.placement import ENVIRONMENT, MODELS_VARIABLE, SECRETS
+from pipelines.placement import MODELS_VARIABLE, SECRETS
 from tests.unit.pipelines.compiled import compile_pipeline
 
 STEPS = (
@@ -90,7 +90,8 @@ def test_every_step_gets_the_clusters_environment_where_there_is_one(compiled, s
     """As a volume: KFP 2.14 knows no optional ConfigMap as variables, and would start no pod without it."""
     [mounted] = compiled.kubernetes(step)["configMapAsVolume"]
 
-    assert (mounted["configMapName"], mounted["mountPath"], mounted["optional"]) == (ENVIRONMENT, "/etc/ivcp", True)
+    assert (mounted["configMapName"], mounted["optional"]) == ("ivcp-environment", True)
+    assert mounted["mountPath"] == "/etc/ivcp/ivcp-environment"
     assert "configMapAsEnv" not in compiled.kubernetes(step)
 
 
