@@ -29,8 +29,8 @@ load_base_model("{NAME}", settings=model)
 print(base_weights(model).fingerprint)
 """
 OTHER_LIBRARIES = """
-import ssl, os, urllib.request
-import ivcp, boto3, botocore.exceptions, httpx, requests
+import json, os, urllib.request
+import ivcp, boto3, botocore.exceptions, httpx, mlflow, requests
 
 url = os.environ["HF_ENDPOINT"]
 statuses = [requests.get(url).status_code, httpx.get(url).status_code]
@@ -44,7 +44,11 @@ try:
     )
 except botocore.exceptions.ClientError as error:
     statuses.append(int(error.response["Error"]["Code"]))
-print(statuses)
+try:
+    mlflow.MlflowClient(tracking_uri=url).get_experiment("0")
+except mlflow.exceptions.MlflowException as error:
+    statuses.append(404 if "404" in str(error) else str(error))
+print(json.dumps(statuses))
 """
 
 
@@ -100,10 +104,10 @@ def test_without_the_authority_the_message_says_what_to_give(hub: tuple[Mirror, 
 
 
 def test_every_library_trusts_the_authority(hub: tuple[Mirror, Path], tmp_path: Path):
-    """requests (MLflow's too), httpx, OpenSSL's own and botocore; the hub's httpx2 loads the base above."""
+    """requests, httpx, OpenSSL's own, botocore and MLflow; the hub's httpx2 loads the base above."""
     served, folder = hub
     done = run(OTHER_LIBRARIES, surroundings(folder, tmp_path / "home", HF_ENDPOINT=served.url))
-    assert json.loads(done.stdout or "null") == [404, 404, 404, 404], done.stderr
+    assert json.loads(done.stdout or "null") == [404] * 5, done.stderr
 
 
 @pytest.mark.slow
