@@ -4,11 +4,11 @@
 this one starts inherit them. A variable that is set already stays as it is.
 
 - The files in the folders of `/etc/ivcp` are variables by their names: HF_ENDPOINT, HTTPS_PROXY, … On a cluster one of
-  them is the optional ConfigMap `ivcp-environment`, mounted there. As variables of the container they would stand there twice where
-  Kubeflow Pipelines sets the same ones, a missing ConfigMap would keep pods of 2.14 from starting, and Kubeflow's
-  launcher in the same container would take the proxy to the cluster's own services.
-- Certificates of authorities of one's own, in IVCP_CA_FILE, by default `ca.crt` of that ConfigMap where it is there, are
-  joined with the public ones: each library takes its file in place of those, not beside them. httpx, the hub's
+  them is the optional ConfigMap `ivcp-environment`, mounted there. As variables of the container they would stand there
+  twice where Kubeflow Pipelines sets the same ones, a missing ConfigMap would keep pods of 2.14 from starting, and
+  Kubeflow's launcher in the same container would take the proxy to the cluster's own services.
+- Certificates of authorities of one's own, in IVCP_CA_FILE, by default `ca.crt` of that ConfigMap where it is there,
+  are joined with the public ones: each library takes its file in place of those, not beside them. httpx, the hub's
   libraries and OpenSSL itself read SSL_CERT_FILE, requests (and MLflow with it) REQUESTS_CA_BUNDLE, the AWS tools
   AWS_CA_BUNDLE.
 - In a pod with a proxy, the Kubernetes API and addresses inside the cluster are reached without it.
