@@ -1,5 +1,6 @@
 """The pipeline: validate, prepare, train, evaluate, and after the gate export and serve."""
 
+from dataclasses import replace
 from typing import Any
 
 from kfp import dsl
@@ -13,7 +14,7 @@ from components.run_start.component import run_start
 from components.serving.component import serving
 from components.training.component import training
 from ivcp.kubernetes import images
-from pipelines.placement import DECODING, LIGHT, Resources, place, place_on_accelerators
+from pipelines.placement import DECODING, LIGHT, MODEL_DISK_GIGABYTES, Resources, place, place_on_accelerators
 
 PIPELINE_NAME = "action-cls"
 
@@ -36,7 +37,6 @@ def action_cls(
     registered_model_name: str = "ivcp-action-classifier",
     skip_unchanged: bool = False,
     deploy: bool = True,
-    serve_target: str = "local",
     train_launcher: str = "inline",
     train_accelerator_type: str = "nvidia.com/gpu",
     train_accelerator_count: int = 1,
@@ -51,7 +51,8 @@ def action_cls(
     """Fine-tunes a video language model into an action classifier, and serves it when it is good enough.
 
     Args:
-        model_name_or_path: Path of a local model directory, or the id of a model on the Hugging Face hub.
+        model_name_or_path: The base model: the path of a local model directory, the id of a model on the Hugging Face
+            hub, an s3:// prefix, or a version of MLflow's registry (models:/name@alias, models:/name/3).
         dataset: Names in `dataset_info.json` to train on, comma-separated.
         shards_uri: Folder or s3:// prefix that the prepared clips are written to. Null is in the runs folder of this
             machine; on a cluster every step must reach it.
@@ -69,7 +70,6 @@ def action_cls(
         skip_unchanged: End the pipeline before training, and well, when neither data nor settings changed since the
             champion.
         deploy: Deploy the model when it passes the gate.
-        serve_target: Where the serving step deploys: a process beside it that it checks, or the Kubernetes cluster.
         train_launcher: Train in the step itself (`inline`), or in a Kubeflow TrainJob that the step starts and follows
             (`trainjob`).
         train_accelerator_type: Kubernetes' name of the accelerator that training and evaluation ask for.
@@ -89,18 +89,18 @@ def action_cls(
     place(ended, LIGHT, retries=2)
     with dsl.ExitHandler(ended, name="run"):
         started = run_start(pipeline_run=run_id, pipeline_run_name=run_name, **settings)
-        place(started, LIGHT, retries=3)
+        place(started, LIGHT, retries=3, reads_base=True)
         run_config = started.outputs["run_config"]
         checked = data_validation(
             data_settings=started.outputs["data_settings"], data_fingerprint=started.outputs["data_fingerprint"]
         )
-        place(checked, DECODING, shm="2Gi", retries=1, cached=True)
+        place(checked, DECODING, shm="2Gi", retries=1, cached=True, reads_base=True)
         validated = checked.outputs["validated"]
         planned = preprocessing_plan(validated=validated, shards_uri=shards_uri, pipeline_run=run_id)
-        place(planned, LIGHT, retries=2)
+        place(planned, LIGHT, retries=2, reads_base=True)
         with dsl.ParallelFor(planned.output, name="preprocessing-parts") as part:
             shards = preprocessing_part(validated=validated, shards_uri=shards_uri, part=part)
-            place(shards, DECODING, shm="2Gi", retries=2, cached=True)
+            place(shards, DECODING, shm="2Gi", retries=2, cached=True, reads_base=True)
         clips = preprocessing(
             run_config=run_config,
             validated=validated,
@@ -108,7 +108,7 @@ def action_cls(
             parts=dsl.Collected(shards.output),
             deploy=deploy,
         )
-        place(clips, LIGHT, retries=2)
+        place(clips, LIGHT, retries=2, reads_base=True)
         prepared = clips.outputs["prepared"]
         with dsl.If(clips.outputs["Output"] == True, name="changed"):  # noqa: E712 (KFP compares a placeholder)
             trained = training(run_config=run_config, prepared=prepared, run_id=run_id)
@@ -140,7 +140,8 @@ def action_cls(
                 exported = export(
                     run_config=run_config, prepared=prepared, adapter=adapter, results=results, deploy=deploy
                 )
-                place(exported, Resources(train_cpu, train_cpu, train_memory, train_memory), retries=2)
+                merging = Resources(train_cpu, train_cpu, train_memory, train_memory, MODEL_DISK_GIGABYTES)
+                place(exported, merging, retries=2, reads_base=True)
                 with dsl.If(deploy == True, name="deploy"):  # noqa: E712
                     served = serving(
                         run_config=run_config,
@@ -148,4 +149,5 @@ def action_cls(
                         results=results,
                         predictor_image=images.SERVING,  # a pod does not know what the compiler's environment named
                     )
-                    place(served, LIGHT)
+                    memory = exported.outputs["Output"]
+                    place(served, replace(LIGHT, memory_request=memory, memory_limit=memory))

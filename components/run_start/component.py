@@ -26,7 +26,6 @@ def run_start(
     min_top1_accuracy: float,
     registered_model_name: str,
     skip_unchanged: bool,
-    serve_target: str,
     train_launcher: str,
     train_accelerator_type: str,
     train_accelerator_count: int,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from ivcp.checks.run import check_started
+from ivcp.checks.run import check_started, is_on_cluster
+from ivcp.models.source import pinned
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, save_config
 from ivcp.stages.registry import stage_of
 from ivcp.tracking import has_foreign_run, open_pipeline_run, unless_away
 from ivcp.tracking.steps import recorded_step
 from ivcp.validation.data_fingerprint import data_fingerprint
 from ivcp.validation.reuse import DATA_KEYS
+
+log = logging.getLogger(__name__)
 
 _DATA_SECTIONS = ("model", "data", "video")
 """With `DATA_KEYS` and the stage's `data_settings`, all that validation and preparation read. They get nothing else, so
@@ -47,12 +51,14 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str) -> RunStart:
 
     Raises:
         ConfigError: a setting cannot be used, asks for what training does not do, or there is nowhere to track the run.
-        FileNotFoundError, HubError, BaseFilesError, UnsupportedModelError: the base model cannot be used.
+        FileNotFoundError, HubError, BaseFilesError, RegistryError, UnsupportedModelError: the base model cannot be
+            used.
         AnnotationError: the registry of data sets or an annotation file cannot be read.
     """
     with recorded_step("run_start") as outcome:
         settings = {key: value for key, value in parameters.items() if key in SECTION_OF_KEY}
         config = config_from_settings(settings | parameters["overrides"], source="pipeline parameters")
+        config = with_serve_target(pinned(config))
         check_started(config)
         data = data_settings(config)
         config = _tracked(config, parameters["pipeline_run"], parameters["pipeline_run_name"])
@@ -60,6 +66,15 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str) -> RunStart:
         started = RunStart(data_settings=data, data_fingerprint=data_fingerprint(config), **_placement(config))
         outcome.result = f"data {started.data_fingerprint[:12]}"
     return started
+
+
+def with_serve_target(config: RunConfig) -> RunConfig:
+    """`config` with a null `serve_target` resolved for where this step runs."""
+    if config.serving.serve_target is not None:
+        return config
+    target: Literal["local", "cluster"] = "cluster" if is_on_cluster() else "local"
+    log.info("serve_target is not set: %s, for where this run is", target)
+    return config.model_copy(update={"serving": config.serving.model_copy(update={"serve_target": target})})
 
 
 def data_settings(config: RunConfig) -> str:

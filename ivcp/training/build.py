@@ -18,6 +18,7 @@ from ivcp.models.backbone import language_model_of
 from ivcp.models.fingerprint import base_weights
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import Processor
+from ivcp.models.source import local_model
 from ivcp.records import Message, PreparedIndex, Split
 from ivcp.settings import RunConfig
 from ivcp.stages.directory import ModelInfo, is_model_directory, load_weights, other_base
@@ -99,7 +100,7 @@ def build_trainer(
     module = stage.build(index, processor)
     _warn_of_other_base(config)
     if config.method.adapter_name_or_path:
-        load_weights(stage, module, Path(config.method.adapter_name_or_path))
+        load_weights(stage, module, Path(local_model(config.method.adapter_name_or_path)))
     cache = VisionCache(
         config,
         index,

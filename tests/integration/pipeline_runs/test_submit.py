@@ -260,13 +260,16 @@ def test_no_address():
         Server(ServerSettings())
 
 
-def test_tls(tmp_path):
+def test_tls(tmp_path, monkeypatch):
     certificate = tmp_path / "server.pem"
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     write_certificate(certificate)
     with kfp_server(certificate) as kfp:
         with pytest.raises(ServerError, match=r"certificate of https://localhost.*not trusted.*--ca-file"):
             Server(ServerSettings(endpoint=kfp.url, pause_seconds=1000))
         connect(kfp, ca_file=certificate)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # as IVCP_CA_FILE does
+        connect(kfp)
 
 
 @pytest.mark.parametrize(("version", "is_usable"), [("2.13.0", False), ("2.14.0", True), ("2.17.1", True)])

@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from pydantic import ByteSize, TypeAdapter
 
-from pipelines.placement import SECRETS
+from pipelines.placement import MODELS_VARIABLE, SECRETS
+from tests.unit.pipelines.compiled import compile_pipeline
 
 STEPS = (
     "run-start",
@@ -68,8 +70,54 @@ def test_evaluation_runs_on_the_same_nodes_and_no_other_step_does(compiled):
         assert not {"nodeSelector", "tolerations"} & set(compiled.kubernetes(step))
 
 
+READ_THE_BASE = set(STEPS) - {"serving", "run-end"}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_has_a_limited_disk_and_a_cache_below_it(compiled, step):
+    """A node's disk is shared: KFP knows no ephemeral-storage, but volumes with a size."""
+    [scratch] = [mount for mount in compiled.kubernetes(step)["emptyDirMounts"] if mount["mountPath"] == "/tmp"]
+    limit = int(re.fullmatch(r"(\d+)Gi", scratch["sizeLimit"])[1])
+    environment = {entry["name"]: entry["value"] for entry in compiled.container(step)["env"]}
+
+    assert "medium" not in scratch
+    cache = TypeAdapter(ByteSize).validate_python(environment["IVCP_POD_CACHE_MAX_BYTES"])
+    assert 0.5 * limit * 2**30 <= cache < 0.8 * limit * 2**30
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_gets_the_clusters_environment_where_there_is_one(compiled, step):
+    """As a volume: KFP 2.14 knows no optional ConfigMap as variables, and would start no pod without it."""
+    [mounted] = compiled.kubernetes(step)["configMapAsVolume"]
+
+    assert (mounted["configMapName"], mounted["optional"]) == ("ivcp-environment", True)
+    assert mounted["mountPath"] == "/etc/ivcp/ivcp-environment"
+    assert "configMapAsEnv" not in compiled.kubernetes(step)
+
+
+def test_a_volume_with_base_models_is_mounted_where_one_is_named(compiled, tmp_path, monkeypatch):
+    assert not [step for step in STEPS if "pvcMount" in compiled.kubernetes(step)]
+    monkeypatch.setenv(MODELS_VARIABLE, "base-models")
+    again = compile_pipeline(tmp_path / "pipeline.yaml")
+
+    mounted = {step: again.kubernetes(step).get("pvcMount") for step in STEPS}
+    assert {step for step in STEPS if mounted[step]} == READ_THE_BASE
+    for [mount] in filter(None, mounted.values()):
+        assert (mount["constant"], mount["mountPath"]) == ("base-models", "/models")
+
+
+def test_servings_memory_is_what_export_says(compiled):
+    resources = compiled.container("serving")["resources"]
+
+    for kind in ("resourceMemoryRequest", "resourceMemoryLimit"):
+        assert resources[kind] == "{{$.inputs.parameters['pipelinechannel--export-Output']}}"
+
+
 def test_steps_with_worker_processes_share_memory(compiled):
-    shared = {step: compiled.kubernetes(step).get("emptyDirMounts") for step in STEPS}
+    shared = {
+        step: [mount for mount in compiled.kubernetes(step)["emptyDirMounts"] if mount["mountPath"] != "/tmp"]
+        for step in STEPS
+    }
 
     assert {step for step in STEPS if shared[step]} == {
         "data-validation",
