@@ -14,11 +14,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ivcp.deployment.applied_fields import applied_by
-from ivcp.deployment.cluster_objects import FIELD_MANAGER, ClusterObjects
+from ivcp.deployment.cluster_objects import FIELD_MANAGER, TERMINATED_SECONDS, ClusterObjects
 from ivcp.deployment.predictor_manifests import DEPLOYMENT, SERVICE, Manifest
 from ivcp.deployment.rollout import wait_for_rollout
 from ivcp.deployment.smoke_test import DeploymentError
-from ivcp.kubernetes.api import KubernetesError, undisturbed
+from ivcp.kubernetes.api import KubernetesError, Terminated
 from ivcp.settings import ConfigError
 from ivcp.settings.sections.serving import ServingConfig
 
@@ -105,15 +105,16 @@ def running_candidate(objects: ClusterObjects, manifests: list[Manifest], *, tim
         yield
     except BaseException as error:
         try:
-            _remove(objects, name, made)
+            is_terminated = isinstance(error, Terminated)
+            _remove(objects, name, made, patience_seconds=TERMINATED_SECONDS if is_terminated else timeout_seconds)
         except (KubernetesError, ConnectionError) as failure:
             error.add_note(f"{name} could not be removed: {failure}")
         raise
-    _remove(objects, name, made)
+    _remove(objects, name, made, patience_seconds=timeout_seconds)
 
 
-def _remove(objects: ClusterObjects, name: str, made: dict[str, str | None]) -> None:
-    with undisturbed():
+def _remove(objects: ClusterObjects, name: str, made: dict[str, str | None], *, patience_seconds: float) -> None:
+    with objects.cleaning_up(patience_seconds=patience_seconds):
         for kind, uid in reversed(made.items()):
             objects.delete(kind, name, uid=uid)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ivcp.deployment.predictor_manifests import Manifest
 from ivcp.kubernetes import api
-from ivcp.kubernetes.api import KubernetesError, Termination
+from ivcp.kubernetes.api import KubernetesError, Termination, undisturbed
 from ivcp.kubernetes.lease import Lease
 
 T = TypeVar("T")
 
 FIELD_MANAGER = "ivcp"
+TERMINATED_SECONDS = 20.0
+"""For cleaning up after SIGTERM: the step's own pod has to end within 30 s."""
 _PATHS = {
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
     "Service": "/api/v1/namespaces/{}/services",
@@ -47,9 +50,23 @@ class ClusterObjects:
         lease: Lease | None = None,
         termination: Termination | None = None,
     ) -> None:
-        """`client` is a `kubernetes.client.ApiClient`; without the `lease`, where one is given, nothing is written."""
+        """`client` is a `kubernetes.client.ApiClient`; without the `lease`, where one is given, nothing is written.
+
+        `termination` ends waits.
+        """
         self.client, self.namespace, self.patience_seconds = client, namespace, patience_seconds
-        self._lease, self._termination = lease, termination
+        self._lease, self._termination = lease, termination or Termination()
+
+    @contextmanager
+    def cleaning_up(self, *, patience_seconds: float) -> Iterator[None]:
+        """Inside, no SIGTERM ends a call, and an API server that is away is waited for as long as this."""
+        before = self.patience_seconds, self._termination
+        self.patience_seconds, self._termination = patience_seconds, Termination()
+        try:
+            with undisturbed():
+                yield
+        finally:
+            self.patience_seconds, self._termination = before
 
     def read(self, kind: str, name: str) -> Manifest | None:
         """An object; null where there is none.
@@ -139,8 +156,7 @@ class ClusterObjects:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
-        if self._termination is not None:
-            self._termination.check()
+        self._termination.check()
         metadata = live["metadata"]
         query = [
             ("watch", "true"),
@@ -190,6 +206,7 @@ class ClusterObjects:
         return api.retried(
             lambda: self._request(method, path, query or [], body=body, response_type=response_type),
             patience_seconds=self.patience_seconds,
+            sleep=self._termination.sleep,
         )
 
     def _request(

@@ -96,15 +96,18 @@ def deploy_cluster(
     )
     url, to_candidate = serving.serve_url or f"http://{name}.{serving.serve_namespace}.svc", candidate_url(serving)
     client = api.connect()
-    waiting = held_lease(
-        client,
-        serving.serve_namespace,
-        f"{name}-deployment",
-        patience_seconds=2 * (timeout + SERVICE_SECONDS) + RESTORE_SECONDS,
-        permissions=PERMISSIONS,
-        duration_seconds=_LEASE_SECONDS,
-    )
-    with api.ends_on_sigterm() as termination, waiting as lease:
+    with (
+        api.ends_on_sigterm(anywhere=False) as termination,
+        held_lease(
+            client,
+            serving.serve_namespace,
+            f"{name}-deployment",
+            patience_seconds=2 * (timeout + SERVICE_SECONDS) + RESTORE_SECONDS,
+            permissions=PERMISSIONS,
+            duration_seconds=_LEASE_SECONDS,
+            sleep=termination.sleep,
+        ) as lease,
+    ):
         objects = ClusterObjects(
             client, serving.serve_namespace, patience_seconds=timeout, lease=lease, termination=termination
         )
@@ -126,7 +129,8 @@ def deploy_cluster(
             seconds_until_ready = time.monotonic() - began
             smoke = check(url)
             forget_before(objects, name)
-            promote()
+            with termination.interrupting():
+                promote()
     result = ClusterDeployment(
         url=url,
         namespace=serving.serve_namespace,

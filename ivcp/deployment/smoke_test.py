@@ -112,16 +112,16 @@ def check_service(
     ) as client:
         deadline = time.monotonic() + SERVICE_SECONDS
         while True:
-            reached = _reached(client)
-            answer = ask(client, smoke_clip) if reached and smoke_clip else None
+            with termination.interrupting():
+                reached = _reached(client)
+                answer = ask(client, smoke_clip) if reached and smoke_clip else None
             if answer and smoke_clip and _is_from(answer, model):
                 return check_answer(answer, smoke_clip, model_dir=model_dir)
             if reached and smoke_clip is None:
                 return None
             if time.monotonic() > deadline:
                 raise DeploymentError(_not_answered(url, answer, model))
-            time.sleep(_PAUSE_SECONDS)
-            termination.check()
+            termination.sleep(_PAUSE_SECONDS)
 
 
 def _reached(client: httpx.Client) -> bool:

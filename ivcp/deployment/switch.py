@@ -8,17 +8,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ivcp.deployment.before import forget_before, read_before, write_before
-from ivcp.deployment.cluster_objects import FIELD_MANAGER, ClusterObjects, FieldConflictError
+from ivcp.deployment.cluster_objects import FIELD_MANAGER, TERMINATED_SECONDS, ClusterObjects, FieldConflictError
 from ivcp.deployment.plan import Plan, is_required
 from ivcp.deployment.predictor_manifests import DEPLOYMENT, Manifest
 from ivcp.deployment.rollout import is_rolled_out, wait_for_rollout
 from ivcp.deployment.smoke_test import DeploymentError
-from ivcp.kubernetes.api import KubernetesError, Terminated, undisturbed
+from ivcp.kubernetes.api import KubernetesError, Terminated
 
 RESTORE_SECONDS = 300.0
 """For the former pods to serve again."""
-_WHEN_TERMINATED_SECONDS = 20.0
-"""For the calls alone, where the step's own pod has to end within 30 s."""
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +69,10 @@ def _apply_unless_owned(objects: ClusterObjects, manifest: Manifest, *, take_ove
 
 def _restore(objects: ClusterObjects, plan: Plan, *, name: str, error: BaseException) -> None:
     is_terminated = isinstance(error, Terminated)
-    objects.patience_seconds = _WHEN_TERMINATED_SECONDS if is_terminated else RESTORE_SECONDS
+    patience = TERMINATED_SECONDS if is_terminated else RESTORE_SECONDS
     log.warning("the deployment of %s is taken back: %s", name, "SIGTERM" if is_terminated else error)
     try:
-        with undisturbed():
+        with objects.cleaning_up(patience_seconds=patience):
             outcome = _put_back(objects, plan, name=name)
             forget_before(objects, name)
         if outcome is None:

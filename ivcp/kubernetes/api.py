@@ -137,7 +137,7 @@ class Termination:
     """Whether SIGTERM came."""
 
     came = False
-    sleeps = False
+    interrupts = False
 
     def check(self) -> None:
         """For loops that wait: Python drops an exception that is raised in a callback or in `__del__`.
@@ -148,26 +148,37 @@ class Termination:
         if self.came:
             raise Terminated
 
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Inside, SIGTERM raises `Terminated` at once: for a wait that may last.
+
+        Raises:
+            Terminated: SIGTERM came.
+        """
+        try:
+            self.interrupts = True  # before the look: a signal in between would be waited through
+            self.check()
+            yield
+        finally:
+            self.interrupts = False
+
     def sleep(self, seconds: float) -> None:
         """`time.sleep`, which SIGTERM ends.
 
         Raises:
             Terminated: SIGTERM came.
         """
-        try:
-            self.sleeps = True  # before the look: a signal in between would be slept through
-            self.check()
+        with self.interrupting():
             time.sleep(seconds)
-        finally:
-            self.sleeps = False
 
 
 @contextmanager
 def ends_on_sigterm(*, anywhere: bool = True) -> Iterator[Termination]:
     """Inside, SIGTERM raises `Terminated` in the main thread, so that `finally` and `except` blocks run.
 
-    With `anywhere` false only `check` and `sleep` raise it. A signal's exception can come between the taking of a lock
-    and the block that gives it back: threads then wait for ever, which happened with the lock of `logging`.
+    With `anywhere` false only `check`, `sleep` and what is done inside `interrupting` raise it. A signal's exception
+    can come between the taking of a lock and the block that gives it back: threads then wait for ever, which happened
+    with the lock of `logging`.
     """
     termination = Termination()
     if threading.current_thread() is not threading.main_thread():
@@ -176,7 +187,7 @@ def ends_on_sigterm(*, anywhere: bool = True) -> Iterator[Termination]:
 
     def end(number: int, frame: FrameType | None) -> None:
         termination.came = True
-        if anywhere or termination.sleeps:
+        if anywhere or termination.interrupts:
             raise Terminated
 
     before = signal.signal(signal.SIGTERM, end)

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -56,7 +56,7 @@ class Lease:
         if self._lost or time.monotonic() - self._renewed_at > self._duration * 2 / _RENEWALS_PER_DURATION:
             self._renew(patience_seconds=patience_seconds)
 
-    def acquire(self, *, patience_seconds: float) -> None:
+    def acquire(self, *, patience_seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
         """Waits for the lease and takes it. Each holder may keep it for `patience_seconds`.
 
         Raises:
@@ -84,7 +84,7 @@ class Lease:
                     f"{patience_seconds:.0f} s: see what that process does, or remove the lease (kubectl delete lease "
                     f"-n {self._namespace} {self.name})"
                 )
-            time.sleep(_LOOK_SECONDS)
+            sleep(_LOOK_SECONDS)
 
     def keep(self) -> None:
         """Renews the lease until it is lost or given back; what a thread of its own does."""
@@ -191,11 +191,12 @@ def held_lease(
     patience_seconds: float,
     permissions: str,
     duration_seconds: int,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Lease]:
     """Inside, this process holds the lease; `client` is a `kubernetes.client.ApiClient`.
 
     `patience_seconds` is how long each other holder may keep it, `duration_seconds` how long one that was killed keeps
-    it; `permissions` says where the rights for it stand.
+    it; `permissions` says where the rights for it stand; `sleep` is what ends the wait when it raises.
 
     Raises:
         KubernetesError: another process keeps the lease for longer, or the API server refuses.
@@ -203,7 +204,7 @@ def held_lease(
     """
     lease = Lease(client, namespace, name, permissions=permissions, duration_seconds=duration_seconds)
     try:
-        lease.acquire(patience_seconds=patience_seconds)
+        lease.acquire(patience_seconds=patience_seconds, sleep=sleep)
         threading.Thread(target=lease.keep, name=f"lease-{name}", daemon=True).start()
         yield lease
     finally:
