@@ -1,4 +1,6 @@
-"""The `preprocessing` step for Kubeflow Pipelines: a plan, parts side by side, and one index of all."""
+"""The `preprocessing` step for Kubeflow Pipelines: all of it, or after a plan and parts side by side what is left."""
+
+from typing import Optional
 
 from kfp import dsl
 
@@ -34,21 +36,21 @@ def preprocessing(
     run_config: dsl.Input[dsl.Artifact],
     validated: dsl.Input[dsl.Dataset],
     shards_uri: str,
-    parts: list[str],
     deploy: bool,
     prepared: dsl.Output[dsl.Dataset],
+    parts: Optional[list[str]] = None,  # noqa: UP045 (KFP knows no other spelling)
 ) -> bool:
-    """Makes the index of all shards; says whether there is anything to train. `parts` is what the parts did.
+    """Prepares all clips, or indexes what `parts` of them wrote; says whether there is anything to train.
 
     With `deploy` there is also something to train where the champion is not in service.
     """
-    from ivcp.preparation.step import run_merge
+    from ivcp.preparation.step import run_step
 
-    return run_merge(
+    return run_step(
         run_config=run_config.path,
         validated=validated.path,
         shards_uri=shards_uri,
-        parts=parts,
         deploy=deploy,
         prepared=prepared.path,
+        parts=parts,
     )

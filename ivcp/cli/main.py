@@ -111,12 +111,19 @@ def compile_pipeline(
         bool, typer.Option("--kubernetes-manifest", help="Write Pipeline and PipelineVersion objects for kubectl.")
     ] = False,
     namespace: Annotated[str | None, typer.Option(help="Of these objects; default: kubectl's.")] = None,
+    in_parts: Annotated[
+        bool, typer.Option("--in-parts", help="Prepare clips in several pods: see preprocessing_parts.")
+    ] = False,
+    kfp: Annotated[
+        Literal["2.14", "2.15", "2.17"],
+        typer.Option(help="The oldest server that takes it; from 2.17 on the form has drop-downs."),
+    ] = "2.14",
 ) -> None:
     """Compile the pipeline to YAML for a cluster.
 
-    Examples: `ivcp compile action_cls.yaml`, `ivcp compile --kubernetes-manifest manifest.yaml --namespace kubeflow`
+    Examples: `ivcp compile action_cls.yaml --kfp 2.17`, `ivcp compile --kubernetes-manifest manifest.yaml`
     """
-    from ivcp.pipeline_runs.submit import compile_manifest, is_compiled
+    from ivcp.pipeline_runs.submit import Variant, compile_manifest, is_compiled
     from ivcp.pipeline_runs.submit import compile_pipeline as write
 
     output = new_file(output)
@@ -125,7 +132,12 @@ def compile_pipeline(
             f"{output} is there and no compiled pipeline: compile takes the path of the file to write, and no "
             "settings; those of a run go to `ivcp submit`"
         )
-    version = compile_manifest(output, namespace=namespace) if kubernetes_manifest else write(output)
+    major, minor = kfp.split(".")
+    variant = Variant(in_parts=in_parts, release=(int(major), int(minor)))
+    if kubernetes_manifest:
+        version = compile_manifest(output, variant, namespace=namespace)
+    else:
+        version = write(output, variant)
     say(f"wrote {output.absolute()} (version {version})")
 
 

@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 from urllib3.util import Retry
 
 from ivcp.pipeline_runs.login import LoginError, login
+from ivcp.pipeline_runs.releases import OLDEST
 
 ENDPOINT_VARIABLE = "KF_PIPELINES_ENDPOINT"
 """Environment variable with the server's address: the one that kfp's own client reads."""
@@ -31,7 +32,6 @@ _IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 """Where Kubeflow projects a pod's token for the pipelines server; KF_PIPELINES_SA_TOKEN_PATH names another place."""
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_OLDEST = (2, 14)
 _SECONDS = (10.0, 60.0)
 """To connect, and to wait for an answer."""
 _PAGE = 100
@@ -100,6 +100,8 @@ class Server:
         self.runs = kfp_server_api.RunServiceApi(self._client)
         self.recurring_runs = kfp_server_api.RecurringRunServiceApi(self._client)
         self.experiments = kfp_server_api.ExperimentServiceApi(self._client)
+        self.release: tuple[int, int] | None = None
+        """Of Kubeflow Pipelines, e.g. (2, 17); null where the server does not say: its page's proxy does."""
         self.namespace = self._check()
         self._client.repeat_reads()
 
@@ -119,9 +121,11 @@ class Server:
                     f"{self.url} does not know KFP's API v2beta1 (404): it is another server, or one before 2.0"
                 ) from error
         version = re.match(r"v?(\d+)\.(\d+)", str(health.get("apiServerTagName") or health.get("tag_name") or ""))
-        if version and (int(version[1]), int(version[2])) < _OLDEST:
+        self.release = (int(version[1]), int(version[2])) if version else None
+        if self.release and self.release < OLDEST:
             raise ServerError(
-                f"{self.url} is Kubeflow Pipelines {version[0]}: the pipeline needs {_OLDEST[0]}.{_OLDEST[1]} or later"
+                f"{self.url} is Kubeflow Pipelines {self.release[0]}.{self.release[1]}: the pipeline needs "
+                f"{OLDEST[0]}.{OLDEST[1]} or later"
             )
         if not health.get("multi_user"):
             return self.settings.namespace

@@ -22,6 +22,8 @@ from ivcp.pipeline_runs.connection import (
     server_message,
 )
 from ivcp.pipeline_runs.installed import ACTION_CLS, load_pipeline
+from ivcp.pipeline_runs.releases import OLDEST, fit
+from ivcp.settings.form import description
 
 DEFAULT_EXPERIMENT = "ivcp"
 _VERSION_DIGITS = 12
@@ -52,25 +54,40 @@ def is_compiled(path: Path) -> bool:
     return any(mark in head for mark in (b"# PIPELINE DEFINITION", b"pipelines.kubeflow.org", b"schemaVersion:"))
 
 
-def compile_pipeline(path: Path) -> str:
+@dataclass(frozen=True)
+class Variant:
+    """Which of the pipelines that one function builds is compiled."""
+
+    in_parts: bool = False
+    """Clips are prepared in several pods side by side."""
+    release: tuple[int, int] = OLDEST
+    """The oldest release of Kubeflow Pipelines that takes it."""
+
+    def load(self) -> Any:
+        """kfp's pipeline."""
+        return fit(load_pipeline(in_parts=self.in_parts), self.release)
+
+
+def compile_pipeline(path: Path, variant: Variant = Variant()) -> str:
     """Writes the compiled pipeline to `path`; returns the name of its version: a hash of the content."""
     from kfp import compiler
 
-    compiler.Compiler().compile(load_pipeline(), str(path))
+    compiler.Compiler().compile(variant.load(), str(path))
     lines = [line for line in path.read_bytes().splitlines() if not line.startswith(b"#")]
     return hashlib.sha256(b"\n".join(lines)).hexdigest()[:_VERSION_DIGITS]
 
 
-def compile_manifest(path: Path, *, namespace: str | None = None) -> str:
+def compile_manifest(path: Path, variant: Variant = Variant(), *, namespace: str | None = None) -> str:
     """Writes a `Pipeline` and a `PipelineVersion` for kubectl to `path`; returns the version's name.
 
     The version's name holds the hash of its content, which Kubernetes does not let change.
     """
+    import yaml
     from kfp import compiler
     from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
     with TemporaryDirectory() as folder:
-        digest = compile_pipeline(Path(folder) / "pipeline.yaml")
+        digest = compile_pipeline(Path(folder) / "pipeline.yaml", variant)
     options = KubernetesManifestOptions(
         pipeline_name=ACTION_CLS,
         pipeline_version_name=f"{ACTION_CLS}-{digest}",
@@ -78,20 +95,25 @@ def compile_manifest(path: Path, *, namespace: str | None = None) -> str:
         include_pipeline_manifest=True,
     )
     compiler.Compiler().compile(
-        load_pipeline(), str(path), kubernetes_manifest_options=options, kubernetes_manifest_format=True
+        variant.load(), str(path), kubernetes_manifest_options=options, kubernetes_manifest_format=True
     )
+    manifests = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    for manifest in manifests:
+        manifest["spec"]["description"] = description()
+    path.write_text(yaml.safe_dump_all(manifests, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return digest
 
 
-def upload_pipeline(server: Server) -> PipelineVersion:
+def upload_pipeline(server: Server, *, in_parts: bool = False) -> PipelineVersion:
     """Makes the pipeline, as it is compiled here, a version on the server, unless it has this content already.
 
     Raises:
         ServerError: the server refuses it, or does not answer.
     """
+    variant = Variant(in_parts=in_parts, release=server.release or OLDEST)
     with TemporaryDirectory() as folder, explained(server.url):
         package = Path(folder) / f"{ACTION_CLS}.yaml"
-        digest = compile_pipeline(package)
+        digest = compile_pipeline(package, variant)
         name = f"{ACTION_CLS}-{digest}"
         pipeline_id = _find_pipeline(server, ACTION_CLS)
         if pipeline_id is None:
@@ -157,7 +179,9 @@ def _find_pipeline(server: Server, name: str) -> str | None:
 
 
 def _create_pipeline(server: Server, name: str) -> str:
-    body = kfp_server_api.V2beta1Pipeline(display_name=name, name=name, namespace=server.namespace)
+    body = kfp_server_api.V2beta1Pipeline(
+        display_name=name, name=name, namespace=server.namespace, description=description()
+    )
     try:
         made = server.pipelines.pipeline_service_create_pipeline(pipeline=body)
     except ApiException as error:
@@ -183,7 +207,9 @@ def _find_version(server: Server, pipeline_id: str, name: str) -> str | None:
 
 def _upload_version(server: Server, package: Path, pipeline_id: str, name: str) -> str:
     try:
-        made = server.uploads.upload_pipeline_version(str(package), name=name, pipelineid=pipeline_id)
+        made = server.uploads.upload_pipeline_version(
+            str(package), name=name, pipelineid=pipeline_id, description=description()
+        )
     except ApiException as error:
         found = _find_version(server, pipeline_id, name) if error.status == 409 else None
         if found is None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ivcp.preparation.prepare import merge_parts, plan_parts, prepare_part
+from ivcp.preparation.prepare import merge_parts, plan_parts, prepare_clips, prepare_part
 from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
 from ivcp.settings import RunConfig, read_saved_config
 from ivcp.tracking import note_end, unless_away
@@ -40,19 +40,22 @@ def run_part(*, validated: str, shards_uri: str, part: str) -> str:
     return outcome.result
 
 
-def run_merge(
-    *, run_config: str, validated: str, shards_uri: str, parts: Sequence[str], prepared: str, deploy: bool
+def run_step(
+    *, run_config: str, validated: str, shards_uri: str, deploy: bool, prepared: str, parts: Sequence[str] | None = None
 ) -> bool:
-    """Writes the index of all parts below `shards_uri` and to the file `prepared`.
+    """Prepares all clips below `shards_uri`, and writes their index there and to the file `prepared`.
+
+    `parts` is what was done by `run_part`, for all parts of the plan: then only the index is left to do.
 
     Returns whether there is anything to train: not where `skip_unchanged` is set and the champion was trained on these
     clips with these settings, and serves where this run would `deploy` it.
     """
     with recorded_step("preprocessing") as outcome:
         config = read_saved_config(Path(run_config))
-        for part in parts:
+        for part in parts or ():
             log.info("%s", part)
-        index = merge_parts(config, validated_dir=Path(validated), shards_uri=shards_uri, index_path=Path(prepared))
+        make = prepare_clips if parts is None else merge_parts
+        index = make(config, validated_dir=Path(validated), shards_uri=shards_uri, index_path=Path(prepared))
         clips = ", ".join(f"{count} {split}" for split, count in index.num_clips.items() if count)
         outcome.result = f"{clips} clips, {index.mean_tokens:.0f} tokens each, {len(index.failed)} failed"
         outcome.directory = index.root_uri
