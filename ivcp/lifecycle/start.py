@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ivcp import storage
 from ivcp.checks.run import check_started
+from ivcp.data.registry import REGISTRY_FILE
 from ivcp.lifecycle.places import check_reachable, default_places
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, read_pasted, save_config
 from ivcp.settings.form import PREFIX, read_fields
@@ -96,8 +97,7 @@ def _check_given(config: RunConfig, given: Mapping[str, Any]) -> None:
         ConfigError: one is missing.
     """
     missing = [key for key in ("model_name_or_path", "dataset") if not given.get(key)]
-    place = config.data.dataset_dir
-    if "dataset_dir" not in given and not storage.is_s3(place) and not Path(place).is_dir():
+    if "dataset_dir" not in given and not storage.exists(storage.join(config.data.dataset_dir, REGISTRY_FILE)):
         missing.append("dataset_dir")
     if missing:
         fields = " and ".join(f"{PREFIX}{key}" for key in missing)

@@ -21,5 +21,5 @@ def compiled_once(_compiled_pipeline: tuple[Path, str], monkeypatch: pytest.Monk
     from ivcp.pipeline_runs import submit
 
     path, digest = _compiled_pipeline
-    monkeypatch.setattr(submit, "compile_pipeline", lambda target: shutil.copy(path, target) and digest)
+    monkeypatch.setattr(submit, "compile_pipeline", lambda target, _: shutil.copy(path, target) and digest)
     return path

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -71,8 +72,9 @@ def test_a_version_is_uploaded_once_and_a_run_has_the_arguments(kfp):
     assert len(kfp.store.pipelines) == len(kfp.store.versions) == 1
     assert run.run_id == run_id
     assert run.pipeline_version_reference.pipeline_version_id == first.version_id
-    assert run.runtime_config.parameters["lora_rank"] == 16
-    assert run.runtime_config.parameters["overrides"] == {"weight_decay": 0.1, "models_uri": "s3://bucket/models"}
+    given = run.runtime_config.parameters
+    assert yaml.safe_load(given["settings"]) == SETTINGS | {"dataset": ["a"], "lora_rank": 16}
+    assert given["overrides"] == {}
     assert run.experiment_id == kfp.store.experiments[0].experiment_id
 
 
@@ -80,7 +82,7 @@ def test_another_pipeline_is_another_version(kfp, compiled_once, monkeypatch):
     server = connect(kfp)
     first = submit.upload_pipeline(server)
 
-    def compile_other(path):
+    def compile_other(path, _):
         path.write_text(compiled_once.read_text().replace("ivcp-training:", "other-training:"))
         return "0123456789ab"
 

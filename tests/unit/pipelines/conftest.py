@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,14 @@ class Compiled:
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    compiler.Compiler().compile(action_cls, str(path))
+    return compile_to(tmp_path_factory.mktemp("compiled") / "pipeline.yaml", in_parts=False)
+
+
+@pytest.fixture(scope="session")
+def compiled_in_parts(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    return compile_to(tmp_path_factory.mktemp("compiled") / "in_parts.yaml", in_parts=True)
+
+
+def compile_to(path: Path, *, in_parts: bool) -> Compiled:
+    compiler.Compiler().compile(action_cls(in_parts=in_parts), str(path))
     return Compiled(*yaml.safe_load_all(path.read_text()))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ivcp.preparation.step import run_merge, run_part, run_plan
+from ivcp.preparation.step import run_part, run_plan, run_step
 from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
 from ivcp.settings import RunConfig, save_config
 from ivcp.tracking import (
@@ -41,7 +41,7 @@ class Run:
     def trains(self, *, deploy: bool) -> bool:
         places = {"validated": str(self.folder / "validated"), "shards_uri": str(self.folder / "shards")}
         parts = [run_part(part=part, **places) for part in run_plan(pipeline_run="id", **places)]
-        return run_merge(
+        return run_step(
             run_config=str(self.folder / "run_config.json"),
             parts=parts,
             prepared=str(self.folder / "index.json"),
