@@ -121,7 +121,7 @@ def _prepared_in_parts(run_config: Any, validated: Any, shards_uri: Any, deploy:
     )
     place(planned, LIGHT, retries=2)
     with dsl.ParallelFor(planned.output) as part:
-        shards = preprocessing_part(validated=validated, shards_uri=shards_uri, part=part)
+        shards = preprocessing_part(validated=validated, part=part)
         place(shards, DECODING, shm="2Gi", retries=2, cached=True)
     clips = preprocessing(
         run_config=run_config,

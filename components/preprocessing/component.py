@@ -22,13 +22,12 @@ def preprocessing_plan(
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
 def preprocessing_part(
     validated: dsl.Input[dsl.Dataset],
-    shards_uri: str,
     part: str,
 ) -> str:
-    """Decodes the clips of one part and writes their shards below `shards_uri`; says what it did."""
+    """Decodes the clips of one part and writes their shards where its name says; says what it did."""
     from ivcp.preparation.step import run_part
 
-    return run_part(validated=validated.path, shards_uri=shards_uri, part=part)
+    return run_part(validated=validated.path, part=part)
 
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)

@@ -15,9 +15,13 @@ from ivcp.tracking.steps import recorded_step
 
 log = logging.getLogger(__name__)
 
+_PLACE = " in "
+"""In a part's name, before the place of its shards: KFP's local runner gives a loop's tasks the loop's item in the place
+of any other task's output."""
+
 
 def run_plan(*, validated: str, shards_uri: str, pipeline_run: str) -> list[str]:
-    """Names of the parts that the clips of `validated` are divided into: `<number>-<key>`.
+    """Names of the parts that the clips of `validated` are divided into: `<number>-<key> in <shards_uri>`.
 
     The key stays the same where all clips are prepared already, so that a cluster finds the parts in its cache, and
     is that of this pipeline run where shards are missing: they may have been removed behind the cache's back.
@@ -26,12 +30,13 @@ def run_plan(*, validated: str, shards_uri: str, pipeline_run: str) -> list[str]
         plan = plan_parts(_data_config(validated), validated_dir=Path(validated), shards_uri=shards_uri)
         key = plan.fingerprint[:16] if plan.is_prepared else pipeline_run
         outcome.result = f"{len(plan.parts)} parts"
-    return [f"{part}-{key}" for part in plan.parts]
+    return [f"{part}-{key}{_PLACE}{shards_uri}" for part in plan.parts]
 
 
-def run_part(*, validated: str, shards_uri: str, part: str) -> str:
-    """Prepares the clips of one part of the plan below `shards_uri`; what it did, in a few words."""
-    number = int(part.partition("-")[0])
+def run_part(*, validated: str, part: str) -> str:
+    """Prepares the clips of one part, by its name in the plan; what it did, in a few words."""
+    name, _, shards_uri = part.partition(_PLACE)
+    number = int(name.partition("-")[0])
     with recorded_step(f"preprocessing-part-{number}") as outcome:
         written = prepare_part(
             _data_config(validated), validated_dir=Path(validated), shards_uri=shards_uri, part=number

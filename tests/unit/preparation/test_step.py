@@ -40,7 +40,8 @@ class Run:
 
     def trains(self, *, deploy: bool) -> bool:
         places = {"validated": str(self.folder / "validated"), "shards_uri": str(self.folder / "shards")}
-        parts = [run_part(part=part, **places) for part in run_plan(pipeline_run="id", **places)]
+        plan = run_plan(pipeline_run="id", **places)
+        parts = [run_part(validated=places["validated"], part=part) for part in plan]
         return run_step(
             run_config=str(self.folder / "run_config.json"),
             parts=parts,
