@@ -134,10 +134,7 @@ def compile_pipeline(
         )
     major, minor = kfp.split(".")
     variant = Variant(in_parts=in_parts, release=(int(major), int(minor)))
-    if kubernetes_manifest:
-        version = compile_manifest(output, variant, namespace=namespace)
-    else:
-        version = write(output, variant)
+    version = compile_manifest(output, variant, namespace=namespace) if kubernetes_manifest else write(output, variant)
     say(f"wrote {output.absolute()} (version {version})")
 
 

@@ -1,4 +1,4 @@
-"""What the compiled pipeline has for servers of one release and not for others: they refuse fields that they do not know.
+"""What is compiled for servers of one release and not for others: they refuse fields that they do not know.
 
 | since | field | without it |
 |---|---|---|

@@ -16,8 +16,8 @@ from ivcp.tracking.steps import recorded_step
 log = logging.getLogger(__name__)
 
 _PLACE = " in "
-"""In a part's name, before the place of its shards: KFP's local runner gives a loop's tasks the loop's item in the place
-of any other task's output."""
+"""In a part's name, before the place of its shards: KFP's local runner gives a loop's tasks the loop's item in place of
+any other task's output."""
 
 
 def run_plan(*, validated: str, shards_uri: str, pipeline_run: str) -> list[str]:

@@ -63,7 +63,8 @@ def choices(parameter: str) -> tuple[str | bool, ...]:
     kind = SECTIONS[SECTION_OF_KEY[key]].model_fields[key].annotation
     if kind is bool:
         return ("", "true", "false")
-    return ("", *get_args(kind)) if get_origin(kind) is Literal else ()
+    listed = next((part for part in (kind, *get_args(kind)) if get_origin(part) is Literal), None)  # perhaps or null
+    return ("", *get_args(listed)) if listed else ()
 
 
 def describe_parameters() -> dict[str, str]:

@@ -60,8 +60,11 @@ def test_what_is_compiled_unasked_is_valid_for_the_oldest_server(tmp_path, in_pa
 
 @pytest.mark.parametrize(
     ("release", "unknown"),
-    [((2, 15), [".secretAsEnv.optional"]), ((2, 17), [".root.inputDefinitions.parameters.literals", ".secretAsEnv.optional"])],
-)  # fmt: skip
+    [
+        ((2, 15), [".secretAsEnv.optional"]),
+        ((2, 17), [".root.inputDefinitions.parameters.literals", ".secretAsEnv.optional"]),
+    ],
+)
 def test_what_newer_servers_have_more_is_what_this_test_finds(tmp_path, release, unknown):
     compile_pipeline(tmp_path / "pipeline.yaml", Variant(release=release))
     found = unknown_to_2_14(tmp_path / "pipeline.yaml")

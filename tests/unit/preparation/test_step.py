@@ -66,6 +66,24 @@ def run(action_data: DataSet, settings: dict[str, Any], mlflow_uri: str, tmp_pat
     return Run(tmp_path, action_data.config(**settings | more | cluster))
 
 
+def test_in_parts_or_at_once_the_clips_are_the_same(action_data: DataSet, settings: dict[str, Any], tmp_path: Path):
+    run = Run(tmp_path, action_data.config(**settings, preprocessing_parts=3, val_size=3, test_size=3))
+    assert run.trains(deploy=False)
+    in_parts = PreparedIndex.read(run.folder / "index.json")
+    assert run_step(
+        run_config=str(run.folder / "run_config.json"),
+        validated=str(run.folder / "validated"),
+        shards_uri=str(run.folder / "others"),
+        deploy=False,
+        prepared=str(run.folder / "at_once.json"),
+    )
+    at_once = PreparedIndex.read(run.folder / "at_once.json")
+
+    assert len(in_parts.shards) == 3
+    assert at_once.root_uri != in_parts.root_uri
+    assert at_once.model_copy(update={"root_uri": in_parts.root_uri}) == in_parts
+
+
 def test_a_deployment_that_failed_is_tried_again(run: Run):
     assert run.trains(deploy=True)
     registered = run.exports(is_champion=False)

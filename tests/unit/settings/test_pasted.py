@@ -40,7 +40,8 @@ def test_a_users_file_that_lost_its_line_ends_is_read_as_from_its_path(name, cap
         ("train_node_selector: {pool: gpu}\nlora_rank: 8", {"train_node_selector": {"pool": "gpu"}, "lora_rank": 8}),
         ("run_name:\nlora_rank: 8", {"run_name": None, "lora_rank": 8}),
         ("# one\n\n\nlora_rank: 8 # two\n### three\nmax_steps: 3", {"lora_rank": 8, "max_steps": 3}),
-        ("dataset_dir: s3://b/a#b\nrun_name: 训练 🎬 {{x}} $HOME", {"dataset_dir": "s3://b/a#b", "run_name": "训练 🎬 {{x}} $HOME"}),
+        ("dataset_dir: s3://b/a#b\nmax_steps: 3", {"dataset_dir": "s3://b/a#b", "max_steps": 3}),
+        ("run_name: 训练 🎬 {{x}} $HOME\nmax_steps: 3", {"run_name": "训练 🎬 {{x}} $HOME", "max_steps": 3}),
     ],
 )  # fmt: skip
 def test_with_its_lines_and_without(lines, settings):
