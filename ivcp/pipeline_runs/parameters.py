@@ -10,13 +10,14 @@ from ivcp.settings import RunConfig
 
 REQUIRED = ("model_name_or_path", "dataset")
 """Settings that have no default."""
+_PLACEHOLDER = "{{$"
 
 
 def pipeline_arguments(config: RunConfig, *, deploy: bool = True) -> dict[str, Any]:
     """Arguments of the pipeline `action_cls`: what is no default, as the YAML text that a person would paste.
 
     Raises:
-        ValueError: a setting that the pipeline cannot do without is missing.
+        ValueError: a setting that the pipeline cannot do without is missing, or has a placeholder of KFP's in it.
     """
     settings, defaults = config.flat(), RunConfig().flat()
     for key in REQUIRED:
@@ -24,6 +25,9 @@ def pipeline_arguments(config: RunConfig, *, deploy: bool = True) -> dict[str, A
             raise ValueError(f"{key} is not set: the pipeline needs it")
     changed = {key: value for key, value in settings.items() if value != defaults[key]}
     text = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
+    if _PLACEHOLDER in text:
+        key = next(key for key, value in changed.items() if _PLACEHOLDER in str(value))
+        raise ValueError(f"{key} has {_PLACEHOLDER} in it, which Kubeflow Pipelines takes for a placeholder of its own")
     return {"settings": text, "overrides": {}, "deploy": deploy}
 
 

@@ -14,7 +14,7 @@ from ivcp.settings.form import FIELDS, PREFIX
 from tests.data_sets import sharegpt_row
 
 AWKWARD = """\
-### 模型 "model" — it's {not} a {{$.inputs.parameters['settings']}}
+### 模型 "model" — it's {not} a {{placeholder}}
 model_name_or_path: /models/on/a/volume   # $HOME isn't `expanded`
 run_name: 'it''s "{{workflow.name}}" $(date) ${HOME} 100 % 🎬'
 served_prompt: "two\\nlines: {a}, [b] & <video> \\"c\\" \\u00e9"

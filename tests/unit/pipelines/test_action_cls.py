@@ -175,6 +175,11 @@ def test_what_the_first_step_reads_of_the_text_equals_the_settings():
     assert config_from_settings(read_pasted(pipeline_arguments(config)["settings"])) == config
 
 
+def test_what_kfp_would_fill_in_is_refused():
+    with pytest.raises(ValueError, match=r"served_prompt has \{\{\$ in it"):
+        pipeline_arguments(config_from_settings(SETTINGS | {"served_prompt": "{{$.inputs.parameters['settings']}}"}))
+
+
 @pytest.mark.parametrize("missing", REQUIRED)
 def test_the_pipeline_cannot_do_without(missing):
     settings = dict(SETTINGS)
