@@ -67,7 +67,7 @@ def run(action_data: DataSet, settings: dict[str, Any], mlflow_uri: str, tmp_pat
 
 
 def test_in_parts_or_at_once_the_clips_are_the_same(action_data: DataSet, settings: dict[str, Any], tmp_path: Path):
-    run = Run(tmp_path, action_data.config(**settings, preprocessing_parts=3, val_size=3, test_size=3))
+    run = Run(tmp_path, action_data.config(**settings | {"preprocessing_parts": 3, "val_size": 3, "test_size": 3}))
     assert run.trains(deploy=False)
     in_parts = PreparedIndex.read(run.folder / "index.json")
     assert run_step(
