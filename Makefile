@@ -18,7 +18,7 @@ test: setup  ## Run all tests, in one process per core (at most four).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 30
 
 e2e: setup  ## Run the tests that need a cluster: see docs/cluster_tests.md.
-	$(BIN)/python -m pytest tests/e2e/test_cluster.py -m cluster
+	$(BIN)/python -m pytest tests/e2e -m cluster
 
 unit: setup  ## Run the quick tests.
 	$(BIN)/python -m pytest tests/unit

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ivcp.network import set_up_network
+
 if TYPE_CHECKING:
     from ivcp.records import PreparedIndex
     from ivcp.records.evaluation import EvaluationMetrics
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from ivcp.training.result import TrainingResult
 
 __all__ = ["evaluate", "export", "load", "prepare", "train", "validate"]
+
+set_up_network()  # before libraries that read their variables when they are imported
 
 # bitsandbytes asks for the package `kernels` whenever it is imported; its kernel has no gradient and is not used here.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 from ivcp.checks.machine import check_room_for_clips
 from ivcp.checks.run import check_preparation, check_training, check_validation
 from ivcp.distributed.rank import is_owner, world_size
+from ivcp.models.source import local_model, pinned
 from ivcp.records import CLIPS_DIR, INDEX_FILE, RESULTS_DIR, PreparedIndex, Split
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import ConfigError, RunConfig
+from ivcp.settings.places import is_remote_model
 from ivcp.storage.atomic import writable_folder
 from ivcp.storage.owner import owned
 from ivcp.validation.reuse import find_validated
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 
 def validate(config: RunConfig) -> ValidationReport:
     """Validates the data sets into `output_dir`/clips/validated."""
+    config = pinned(config)
     check_validation(config)
     with _owned_output_dir(config):
         return validate_data(config, validated_dir(config))
@@ -47,6 +50,7 @@ def prepare(config: RunConfig) -> PreparedIndex:
     """
     from ivcp.preparation.prepare import prepare_clips
 
+    config = pinned(config)
     check_preparation(config)
     with _owned_output_dir(config):
         report = find_validated(config, validated_dir(config)) or validate(config)
@@ -83,6 +87,7 @@ def train(config: RunConfig) -> TrainingResult:
     Raises:
         ConfigError: `do_eval` has only the clips that choose the model.
     """
+    config = pinned(config)
     if is_owner():
         check_training(config, num_processes=world_size())
     from ivcp.distributed.processes import joined_processes, on_owner
@@ -118,6 +123,7 @@ def evaluate(config: RunConfig) -> EvaluationMetrics:
         ModelFilesError: the adapter is not complete, or was trained on another base model.
         SeenSplitError: it has seen too much of the split.
     """
+    config = pinned(config)
     adapter = adapter_dir(config)
     if not adapter.is_dir():
         _check_adapter(config, adapter)  # before `output_dir` is made
@@ -136,7 +142,8 @@ def _check_adapter(config: RunConfig, adapter: Path) -> None:
     from ivcp.stages.directory import check_base, check_complete
 
     check_complete(adapter)
-    if config.model.model_name_or_path and Path(config.model.model_name_or_path).is_dir():
+    base = config.model.model_name_or_path
+    if base and (is_remote_model(base) or Path(base).is_dir()):
         check_base(adapter, config.model)
 
 
@@ -161,6 +168,7 @@ def export(config: RunConfig) -> ExportResult:
     """
     from ivcp.export.export import export_model, merge_only
 
+    config = pinned(config)
     export_dir = Path(config.export.export_dir or Path(config.train.output_dir) / "model")
     if not config.data.dataset:
         return merge_only(config, adapter_dir=adapter_dir(config), export_dir=export_dir)
@@ -197,7 +205,7 @@ def adapter_dir(config: RunConfig) -> Path:
     """The adapter that is evaluated and exported: `output_dir`, where a training began in it.
 
     `adapter_name_or_path` is where a training starts. It is taken where none has started from it in `output_dir`: a
-    finished adapter that is merged, or a checkpoint that is measured.
+    finished adapter that is merged, or a checkpoint that is measured. One that lies elsewhere is downloaded.
     """
     from ivcp.training.checkpoints.earlier_result import holds_training, start_of
 
@@ -205,7 +213,7 @@ def adapter_dir(config: RunConfig) -> Path:
     if named is None:
         return output_dir
     if not config.data.dataset:  # nothing to train on: a file that merges
-        return Path(named)
+        return Path(local_model(named))
     start = start_of(output_dir)
     if holds_training(output_dir) and start is not None and Path(start).resolve() == Path(named).resolve():
         log.info("taking %s, the training that started from adapter_name_or_path = %s", output_dir, named)
@@ -215,7 +223,7 @@ def adapter_dir(config: RunConfig) -> Path:
             "taking adapter_name_or_path = %s, and not the training in %s, which %s", named, output_dir,
             f"started from {start}" if start else "started from no adapter",
         )  # fmt: skip
-    return Path(named)
+    return Path(local_model(named))
 
 
 def validated_dir(config: RunConfig) -> Path:

@@ -1,5 +1,6 @@
 """The pipeline: validate, prepare, train, evaluate, and after the gate export and serve."""
 
+from dataclasses import replace
 from typing import Any
 
 from kfp import dsl
@@ -16,7 +17,7 @@ from components.serving.component import serving
 from components.training.component import training
 from ivcp.kubernetes import images
 from ivcp.settings.form import SUMMARY, docstring
-from pipelines.placement import DECODING, LIGHT, Resources, place, place_on_accelerators
+from pipelines.placement import DECODING, LIGHT, MODEL_DISK_GIGABYTES, Resources, place, place_on_accelerators
 
 PIPELINE_NAME = "action-cls"
 
@@ -51,12 +52,12 @@ def action_cls(*, in_parts: bool = False) -> GraphComponent:
         place(ended, LIGHT, retries=2)
         with dsl.ExitHandler(ended, name="validate to deploy"):
             started = run_start(pipeline_run=run_id, pipeline_run_name=run_name, **given)
-            place(started, LIGHT, retries=3)
+            place(started, LIGHT, retries=3, reads_base=True)
             run_config, shards_uri = started.outputs["run_config"], started.outputs["shards_uri"]
             checked = data_validation(
                 data_settings=started.outputs["data_settings"], data_fingerprint=started.outputs["data_fingerprint"]
             )
-            place(checked, DECODING, shm="2Gi", retries=1, cached=True)
+            place(checked, DECODING, shm="2Gi", retries=1, cached=True, reads_base=True)
             prepare = _prepared_in_parts if in_parts else _prepared_at_once
             clips = prepare(run_config, checked.outputs["validated"], shards_uri, deploy)
             prepared = clips.outputs["prepared"]
@@ -91,7 +92,9 @@ def action_cls(*, in_parts: bool = False) -> GraphComponent:
                     exported = export(
                         run_config=run_config, prepared=prepared, adapter=adapter, results=results, deploy=deploy
                     )
-                    place(exported, Resources(cpu, cpu, memory, memory), retries=2)
+                    place(
+                        exported, Resources(cpu, cpu, memory, memory, MODEL_DISK_GIGABYTES), retries=2, reads_base=True
+                    )
                     with dsl.If(deploy == True, name="if asked: deploy"):  # noqa: E712
                         served = serving(
                             run_config=run_config,
@@ -99,7 +102,8 @@ def action_cls(*, in_parts: bool = False) -> GraphComponent:
                             results=results,
                             predictor_image=images.SERVING,  # a pod does not know what the compiler's environment named
                         )
-                        place(served, LIGHT)
+                        needed = exported.outputs["Output"]
+                        place(served, replace(LIGHT, memory_request=needed, memory_limit=needed))
 
     pipeline.__doc__ = docstring()
     return dsl.pipeline(name=PIPELINE_NAME, description=SUMMARY)(pipeline)
@@ -108,7 +112,7 @@ def action_cls(*, in_parts: bool = False) -> GraphComponent:
 def _prepared_at_once(run_config: Any, validated: Any, shards_uri: Any, deploy: Any) -> PipelineTask:
     """The step `preprocessing` alone."""
     clips = preprocessing(run_config=run_config, validated=validated, shards_uri=shards_uri, deploy=deploy)
-    return place(clips, DECODING, shm="2Gi", retries=2)
+    return place(clips, DECODING, shm="2Gi", retries=2, reads_base=True)
 
 
 def _prepared_in_parts(run_config: Any, validated: Any, shards_uri: Any, deploy: Any) -> PipelineTask:
@@ -119,10 +123,10 @@ def _prepared_in_parts(run_config: Any, validated: Any, shards_uri: Any, deploy:
     planned = preprocessing_plan(
         validated=validated, shards_uri=shards_uri, pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER
     )
-    place(planned, LIGHT, retries=2)
+    place(planned, LIGHT, retries=2, reads_base=True)
     with dsl.ParallelFor(planned.output) as part:
         shards = preprocessing_part(validated=validated, part=part)
-        place(shards, DECODING, shm="2Gi", retries=2, cached=True)
+        place(shards, DECODING, shm="2Gi", retries=2, cached=True, reads_base=True)
     clips = preprocessing(
         run_config=run_config,
         validated=validated,
@@ -130,4 +134,4 @@ def _prepared_in_parts(run_config: Any, validated: Any, shards_uri: Any, deploy:
         deploy=deploy,
         parts=dsl.Collected(shards.output),
     )
-    return place(clips, LIGHT, retries=2)
+    return place(clips, LIGHT, retries=2, reads_base=True)

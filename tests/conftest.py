@@ -62,3 +62,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set IVCP_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster_cases() -> Path:
+    """What real servers said, in files that are not part of the project."""
+    folder = Path(os.environ.get("IVCP_TEST_CASES", REPOSITORY.parent / "shared" / "cases")) / "cluster"
+    if not folder.is_dir():
+        pytest.skip(f"nothing of real servers at {folder}: set IVCP_TEST_CASES")
+    return folder

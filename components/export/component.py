@@ -13,14 +13,14 @@ def export(
     results: dsl.Input[dsl.Dataset],
     deploy: bool,
     model: dsl.Output[dsl.Model],
-) -> None:
+) -> str:
     """Merges the adapter, checks the merged model against it, and registers it.
 
-    Without `deploy` it receives its alias here, else when it is deployed.
+    Without `deploy` it receives its alias here, else when it is deployed. Returns the memory of the serving step.
     """
     from ivcp.export.step import run_step
 
-    run_step(
+    return run_step(
         run_config=run_config.path,
         prepared=prepared.path,
         adapter=adapter.path,

@@ -9,28 +9,35 @@ from ivcp.models.base_files import check_base_files
 from ivcp.models.configuration import read_configuration
 from ivcp.models.hub import is_offline
 from ivcp.models.path import check_model_path, check_model_source, looks_local
+from ivcp.models.source import check_remote_weights, local_model
 from ivcp.settings import ModelConfig, RunConfig
+from ivcp.settings.places import is_remote_model
 from ivcp.stages.registry import stage_of
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 
 
 def check_base(model: ModelConfig, *, with_weights: bool) -> None:
-    """Checks the base model's files, without torch: those of a folder here, or whether the hub gives them.
+    """Checks the base model's files, without torch: those of a folder or at an address, or whether the hub gives them.
 
     Raises:
         ValueError: no base model is named.
         FileNotFoundError: it is no model directory.
+        PermissionError, ConnectionError, RegistryError: its address cannot be read.
         HubError: the hub does not give it.
         BaseFilesError: its files are missing or damaged.
     """
-    name = model.required_name
+    name, has_own_code = model.required_name, model.trust_remote_code
     check_model_source(name, revision=model.model_revision, cache_dir=model.cache_dir)
-    folder = Path(name)
-    if folder.is_dir():
-        check_base_files(folder, with_weights=with_weights, has_own_code=model.trust_remote_code)
+    if is_remote_model(name):
+        copy = Path(local_model(name, with_weights=False))
+        check_base_files(copy, with_weights=False, has_own_code=has_own_code, called=name)
+        if with_weights:
+            check_remote_weights(name)
+    elif Path(name).is_dir():
+        check_base_files(Path(name), with_weights=with_weights, has_own_code=has_own_code)
     else:
-        check_base_files(_small_files(model), with_weights=False, has_own_code=model.trust_remote_code)
+        check_base_files(_small_files(model), with_weights=False, has_own_code=has_own_code)
 
 
 def is_elsewhere(model: ModelConfig) -> bool:
@@ -53,6 +60,11 @@ def check_method(config: RunConfig) -> None:
     described, model = _described(config.model)
     stage.check_base(described)
     check_layers(model, config.method)
+
+
+def num_weights(model: ModelConfig) -> int:
+    """Of the base model, from its configuration alone."""
+    return sum(weight.numel() for weight in _described(model)[1].parameters())
 
 
 def _described(model: ModelConfig) -> tuple[Any, Any]:

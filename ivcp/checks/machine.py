@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import shutil
 from pathlib import Path
 
+from pydantic import ByteSize, TypeAdapter
+
 from ivcp import storage
+from ivcp.checks.base import num_weights
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import ConfigError, DataConfig, RunConfig
+from ivcp.settings.places import is_remote_model
+
+log = logging.getLogger(__name__)
 
 _FEWEST_CHECKPOINTS = 2
 """One and the result: what any training writes."""
+_BYTES_OF_TWO_COPIES, _BYTES_OF_LIBRARIES = 2 * 4, 2 * 2**30
+"""For each weight, the merged model and the one that it is compared with; for all of torch."""
 
 
 def check_paths(config: RunConfig) -> None:
@@ -25,8 +35,35 @@ def check_paths(config: RunConfig) -> None:
         "resume_from_checkpoint": config.train.resume_from_checkpoint,
     }
     for key, path in started_from.items():
-        if isinstance(path, str) and not Path(path).exists():
+        if isinstance(path, str) and not _exists(path):
             raise ConfigError(f"{key} = {path} does not exist: correct the path, or leave it out")
+
+
+def warn_of_export_memory(config: RunConfig) -> None:
+    """Says of a pipeline on a cluster that its export step would be killed, hours after it began."""
+    needed = _BYTES_OF_TWO_COPIES * num_weights(config.model) + _BYTES_OF_LIBRARIES
+    asked = config.cluster.train_memory
+    if TypeAdapter(ByteSize).validate_python(f"{asked}B") < needed:
+        log.warning(
+            "train_memory = %s: export holds the model twice in float32, about %.1f GiB: its pod would be killed; set "
+            "train_memory: %dGi",
+            *(asked, needed / 2**30, math.ceil(needed / 2**30)),
+        )
+
+
+def check_remote_adapter(config: RunConfig) -> None:
+    """Checks, where no other file of the run is here, that an adapter on S3 exists.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    start = config.method.adapter_name_or_path
+    if start is not None and is_remote_model(start) and not _exists(start):
+        raise ConfigError(f"adapter_name_or_path = {start} does not exist: correct the address, or leave it out")
+
+
+def _exists(path: str) -> bool:
+    return storage.exists(path) if storage.is_s3(path) else is_remote_model(path) or Path(path).exists()
 
 
 def check_distribution_files(config: RunConfig) -> None:

@@ -15,7 +15,9 @@ from ivcp.checks.machine import (
     check_devices,
     check_distribution_files,
     check_paths,
+    check_remote_adapter,
     check_room_for_checkpoints,
+    warn_of_export_memory,
 )
 from ivcp.checks.settings import (
     check_place_of_model,
@@ -26,7 +28,9 @@ from ivcp.checks.settings import (
 )
 from ivcp.data.registry import read_dataset_info
 from ivcp.models.path import looks_local
+from ivcp.models.source import pinned
 from ivcp.settings import ConfigError, RunConfig
+from ivcp.settings.places import is_remote_model
 from ivcp.stages.registry import check_stage, stage_of
 from ivcp.tracking.steps import RECORDS_DIR_VARIABLE
 from ivcp.training.packages import check_packages
@@ -41,6 +45,11 @@ def check_submitted(config: RunConfig) -> None:
     check_placement(config)
     check_sharding(config)
     warn_of_ineffective(config)
+
+
+def is_on_cluster() -> bool:
+    """Whether this is a step of a pipeline on a cluster: in a pod, and not of a run that `ivcp run` started there."""
+    return RECORDS_DIR_VARIABLE not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
 
 
 def check_started(config: RunConfig) -> None:
@@ -58,11 +67,14 @@ def check_started(config: RunConfig) -> None:
         check_place_of_model(config)
     check_sharding(config)
     check_stage(config)
+    check_remote_adapter(config)
     if is_elsewhere(config.model):
         return
     check_base(config.model, with_weights=True)
     check_method(config)
     _check_stage_settings(config)
+    if not is_local:
+        warn_of_export_memory(config)
 
 
 def check_local_run(config: RunConfig, *, containers: bool) -> None:
@@ -75,6 +87,7 @@ def check_local_run(config: RunConfig, *, containers: bool) -> None:
         AnnotationError: a data set is not registered.
         FileNotFoundError, HubError, BaseFilesError: the base model cannot be used.
     """
+    config = pinned(config)
     check_sharding(config)
     check_stage(config)
     check_base(config.model, with_weights=True)
@@ -101,14 +114,14 @@ def check_data_sets(config: RunConfig) -> None:
 
 
 def check_validation(config: RunConfig) -> None:
-    """Checks, for validation, the part of a local base model that reads clips; it does without a model of the hub.
+    """Checks, for validation, the part of the base model that reads clips; it does without a model of the hub.
 
     Raises:
         FileNotFoundError, BaseFilesError: it cannot be used.
     """
     check_stage(config)
     name = config.model.model_name_or_path
-    if name is not None and (looks_local(name) or Path(name).exists()):
+    if name is not None and (is_remote_model(name) or looks_local(name) or Path(name).exists()):
         check_base(config.model, with_weights=False)
 
 

@@ -28,7 +28,7 @@ def submit_command(
     Example: `ivcp submit my.yaml num_train_epochs=3 --wait`
     """
     config = read_settings(settings)
-    arguments = _arguments(config, options.deploy)
+    arguments, limits = _arguments(config, options.deploy), options.limits()
     from ivcp.kubernetes.workflow_defaults import warn_of_retries
     from ivcp.lifecycle.end import find_failure
     from ivcp.pipeline_runs import follow, submit
@@ -36,7 +36,7 @@ def submit_command(
 
     server = options.connect()
     warn_of_retries()
-    version = submit.upload_pipeline(server, in_parts=prepares_in_parts(config))
+    version = submit.upload_pipeline(server, limits, in_parts=prepares_in_parts(config))
     say(f"pipeline version {version.name}{' (new)' if version.is_new else ''}")
     run_id = submit.start_run(
         server,
@@ -52,8 +52,10 @@ def submit_command(
     ended = follow.follow_run(server, run_id, say)
     if not ended.succeeded:
         why = find_failure(config, run_id) or ended.message
+        log = f"\nthe failed step's, as long as its pod is there: {ended.log_command}" if ended.log_command else ""
         raise RuntimeError(
-            f"the run ended as {ended.state.lower()}: {why}\nlogs of its steps: {server.link(f'runs/details/{run_id}')}"
+            f"the run ended as {ended.state.lower()}: {why}\n"
+            f"logs of its steps: {server.link(f'runs/details/{run_id}')}{log}"
         )
     say("the run succeeded")
 
@@ -82,7 +84,7 @@ def schedule_command(
     if len(asked) != 1 or (name is None) != (cron is None):
         raise ValueError("say one of: --name NAME with --cron, --list, --pause NAME, --resume NAME, --delete NAME")
     config = read_settings(settings) if name else None
-    arguments = _arguments(_skipping(config), options.deploy) if config else {}
+    arguments, limits = _arguments(_skipping(config), options.deploy) if config else {}, options.limits()
     from ivcp.kubernetes.workflow_defaults import warn_of_retries
     from ivcp.pipeline_runs import schedule, submit
     from ivcp.pipeline_runs.parameters import prepares_in_parts
@@ -92,7 +94,7 @@ def schedule_command(
     server = options.connect()
     if config is not None and name is not None and cron is not None:
         warn_of_retries()
-        version = submit.upload_pipeline(server, in_parts=prepares_in_parts(config))
+        version = submit.upload_pipeline(server, limits, in_parts=prepares_in_parts(config))
         made = schedule.set_schedule(
             server,
             version,

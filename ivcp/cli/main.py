@@ -21,6 +21,7 @@ from ivcp.cli.group import Commands
 from ivcp.cli.import_command import import_command
 from ivcp.cli.paths import checked_model_dir, checked_videos, new_file, new_folder
 from ivcp.cli.processes import train_in_processes
+from ivcp.cli.run_options import DEADLINE, KEEP_FAILED, KEEP_SUCCEEDED
 from ivcp.cli.settings_words import TAKES_SETTINGS, Settings, read_settings
 from ivcp.cli.terminal import FAILED, REFUSED, TRACEBACK, errors, explained, say, show_table
 
@@ -118,11 +119,15 @@ def compile_pipeline(
         Literal["2.14", "2.15", "2.17"],
         typer.Option(help="The oldest server that takes it; from 2.17 on the form has drop-downs."),
     ] = "2.14",
+    keep_succeeded: Annotated[float | None, typer.Option(metavar="HOURS", help=KEEP_SUCCEEDED)] = None,
+    keep_failed: Annotated[float | None, typer.Option(metavar="HOURS", help=KEEP_FAILED)] = None,
+    deadline: Annotated[float | None, typer.Option(metavar="HOURS", help=DEADLINE)] = None,
 ) -> None:
     """Compile the pipeline to YAML for a cluster.
 
     Examples: `ivcp compile action_cls.yaml --kfp 2.17`, `ivcp compile --kubernetes-manifest manifest.yaml`
     """
+    from ivcp.pipeline_runs.limits import RunLimits
     from ivcp.pipeline_runs.submit import Variant, compile_manifest, is_compiled
     from ivcp.pipeline_runs.submit import compile_pipeline as write
 
@@ -132,8 +137,9 @@ def compile_pipeline(
             f"{output} is there and no compiled pipeline: compile takes the path of the file to write, and no "
             "settings; those of a run go to `ivcp submit`"
         )
+    limits = RunLimits(keep_succeeded, keep_failed, deadline)
     major, minor = kfp.split(".")
-    variant = Variant(in_parts=in_parts, release=(int(major), int(minor)))
+    variant = Variant(in_parts=in_parts, release=(int(major), int(minor)), limits=limits)
     version = compile_manifest(output, variant, namespace=namespace) if kubernetes_manifest else write(output, variant)
     say(f"wrote {output.absolute()} (version {version})")
 

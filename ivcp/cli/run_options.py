@@ -13,8 +13,12 @@ import typer
 
 if TYPE_CHECKING:
     from ivcp.pipeline_runs.connection import Server
+    from ivcp.pipeline_runs.limits import RunLimits
 
 _SERVER, _RUN = "Server", "Runs"
+KEEP_SUCCEEDED = "When Kubernetes forgets a run that succeeded, and its pods; KFP 2.17."
+KEEP_FAILED = "When it forgets one that failed, and its logs; KFP 2.17."
+DEADLINE = "When a run that goes on is terminated; KFP 2.17."
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,22 @@ class RunOptions:
         str | None, typer.Option(help="Service account of the steps; default: KFP's.", rich_help_panel=_RUN)
     ] = None
     deploy: Annotated[bool, typer.Option(help="Deploy a model that passes the gate.", rich_help_panel=_RUN)] = True
+
+    keep_succeeded: Annotated[
+        float | None, typer.Option(metavar="HOURS", help=KEEP_SUCCEEDED, rich_help_panel=_RUN)
+    ] = None
+    keep_failed: Annotated[float | None, typer.Option(metavar="HOURS", help=KEEP_FAILED, rich_help_panel=_RUN)] = None
+    deadline: Annotated[float | None, typer.Option(metavar="HOURS", help=DEADLINE, rich_help_panel=_RUN)] = None
+
+    def limits(self) -> RunLimits:
+        """How long runs take and are kept.
+
+        Raises:
+            LimitsError: one is no time.
+        """
+        from ivcp.pipeline_runs.limits import RunLimits
+
+        return RunLimits(self.keep_succeeded, self.keep_failed, self.deadline)
 
     def connect(self) -> Server:
         """The server, which answers and takes the credentials.

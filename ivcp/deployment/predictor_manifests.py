@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ivcp.export.predictor_needs import PredictorNeeds
 from ivcp.records import Record
 
 Manifest = dict[str, Any]
@@ -23,6 +24,7 @@ CHANGE_CAUSE = "kubernetes.io/change-cause"
 NAME_ANNOTATION, VERSION_ANNOTATION = "ivcp.dev/model-name", "ivcp.dev/model-version"
 DEPLOYMENT, SERVICE = "Deployment", "Service"
 
+_SCRATCH = "tmp"
 _TEMPLATE_NAME = "action-classifier"
 _FILES = ("service.yaml", "deployment.yaml", "hpa.yaml", "pdb.yaml")
 
@@ -36,6 +38,8 @@ class ServedModel(Record):
     version: int
     run_id: str | None
     top1_accuracy: float
+    needs: PredictorNeeds | None = None
+    """Memory and disk of each pod; null is the template's."""
 
     def annotations(self) -> dict[str, str]:
         """What `kubectl describe` shows."""
@@ -81,7 +85,17 @@ def predictor_manifests(
     }
     trust = {"IVCP_TRUST_REMOTE_CODE": "1"} if trust_remote_code else {}
     _set_environment(container, environment | trust)
+    if model.needs is not None:
+        _set_needs(deployment["spec"]["template"]["spec"], container, model.needs)
     return manifests
+
+
+def _set_needs(pod: Manifest, container: Manifest, needs: PredictorNeeds) -> None:
+    requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+    requests |= {"memory": needs.memory_request, "ephemeral-storage": needs.disk_request}
+    limits |= {"memory": needs.memory_limit, "ephemeral-storage": needs.disk_limit}
+    [scratch] = [volume for volume in pod["volumes"] if volume["name"] == _SCRATCH]
+    scratch["emptyDir"]["sizeLimit"] = needs.disk
 
 
 def _templates() -> list[Manifest]:

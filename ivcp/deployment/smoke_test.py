@@ -11,6 +11,7 @@ from ivcp import storage
 from ivcp.deployment.predictor_manifests import ServedModel
 from ivcp.kubernetes.api import Termination
 from ivcp.models.load import training_dtype
+from ivcp.network import authorities
 from ivcp.records import RUN_CONFIG_FILE, Record
 from ivcp.records.evaluation import SMOKE_CLIP_FILE, SmokeClip
 from ivcp.serving.predictor import Answer
@@ -106,7 +107,9 @@ def check_service(
         Terminated: SIGTERM.
     """
     each_its_own = httpx.Limits(max_keepalive_connections=0)  # a Service chooses a pod for each connection
-    with httpx.Client(base_url=url, trust_env=False, timeout=REQUEST_SECONDS, limits=each_its_own) as client:
+    with httpx.Client(
+        base_url=url, trust_env=False, verify=authorities(), timeout=REQUEST_SECONDS, limits=each_its_own
+    ) as client:
         deadline = time.monotonic() + SERVICE_SECONDS
         while True:
             reached = _reached(client)

@@ -8,6 +8,7 @@ from ivcp.deployment.locally import DeploymentResult, deploy_local
 from ivcp.deployment.on_cluster import ClusterDeployment, deploy_cluster
 from ivcp.deployment.predictor_manifests import ServedModel
 from ivcp.deployment.smoke_test import choose_smoke_clip
+from ivcp.export.predictor_needs import PredictorNeeds, predictor_needs
 from ivcp.kubernetes import images
 from ivcp.records import METRICS_FILE
 from ivcp.records.evaluation import EvaluationMetrics
@@ -51,14 +52,14 @@ def _deployed(
         if exported.registered is not None:
             promote_model(exported.registered, config=config, deployed_to=config.serving.place)
 
-    if config.serving.serve_target == "local":
+    if config.serving.serve_target != "cluster":
         result = deploy_local(config, model_dir=model_dir, smoke_clip=smoke_clip, output_dir=output_dir)
         promote()
         return result
     return deploy_cluster(
         config,
         image=config.serving.serve_image or predictor_image,
-        model=served_model(exported, results),
+        model=served_model(exported, results, needs=predictor_needs(model_dir, config.serving)),
         model_dir=model_dir,
         smoke_clip=smoke_clip,
         output_dir=output_dir,
@@ -66,8 +67,8 @@ def _deployed(
     )
 
 
-def served_model(exported: ExportResult, results: Path) -> ServedModel:
-    """The model as export registered it and evaluation measured it.
+def served_model(exported: ExportResult, results: Path, *, needs: PredictorNeeds | None = None) -> ServedModel:
+    """The model as export registered it and evaluation measured it, and what its predictors need.
 
     Raises:
         ValueError: export did not register it.
@@ -83,4 +84,5 @@ def served_model(exported: ExportResult, results: Path) -> ServedModel:
         version=exported.registered.version,
         run_id=exported.run_id,
         top1_accuracy=metrics.top1_accuracy,
+        needs=needs,
     )

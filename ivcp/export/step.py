@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ivcp.export.export import export_model
+from ivcp.export.predictor_needs import step_memory
 from ivcp.records import METRICS_FILE, PreparedIndex
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.settings import read_saved_config
@@ -12,10 +13,11 @@ from ivcp.tracking import note_end
 from ivcp.tracking.steps import recorded_step
 
 
-def run_step(*, run_config: str, prepared: str, adapter: str, results: str, model: str, deploy: bool = False) -> None:
+def run_step(*, run_config: str, prepared: str, adapter: str, results: str, model: str, deploy: bool = False) -> str:
     """Merges `adapter` into the model directory `model` and registers it with the metrics in `results`.
 
-    With `deploy`, the serving step makes it the champion, once it serves.
+    With `deploy`, the serving step makes it the champion, once it serves. Returns the memory of that step, as
+    Kubernetes writes it.
     """
     with recorded_step("export") as outcome:
         config = read_saved_config(Path(run_config))
@@ -31,3 +33,4 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, mode
         if not deploy:
             note_end(config, result.summary)
         outcome.directory = model
+    return step_memory(Path(model), config.serving)

@@ -137,6 +137,7 @@ class Termination:
     """Whether SIGTERM came."""
 
     came = False
+    sleeps = False
 
     def check(self) -> None:
         """For loops that wait: Python drops an exception that is raised in a callback or in `__del__`.
@@ -147,10 +148,27 @@ class Termination:
         if self.came:
             raise Terminated
 
+    def sleep(self, seconds: float) -> None:
+        """`time.sleep`, which SIGTERM ends.
+
+        Raises:
+            Terminated: SIGTERM came.
+        """
+        try:
+            self.sleeps = True  # before the look: a signal in between would be slept through
+            self.check()
+            time.sleep(seconds)
+        finally:
+            self.sleeps = False
+
 
 @contextmanager
-def ends_on_sigterm() -> Iterator[Termination]:
-    """Inside, SIGTERM raises `Terminated` in the main thread, so that `finally` and `except` blocks run."""
+def ends_on_sigterm(*, anywhere: bool = True) -> Iterator[Termination]:
+    """Inside, SIGTERM raises `Terminated` in the main thread, so that `finally` and `except` blocks run.
+
+    With `anywhere` false only `check` and `sleep` raise it. A signal's exception can come between the taking of a lock
+    and the block that gives it back: threads then wait for ever, which happened with the lock of `logging`.
+    """
     termination = Termination()
     if threading.current_thread() is not threading.main_thread():
         yield termination
@@ -158,7 +176,8 @@ def ends_on_sigterm() -> Iterator[Termination]:
 
     def end(number: int, frame: FrameType | None) -> None:
         termination.came = True
-        raise Terminated
+        if anywhere or termination.sleeps:
+            raise Terminated
 
     before = signal.signal(signal.SIGTERM, end)
     try:

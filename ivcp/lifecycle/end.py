@@ -10,7 +10,15 @@ from typing import Any
 
 from ivcp.records.markdown import escape
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, from_flat, read_pasted
-from ivcp.tracking import ENDED_TAG, RunStatus, find_pipeline_run, finish_pipeline_run, unless_away
+from ivcp.tracking import (
+    ENDED_TAG,
+    PLUGIN_TAG,
+    RunStatus,
+    find_pipeline_run,
+    finish_pipeline_run,
+    has_foreign_run,
+    unless_away,
+)
 from ivcp.tracking.steps import recorded_step
 
 log = logging.getLogger(__name__)
@@ -35,11 +43,11 @@ def run_step(
 
     What the steps left in MLflow decides; where they left nothing, KFP's word `state` does. Of the text `settings` and
     of `overrides`, which win, only the settings of MLflow are read: wrong ones elsewhere may be why the run failed. A
-    run that the environment's MLFLOW_RUN_ID names has another owner, who ends it.
+    run that KFP's MLflow plugin opened, or that the environment's MLFLOW_RUN_ID names, has another owner, who ends it.
     """
     with recorded_step("run_end") as outcome:
         tags = None
-        if not os.environ.get("MLFLOW_RUN_ID"):
+        if not has_foreign_run():
             tags = unless_away(
                 lambda: _finish(_tracking_settings(settings, overrides), pipeline_run, state),
                 otherwise=None,
@@ -119,5 +127,6 @@ def _finish(config: RunConfig, pipeline_run: str, state: str) -> Mapping[str, st
     if run is None:  # the first step failed, or report_to does not name mlflow
         return {}
     tags: Mapping[str, str] = dict(run.data.tags)
-    finish_pipeline_run(run.info.run_id, final_status(state, tags) or "FAILED", config=config)
+    if PLUGIN_TAG not in tags:
+        finish_pipeline_run(run.info.run_id, final_status(state, tags) or "FAILED", config=config)
     return tags

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ivcp import storage
-from ivcp.checks.run import check_started
+from ivcp.checks.run import check_started, is_on_cluster
 from ivcp.data.registry import REGISTRY_FILE
 from ivcp.lifecycle.places import check_reachable, default_places
+from ivcp.models.source import pinned
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, read_pasted, save_config
 from ivcp.settings.form import PREFIX, read_fields
 from ivcp.stages.registry import stage_of
-from ivcp.tracking import open_pipeline_run, unless_away
+from ivcp.tracking import has_foreign_run, open_pipeline_run, unless_away
 from ivcp.tracking.steps import RECORDS_DIR_VARIABLE, recorded_step
 from ivcp.validation.data_fingerprint import data_fingerprint
 from ivcp.validation.reuse import DATA_KEYS
+
+log = logging.getLogger(__name__)
 
 _DATA_SECTIONS = ("model", "data", "video")
 """With `DATA_KEYS` and the stage's `data_settings`, all that validation and preparation read. They get nothing else, so
@@ -62,7 +66,8 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str, run_config_uri: 
     Raises:
         ConfigError: a setting cannot be used or is missing, asks for what training does not do, or there is nowhere to
             track the run.
-        FileNotFoundError, HubError, BaseFilesError, UnsupportedModelError: the base model cannot be used.
+        FileNotFoundError, HubError, BaseFilesError, RegistryError, UnsupportedModelError: the base model cannot be
+            used.
         AnnotationError: the registry of data sets or an annotation file cannot be read.
     """
     with recorded_step("run_start") as outcome:
@@ -70,6 +75,7 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str, run_config_uri: 
         places = _default_places(run_config_uri, parameters["pipeline_run"])
         config = config_from_settings(places | given, source="pipeline parameters")
         _check_given(config, given)
+        config = with_serve_target(pinned(config))
         check_started(config)
         shards_uri = _shards_uri(config, is_given="shards_uri" in given)
         data = data_settings(config)
@@ -121,6 +127,15 @@ def _shards_uri(config: RunConfig, *, is_given: bool) -> str:
     return place
 
 
+def with_serve_target(config: RunConfig) -> RunConfig:
+    """`config` with a null `serve_target` resolved for where this step runs."""
+    if config.serving.serve_target is not None:
+        return config
+    target: Literal["local", "cluster"] = "cluster" if is_on_cluster() else "local"
+    log.info("serve_target is not set: %s, for where this run is", target)
+    return config.model_copy(update={"serving": config.serving.model_copy(update={"serve_target": target})})
+
+
 def data_settings(config: RunConfig) -> str:
     """The settings that validation and preparation depend on, as JSON.
 
@@ -135,8 +150,8 @@ def data_settings(config: RunConfig) -> str:
 
 
 def _tracked(config: RunConfig, pipeline_run: str, pipeline_run_name: str) -> RunConfig:
-    """`config` with the run that the steps log to, unless the environment names one."""
-    if os.environ.get("MLFLOW_RUN_ID") or "mlflow" not in config.train.report_to:
+    """`config` with the run that the steps log to, unless the environment names somebody else's."""
+    if has_foreign_run() or "mlflow" not in config.train.report_to:
         return config
     if not (config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")):
         raise ConfigError(

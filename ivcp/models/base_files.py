@@ -30,10 +30,13 @@ class BaseFilesError(ValueError):
     """A base model whose files are missing or damaged; the message names each."""
 
 
-def check_base_files(folder: Path, *, with_weights: bool, has_own_code: bool = False) -> None:
+def check_base_files(
+    folder: Path, *, with_weights: bool, has_own_code: bool = False, called: str | None = None
+) -> None:
     """Checks a model's folder; reads no weights, only where they end.
 
-    `has_own_code` is for a model whose code comes with it: that may call its tokenizer's files what it likes.
+    `has_own_code` is for a model whose code comes with it: that may call its tokenizer's files what it likes. `called`
+    is what messages call a folder that is a copy.
 
     Raises:
         BaseFilesError: names every file that is missing or damaged.
@@ -43,17 +46,17 @@ def check_base_files(folder: Path, *, with_weights: bool, has_own_code: bool = F
         problems += [] if has_own_code else _missing_of_processor(folder)
         problems += _wrong_weights(folder) if with_weights else []
     if problems:
-        raise BaseFilesError(f"the base model {folder.absolute()} cannot be used: {'; '.join(problems)}")
+        raise BaseFilesError(f"the base model {called or folder.absolute()} cannot be used: {'; '.join(problems)}")
 
 
-def check_weights(folder: Path) -> None:
-    """Checks the weights of a model's folder alone.
+def check_weights(folder: Path, *, called: str | None = None) -> None:
+    """Checks the weights of a model's folder alone; `called` as above.
 
     Raises:
         BaseFilesError: names every file that is missing or damaged.
     """
     if problems := _wrong_weights(folder):
-        raise BaseFilesError(f"the model {folder.absolute()} cannot be used: {'; '.join(problems)}")
+        raise BaseFilesError(f"the model {called or folder.absolute()} cannot be used: {'; '.join(problems)}")
 
 
 def weight_files(folder: Path) -> list[Path]:

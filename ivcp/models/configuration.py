@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from ivcp.models.source import local_model
 from ivcp.settings import ModelConfig
 
 
 def read_configuration(name: str, settings: ModelConfig) -> Any:
-    """transformers' configuration of a model directory or a model of the hub.
+    """transformers' configuration of a model directory, a model of the hub, or one at an address.
 
     Its attention is not taken over: a file may name any repository on the hub, whose code transformers would fetch and
     run. The same holds for modelling code, unless `settings` trust it.
@@ -17,7 +18,7 @@ def read_configuration(name: str, settings: ModelConfig) -> Any:
     from transformers import AutoConfig
 
     described = AutoConfig.from_pretrained(
-        name,
+        local_model(name, with_weights=False),
         revision=settings.model_revision,
         cache_dir=settings.cache_dir,
         trust_remote_code=settings.trust_remote_code,

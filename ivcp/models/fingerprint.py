@@ -23,6 +23,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ivcp.models.base_files import weight_files
+from ivcp.models.source import local_model
 from ivcp.records import Record
 from ivcp.settings import ModelConfig
 
@@ -89,7 +90,7 @@ def _sample(values: Tensor) -> Tensor:
 
 
 def _folder(model: ModelConfig) -> Path:
-    name = model.required_name
+    name = local_model(model.required_name)
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download

@@ -11,6 +11,8 @@ import logging
 import os
 from pathlib import Path
 
+from ivcp.network import CA_VARIABLE
+
 log = logging.getLogger(__name__)
 
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
@@ -44,7 +46,7 @@ def check_hub(name: str, *, revision: str = "main", cache_dir: str | None = None
     if not is_cached:
         raise HubError(
             f"the Hugging Face hub ({_endpoint()}) does not answer ({reason}), and {name} is not in the cache "
-            f"{_cache(cache_dir)}: check the network or HTTPS_PROXY, set HF_ENDPOINT to a mirror, or {_elsewhere(name)}"
+            f"{_cache(cache_dir)}: {_advice(reason)}, or {_elsewhere(name)}"
         )
     log.warning("the Hugging Face hub (%s) does not answer (%s): %s comes from the cache", _endpoint(), reason, name)
     os.environ[OFFLINE_VARIABLE] = "1"
@@ -102,6 +104,12 @@ def _refusal(name: str, revision: str, status: int, code: str) -> str:
             "accept its terms on its page, and log in with `hf auth login` or set HF_TOKEN"
         )
     return f"there is no model {name} on {_endpoint()} ({status}): correct model_name_or_path; it may be a local path"
+
+
+def _advice(reason: str) -> str:
+    if "certificate" in reason.lower():
+        return f"give the certificate of its authority in {CA_VARIABLE}"
+    return "check the network or HTTPS_PROXY, set HF_ENDPOINT to a mirror"
 
 
 def _elsewhere(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Loads the backbone: a video language model from a local directory or from the Hugging Face hub."""
+"""Loads the backbone: a video language model from wherever `ivcp.models.source` finds it, or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ivcp.models.configuration import read_configuration
 from ivcp.models.families import check_architecture
 from ivcp.models.path import check_model_source
 from ivcp.models.quantization import bitsandbytes_config, keep_differentiable
+from ivcp.models.source import local_model
 from ivcp.models.vision.attention import batch_vision_attention
 from ivcp.models.vision.layers import replace_slow_layers
 from ivcp.settings import MethodConfig, ModelConfig, RunConfig
@@ -37,7 +38,8 @@ def load_base_model(
     `quantization` quantizes the language model's linear layers, where its `quantization_bit` is set.
 
     Raises:
-        FileNotFoundError: `model_name_or_path` is a path without a model.
+        FileNotFoundError: `model_name_or_path` is a path or an address without a model.
+        PermissionError, ConnectionError, RegistryError: its address cannot be read.
         HubError: the hub does not give the model.
         BaseFilesError: files of its weights are missing or damaged.
         AttentionError: `flash_attn: fa2` without the package or without a GPU.
@@ -47,10 +49,10 @@ def load_base_model(
     from transformers import AutoModelForImageTextToText
 
     check_model_source(model_name_or_path, revision=settings.model_revision, cache_dir=settings.cache_dir)
-    if Path(model_name_or_path).is_dir():
-        check_weights(Path(model_name_or_path))
     check_attention(settings)
-    name = str(model_name_or_path)
+    name = local_model(model_name_or_path)
+    if Path(name).is_dir():
+        check_weights(Path(name), called=None if name == str(model_name_or_path) else str(model_name_or_path))
     config = read_configuration(name, settings)
     check_architecture(config, name)
     quantized = (

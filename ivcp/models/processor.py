@@ -23,6 +23,7 @@ from ivcp.models.families import (
     vision_token_types,
 )
 from ivcp.models.path import check_model_path
+from ivcp.models.source import local_model
 from ivcp.models.vision.features import join_features
 from ivcp.settings import VideoConfig
 from ivcp.torchvision_compat import register_missing_operators
@@ -83,17 +84,17 @@ class Processor:
         cache_dir: str | None = None,
         trust_remote_code: bool = False,
     ) -> Self:
-        """Loads the processor of a local model directory or of a hub model.
+        """Loads the processor of a local model directory, of a hub model, or of one at an address.
 
         Raises:
-            FileNotFoundError: `model_name_or_path` is neither.
+            FileNotFoundError: `model_name_or_path` is none of them.
             UnsupportedModelError: the model reads no videos.
             ValueError: its tokenizer would split a special token, or its files are damaged.
         """
         check_model_path(model_name_or_path, files=("processor_config.json", "tokenizer_config.json"))
         try:
             processor = AutoProcessor.from_pretrained(
-                str(model_name_or_path),
+                local_model(model_name_or_path, with_weights=False),
                 revision=revision,
                 cache_dir=cache_dir,
                 trust_remote_code=trust_remote_code,

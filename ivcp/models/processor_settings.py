@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ivcp.models.source import local_model
 from ivcp.settings import RunConfig, VideoConfig
 
 if TYPE_CHECKING:
@@ -32,14 +33,15 @@ class ProcessorSettings:
 
     @classmethod
     def of(cls, config: RunConfig, *, special_tokens: tuple[str, ...]) -> ProcessorSettings:
-        """The processor that a run prepares clips with.
+        """The processor that a run prepares clips with; what lies at an address is downloaded, without its weights.
 
         Raises:
             ValueError: the run names no base model.
+            FileNotFoundError, PermissionError, ConnectionError, RegistryError: it cannot be read.
         """
         model = config.model
         return cls(
-            model_name_or_path=model.required_name,
+            model_name_or_path=local_model(model.required_name, with_weights=False),
             revision=model.model_revision,
             cache_dir=model.cache_dir,
             trust_remote_code=model.trust_remote_code,

@@ -145,7 +145,7 @@ class _Client(kfp_server_api.ApiClient):  # type: ignore[misc]
     def __init__(self, settings: ServerSettings) -> None:
         configuration = kfp_server_api.Configuration(host=settings.url)
         configuration.verify_ssl = settings.verify_tls
-        configuration.ssl_ca_cert = str(settings.ca_file) if settings.ca_file else None
+        configuration.ssl_ca_cert = str(settings.ca_file) if settings.ca_file else os.environ.get("SSL_CERT_FILE")
         configuration.retries = Retry(
             total=settings.attempts - 1,
             connect=0,  # a wrong address, until the first answer

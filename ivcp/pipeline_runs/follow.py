@@ -20,6 +20,8 @@ _POLL_SECONDS, _PATIENCE_SECONDS = 5.0, 600.0
 _STEPS = ("run_start", *STEPS)
 _PARTS = {"preprocessing": ("preprocessing_plan", "preprocessing_part")}
 """Tasks that belong to a step of another name, before it."""
+_NAMESPACE = "kubeflow"
+"""Of the pods of an installation for a single user."""
 _ATTEMPT = re.compile(r"\(\d+\)$")
 """A server lists each task twice: as `training`, and as `training(0)`, its first attempt."""
 
@@ -31,6 +33,8 @@ class EndedRun:
     state: str
     message: str
     """Why it failed, with the steps that did; empty for one that succeeded."""
+    log_command: str = ""
+    """kubectl's words for the log of the step that failed; empty where the server does not say which pod it was."""
 
     @property
     def succeeded(self) -> bool:
@@ -69,7 +73,9 @@ def follow_run(
                 shown[step] = state
                 say(f"{step}: {state.lower()}")
         if run.state in ENDED:
-            return EndedRun(state=run.state, message="" if run.state == "SUCCEEDED" else _why(run))
+            if run.state == "SUCCEEDED":
+                return EndedRun(state=run.state, message="")
+            return EndedRun(run.state, _why(run), log_command(run, namespace=server.namespace or _NAMESPACE))
         time.sleep(poll_seconds)
 
 
@@ -95,6 +101,22 @@ def step_states(run: kfp_server_api.V2beta1Run) -> dict[str, str]:
         if own:
             states[step] = own
     return states
+
+
+def log_command(run: kfp_server_api.V2beta1Run, *, namespace: str) -> str:
+    """kubectl's words for the log of the step that failed, as long as its pod is there; empty where that is not known.
+
+    A server names no pods: it lists Argo's nodes, `executor` among them, with the ids of the nodes behind each. Those
+    behind an `executor` are the attempts, each a pod; its name is the Workflow's, the template's, and the id's number.
+    """
+    details = (run.run_details.task_details if run.run_details else None) or []
+    failed = [task for task in details if task.display_name == "executor" and task.state == "FAILED"]
+    attempts = [task.child_tasks[-1].pod_name for task in failed if task.child_tasks]
+    if not attempts:
+        return ""
+    workflow, _, number = attempts[-1].rpartition("-")
+    pods = f"kubectl get pods -n {namespace} -l workflows.argoproj.io/workflow={workflow} -o name"
+    return f"kubectl logs -n {namespace} -c main $({pods} | grep -e -{number})"
 
 
 def _state(tasks: Sequence[tuple[str, str]]) -> str | None:

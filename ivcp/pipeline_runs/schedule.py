@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 _MARK = "ivcp schedule"
 """Description of the schedules that are made here."""
+_UNFINISHED = " (unfinished change)"
+"""Behind a schedule's name: the name of a paused one that is there while the schedule is made or replaced. Where it is
+found, an earlier call did not come to its end; else a schedule is paused because somebody paused it."""
 _DEFAULT_ACCOUNTS = ("", "pipeline-runner", "default-editor")
 """What the server names where nobody asked for a service account."""
 _TERMINATION_SECONDS, _LOOK_SECONDS = 120.0, 2.0
@@ -89,7 +92,8 @@ def set_schedule(
 
     The server cannot change a recurring run. The new one is made paused, the old ones are paused, and the new one is
     started: at no time do two of them start runs, at no time is there none, and after a failure in between the same
-    call ends with one. An old one goes when no run of it is in progress: now, or in a later call.
+    call ends with one. An old one goes when no run of it is in progress: now, or in a later call. One that somebody
+    paused in the meantime stays paused.
 
     Raises:
         ValueError: `cron` is no cron expression.
@@ -109,21 +113,22 @@ def set_schedule(
             max_concurrency="1",
             service_account=service_account,
         )
-    found = list_schedules(server, name)
-    was_interrupted = len(found) > 1 and not any(schedule.is_enabled for schedule in found)
-    enable = not found or was_interrupted or any(schedule.is_enabled for schedule in found)
-    if found and found[0].starts_the_same(_schedule(asked)):
+    found, unfinished = list_schedules(server, name), list_schedules(server, name + _UNFINISHED)
+    is_as_asked = bool(found) and found[0].starts_the_same(_schedule(asked))
+    enable = not found or bool(unfinished) or any(schedule.is_enabled for schedule in found)
+    if enable and not unfinished and not (is_as_asked and found[0].is_enabled):
+        unfinished = [_make(server, asked, name + _UNFINISHED)]
+    if is_as_asked:
         current, *old = found
         log.info("%s is as asked already", name)
     else:
-        with explained(server.url):
-            made = server.recurring_runs.recurring_run_service_create_recurring_run(recurring_run=asked)
-        current, old = _schedule(made), found
+        current, old = _make(server, asked, name), found
     for schedule in old:
         _pause(server, schedule)
     if enable and not current.is_enabled:
         with explained(server.url):
             server.recurring_runs.recurring_run_service_enable_recurring_run(current.recurring_run_id)
+    _forget(server, unfinished)
     _clear_away(server, old)
     return list_schedules(server, name)[0]
 
@@ -151,6 +156,7 @@ def pause_schedule(server: Server, name: str) -> None:
     found = _of_name(server, name)
     for schedule in found:
         _pause(server, schedule)
+    _forget(server, list_schedules(server, name + _UNFINISHED))
     _clear_away(server, found[1:])
 
 
@@ -165,6 +171,7 @@ def resume_schedule(server: Server, name: str) -> None:
         _pause(server, schedule)
     with explained(server.url):
         server.recurring_runs.recurring_run_service_enable_recurring_run(newest.recurring_run_id)
+    _forget(server, list_schedules(server, name + _UNFINISHED))
     _clear_away(server, older)
 
 
@@ -190,6 +197,13 @@ def delete_schedule(server: Server, name: str, *, now: bool) -> None:
     _terminate(server, [run.run_id for run in in_progress])
     for schedule in found:
         _delete(server, schedule)
+    _forget(server, list_schedules(server, name + _UNFINISHED))
+
+
+def _make(server: Server, asked: kfp_server_api.V2beta1RecurringRun, name: str) -> Schedule:
+    asked.display_name = name
+    with explained(server.url):
+        return _schedule(server.recurring_runs.recurring_run_service_create_recurring_run(recurring_run=asked))
 
 
 def _of_name(server: Server, name: str) -> list[Schedule]:
@@ -251,9 +265,14 @@ def _pause(server: Server, schedule: Schedule) -> None:
 
 
 def _delete(server: Server, schedule: Schedule) -> None:
-    with explained(server.url):
-        server.recurring_runs.recurring_run_service_delete_recurring_run(schedule.recurring_run_id)
+    _forget(server, [schedule])
     log.info("removed %s (%s)", schedule.name, schedule.cron)
+
+
+def _forget(server: Server, schedules: Sequence[Schedule]) -> None:
+    for schedule in schedules:
+        with explained(server.url):
+            server.recurring_runs.recurring_run_service_delete_recurring_run(schedule.recurring_run_id)
 
 
 def _schedule(recurring: kfp_server_api.V2beta1RecurringRun) -> Schedule:

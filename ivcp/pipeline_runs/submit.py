@@ -22,6 +22,7 @@ from ivcp.pipeline_runs.connection import (
     server_message,
 )
 from ivcp.pipeline_runs.installed import ACTION_CLS, load_pipeline
+from ivcp.pipeline_runs.limits import NO_LIMITS, RunLimits
 from ivcp.pipeline_runs.releases import OLDEST, fit
 from ivcp.settings.form import description
 
@@ -63,9 +64,12 @@ class Variant:
     release: tuple[int, int] = OLDEST
     """The oldest release of Kubeflow Pipelines that takes it."""
 
+    limits: RunLimits = NO_LIMITS
+    """Of every run, for servers that know them."""
+
     def load(self) -> Any:
         """kfp's pipeline."""
-        return fit(load_pipeline(in_parts=self.in_parts), self.release)
+        return fit(self.limits.apply(load_pipeline(in_parts=self.in_parts)), self.release)
 
 
 def compile_pipeline(path: Path, variant: Variant = Variant()) -> str:
@@ -104,13 +108,15 @@ def compile_manifest(path: Path, variant: Variant = Variant(), *, namespace: str
     return digest
 
 
-def upload_pipeline(server: Server, *, in_parts: bool = False) -> PipelineVersion:
+def upload_pipeline(server: Server, limits: RunLimits = NO_LIMITS, *, in_parts: bool = False) -> PipelineVersion:
     """Makes the pipeline, as it is compiled here, a version on the server, unless it has this content already.
 
     Raises:
         ServerError: the server refuses it, or does not answer.
+        LimitsError: it is too old for limits.
     """
-    variant = Variant(in_parts=in_parts, release=server.release or OLDEST)
+    limits.check(server.release)
+    variant = Variant(in_parts=in_parts, release=server.release or OLDEST, limits=limits)
     with TemporaryDirectory() as folder, explained(server.url):
         package = Path(folder) / f"{ACTION_CLS}.yaml"
         digest = compile_pipeline(package, variant)

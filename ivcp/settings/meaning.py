@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.settings.files import ConfigError, config_from_settings
+from ivcp.settings.places import is_remote_model
 from ivcp.settings.run import RunConfig
 from ivcp.settings.sections.data import VideoConfig
 from ivcp.settings.sections.model import ModelConfig
@@ -100,8 +101,10 @@ def read_model_config(path: Path, *, machine: ModelConfig | None = None) -> RunC
 
 
 def _was_moved(recorded: ModelConfig, machine: ModelConfig) -> bool:
-    """Whether a base model that was a folder is not there any more, and `machine` names one that is."""
+    """Whether a base model that was a folder is not there any more, and `machine` names one that may be."""
     then, now = recorded.model_name_or_path, machine.model_name_or_path
     if then is None or now is None:
         return False
+    if is_remote_model(now):
+        return not Path(then).exists() and not is_remote_model(then)
     return not Path(then).exists() and Path(now).is_dir()

@@ -2,7 +2,9 @@
 
 from ivcp.storage.rewriting import Change, rewrite
 from ivcp.storage.uris import (
+    POD_LIMIT_VARIABLE,
     borrowed,
+    cached,
     default_cache_dir,
     delete,
     etag,
@@ -14,14 +16,17 @@ from ivcp.storage.uris import (
     join,
     list_files,
     local_path,
+    read_part,
     read_text,
     upload,
     write_text,
 )
 
 __all__ = [
+    "POD_LIMIT_VARIABLE",
     "Change",
     "borrowed",
+    "cached",
     "default_cache_dir",
     "delete",
     "etag",
@@ -33,6 +38,7 @@ __all__ = [
     "join",
     "list_files",
     "local_path",
+    "read_part",
     "read_text",
     "rewrite",
     "upload",

@@ -117,6 +117,13 @@ def read(location: Location) -> bytes:
     return content.getvalue()
 
 
+def read_part(location: Location, start: int, end: int) -> bytes:
+    """The bytes of an object from `start` to before `end`, fewer where it ends sooner."""
+    answer = client(os.getpid()).get_object(Bucket=location.bucket, Key=location.key, Range=f"bytes={start}-{end - 1}")
+    content: bytes = answer["Body"].read()
+    return content
+
+
 def write(location: Location, content: bytes) -> None:
     """Makes the object, or replaces its content."""
     client(os.getpid()).put_object(Bucket=location.bucket, Key=location.key, Body=content)
@@ -198,7 +205,7 @@ def translated_errors(uri: str) -> Iterator[None]:
         raise PermissionError(f"{uri}: {error}") from error
     except boto.SSLError as error:
         raise ConnectionError(
-            f"{uri}: {error}; for a certificate of an authority of your own, set AWS_CA_BUNDLE to the authority's file"
+            f"{uri}: {error}; for a certificate of an authority of your own, set IVCP_CA_FILE to the authority's file"
         ) from error
     except (boto.ConnectionError, boto.HTTPClientError) as error:
         raise ConnectionError(f"{uri}: {error}; check AWS_ENDPOINT_URL and the network") from error

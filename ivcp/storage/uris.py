@@ -2,7 +2,8 @@
 
 A missing object is a FileNotFoundError, refused credentials are a PermissionError and a server that does not answer is
 a ConnectionError, each naming the URI. Downloads go to a cache that several processes share and that stays below
-IVCP_CACHE_MAX_BYTES, by default nine tenths of what its disk has for it: see `ivcp.storage.cache`.
+IVCP_CACHE_MAX_BYTES, by default nine tenths of what its disk has for it: see `ivcp.storage.cache`. In a pod, whose
+volumes do not show their limit, IVCP_POD_CACHE_MAX_BYTES is the default.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ from ivcp.storage.atomic import replacing, write_whole
 from ivcp.storage.cache import FileCache
 from ivcp.storage.s3 import S3, Location, S3Object, translated_errors
 
+POD_LIMIT_VARIABLE = "IVCP_POD_CACHE_MAX_BYTES"
 
-def local_path(uri: str | Path, *, cache_dir: Path | None = None) -> Path:
+
+def local_path(uri: str | Path, *, cache_dir: Path | None = None, only: Callable[[str], bool] | None = None) -> Path:
     """The file or folder as a local path; an s3:// object or prefix is downloaded into a cache, whole or not at all.
+
+    `only` chooses the objects below a prefix that are needed, by their paths in it; of a folder here all are there.
 
     The cache is `cache_dir`, else the environment's IVCP_CACHE_DIR, else `~/.cache/ivcp`. An object that changed
     on the server is downloaded again; the older copy stays valid for whoever holds its path. What this process got is
@@ -42,7 +47,17 @@ def local_path(uri: str | Path, *, cache_dir: Path | None = None) -> Path:
         if not _exists(path):
             raise FileNotFoundError(f"{path} does not exist: expected a file or a folder")
         return path
-    return _use(str(uri), cache_dir)[0]
+    return _use(str(uri), cache_dir, only)[0]
+
+
+def cached(identity: str, num_bytes: int, fill: Callable[[Path], None]) -> Path:
+    """The folder in the cache that holds what `identity` names, of so many bytes, where `fill` puts it.
+
+    Of several processes one fills it, and the others wait; it may find what an interrupted filling left. What this
+    process got stays while it runs.
+    """
+    name = f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}-{num_bytes}"
+    return _this_cache(None).use(name, fill)
 
 
 @contextmanager
@@ -152,6 +167,16 @@ def read_text(uri: str | Path) -> str:
         return s3.read(location).decode("utf-8")
 
 
+def read_part(uri: str | Path, start: int, end: int) -> bytes:
+    """The bytes of a file or object from `start` to before `end`, fewer where it ends; errors as `local_path`."""
+    if not is_s3(uri):
+        with local_path(uri).open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+    with translated_errors(str(uri)):
+        return s3.read_part(Location.parse(str(uri)), start, end)
+
+
 def write_text(uri: str, text: str) -> None:
     """Makes or replaces a UTF-8 file or object, whole or not at all; errors as in `local_path`."""
     if is_s3(uri):
@@ -246,17 +271,26 @@ def _cache_name(location: Location, objects: Sequence[S3Object]) -> str:
     return f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}-{sum(item.num_bytes for item in objects)}"
 
 
-def _use(uri: str, cache_dir: Path | None) -> tuple[Path, Callable[[], None]]:
+def _use(
+    uri: str, cache_dir: Path | None, only: Callable[[str], bool] | None = None
+) -> tuple[Path, Callable[[], None]]:
     """The local copy of what stands at `uri`, and what to call when it is not used any more."""
     location = Location.parse(uri)
     with translated_errors(uri):
-        objects = location.objects()
-        if not objects:
+        found = location.objects()
+        if not found:
             raise FileNotFoundError(f"{uri}: no such object, and no objects below it")
-        files = _cache(os.getpid(), cache_dir or default_cache_dir(), os.environ.get("IVCP_CACHE_MAX_BYTES"))
+        inside = len(location.key) + 1 if location.key else 0
+        objects = [item for item in found if only is None or item.key == location.key or only(item.key[inside:])]
+        files = _this_cache(cache_dir)
         name = _cache_name(location, objects)
         folder = files.use(name, lambda staging: s3.download(location, objects, staging))
     return folder / location.relative(location.key), lambda: files.release(name)
+
+
+def _this_cache(cache_dir: Path | None) -> FileCache:
+    in_pod = os.environ.get(POD_LIMIT_VARIABLE) if "KUBERNETES_SERVICE_HOST" in os.environ else None
+    return _cache(os.getpid(), cache_dir or default_cache_dir(), os.environ.get("IVCP_CACHE_MAX_BYTES") or in_pod)
 
 
 @cache

@@ -12,6 +12,7 @@ from pathlib import Path
 from ivcp.packages import own_version
 from ivcp.records.registered import Champion
 from ivcp.settings import SECTION_OF_KEY, RunConfig
+from ivcp.storage import file_versions, is_s3
 from ivcp.tracking.client import DEFAULT_STORE
 from ivcp.tracking.registry import find_champion
 
@@ -66,19 +67,28 @@ _SAMPLE_BYTES = 2**16
 
 
 def configuration_fingerprint(config: RunConfig) -> str:
-    """Hash of the settings that change the model, of a local base model's files, and of the project's version."""
+    """Hash of the settings that change the model, of the base model's files, and of the project's version."""
     settings = {
         key: value
         for key, value in config.flat().items()
         if key not in _KEYS_WITHOUT_EFFECT and SECTION_OF_KEY[key] not in _SECTIONS_WITHOUT_EFFECT
     }
-    model = Path(config.model.model_name_or_path or "")
     described = {
         "settings": settings,
-        "model": sampled_hash(model) if config.model.model_name_or_path and model.is_dir() else None,
+        "model": base_files_hash(config.model.model_name_or_path),
         "version": own_version(),
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def base_files_hash(name: str | None) -> str | None:
+    """Hash of a base model's files: `sampled_hash` of a folder, sizes and ETags on S3; null where the name says it all.
+
+    Errors are those of `ivcp.storage.file_versions`.
+    """
+    if name is not None and is_s3(name):
+        return hashlib.sha256(json.dumps(sorted(file_versions(name).items())).encode()).hexdigest()
+    return sampled_hash(Path(name)) if name is not None and Path(name).is_dir() else None
 
 
 def sampled_hash(folder: Path) -> str:

@@ -18,6 +18,12 @@ log = logging.getLogger(__name__)
 PIPELINE_RUN_TAG = "ivcp.pipeline_run"
 """Tag of an MLflow run with the id of its pipeline run."""
 
+PLUGIN_TAG = "kfp.pipeline_run_id"
+"""Tag with the id of its pipeline run of an MLflow run that KFP's own plugin opened, and ends (KFP 2.17)."""
+
+_OF_PLUGIN = ("KFP_POD_NAME", "MLFLOW_EXPERIMENT_ID")
+"""What a pod of KFP has beside an MLFLOW_RUN_ID of the plugin."""
+
 ENDED_TAG = "ivcp.ended"
 """Tag of an MLflow run whose chain of steps came to a good end: which."""
 
@@ -37,12 +43,24 @@ def start_pipeline_run(
 def open_pipeline_run(config: RunConfig, *, pipeline_run: str, run_name: str) -> str:
     """The one MLflow run of a pipeline run, by that run's id; it is started where there is none yet.
 
-    A step that is repeated finds what it started before.
+    A step that is repeated finds what it started before, and every step what KFP's MLflow plugin started.
     """
     found = find_pipeline_run(config, pipeline_run)
-    if found is not None:
-        return found.info.run_id  # type: ignore[no-any-return]
-    return start_pipeline_run(config, run_name=run_name, tags={PIPELINE_RUN_TAG: pipeline_run})
+    if found is None:
+        return start_pipeline_run(config, run_name=run_name, tags={PIPELINE_RUN_TAG: pipeline_run})
+    run_id: str = found.info.run_id
+    if PIPELINE_RUN_TAG not in found.data.tags:
+        connect(tracking_uri(config)).set_tag(run_id, PIPELINE_RUN_TAG, pipeline_run)
+    return run_id
+
+
+def has_foreign_run() -> bool:
+    """Whether the environment names a run of somebody else.
+
+    KFP's plugin, where its administrator has it tell the steps, names a run of each task, below the pipeline run's.
+    """
+    is_plugins = all(os.environ.get(name) for name in _OF_PLUGIN)
+    return bool(os.environ.get("MLFLOW_RUN_ID")) and not is_plugins
 
 
 def note_end(config: RunConfig, how: str) -> None:
@@ -50,7 +68,7 @@ def note_end(config: RunConfig, how: str) -> None:
 
     The step with which a chain ends calls this: KFP's own word for the end of a run does not tell.
     """
-    run_id = os.environ.get("MLFLOW_RUN_ID") or config.tracking.mlflow_run_id
+    run_id = config.tracking.mlflow_run_id or os.environ.get("MLFLOW_RUN_ID")
     if run_id and "mlflow" in config.train.report_to:
         unless_away(
             lambda: connect(tracking_uri(config)).set_tag(run_id, ENDED_TAG, how[:LONGEST_TAG]),
@@ -60,13 +78,22 @@ def note_end(config: RunConfig, how: str) -> None:
 
 
 def find_pipeline_run(config: RunConfig, pipeline_run: str) -> Any | None:
-    """mlflow's `Run` that `open_pipeline_run` started for a pipeline run; null where there is none."""
+    """mlflow's `Run` of a pipeline run, that `open_pipeline_run` started, or KFP's plugin; null where there is none.
+
+    The plugin's experiment is that of its administrator.
+    """
     client = connect(tracking_uri(config))
     experiment = client.get_experiment_by_name(config.tracking.mlflow_experiment_name)
-    if experiment is None:
+    ours = [] if experiment is None else [experiment.experiment_id]
+    return _tagged(client, ours, PIPELINE_RUN_TAG, pipeline_run) or _tagged(
+        client, [found.experiment_id for found in client.search_experiments()], PLUGIN_TAG, pipeline_run
+    )
+
+
+def _tagged(client: Any, experiments: list[str], tag: str, value: str) -> Any | None:
+    if not experiments:
         return None
-    wanted = f"tags.`{PIPELINE_RUN_TAG}` = '{pipeline_run}'"
-    runs = client.search_runs([experiment.experiment_id], filter_string=wanted, max_results=1)
+    runs = client.search_runs(experiments, filter_string=f"tags.`{tag}` = '{value}'", max_results=1)
     return runs[0] if runs else None
 
 

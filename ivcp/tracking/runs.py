@@ -101,7 +101,7 @@ def _log_texts(client: Any, run_id: str, texts: Mapping[str, str], *, step_name:
 def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_STORE) -> Iterator[TrackedRun]:
     """The run that a step logs to, with the run's settings as parameters.
 
-    Continues the run that the environment's MLFLOW_RUN_ID names, else that of `mlflow_run_id`, and leaves its final
+    Continues the run of `mlflow_run_id`, else that which the environment's MLFLOW_RUN_ID names, and leaves its final
     status to its owner; without one, a run of the step's own is started and ended. The tag `step.<step>` says how the
     step ended, and `step.<step>.error` why it failed. Nothing is logged where `report_to` does not name mlflow, nor on
     other ranks than 0.
@@ -112,7 +112,7 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
     if not is_owner() or "mlflow" not in config.train.report_to:
         yield TrackedRun()
         return
-    given = os.environ.get("MLFLOW_RUN_ID") or config.tracking.mlflow_run_id
+    given = config.tracking.mlflow_run_id or os.environ.get("MLFLOW_RUN_ID")
 
     def start(client: Any) -> str:
         return _existing_run(client, given) if given else create_run(client, config, step, {"ivcp.step": step})

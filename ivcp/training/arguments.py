@@ -71,6 +71,8 @@ def training_arguments(stage: Stage, *, output_dir: Path, has_val: bool) -> Any:
             "greater_is_better": best != "loss" if has_val else None,
         }
     )
+    # transformers adds it where Kubeflow Trainer asks for reports: `TellJobStatus` sends them, and waits for none.
+    arguments.report_to = [name for name in arguments.report_to if name != "kubeflow"]
     use_one_device(arguments)
     return arguments
 

@@ -18,6 +18,7 @@ from ivcp.models.backbone import language_model_of
 from ivcp.models.fingerprint import base_weights
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import Processor
+from ivcp.models.source import local_model
 from ivcp.records import Message, PreparedIndex, Split
 from ivcp.settings import RunConfig
 from ivcp.stages.directory import ModelInfo, is_model_directory, load_weights, other_base
@@ -28,6 +29,7 @@ from ivcp.training.augmentation import AugmentedSamples
 from ivcp.training.checkpoints.mirror import CheckpointMirror
 from ivcp.training.checkpoints.size import planned_steps
 from ivcp.training.loop.callbacks import LogLines, StopWhenReplaced
+from ivcp.training.loop.job_status import TellJobStatus
 from ivcp.training.loop.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
@@ -98,7 +100,7 @@ def build_trainer(
     module = stage.build(index, processor)
     _warn_of_other_base(config)
     if config.method.adapter_name_or_path:
-        load_weights(stage, module, Path(config.method.adapter_name_or_path))
+        load_weights(stage, module, Path(local_model(config.method.adapter_name_or_path)))
     cache = VisionCache(
         config,
         index,
@@ -134,7 +136,7 @@ def build_trainer(
         val_samples=samples.get("val"),
         train_collate=train_collate,
         eval_collate=eval_collate,
-        callbacks=[StopWhenReplaced(), LogLines(track), *_early_stopping(config)],
+        callbacks=[StopWhenReplaced(), LogLines(track), TellJobStatus(), *_early_stopping(config)],
         disk=disk,
         mirror=mirror,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ivcp.data.prepared.reader import read_identities
 from ivcp.data.seen_clips import SeenClips
+from ivcp.models.source import local_model
 from ivcp.records import PreparedIndex
 from ivcp.settings import RunConfig
 from ivcp.stages.directory import is_model_directory
@@ -42,10 +43,11 @@ def chooses_by_validation(config: RunConfig) -> bool:
 def _starting_points(config: RunConfig) -> Iterator[Path]:
     """The directories of trained models whose weights the run begins with."""
     if config.method.adapter_name_or_path:
-        yield Path(config.method.adapter_name_or_path)
+        yield Path(local_model(config.method.adapter_name_or_path))
     if config.action_cls.action_decoder_path:
         decoder = Path(config.action_cls.action_decoder_path)
         yield decoder if decoder.is_dir() else decoder.parent
-    base = Path(config.model.model_name_or_path or "")
-    if config.model.model_name_or_path and is_model_directory(base):
-        yield base
+    if config.model.model_name_or_path:
+        base = Path(local_model(config.model.model_name_or_path))
+        if is_model_directory(base):
+            yield base

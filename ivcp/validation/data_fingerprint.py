@@ -16,14 +16,14 @@ from ivcp.data.problems import RowError
 from ivcp.data.registry import DatasetInfo, data_files, read_dataset_info, read_rows
 from ivcp.data.videos import read_videos
 from ivcp.settings import DataConfig, RunConfig
-from ivcp.tracking.identity import sampled_hash
+from ivcp.tracking.identity import base_files_hash
 from ivcp.validation.splits.kept import read_header
 
 _CHUNK_BYTES = 2**20
 
 
 def data_fingerprint(config: RunConfig) -> str:
-    """Hash of the registry's entries, the annotations, the videos that they name, and a local base model's files.
+    """Hash of the registry's entries, the annotations, the videos that they name, and the base model's files.
 
     Annotations count by their content; videos by size and ETag on S3, by size and time of change in a folder: a video
     that was replaced counts as changed, and one that no row names does not count. Splits that earlier runs gave count
@@ -46,9 +46,7 @@ def data_fingerprint(config: RunConfig) -> str:
                 names_by_folder.setdefault(folder, set()).add(base)
     for line in _versions(names_by_folder):
         digest.update(line.encode())
-    model = Path(config.model.model_name_or_path or "")
-    if config.model.model_name_or_path and model.is_dir():
-        digest.update(sampled_hash(model).encode())
+    digest.update((base_files_hash(config.model.model_name_or_path) or "").encode())
     if resplits := read_header(config.data).resplits:
         digest.update(f"resplits {resplits}".encode())  # what was kept of an earlier cut holds no more
     return digest.hexdigest()[:32]

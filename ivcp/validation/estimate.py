@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import numpy as np
-
+from ivcp.models.source import weight_bytes
 from ivcp.records import SPLITS
 from ivcp.records.validation import Estimate, LongRow, TokenCounts
 from ivcp.settings import RunConfig
@@ -71,7 +69,7 @@ def estimate_needs(catalog: Catalog, config: RunConfig, tokens: TokenCounts) -> 
         shard_bytes=3 * tokens.num_pixels + _BYTES_PER_TOKEN * sum(tokens.total.values()),
         clip_bytes=3 * tokens.most_pixels,
         decoding_bytes=3 * CHUNK * catalog.number("SELECT MAX(width * height) FROM video WHERE reason IS NULL"),
-        weight_bytes=_weight_bytes(config.model.model_name_or_path),
+        weight_bytes=weight_bytes(config.model),
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
@@ -83,9 +81,3 @@ def _batch_tokens(catalog: Catalog, batch_size: int) -> int:
     """The longest clip beside others of any length: all of a batch are padded to it."""
     longest = catalog.number("SELECT MAX(num_tokens) FROM clip WHERE reason IS NULL AND split = 'train'")
     return longest * batch_size
-
-
-def _weight_bytes(model_name_or_path: str | None) -> int | None:
-    folder = Path(model_name_or_path or "")
-    sizes = [path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)]
-    return int(np.sum(sizes)) if model_name_or_path and sizes else None

@@ -13,7 +13,7 @@ from typing import Any
 import kfp_server_api as kfp
 import yaml
 
-STEPS = ("run-start", "data-validation", "preprocessing-plan", "preprocessing", "training")
+from tests.kfp_api.workflow import Node, node_id, nodes_of, scheduled_by, steps_of
 
 
 class RefusedError(Exception):
@@ -47,8 +47,8 @@ class Store:
     experiments: list[Any] = field(default_factory=list)
     runs: list[Any] = field(default_factory=list)
     recurring_runs: list[Any] = field(default_factory=list)
-    killed: list[str] = field(default_factory=list)
-    """Ids of runs whose Workflow was deleted while they were in progress: they stay as they are for ever."""
+    workflows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The metadata of the Workflow of each run, by its id, as long as Kubernetes has it."""
     most_enabled: int = 0
     """Most recurring runs of one name that were ever on at the same time."""
     fewest: int = 10**9
@@ -85,7 +85,7 @@ class Store:
             name=name,
             description=description,
             created_at=self.now(),
-            pipeline_spec={"pipeline_spec": documents[0], "platform_spec": documents[1]},
+            pipeline_spec={"pipeline_spec": documents[0], "platform_spec": (documents[1:] or [{}])[0]},
         )
         self.versions.append(version)
         return version
@@ -99,8 +99,13 @@ class Store:
 
     def create_run(self, run: Any) -> Any:
         self._check_job(run)
-        run.run_id, run.state, run.created_at = str(uuid.uuid4()), "PENDING", self.now()
-        run.run_details = kfp.V2beta1RunDetails(task_details=[])
+        run.run_id, run.created_at = str(uuid.uuid4()), self.now()
+        run.storage_state, run.scheduled_at = "AVAILABLE", run.created_at
+        run.service_account = run.service_account or ("default-editor" if self.multi_user else "pipeline-runner")
+        run.run_details, run.state_history = kfp.V2beta1RunDetails(task_details=[]), []
+        self._set_state(run, "PENDING")
+        name = self._spec(run)["pipelineInfo"]["name"]
+        self.workflows[run.run_id] = {"name": f"{name}-{run.run_id[:5]}"}
         self.runs.append(run)
         self.begins(run.run_id)
         return run
@@ -110,19 +115,19 @@ class Store:
         run = next((run for run in self.runs if run.run_id == run_id), None)
         if run is None:
             raise RefusedError(404, f"Run {run_id} not found")
-        if run_id in self.killed:
-            return run
+        if run_id not in self.workflows:
+            return run  # nobody tells the server of the end of a Workflow that was deleted
         if run.state == "CANCELING":
-            run.state = "CANCELED"
+            self._set_state(run, "CANCELED")
             return run
-        began = self._began.setdefault(run_id, [])
+        began, steps = self._began.setdefault(run_id, []), steps_of(self._spec(run))
         if began and began[-1] == self.failing_step and self.outcome == "FAILED":
-            run.state = "FAILED"
-        elif len(began) == len(STEPS):
-            run.state = self.outcome
-        else:
-            run.state = "RUNNING"
-            began.append(STEPS[len(began)])
+            self._set_state(run, "FAILED")
+        elif len(began) == len(steps):
+            self._set_state(run, self.outcome)
+        elif not _has_ended(run):
+            self._set_state(run, "RUNNING")
+            began.append(steps[len(began)])
         run.run_details.task_details = self._tasks(run, began)
         return run
 
@@ -143,11 +148,18 @@ class Store:
         return {}
 
     def delete_recurring_run(self, recurring_run_id: str) -> dict[str, Any]:
-        """Its Workflows go with it, by their owner references: the server never hears of runs in progress again."""
+        """Its ScheduledWorkflow is deleted, and Kubernetes deletes what that owns: the Workflows of its runs."""
         self.recurring_runs.remove(self._recurring(recurring_run_id))
-        self.killed += [run.run_id for run in self.runs if run.recurring_run_id == recurring_run_id and _goes_on(run)]
+        for run_id, metadata in list(self.workflows.items()):
+            if any(owner["uid"] == recurring_run_id for owner in metadata.get("ownerReferences", [])):
+                del self.workflows[run_id]
         self._note()
         return {}
+
+    @property
+    def killed(self) -> list[str]:
+        """Ids of runs whose Workflow was deleted while they were in progress: they stay as they are for ever."""
+        return [run.run_id for run in self.runs if run.run_id not in self.workflows and not _has_ended(run)]
 
     def start_recurring(self, recurring_run_id: str) -> Any:
         """The time of a schedule has come."""
@@ -161,12 +173,17 @@ class Store:
                 recurring_run_id=recurring_run_id,
             )
         )
-        run.state = "RUNNING"
+        owner = f"{recurring.display_name}{recurring_run_id[:5]}"
+        self.workflows[run.run_id] = {
+            "name": f"{owner}-1-{int(run.run_id[:8], 16)}",
+            "ownerReferences": [scheduled_by(owner, recurring_run_id)],
+        }
+        self._set_state(run, "RUNNING")
         return run
 
     def terminate_run(self, run_id: str) -> dict[str, Any]:
         """The Workflow is told; it has ended when somebody asks the next time."""
-        next(run for run in self.runs if run.run_id == run_id).state = "CANCELING"
+        self._set_state(next(run for run in self.runs if run.run_id == run_id), "CANCELING")
         return {}
 
     def listing(self, entries: Sequence[Any], query: dict[str, str], make: Callable[..., Any], attribute: str) -> Any:
@@ -193,7 +210,7 @@ class Store:
         version = next((v for v in self.versions if v.pipeline_version_id == reference.pipeline_version_id), None)
         if version is None:
             raise RefusedError(404, f"PipelineVersion {reference.pipeline_version_id} not found")
-        inputs = version.pipeline_spec["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
+        inputs = version.pipeline_spec["pipeline_spec"]["root"].get("inputDefinitions", {}).get("parameters", {})
         given = job.runtime_config.parameters or {}
         if unknown := set(given) - set(inputs):
             raise RefusedError(400, f"parameter {sorted(unknown)[0]} is not in the pipeline's inputs")
@@ -227,24 +244,38 @@ class Store:
         self.most_enabled = max([self.most_enabled, *(names.count(name) for name in names)])
         self.fewest = min(self.fewest, len(self.recurring_runs))
 
+    def _spec(self, run: Any) -> Any:
+        wanted = run.pipeline_version_reference.pipeline_version_id
+        version = next(version for version in self.versions if version.pipeline_version_id == wanted)
+        return version.pipeline_spec["pipeline_spec"]
+
+    def _set_state(self, run: Any, state: str) -> None:
+        if run.state != state:
+            run.state = state
+            run.state_history.append(kfp.V2beta1RuntimeStatus(update_time=self.now(), state=state))
+            run.finished_at = self.now() if _has_ended(run) else None
+
     def _tasks(self, run: Any, began: Sequence[str]) -> list[Any]:
-        """As KFP 2.17 lists them: each twice, with drivers, executors and groups, also what never began; no errors."""
-        states: list[tuple[str, str | None]] = [(f"action-cls-{run.run_id[:5]}", run.state), ("root", run.state)]
-        states += [("root-driver", "SUCCEEDED"), ("exit-handler-1", run.state)]
-        for step in STEPS:
-            if step not in began:
-                states += [(f"{step}-driver", None), (step, None)]
-                continue
-            state = run.state if step == began[-1] else "SUCCEEDED"
-            states += [(f"{step}-driver", "SUCCEEDED"), (step, state), ("executor", state)]
-        if run.state in ("SUCCEEDED", "FAILED"):
-            states += [("exit-handler-1.onExit", "SUCCEEDED"), ("run-end", "SUCCEEDED")]
-        names = [(f"{name}{attempt}", state) for name, state in states for attempt in ("(0)", "")]
-        return [
-            kfp.V2beta1PipelineTaskDetail(task_id=str(uuid.uuid4()), display_name=name, state=state)
-            for name, state in names
-            if state or not name.endswith(")")
-        ]
+        states = dict.fromkeys(began, "SUCCEEDED")
+        if began:
+            states[began[-1]] = run.state
+        workflow = self.workflows[run.run_id]["name"]
+        nodes = nodes_of(self._spec(run), workflow, states, run_state=run.state)
+        return [self._task(run, workflow, node) for node in nodes]
+
+    def _task(self, run: Any, workflow: str, node: Node) -> Any:
+        return kfp.V2beta1PipelineTaskDetail(
+            run_id=run.run_id,
+            task_id=str(uuid.uuid5(uuid.UUID(run.run_id), node.path)),
+            display_name=node.name,
+            create_time=run.created_at,
+            start_time=run.created_at,
+            end_time=None if node.state == "RUNNING" else self.now(),
+            state=node.state,
+            state_history=[kfp.V2beta1RuntimeStatus(update_time=self.now(), state=node.state)],
+            child_tasks=[kfp.PipelineTaskDetailChildTask(pod_name=node_id(workflow, path)) for path in node.children]
+            or None,
+        )
 
 
 def _check_value(name: str, value: Any, described: dict[str, Any]) -> None:
@@ -256,5 +287,5 @@ def _check_value(name: str, value: Any, described: dict[str, Any]) -> None:
         raise RefusedError(400, f"input parameter {name} value {value} is not one of {described['literals']}")
 
 
-def _goes_on(run: Any) -> bool:
-    return run.state in ("PENDING", "RUNNING", "CANCELING", "PAUSED")
+def _has_ended(run: Any) -> bool:
+    return run.state in ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")

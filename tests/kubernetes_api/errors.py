@@ -22,7 +22,10 @@ REASONS = {
 
 
 class UnknownPathError(Exception):
-    """A path that the server does not serve: no `Status` object, but what Go's own server writes."""
+    """A path that the server does not serve: no `Status` object, but what Go's own server writes.
+
+    Seen on Kubernetes 1.36, for kinds of objects whose operator is not installed too.
+    """
 
     content = "404 page not found\n"
 

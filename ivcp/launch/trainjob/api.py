@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -19,11 +20,12 @@ _INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 class JobCluster:
     """A namespace with TrainJobs. Every call waits out an API server that is away; see `ivcp.kubernetes.api`."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        """`sleep` is how it waits between two tries; it may raise, which ends the call."""
         from kubernetes import client
 
         connection = connect()
-        self.namespace = namespace
+        self.namespace, self._sleep = namespace, sleep
         self._core = client.CoreV1Api(connection)
         self._custom = client.CustomObjectsApi(connection)
 
@@ -69,7 +71,10 @@ class JobCluster:
         return self._call(f"creating the TrainJob {name} in the namespace {self.namespace}", create)
 
     def delete(self, name: str, *, patience_seconds: float | None = None) -> None:
-        """Deletes a TrainJob and, before it, its pods; one that is gone is no error."""
+        """Deletes a TrainJob and, before it, its pods; one that is gone is no error.
+
+        With `patience_seconds` nothing but these ends the waiting for an API server that is away.
+        """
 
         def delete() -> Any:
             return self._custom.delete_namespaced_custom_object(
@@ -101,7 +106,8 @@ class JobCluster:
                     pod, self.namespace, container=CONTAINER, timestamps=True,
                     _preload_content=False, _request_timeout=CALL_SECONDS,
                     **{key: value for key, value in selected.items() if value is not None},
-                ).data
+                ).data,
+                sleep=self._sleep,
             )  # fmt: skip
         except ApiException as error:
             if error.status in (400, 404):
@@ -126,7 +132,8 @@ class JobCluster:
             listed = retried(
                 lambda: self._custom.list_namespaced_custom_object(
                     "kueue.x-k8s.io", "v1beta2", self.namespace, "workloads", _request_timeout=CALL_SECONDS
-                )
+                ),
+                sleep=self._sleep,
             )
         except ApiException:
             return None
@@ -148,7 +155,7 @@ class JobCluster:
         from kubernetes.client import ApiException
 
         try:
-            return retried(call)
+            return retried(call, sleep=self._sleep)
         except ApiException as error:
             raise explained(error, doing, permissions=_PERMISSIONS) from error
 
@@ -156,7 +163,9 @@ class JobCluster:
         from kubernetes.client import ApiException
 
         try:
-            return retried(call) if patience_seconds is None else retried(call, patience_seconds=patience_seconds)
+            if patience_seconds is None:
+                return retried(call, sleep=self._sleep)
+            return retried(call, patience_seconds=patience_seconds)
         except ApiException as error:
             if error.status == 404 and not is_unknown_kind(error):
                 return None

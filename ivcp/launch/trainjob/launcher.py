@@ -11,8 +11,9 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from ivcp.training.result import TrainingResult
 log = logging.getLogger(__name__)
 
 _LAST_LINES = 20
+_SHOWN = ("step", "loss", "eval_loss")
+"""Of the numbers that a training reports."""
 _TERMINATION_SECONDS = 20.0
 """Between SIGTERM and the end of this pod, in which the job is deleted."""
 
@@ -70,37 +73,44 @@ def train_as_job(
         Terminated: SIGTERM came; the job is deleted.
     """
     check_stage(config)
-    return _Launch(config, index, run_id, pace or Pace()).run(output_dir)
+    with ends_on_sigterm(anywhere=False) as termination:
+        launch = _Launch(config, index, run_id, pace or Pace(), termination)
+        launch.run()
+    return launch.bring_result(output_dir)
 
 
 class _Launch:
     """One step's job."""
 
-    def __init__(self, config: RunConfig, index: PreparedIndex, run_id: str, pace: Pace) -> None:
+    def __init__(
+        self, config: RunConfig, index: PreparedIndex, run_id: str, pace: Pace, termination: Termination
+    ) -> None:
         assert config.launch.checkpoints_uri is not None  # the schema sees to it
         self.config, self.index, self.run_id, self.pace = config, index, run_id, pace
+        self.termination = termination
         self.name = job_name(config, index, run_id)
         self.folder = JobFolder(storage.join(config.launch.checkpoints_uri, self.name))
-        self.cluster = JobCluster(config.launch.train_namespace)
+        self.cluster = JobCluster(config.launch.train_namespace, sleep=termination.sleep)
 
-    def run(self, output_dir: Path) -> TrainingResult:
-        with ends_on_sigterm() as termination:
-            try:
-                self._train(termination)
-            except (Terminated, KeyboardInterrupt):
-                log.warning("the run was terminated: deleting the TrainJob %s; its checkpoints stay in %s",
-                            self.name, self.folder.uri)  # fmt: skip
-                self.cluster.delete(self.name, patience_seconds=_TERMINATION_SECONDS)
-                raise
+    def run(self) -> None:
+        try:
+            self._train()
+        except (Terminated, KeyboardInterrupt):
+            log.warning("the run was terminated: deleting the TrainJob %s; its checkpoints stay in %s",
+                        self.name, self.folder.uri)  # fmt: skip
+            self.cluster.delete(self.name, patience_seconds=_TERMINATION_SECONDS)
+            raise
+
+    def bring_result(self, output_dir: Path) -> TrainingResult:
         self.folder.bring_result(output_dir)
         self.cluster.delete(self.name)
         return TrainingResult.read(output_dir / TRAINING_RESULT_FILE)
 
-    def _train(self, termination: Termination) -> None:
+    def _train(self) -> None:
         job = self._start()
         while True:
             try:
-                _Following(self.cluster, job, self.pace, termination).follow()
+                _Following(self.cluster, job, self.pace, self.termination).follow()
                 return
             except JobFailedError as error:
                 restart = int(job["metadata"]["annotations"][RESTART_ANNOTATION]) + 1
@@ -122,6 +132,7 @@ class _Launch:
             return found
         with tempfile.TemporaryDirectory() as scratch:
             self.folder.send_inputs(self.config, self.index, Path(scratch))
+        self.termination.check()
         return self._create(restart=0)
 
     def _create(self, restart: int) -> Object:
@@ -147,7 +158,7 @@ class _Launch:
                     f"the TrainJob {self.name} is still being deleted after {self.pace.gone:.0f} s: look at its "
                     f"finalizers (kubectl -n {self.cluster.namespace} get trainjob {self.name} -o yaml)"
                 )
-            time.sleep(min(1.0, self.pace.poll))
+            self.termination.sleep(min(1.0, self.pace.poll))
 
 
 class _Following:
@@ -157,7 +168,7 @@ class _Following:
         self.cluster, self.pace, self.termination = cluster, pace, termination
         self.name, self.uid = job["metadata"]["name"], job["metadata"]["uid"]
         self._log = PodLog(cluster, _write_line)
-        self._said = _Changes(pace.repeat)
+        self._said, self._progress = _Changes(pace.repeat), _Changes(pace.repeat)
         self._hopeless_since: float | None = None
 
     def follow(self) -> None:
@@ -185,8 +196,9 @@ class _Following:
             if failed := _condition(job, "Failed"):
                 raise self._failure(failed, pods)
             self._tell_waiting(job, pods)
+            self._tell_progress(job)
             self._check_hope(pods)
-            time.sleep(self.pace.poll)
+            self.termination.sleep(self.pace.poll)
 
     def _tell_waiting(self, job: Object, pods: list[Object]) -> None:
         waiting = list(filter(None, map(why_waiting, pods)))
@@ -197,6 +209,12 @@ class _Following:
             waiting = ["no pods yet", *self.cluster.warnings({self.name})[-1:]]
         if waiting:
             self._said.tell(f"TrainJob {self.name} waits: {'; '.join(waiting)}")
+
+    def _tell_progress(self, job: Object) -> None:
+        """What the training tells Kubeflow Trainer, where it does: a line for each tenth."""
+        if status := job.get("status", {}).get("trainerStatus"):
+            tenth = status.get("progressPercentage", 0) // 10
+            self._progress.tell(f"TrainJob {self.name}: {describe_progress(status)}", about=str(tenth))
 
     def _check_hope(self, pods: list[Object]) -> None:
         stuck = [pod for pod in pods if never_starts(pod)]
@@ -237,10 +255,22 @@ class _Changes:
         self._repeat, self._clock = repeat_seconds, clock
         self._last, self._at = "", 0.0
 
-    def tell(self, line: str) -> None:
-        if line != self._last or self._clock() - self._at > self._repeat:
+    def tell(self, line: str, *, about: str | None = None) -> None:
+        """`about` is what has to change; null is the line."""
+        about = line if about is None else about
+        if about != self._last or self._clock() - self._at > self._repeat:
             log.info("%s", line)
-            self._last, self._at = line, self._clock()
+            self._last, self._at = about, self._clock()
+
+
+def describe_progress(status: Mapping[str, Any]) -> str:
+    """A `trainerStatus` in words, e.g. "45 % done, 1:00:00 left: step 45, loss 0.23"."""
+    percent, seconds = (status.get(name) for name in ("progressPercentage", "estimatedRemainingSeconds"))
+    done = [] if percent is None else [f"{percent} % done"]
+    left = [] if seconds is None else [f"{timedelta(seconds=seconds)} left"]
+    numbers = {entry["name"]: entry["value"] for entry in status.get("metrics", [])}
+    shown = ", ".join(f"{name} {numbers[name]}" for name in _SHOWN if name in numbers)
+    return ": ".join(filter(None, [", ".join(done + left), shown]))
 
 
 def _cause(ended: list[Ended]) -> Ended:

@@ -16,7 +16,7 @@ GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 RESTART_ANNOTATION = "ivcp.dev/restart"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 CONTAINER = "node"
-_TRACKING = ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
+_TRACKING = ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH")
 _LONGEST_RUN_NAME = 20
 """Pods are called `<job>-node-0-<node>-<suffix>`, in at most 63 characters."""
 

@@ -12,7 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from ivcp.settings.places import Place
 from ivcp.settings.sections.section import Section
 
-_QUANTITY = r"^\d+(\.\d+)?(m|[kMGT]i?|Ki)?$"
+QUANTITY = r"^\d+(\.\d+)?(m|[kMGT]i?|Ki)?$"
 """Kubernetes' way to write amounts of CPU and memory."""
 
 
@@ -44,9 +44,9 @@ class ClusterConfig(Section):
     train_accelerator_count: int = Field(1, ge=0)
     """Accelerators of the training step, as many as `train_processes_per_node`; evaluation takes one of them. 0 trains
     on CPUs. With `train_launcher: trainjob` the training step itself holds none."""
-    train_cpu: str = Field("4", pattern=_QUANTITY)
+    train_cpu: str = Field("4", pattern=QUANTITY)
     """CPUs of the steps that load the model: training, evaluation and export."""
-    train_memory: str = Field("32Gi", pattern=_QUANTITY)
+    train_memory: str = Field("32Gi", pattern=QUANTITY)
     """Memory of the same steps; /dev/shm is part of it."""
     train_node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels of the nodes that training and evaluation run on, e.g.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ivcp.settings.places import LocalPath, Model
+from ivcp.settings.places import LocalPath, Model, Trained
 from ivcp.settings.sections.section import Section
 
 
@@ -14,11 +14,13 @@ class ModelConfig(Section):
     """The base model."""
 
     model_name_or_path: Model | None = None
-    """Path of a local model directory, or the id of a model on the Hugging Face hub."""
+    """The base model: the path of a local model directory, the id of a model on the Hugging Face hub, an s3:// prefix,
+    or a version of MLflow's registry (models:/name@alias, models:/name/3)."""
     model_revision: str = "main"
     """Branch, tag or commit of a hub model."""
     cache_dir: LocalPath | None = None
-    """Where downloaded models are kept; null is the Hugging Face default."""
+    """Where models of the Hugging Face hub are kept; null is its default. What comes from elsewhere is kept in
+    IVCP_CACHE_DIR."""
     trust_remote_code: bool = False
     """Run modelling code that comes with the model."""
     flash_attn: Literal["auto", "disabled", "sdpa", "fa2"] = "auto"
@@ -28,7 +30,7 @@ class ModelConfig(Section):
 
     @property
     def required_name(self) -> str:
-        """Path or hub id of the base model.
+        """Path, hub id or address of the base model.
 
         Raises:
             ValueError: it is not set.
@@ -47,8 +49,9 @@ class MethodConfig(Section):
     """Train LoRA matrices, all weights of the language model, or only its last layers (`freeze`)."""
     freeze_trainable_layers: int = 2
     """Layers that `freeze` trains: the last n, the first n where negative, none but decoder and token row for 0."""
-    adapter_name_or_path: LocalPath | None = None
-    """Adapter directory to evaluate, export or serve."""
+    adapter_name_or_path: Trained | None = None
+    """Adapter directory to start from, evaluate or export: a path, an s3:// prefix, or a version of MLflow's
+    registry."""
     lora_rank: int = Field(8, ge=1)
     """Rank of the LoRA matrices."""
     lora_alpha: int | None = Field(None, ge=1)

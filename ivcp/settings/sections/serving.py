@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ivcp.settings.sections.cluster import QUANTITY
 from ivcp.settings.sections.section import Section
 
 _DNS_LABEL = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -16,8 +17,9 @@ _SERVE_NAME = r"^[a-z]([-a-z0-9]{0,51}[a-z0-9])?$"
 class ServingConfig(Section):
     """The predictor."""
 
-    serve_target: Literal["local", "cluster"] = "local"
-    """Where the serving step deploys: a process beside it that it checks, or the Kubernetes cluster."""
+    serve_target: Literal["local", "cluster"] | None = None
+    """Where the serving step deploys: a process beside it that it checks (`local`), or the Kubernetes cluster. Null is
+    where the run is: `cluster` in a pipeline on a cluster, `local` on this machine."""
     serve_namespace: str = Field("ivcp", pattern=_DNS_LABEL)
     """Namespace of the predictor on a cluster."""
     serve_name: str = Field("action-classifier", pattern=_SERVE_NAME)
@@ -25,6 +27,8 @@ class ServingConfig(Section):
     `-candidate` before it serves."""
     serve_image: str | None = None
     """The predictor's image on a cluster, such as one with CUDA; null is the image that the step itself runs in."""
+    serve_memory: str | None = Field(None, pattern=QUANTITY)
+    """Memory of each predictor on a cluster, requested and limited; null follows the size of the model's weights."""
     serve_url: str | None = None
     """Where the step reaches the predictor's Service on a cluster; null is its name in the cluster's DNS. From
     elsewhere, its path through `kubectl proxy`."""
@@ -48,4 +52,4 @@ class ServingConfig(Section):
     @property
     def place(self) -> str:
         """Where a model is put into service, in a few words."""
-        return "locally" if self.serve_target == "local" else f"in {self.serve_namespace}/{self.serve_name}"
+        return "locally" if self.serve_target != "cluster" else f"in {self.serve_namespace}/{self.serve_name}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.data.tables import read_json
+from ivcp.models.source import local_model
 from ivcp.settings import ModelConfig
 
 _FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -22,7 +23,8 @@ def special_tokens_of(model: ModelConfig) -> frozenset[str]:
     """
     if model.model_name_or_path is None:
         return frozenset()
-    found = (_find(model, model.model_name_or_path, name) for name in _FILES)
+    where = local_model(model.model_name_or_path, with_weights=False)
+    found = (_find(model, where, name) for name in _FILES)
     tokens = {token for path in found if path is not None for token in _tokens_of(read_json(path))}
     return frozenset(token for token in tokens if token[:1] in ("<", "["))  # a tokenizer may have words as well
 

@@ -105,6 +105,27 @@ def test_a_paused_one_stays_paused_when_it_is_replaced(kfp, server, version):
     assert [recurring.mode for recurring in kfp.store.recurring_runs] == ["ENABLE"]
 
 
+def test_a_paused_one_stays_paused_while_a_run_of_its_forerunner_goes_on(kfp, server, version):
+    first = nightly(server, version)
+    run = kfp.store.start_recurring(first.recurring_run_id)
+    nightly(server, version, cron="0 5 * * *")
+    schedule.pause_schedule(server, "nightly")
+    for cron in ("0 5 * * *", "0 6 * * *"):
+        assert not nightly(server, version, cron=cron).is_enabled
+    run.state = "SUCCEEDED"
+    assert not nightly(server, version, cron="0 6 * * *").is_enabled
+    schedule.resume_schedule(server, "nightly")
+    assert [recurring.mode for recurring in kfp.store.recurring_runs] == ["ENABLE"]
+
+
+def test_one_that_was_never_started_is_started_by_the_same_call(kfp, server, version):
+    kfp.fail_on, kfp.failures = lambda _, path: path.endswith(":enable"), 1
+    with pytest.raises(ServerError, match="500"):
+        nightly(server, version)
+    assert nightly(server, version).is_enabled
+    assert len(kfp.store.recurring_runs) == 1
+
+
 @pytest.mark.parametrize("verb", [":disable", ":enable"])
 def test_a_replacement_that_is_interrupted_is_ended_by_the_same_call(kfp, server, version, verb):
     first = nightly(server, version)

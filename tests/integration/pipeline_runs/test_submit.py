@@ -1,27 +1,24 @@
 """`ivcp submit` against a server that speaks KFP's API."""
 
 import contextlib
-import datetime
-import ipaddress
 import os
 import subprocess
 import sys
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from kfp_server_api.exceptions import ApiException
 
 from ivcp.cli.cluster_commands import submit_command
 from ivcp.pipeline_runs import submit
 from ivcp.pipeline_runs.connection import Server, ServerError, ServerSettings, explained
 from ivcp.pipeline_runs.follow import follow_run
+from ivcp.pipeline_runs.limits import LimitsError, RunLimits
 from ivcp.pipeline_runs.parameters import pipeline_arguments
 from ivcp.settings import config_from_settings
 from ivcp.settings.form import description
 from ivcp.tracking import open_pipeline_run, tracked_run
+from tests.certificates import write_certificate
 from tests.conftest import REPOSITORY
 from tests.kfp_api.server import PASSWORD, SESSION, USER, kfp_server
 
@@ -139,6 +136,13 @@ def test_the_version_is_named_by_the_content(tmp_path, monkeypatch):
     assert first not in changed.stdout
 
 
+def test_limits_go_to_servers_that_know_them(kfp):
+    kfp.version = "2.16.0"
+    with pytest.raises(LimitsError, match=r"the server is Kubeflow Pipelines 2\.16"):
+        submit.upload_pipeline(connect(kfp), RunLimits(deadline_hours=1))
+    assert kfp.store.pipelines == []
+
+
 def test_entries_are_found_on_later_pages(kfp):
     server = connect(kfp)
     for number in range(5):
@@ -162,7 +166,7 @@ def test_a_run_is_followed_to_its_end(kfp):
     ended = follow_run(server, run_id, lines.append, poll_seconds=0.01)
 
     assert ended.succeeded
-    steps = ("run_start", "data_validation", "preprocessing", "training")
+    steps = ("run_start", "data_validation", "preprocessing", "training", "evaluation", "export", "serving")
     assert lines == [f"{step}: {state}" for step in steps for state in ("running", "succeeded")]
 
 
@@ -288,13 +292,16 @@ def test_no_address():
         Server(ServerSettings())
 
 
-def test_tls(tmp_path):
+def test_tls(tmp_path, monkeypatch):
     certificate = tmp_path / "server.pem"
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     write_certificate(certificate)
     with kfp_server(certificate) as kfp:
         with pytest.raises(ServerError, match=r"certificate of https://localhost.*not trusted.*--ca-file"):
             Server(ServerSettings(endpoint=kfp.url, pause_seconds=1000))
         connect(kfp, ca_file=certificate)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # as IVCP_CA_FILE does
+        connect(kfp)
 
 
 @pytest.mark.parametrize(("version", "is_usable"), [("2.13.0", False), ("2.14.0", True), ("2.17.1", True)])
@@ -367,20 +374,3 @@ def test_the_runs_result_is_the_commands(kfp, outcome, monkeypatch, capsys):
 
     assert f"training: {outcome.lower()}" in shown
     assert ("the run succeeded" in shown) is (outcome == "SUCCEEDED")
-
-
-def write_certificate(path):
-    """A key and a self-signed certificate of localhost."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(private + certificate.public_bytes(pem))

@@ -174,8 +174,14 @@ def test_files_below_a_prefix(s3: S3Server):
     assert storage.list_files("s3://bucket/listed") == ["a.mp4", "b/c.mp4"]
 
 
-def test_the_cache_stays_below_its_limit(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv("IVCP_CACHE_MAX_BYTES", "20KB")
+@pytest.mark.parametrize("limits", [{"IVCP_CACHE_MAX_BYTES": "20KB"}, {"IVCP_POD_CACHE_MAX_BYTES": "20KB"}])
+def test_the_cache_stays_below_its_limit(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limits: dict[str, str]
+):
+    """In a pod, whose volume does not show its limit, by what the pipeline says of it."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    for name, size in limits.items():
+        monkeypatch.setenv(name, size)
     uris = [_put(s3, f"bounded/{number}.bin", bytes([number]) * 5000) for number in range(8)]
     kept = storage.local_path(uris[0])
     for uri in uris:
@@ -232,7 +238,7 @@ def test_a_public_bucket_behind_a_certificate_of_ones_own(
         try:
             wait_for_port(port)
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{port}")
-            with pytest.raises(ConnectionError, match="set AWS_CA_BUNDLE"):
+            with pytest.raises(ConnectionError, match="set IVCP_CA_FILE"):
                 storage.read_text("s3://bucket/a.txt")
             monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
             assert storage.read_text("s3://bucket/a.txt") == "for all"

@@ -1,13 +1,9 @@
 """What an outage of MLflow costs a training: a warning and some waiting."""
 
 import logging
-import os
 import resource
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +12,7 @@ from mlflow import MlflowClient
 from ivcp.settings import from_flat
 from ivcp.tracking import RegistryError, outages, register_model, tracked_run
 from ivcp.tracking import client as tracking_client
-from tests.ports import free_port, wait_for_port
+from tests.ports import free_port
 from tests.s3_api.proxy import proxy
 
 STEPS = 30
@@ -103,51 +99,35 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: py
     assert len(warnings(caplog)) == 2
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow server."""
-    folder, port = tmp_path_factory.mktemp("mlflow-server"), free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "files"),
-    ]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment) as process:
-        wait_for_port(port, seconds=120)
-        yield f"http://127.0.0.1:{port}"
-        process.terminate()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["is_busy", "is_denied", "cuts_answer", "seconds"])
 def test_a_server_that_fails_for_a_while_gets_what_it_missed(
-    kind: str, server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    kind: str, mlflow_server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     """It answers 503, shows a login page, breaks connections off, or hangs; from the tenth step to the last."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setattr(outages, "_PAUSE_SECONDS", 5.0)
     monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
-    with proxy(server) as (url, faults):
+    with proxy(mlflow_server) as (url, faults):
         fine = getattr(faults, kind)
         fault = (lambda _: 3.0) if kind == "seconds" else (lambda _: True)
         run_id = work(
             url, at_step={10: lambda: setattr(faults, kind, fault), STEPS: lambda: setattr(faults, kind, fine)}
         )
-    assert curve(server, run_id) == list(range(1, STEPS + 1))
-    found = MlflowClient(server).get_run(run_id)
+    assert curve(mlflow_server, run_id) == list(range(1, STEPS + 1))
+    found = MlflowClient(mlflow_server).get_run(run_id)
     assert (found.info.status, found.data.tags["data"]) == ("FINISHED", "sample")
     assert found.data.params["learning_rate"]
     assert len(warnings(caplog)) == 1
 
 
 @pytest.mark.slow
-def test_a_server_that_comes_up_later(server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_comes_up_later(
+    mlflow_server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
-    with proxy(server) as (url, faults):
+    with proxy(mlflow_server) as (url, faults):
         fine, faults.is_busy = faults.is_busy, lambda _: True
         run_id = work(url, at_step={STEPS: lambda: setattr(faults, "is_busy", fine)})
-    assert curve(server, run_id) == list(range(1, STEPS + 1))
+    assert curve(mlflow_server, run_id) == list(range(1, STEPS + 1))
     assert len(warnings(caplog)) == 1

@@ -1,4 +1,8 @@
-"""The controller of Deployments and ReplicaSets: revisions, rolling updates, progress deadlines."""
+"""The controller of Deployments and ReplicaSets: revisions, rolling updates, progress deadlines.
+
+Seen on Kubernetes 1.36: a rollout copies the Deployment's annotations to its ReplicaSet, and `kubectl rollout undo`
+copies them back, as the field manager `kubectl-rollout`. The latter is kubectl's own doing: the real one does it here.
+"""
 
 from __future__ import annotations
 

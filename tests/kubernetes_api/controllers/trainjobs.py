@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from tests.kubernetes_api.controllers.pods import pod_status, unscheduled, write_status
+from tests.kubernetes_api.errors import ApiError
 from tests.kubernetes_api.objects import resources
 from tests.kubernetes_api.objects.managers import Manager
 from tests.kubernetes_api.objects.store import Object
@@ -104,6 +105,24 @@ class JobHandle:
 
         self.state.store.change(resources.TRAINJOBS, self.namespace, self.name, changed, manager=_STATUS)
 
+    def report(self, status: dict[str, Any]) -> None:
+        """What a training process says of itself: `status.trainerStatus`.
+
+        As the status server of Kubeflow Trainer 2.3.0 does (pkg/statusserver/server.go): applied as a whole by the
+        manager `trainer-status`, refused by the schema of the custom resource.
+
+        Raises:
+            ApiError: 422, for what the schema does not allow.
+        """
+        if wrong := _wrong_in_status(status):
+            raise ApiError(422, wrong)
+
+        def changed(live: Object) -> Object:
+            return {**live, "status": {**live.get("status", {}), "trainerStatus": status}}
+
+        manager = Manager("trainer-status", "Apply", "trainer.kubeflow.org/v1alpha1", "status")
+        self.state.store.change(resources.TRAINJOBS, self.namespace, self.name, changed, manager=manager)
+
     def complete(self) -> None:
         """All pods succeed, and so does the job."""
         self.end_pods()
@@ -134,6 +153,22 @@ class JobHandle:
         metadata |= {"ownerReferences": [owner | {"controller": True, "blockOwnerDeletion": True}]}
         pod = {"restartPolicy": "Never", "containers": [container]}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
+
+
+def _wrong_in_status(status: dict[str, Any]) -> str | None:
+    """The rules of TrainerStatus in pkg/apis/trainer/v1alpha1/trainjob_types.go of Kubeflow Trainer 2.3.0."""
+    if "lastUpdatedTime" not in status:
+        return "lastUpdatedTime is required when trainerStatus is present"
+    percent, metrics = status.get("progressPercentage", 0), status.get("metrics", [])
+    if not isinstance(percent, int) or not 0 <= percent <= 100:
+        return f"status.trainerStatus.progressPercentage: Invalid value: {percent}"
+    if not isinstance(seconds := status.get("estimatedRemainingSeconds", 0), int) or seconds < 0:
+        return f"status.trainerStatus.estimatedRemainingSeconds: Invalid value: {seconds}"
+    if len(metrics) > 256:
+        return "status.trainerStatus.metrics: Too many: must have at most 256 items"
+    texts = [entry[key] for entry in metrics for key in ("name", "value")]
+    wrong = [text for text in texts if not isinstance(text, str) or not 1 <= len(text) <= 64]
+    return f"status.trainerStatus.metrics: Invalid value: {wrong[0]!r}" if wrong else None
 
 
 def succeeds(job: JobHandle) -> Generator[float, None, None]:

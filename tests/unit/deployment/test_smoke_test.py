@@ -1,11 +1,17 @@
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from ivcp.deployment.smoke_test import DeploymentError, check_answer, choose_smoke_clip
+from ivcp.deployment import smoke_test
+from ivcp.deployment.predictor_manifests import ServedModel
+from ivcp.deployment.smoke_test import DeploymentError, check_answer, check_service, choose_smoke_clip
+from ivcp.kubernetes.api import Termination
 from ivcp.records.evaluation import SmokeClip
 from ivcp.serving.predictor import Answer, ClassScore, ModelIdentity
 from ivcp.settings import from_flat, save_config
+from tests.authority import Authority
 
 EXPECTED = SmokeClip(clip_id="d:0", video="a.mp4", prediction=1, predicted_name="wave", logits=(0.0, 2.0))
 
@@ -59,3 +65,32 @@ def test_the_smoke_clip_is_evaluations_choice(tmp_path: Path):
     assert choose_smoke_clip(tmp_path) is None
     EXPECTED.write(tmp_path / "smoke_clip.json")
     assert choose_smoke_clip(tmp_path) == EXPECTED
+
+
+class _Ready(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_service_behind_an_authority_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`serve_url` may be an Ingress; the step trusts what it trusts elsewhere."""
+    monkeypatch.setattr(smoke_test, "SERVICE_SECONDS", 0.0)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    authority = Authority(tmp_path)
+    model = ServedModel(uri="s3://models/m", name="m", version=1, run_id=None, top1_accuracy=0.9)
+
+    def check(url: str) -> None:
+        assert check_service(url, model=model, model_dir=tmp_path, smoke_clip=None, termination=Termination()) is None
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Ready) as server:
+        server.socket = authority.server_context().wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(DeploymentError, match="does not answer 200"):
+            check(f"https://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+        check(f"https://127.0.0.1:{server.server_port}")
+        server.shutdown()

@@ -10,6 +10,7 @@ from ivcp.pipeline_runs.parameters import pipeline_arguments
 from ivcp.settings import ConfigError, RunConfig, config_from_settings, from_flat, load_config, read_saved_config
 from ivcp.settings.form import FIELDS, PREFIX
 from ivcp.tracking import find_pipeline_run
+from ivcp.tracking.client import connect
 from tests.data_sets import sharegpt_row
 from tests.ports import free_port
 
@@ -105,6 +106,46 @@ def test_clips_and_models_go_below_the_pipeline_root(start, tmp_path):
     assert start("shards_uri: s3://bucket/mine").shards_uri == "s3://bucket/mine"
     with pytest.raises(ConfigError, match="shards_uri = null: every step must reach"):
         start("shards_uri: null")
+
+
+@pytest.mark.parametrize(
+    ("environment", "target"),
+    [
+        ({}, "local"),
+        ({"KUBERNETES_SERVICE_HOST": "10.96.0.1"}, "cluster"),
+        ({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "IVCP_STEP_RECORDS": "records"}, "local"),  # `ivcp run` in a notebook
+    ],
+)
+def test_a_model_is_deployed_where_the_run_is(start, tmp_path, monkeypatch, environment, target):
+    """Unless the settings say where; what it is stands in the run's settings, which every step reads."""
+    for name in ("KUBERNETES_SERVICE_HOST", "IVCP_STEP_RECORDS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("records").mkdir()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    start()
+    assert read_saved_config(tmp_path / "run_config.json").serving.serve_target == target
+    other = "local" if target == "cluster" else "cluster"
+    start(overrides={"serve_target": other})
+    assert read_saved_config(tmp_path / "run_config.json").serving.serve_target == other
+
+
+def test_a_model_that_export_has_no_memory_for_is_said_at_the_start(start, base_model_dir, caplog, capsys):
+    start(model_name_or_path=str(base_model_dir), train_memory="1Gi")
+    told = caplog.text + capsys.readouterr().err
+    assert "train_memory = 1Gi: export holds the model twice in float32, about 2.0 GiB" in told
+    assert "set train_memory: 3Gi" in told
+
+
+def test_a_version_of_the_registry_is_pinned_for_the_whole_run(start, tmp_path, mlflow_uri, base_model_dir):
+    client = connect(mlflow_uri)
+    client.create_registered_model("tiny")
+    client.create_model_version("tiny", base_model_dir.as_uri())
+    client.set_registered_model_alias("tiny", "base", "1")
+    start(model_name_or_path="models:/tiny@base", overrides={"mlflow_tracking_uri": mlflow_uri})
+
+    assert read_saved_config(tmp_path / "run_config.json").model.model_name_or_path == str(base_model_dir)
 
 
 def test_training_in_the_step_gets_accelerators(start):

@@ -13,7 +13,10 @@ from tests.unit.manifests.rendered import MANIFESTS, Object, Pod, of_kind, pods,
 
 Rule = Callable[[list[Object]], list[str]]
 
-_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+_VOLUMES = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
+    "image",  # since Kubernetes 1.33
+}  # fmt: skip
 _HOST = ("hostNetwork", "hostPID", "hostIPC")
 _PROBES = {"startupProbe", "livenessProbe", "readinessProbe"}
 

@@ -90,7 +90,7 @@ def _of_pods(objects: list[Object]) -> Iterator[tuple[str, str, str]]:
         for volume in pod.spec.get("volumes", []):
             if "persistentVolumeClaim" in volume:
                 yield pod.owner, "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]
-            if "configMap" in volume:
+            if "configMap" in volume and not volume["configMap"].get("optional"):
                 yield pod.owner, "ConfigMap", volume["configMap"]["name"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -21,6 +23,9 @@ DIRECTORIES = sorted(
     for folder in (MANIFESTS, ROOT / "ivcp" / "deployment" / "manifests")
     for path in folder.rglob("kustomization.yaml")
 )
+COMPONENTS = [
+    directory for directory in DIRECTORIES if "kind: Component" in (ROOT / directory / "kustomization.yaml").read_text()
+]
 OVERLAYS = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
 _SERVING = "manifests/serving"
 CLUSTERS = {  # what stands in one cluster together
@@ -69,9 +74,22 @@ def cluster(name: str) -> list[Object]:
 def _rendered(directory: str) -> list[Object]:
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not installed: it renders the manifests")
-    done = subprocess.run(["kubectl", "kustomize", directory], cwd=ROOT, capture_output=True, text=True, check=False)
+    with TemporaryDirectory() as folder:
+        whole = _with_resources(directory, Path(folder)) if directory in COMPONENTS else directory
+        done = subprocess.run(["kubectl", "kustomize", whole], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return list(yaml.load_all(done.stdout, Loader=yaml.CSafeLoader))
+
+
+def _with_resources(component: str, folder: Path) -> str:
+    """A kustomization that applies a component to the training runtime, as an overlay would."""
+    made = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+        "resources": [os.path.relpath(MANIFESTS / "training" / "gpu", folder)],
+        "components": [os.path.relpath(ROOT / component, folder)],
+    }  # fmt: skip
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(made))
+    return str(folder)
 
 
 def title(item: Object) -> str:

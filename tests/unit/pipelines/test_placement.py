@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from pydantic import ByteSize, TypeAdapter
 
-from pipelines.placement import SECRETS
+from pipelines.placement import MODELS_VARIABLE, SECRETS
+from tests.unit.pipelines.compiled import compile_pipeline
 
 IN_PARTS = ("preprocessing-plan", "preprocessing-part")
 STEPS = (
@@ -73,10 +75,58 @@ def test_steps_that_load_the_model_have_what_the_first_step_says(compiled):
         assert not {"nodeSelector", "tolerations"} & set(compiled.kubernetes(step))
 
 
+READ_THE_BASE = set(STEPS) - {"serving", "run-end"}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_has_a_limited_disk_and_a_cache_below_it(compiled_in_parts, step):
+    """A node's disk is shared: KFP knows no ephemeral-storage, but volumes with a size."""
+    [scratch] = [
+        mount for mount in compiled_in_parts.kubernetes(step)["emptyDirMounts"] if mount["mountPath"] == "/tmp"
+    ]
+    limit = int(re.fullmatch(r"(\d+)Gi", scratch["sizeLimit"])[1])
+    environment = {entry["name"]: entry["value"] for entry in compiled_in_parts.container(step)["env"]}
+
+    assert "medium" not in scratch
+    cache = TypeAdapter(ByteSize).validate_python(environment["IVCP_POD_CACHE_MAX_BYTES"])
+    assert 0.5 * limit * 2**30 <= cache < 0.8 * limit * 2**30
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_gets_the_clusters_environment_where_there_is_one(compiled_in_parts, step):
+    """As a volume: KFP 2.14 knows no optional ConfigMap as variables, and would start no pod without it."""
+    [mounted] = compiled_in_parts.kubernetes(step)["configMapAsVolume"]
+
+    assert (mounted["configMapName"], mounted["optional"]) == ("ivcp-environment", True)
+    assert mounted["mountPath"] == "/etc/ivcp/ivcp-environment"
+    assert "configMapAsEnv" not in compiled_in_parts.kubernetes(step)
+
+
+def test_a_volume_with_base_models_is_mounted_where_one_is_named(compiled_in_parts, tmp_path, monkeypatch):
+    assert not [step for step in STEPS if "pvcMount" in compiled_in_parts.kubernetes(step)]
+    monkeypatch.setenv(MODELS_VARIABLE, "base-models")
+    again = compile_pipeline(tmp_path / "pipeline.yaml", in_parts=True)
+
+    mounted = {step: again.kubernetes(step).get("pvcMount") for step in STEPS}
+    assert {step for step in STEPS if mounted[step]} == READ_THE_BASE
+    for [mount] in filter(None, mounted.values()):
+        assert (mount["constant"], mount["mountPath"]) == ("base-models", "/models")
+
+
+def test_servings_memory_is_what_export_says(compiled):
+    resources = compiled.container("serving")["resources"]
+
+    for kind in ("resourceMemoryRequest", "resourceMemoryLimit"):
+        assert resources[kind] == "{{$.inputs.parameters['pipelinechannel--export-Output']}}"
+
+
 @pytest.mark.parametrize(("in_parts", "decodes"), [(False, "preprocessing"), (True, "preprocessing-part")])
 def test_steps_with_worker_processes_share_memory(compiled, compiled_in_parts, in_parts, decodes):
     pipeline = compiled_in_parts if in_parts else compiled
-    shared = {step: pipeline.kubernetes(step).get("emptyDirMounts") for step in pipeline.steps()}
+    shared = {
+        step: [mount for mount in pipeline.kubernetes(step)["emptyDirMounts"] if mount["mountPath"] != "/tmp"]
+        for step in pipeline.steps()
+    }
 
     assert {step for step in shared if shared[step]} == {"data-validation", decodes, "training", "evaluation"}
     assert pipeline.container(decodes)["resources"]["resourceMemoryLimit"] == "32Gi"

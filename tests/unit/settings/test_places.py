@@ -6,16 +6,15 @@ from ivcp.settings import ConfigError, config_from_settings
 
 LOCAL = (
     "cache_dir",
-    "adapter_name_or_path",
     "action_decoder_path",
     "output_dir",
     "resume_from_checkpoint",
     "export_dir",
     "vision_cache_dir",
     "deepspeed",
-    "model_name_or_path",
 )
-PLACES = ("dataset_dir", "media_dir", "models_uri", "shards_uri", "checkpoints_uri")
+MODELS = ("model_name_or_path", "adapter_name_or_path")
+PLACES = (*MODELS, "dataset_dir", "media_dir", "models_uri", "shards_uri", "checkpoints_uri")
 
 
 @pytest.mark.parametrize("key", LOCAL + PLACES)
@@ -48,6 +47,15 @@ def test_s3_where_only_a_path_will_do(key):
 @pytest.mark.parametrize("key", PLACES)
 def test_s3_where_it_is_known(key):
     assert config_from_settings({key: "s3://bucket/~a"}).flat()[key] == "s3://bucket/~a"
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_a_version_of_the_registry_where_a_model_is_wanted(key):
+    for address in ("models:/walks@champion", "models:/walks/3", "mlflow-artifacts:/1/abc/artifacts/model"):
+        assert config_from_settings({key: address}).flat()[key] == address
+    for wrong in ("models:/walks", "models:/walks/latest", "models:/walks/Production"):
+        with pytest.raises(ConfigError, match=r"expected a version of MLflow's registry, models:/name/3 or"):
+            config_from_settings({key: wrong})
 
 
 def test_the_page_of_a_model_is_not_its_id():

@@ -4,13 +4,16 @@ import contextlib
 import os
 import signal
 import threading
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ivcp.kubernetes.api import Terminated, ends_on_sigterm
 from ivcp.launch.trainjob.launcher import JobFailedError
 from ivcp.stages.directory import load_directory
-from tests.integration.launch.trainjob.training_step import script, send_result, trains
+from tests.integration.launch.trainjob.training_step import FAST, script, send_result, trains
 from tests.kubernetes_api.objects import resources
 
 
@@ -61,8 +64,6 @@ def test_a_create_whose_answer_was_lost_makes_one_job(step, adapter):
     assert len(lost) == 1
 
 
-# The signal may come between a socket's making and its keeping by the client: Python closes it then, with a warning.
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_terminated_run_deletes_its_job(step):
     def runs_long(job):
         job.start_pods()
@@ -76,6 +77,38 @@ def test_a_terminated_run_deletes_its_job(step):
 
     assert step.jobs() == []
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_termination_waits_for_the_end_of_a_call(step):
+    """An exception in the middle of a client's work may leave a lock taken: what else needs it waits for ever."""
+    check = step.api.faults.check
+
+    def terminated_while_it_answers(seen):
+        check(seen)
+        if (seen.verb, seen.resource) == ("list", "pods"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+
+    step.api.faults.check = terminated_while_it_answers
+    script(step, lambda job: iter([60.0]))
+    with pytest.raises(Terminated) as raised:
+        step.run()
+
+    assert {Path(entry.path).name for entry in raised.traceback[1:]} <= {"training_step.py", "launcher.py", "api.py"}
+    assert step.jobs() == []
+
+
+def test_a_termination_ends_a_long_sleep(step):
+    def is_told(job):
+        job.start_pods()
+        yield 0.3
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    script(step, is_told)
+    with pytest.raises(Terminated):
+        step.run(pace=replace(FAST, poll=3600))
+
+    assert step.jobs() == []
 
 
 def test_a_termination_whose_exception_was_lost_is_noticed():

@@ -1,0 +1,65 @@
+"""How much memory and disk a predictor of an exported model takes: a rule on the sizes of its files.
+
+Measured on CPU (`python -m ivcp.serving.server`, with one decoding process and answers to short clips): weights of 4,
+243 and 965 MiB in float32, and 963 MiB in bfloat16, came to 809, 1041, 1768 and 1805 MiB of all processes together.
+That is the weights once, as they lie in their files (export writes them in the precision that they are loaded in), and
+0.8 GiB of everything else. Activations, and a video that takes all that a decoding process may have, come on top.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from ivcp.records import Record
+from ivcp.settings import ServingConfig
+
+_GIB = 2**30
+_ACTIVATIONS = 1.25
+"""Of the weights: longest clips of the larger models."""
+_PROCESSES, _DECODER = 2, 4
+"""GiB of the processes at rest, rounded up, and the most that decoding one video may take beside them."""
+_UPLOADS, _LOGS = 6, 2
+"""GiB on disk: uploads under way, twice, with caches; the container's log."""
+_STEP = 1
+"""GiB of the step that starts a predictor beside it."""
+_STEP_ALONE = 2
+"""GiB of the step that deploys to a cluster: it loads no model, and has 0.5 GiB of libraries."""
+
+
+class PredictorNeeds(Record):
+    """In Kubernetes' words."""
+
+    memory_request: str
+    memory_limit: str
+    disk: str
+    """Limit of the volume that the model is downloaded to."""
+    disk_request: str
+    disk_limit: str
+
+
+def predictor_needs(model_dir: Path, serving: ServingConfig) -> PredictorNeeds:
+    """What a predictor of the model in `model_dir` asks for; `serve_memory` overrules the memory."""
+    sizes = {path: path.stat().st_size for path in model_dir.rglob("*") if path.is_file()}
+    weights = sum(size for path, size in sizes.items() if path.suffix == ".safetensors") / _GIB
+    files = sum(sizes.values()) / _GIB
+    volume = files + _UPLOADS
+    return PredictorNeeds(
+        memory_request=serving.serve_memory or _quantity(_ACTIVATIONS * weights + _PROCESSES),
+        memory_limit=serving.serve_memory or _quantity(_ACTIVATIONS * weights + _PROCESSES + _DECODER),
+        disk=_quantity(volume),
+        disk_request=_quantity(files + _LOGS),
+        disk_limit=_quantity(math.ceil(volume) + _LOGS),
+    )
+
+
+def step_memory(model_dir: Path, serving: ServingConfig) -> str:
+    """The memory of the step that deploys the model, as Kubernetes writes it; it loads what it starts beside itself."""
+    if serving.serve_target == "cluster":
+        return f"{_STEP_ALONE}Gi"
+    weights = sum(path.stat().st_size for path in model_dir.rglob("*.safetensors")) / _GIB
+    return _quantity(_ACTIVATIONS * weights + _PROCESSES + _DECODER + _STEP)
+
+
+def _quantity(gibibytes: float) -> str:
+    return f"{math.ceil(gibibytes)}Gi"

@@ -1,0 +1,40 @@
+"""A real predictor stays below what its pod asks for."""
+
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ivcp.export.predictor_needs import predictor_needs
+from ivcp.settings import ServingConfig
+from tests.integration.deployment.deployed_model import running_predictor
+from tests.models import save_tiny_classifier
+from tests.videos import write_video
+
+pytestmark = pytest.mark.slow
+
+
+def processes_below(process: int) -> list[int]:
+    children = [
+        int(pid) for task in Path(f"/proc/{process}/task").iterdir() for pid in (task / "children").read_text().split()
+    ]
+    return children + [below for child in children for below in processes_below(child)]
+
+
+def memory_bytes(process: int) -> int:
+    """What a process has of its own, and its share of what it has with others."""
+    [pss] = [line for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:")]
+    return int(pss.split()[1]) * 1024
+
+
+def test_all_processes_of_a_predictor_fit_into_what_it_asks_for(tmp_path: Path):
+    directory = save_tiny_classifier(tmp_path / "model")
+    before = set(processes_below(os.getpid()))
+    with running_predictor(directory) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+        with write_video(tmp_path / "clip.mp4").open("rb") as video:
+            assert client.post("/v1/predict", files={"video": video}).status_code == httpx.codes.OK
+        used = sum(memory_bytes(process) for process in set(processes_below(os.getpid())) - before)
+
+    asked = int(predictor_needs(directory, ServingConfig()).memory_request.removesuffix("Gi")) * 2**30
+    assert 0.1 * asked < used < 0.6 * asked  # the rest is for activations of models that are not tiny
