@@ -55,7 +55,7 @@ def test_awkward_text_arrives_as_it_was_pasted(data_set, tmp_path):
 
     (saved,) = (tmp_path / "root").glob("*/run-start/run_config")
     common = {"shards_uri": str(tmp_path / "root/clips"), "models_uri": str(tmp_path / "root/models")}
-    given = read_pasted(AWKWARD) | {"dataset_dir": str(data_set.folder)} | common
+    given = read_pasted(AWKWARD) | {"dataset_dir": str(data_set.folder), "serve_target": "local"} | common
     assert read_saved_config(saved) == config_from_settings(given)
     assert json.loads(saved.read_text())["run_name"] == 'it\'s "{{workflow.name}}" $(date) ${HOME} 100 % 🎬'
     assert [path.parent.name for path in (tmp_path / "root").glob("*/echo/*")] == ["echo"], "the condition held"

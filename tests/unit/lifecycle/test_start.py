@@ -124,15 +124,15 @@ def test_a_model_is_deployed_where_the_run_is(start, tmp_path, monkeypatch, envi
     Path("records").mkdir()
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    start()
+    start("shards_uri: clips")  # as `ivcp run` says it
     assert read_saved_config(tmp_path / "run_config.json").serving.serve_target == target
     other = "local" if target == "cluster" else "cluster"
-    start(overrides={"serve_target": other})
+    start("shards_uri: clips\nmodels_uri: models", serve_target=other)
     assert read_saved_config(tmp_path / "run_config.json").serving.serve_target == other
 
 
 def test_a_model_that_export_has_no_memory_for_is_said_at_the_start(start, base_model_dir, caplog, capsys):
-    start(model_name_or_path=str(base_model_dir), train_memory="1Gi")
+    start(model_name_or_path=str(base_model_dir), overrides={"train_memory": "1Gi"})
     told = caplog.text + capsys.readouterr().err
     assert "train_memory = 1Gi: export holds the model twice in float32, about 2.0 GiB" in told
     assert "set train_memory: 3Gi" in told
