@@ -220,13 +220,13 @@ class Store:
         for name, value in given.items():
             _check_value(name, value, inputs[name])
 
-    def _check_fields(self, spec: Any, platform: Any) -> None:
+    def _check_fields(self, spec: Any, platform: Any = None) -> None:
         """As `protojson` reads them on the server, where these fields are not known (kubeflow/pipelines, changelog)."""
         inputs = spec["root"]["inputDefinitions"]["parameters"].values()
-        executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+        placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platform else {}
         if self.release < (2, 16) and any("literals" in one for one in inputs):
             raise RefusedError(400, 'invalid v2 pipeline spec: unknown field "literals"')
-        if self.release < (2, 15) and any("optional" in one for e in executors for one in e.get("secretAsEnv", ())):
+        if self.release < (2, 15) and any("optional" in one for e in placed.values() for one in e.get("secretAsEnv", ())):
             raise RefusedError(400, 'failed to compile: unknown field "optional"')
 
     def _recurring(self, recurring_run_id: str) -> Any:
