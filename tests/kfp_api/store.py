@@ -226,7 +226,9 @@ class Store:
         placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platform else {}
         if self.release < (2, 16) and any("literals" in one for one in inputs):
             raise RefusedError(400, 'invalid v2 pipeline spec: unknown field "literals"')
-        if self.release < (2, 15) and any("optional" in one for e in placed.values() for one in e.get("secretAsEnv", ())):
+        if self.release < (2, 15) and any(
+            "optional" in one for e in placed.values() for one in e.get("secretAsEnv", ())
+        ):
             raise RefusedError(400, 'failed to compile: unknown field "optional"')
 
     def _recurring(self, recurring_run_id: str) -> Any:
