@@ -1,4 +1,6 @@
-"""The `preprocessing` step for Kubeflow Pipelines: a plan, parts side by side, and one index of all."""
+"""The `preprocessing` step for Kubeflow Pipelines: all of it, or after a plan and parts side by side what is left."""
+
+from typing import Optional
 
 from kfp import dsl
 
@@ -20,13 +22,12 @@ def preprocessing_plan(
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
 def preprocessing_part(
     validated: dsl.Input[dsl.Dataset],
-    shards_uri: str,
     part: str,
 ) -> str:
-    """Decodes the clips of one part and writes their shards below `shards_uri`; says what it did."""
+    """Decodes the clips of one part and writes their shards where its name says; says what it did."""
     from ivcp.preparation.step import run_part
 
-    return run_part(validated=validated.path, shards_uri=shards_uri, part=part)
+    return run_part(validated=validated.path, part=part)
 
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
@@ -34,21 +35,21 @@ def preprocessing(
     run_config: dsl.Input[dsl.Artifact],
     validated: dsl.Input[dsl.Dataset],
     shards_uri: str,
-    parts: list[str],
     deploy: bool,
     prepared: dsl.Output[dsl.Dataset],
+    parts: Optional[list[str]] = None,  # noqa: UP045 (KFP knows no other spelling)
 ) -> bool:
-    """Makes the index of all shards; says whether there is anything to train. `parts` is what the parts did.
+    """Prepares all clips, or indexes what `parts` of them wrote; says whether there is anything to train.
 
     With `deploy` there is also something to train where the champion is not in service.
     """
-    from ivcp.preparation.step import run_merge
+    from ivcp.preparation.step import run_step
 
-    return run_merge(
+    return run_step(
         run_config=run_config.path,
         validated=validated.path,
         shards_uri=shards_uri,
-        parts=parts,
         deploy=deploy,
         prepared=prepared.path,
+        parts=parts,
     )

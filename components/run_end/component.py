@@ -9,6 +9,7 @@ from ivcp.kubernetes import images
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
 def run_end(
+    settings: str,
     overrides: dict[str, Any],
     pipeline_run: str,
     status: dsl.PipelineTaskFinalStatus,
@@ -18,6 +19,7 @@ def run_end(
     from ivcp.lifecycle.end import run_step
 
     run_step(
+        settings,
         overrides,
         pipeline_run=pipeline_run,
         state=status.state,

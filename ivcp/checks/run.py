@@ -43,7 +43,6 @@ def check_submitted(config: RunConfig) -> None:
         ConfigError: a setting does not fit another one.
     """
     check_placement(config)
-    check_place_of_model(config)
     check_sharding(config)
     warn_of_ineffective(config)
 

@@ -33,9 +33,9 @@ def check_place_of_model(config: RunConfig) -> None:
     """
     if config.export.models_uri is None:
         raise ConfigError(
-            "models_uri is not set: on a cluster the model would be registered at a path that only the pod of the "
-            "export step has; name an s3:// prefix, or a folder on a volume that all steps mount (in the form of "
-            'Kubeflow Pipelines among the overrides: {"models_uri": "s3://bucket/models"})'
+            "models_uri = null: on a cluster the model would be registered at a path that only the pod of the export "
+            "step has; leave it out, for a folder below the pipeline root, or name an s3:// prefix, or a folder on a "
+            "volume that all steps mount"
         )
 
 

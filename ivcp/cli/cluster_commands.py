@@ -32,10 +32,11 @@ def submit_command(
     from ivcp.kubernetes.workflow_defaults import warn_of_retries
     from ivcp.lifecycle.end import find_failure
     from ivcp.pipeline_runs import follow, submit
+    from ivcp.pipeline_runs.parameters import prepares_in_parts
 
     server = options.connect()
     warn_of_retries()
-    version = submit.upload_pipeline(server, limits)
+    version = submit.upload_pipeline(server, limits, in_parts=prepares_in_parts(config))
     say(f"pipeline version {version.name}{' (new)' if version.is_new else ''}")
     run_id = submit.start_run(
         server,
@@ -86,13 +87,14 @@ def schedule_command(
     arguments, limits = _arguments(_skipping(config), options.deploy) if config else {}, options.limits()
     from ivcp.kubernetes.workflow_defaults import warn_of_retries
     from ivcp.pipeline_runs import schedule, submit
+    from ivcp.pipeline_runs.parameters import prepares_in_parts
 
     if cron is not None:
         schedule.cron_with_seconds(cron)  # before anything is uploaded
     server = options.connect()
-    if name is not None and cron is not None:
+    if config is not None and name is not None and cron is not None:
         warn_of_retries()
-        version = submit.upload_pipeline(server, limits)
+        version = submit.upload_pipeline(server, limits, in_parts=prepares_in_parts(config))
         made = schedule.set_schedule(
             server,
             version,
@@ -121,9 +123,9 @@ def _arguments(config: RunConfig, deploy: bool) -> dict[str, object]:
 
     check_submitted(config)
     arguments = pipeline_arguments(config, deploy=deploy)
-    places = {key: str(config.flat()[key]) for key in ("dataset_dir", "shards_uri", "models_uri")}
+    places = {key: config.flat()[key] for key in ("dataset_dir", "shards_uri", "models_uri")}
     for key, place in places.items():
-        if not place.startswith("s3://"):
+        if place is not None and not place.startswith("s3://"):
             say(f"note: {key} = {place} is a path in each step's own pod: use s3:// or a mounted folder")
     return arguments
 

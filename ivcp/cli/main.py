@@ -112,16 +112,23 @@ def compile_pipeline(
         bool, typer.Option("--kubernetes-manifest", help="Write Pipeline and PipelineVersion objects for kubectl.")
     ] = False,
     namespace: Annotated[str | None, typer.Option(help="Of these objects; default: kubectl's.")] = None,
+    in_parts: Annotated[
+        bool, typer.Option("--in-parts", help="Prepare clips in several pods: see preprocessing_parts.")
+    ] = False,
+    kfp: Annotated[
+        Literal["2.14", "2.15", "2.17"],
+        typer.Option(help="The oldest server that takes it; from 2.17 on the form has drop-downs."),
+    ] = "2.14",
     keep_succeeded: Annotated[float | None, typer.Option(metavar="HOURS", help=KEEP_SUCCEEDED)] = None,
     keep_failed: Annotated[float | None, typer.Option(metavar="HOURS", help=KEEP_FAILED)] = None,
     deadline: Annotated[float | None, typer.Option(metavar="HOURS", help=DEADLINE)] = None,
 ) -> None:
     """Compile the pipeline to YAML for a cluster.
 
-    Examples: `ivcp compile action_cls.yaml`, `ivcp compile --kubernetes-manifest manifest.yaml --namespace kubeflow`
+    Examples: `ivcp compile action_cls.yaml --kfp 2.17`, `ivcp compile --kubernetes-manifest manifest.yaml`
     """
     from ivcp.pipeline_runs.limits import RunLimits
-    from ivcp.pipeline_runs.submit import compile_manifest, is_compiled
+    from ivcp.pipeline_runs.submit import Variant, compile_manifest, is_compiled
     from ivcp.pipeline_runs.submit import compile_pipeline as write
 
     output = new_file(output)
@@ -131,7 +138,9 @@ def compile_pipeline(
             "settings; those of a run go to `ivcp submit`"
         )
     limits = RunLimits(keep_succeeded, keep_failed, deadline)
-    version = compile_manifest(output, limits, namespace=namespace) if kubernetes_manifest else write(output, limits)
+    major, minor = kfp.split(".")
+    variant = Variant(in_parts=in_parts, release=(int(major), int(minor)), limits=limits)
+    version = compile_manifest(output, variant, namespace=namespace) if kubernetes_manifest else write(output, variant)
     say(f"wrote {output.absolute()} (version {version})")
 
 

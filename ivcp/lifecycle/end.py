@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.records.markdown import escape
-from ivcp.settings import SECTION_OF_KEY, RunConfig, from_flat
+from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, from_flat, read_pasted
 from ivcp.tracking import (
     ENDED_TAG,
     PLUGIN_TAG,
@@ -36,18 +36,22 @@ _TRACKED = ("training", "evaluation", "export", "serving")
 """Steps that log to MLflow, in their order."""
 
 
-def run_step(overrides: Mapping[str, Any], *, pipeline_run: str, state: str, error: str, report: str) -> None:
+def run_step(
+    settings: str, overrides: Mapping[str, Any], *, pipeline_run: str, state: str, error: str, report: str
+) -> None:
     """Ends the MLflow run of `pipeline_run`, and writes what happened to the Markdown file `report`.
 
-    What the steps left in MLflow decides; where they left nothing, KFP's word `state` does. Only the settings of MLflow
-    among `overrides` are read: wrong ones elsewhere may be why the run failed. A run that KFP's MLflow plugin opened,
-    or that the environment's MLFLOW_RUN_ID names, has another owner, who ends it.
+    What the steps left in MLflow decides; where they left nothing, KFP's word `state` does. Of the text `settings` and
+    of `overrides`, which win, only the settings of MLflow are read: wrong ones elsewhere may be why the run failed. A
+    run that KFP's MLflow plugin opened, or that the environment's MLFLOW_RUN_ID names, has another owner, who ends it.
     """
     with recorded_step("run_end") as outcome:
         tags = None
         if not has_foreign_run():
             tags = unless_away(
-                lambda: _finish(overrides, pipeline_run, state), otherwise=None, doing="ending the run in MLflow"
+                lambda: _finish(_tracking_settings(settings, overrides), pipeline_run, state),
+                otherwise=None,
+                doing="ending the run in MLflow",
             )
         outcome.result = describe_end(state, tags, error)
         Path(report).write_text(escape(outcome.result) + "\n", encoding="utf-8")
@@ -104,9 +108,19 @@ def _has_store(config: RunConfig) -> bool:
     return bool(config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
 
 
-def _finish(overrides: Mapping[str, Any], pipeline_run: str, state: str) -> Mapping[str, str] | None:
+def _tracking_settings(settings: str, overrides: Mapping[str, Any]) -> RunConfig:
+    """The settings of MLflow; those of a text that cannot be read are none: no MLflow run was begun with it."""
+    try:
+        given = read_pasted(settings)
+    except (ConfigError, OSError) as error:
+        log.warning("%s", error)
+        given = {}
+    chosen = {key: value for key, value in (given | dict(overrides)).items() if SECTION_OF_KEY.get(key) == "tracking"}
+    return from_flat(chosen)
+
+
+def _finish(config: RunConfig, pipeline_run: str, state: str) -> Mapping[str, str] | None:
     """Ends the run; its tags, none where it never began, null where there is no MLflow."""
-    config = from_flat({key: value for key, value in overrides.items() if SECTION_OF_KEY.get(key) == "tracking"})
     if not _has_store(config):
         return None
     run = find_pipeline_run(config, pipeline_run)

@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ivcp import storage
 from ivcp.checks.run import check_started, is_on_cluster
+from ivcp.data.registry import REGISTRY_FILE
+from ivcp.lifecycle.places import check_reachable, default_places
 from ivcp.models.source import pinned
-from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, save_config
+from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, read_pasted, save_config
+from ivcp.settings.form import PREFIX, read_fields
 from ivcp.stages.registry import stage_of
 from ivcp.tracking import has_foreign_run, open_pipeline_run, unless_away
-from ivcp.tracking.steps import recorded_step
+from ivcp.tracking.steps import RECORDS_DIR_VARIABLE, recorded_step
 from ivcp.validation.data_fingerprint import data_fingerprint
 from ivcp.validation.reuse import DATA_KEYS
 
@@ -33,39 +37,94 @@ class RunStart(NamedTuple):
     data_settings: str
     """The settings that validation and preparation depend on, as JSON."""
     data_fingerprint: str
+    shards_uri: str
+    accelerator_type: str
     accelerators: str
     """Of the training step: none where it starts a job that has them."""
-    evaluation_accelerators: str
     cpu: str
     """CPUs of the training step."""
     memory: str
     """Memory of the training step."""
     node_selector: dict[str, str]
+    """Nodes of the training step."""
     tolerations: list[dict[str, Any]]
+    evaluation_accelerators: str
+    model_cpu: str
+    """CPUs of evaluation and export, which load the model too."""
+    model_memory: str
+    model_node_selector: dict[str, str]
+    """Nodes of evaluation."""
+    model_tolerations: list[dict[str, Any]]
 
 
-def run_step(parameters: Mapping[str, Any], *, run_config: str) -> RunStart:
-    """Resolves the settings among `parameters` (its `overrides` win) and writes them to the file `run_config`.
+def run_step(parameters: Mapping[str, Any], *, run_config: str, run_config_uri: str) -> RunStart:
+    """Resolves the settings among `parameters` and writes them to the file `run_config`, an artifact with this URI.
 
-    `pipeline_run` and `pipeline_run_name` among them are KFP's id and name of the run.
+    They are the text of a YAML file in `settings`, under the filled-in fields of the form, under `overrides`.
+    `pipeline_run` and `pipeline_run_name` among the parameters are KFP's id and name of the run.
 
     Raises:
-        ConfigError: a setting cannot be used, asks for what training does not do, or there is nowhere to track the run.
+        ConfigError: a setting cannot be used or is missing, asks for what training does not do, or there is nowhere to
+            track the run.
         FileNotFoundError, HubError, BaseFilesError, RegistryError, UnsupportedModelError: the base model cannot be
             used.
         AnnotationError: the registry of data sets or an annotation file cannot be read.
     """
     with recorded_step("run_start") as outcome:
-        settings = {key: value for key, value in parameters.items() if key in SECTION_OF_KEY}
-        config = config_from_settings(settings | parameters["overrides"], source="pipeline parameters")
+        given = read_pasted(parameters["settings"]) | read_fields(parameters) | parameters["overrides"]
+        places = _default_places(run_config_uri, parameters["pipeline_run"])
+        config = config_from_settings(places | given, source="pipeline parameters")
+        _check_given(config, given)
         config = with_serve_target(pinned(config))
         check_started(config)
+        shards_uri = _shards_uri(config, is_given="shards_uri" in given)
         data = data_settings(config)
         config = _tracked(config, parameters["pipeline_run"], parameters["pipeline_run_name"])
         save_config(config, Path(run_config))
-        started = RunStart(data_settings=data, data_fingerprint=data_fingerprint(config), **_placement(config))
+        started = RunStart(
+            data_settings=data,
+            data_fingerprint=data_fingerprint(config),
+            shards_uri=shards_uri,
+            **_placement(config),
+        )
         outcome.result = f"data {started.data_fingerprint[:12]}"
     return started
+
+
+def _default_places(artifact_uri: str, pipeline_run: str) -> dict[str, str]:
+    """Where clips and models go unless the settings say; `ivcp run` says it itself."""
+    return {} if RECORDS_DIR_VARIABLE in os.environ else default_places(artifact_uri, pipeline_run=pipeline_run)
+
+
+def _check_given(config: RunConfig, given: Mapping[str, Any]) -> None:
+    """Checks that the settings have what no run can do without.
+
+    Raises:
+        ConfigError: one is missing.
+    """
+    missing = [key for key in ("model_name_or_path", "dataset") if not given.get(key)]
+    if "dataset_dir" not in given and not storage.exists(storage.join(config.data.dataset_dir, REGISTRY_FILE)):
+        missing.append("dataset_dir")
+    if missing:
+        fields = " and ".join(f"{PREFIX}{key}" for key in missing)
+        raise ConfigError(
+            f"{' and '.join(missing)} not set: fill in {fields}, or name a file in `settings` that says it; a base "
+            "model, data sets, and the s3:// prefix with their dataset_info.json are what each run needs"
+        )
+
+
+def _shards_uri(config: RunConfig, *, is_given: bool) -> str:
+    """Where the prepared clips go.
+
+    Raises:
+        ConfigError: nothing says where, or the place below the pipeline root is not reached.
+    """
+    place = config.cluster.shards_uri
+    if place is None:
+        raise ConfigError("shards_uri = null: every step must reach the prepared clips; give a place, or leave it out")
+    if not is_given and storage.is_s3(place):
+        check_reachable(place)
+    return place
 
 
 def with_serve_target(config: RunConfig) -> RunConfig:
@@ -109,13 +168,19 @@ def _tracked(config: RunConfig, pipeline_run: str, pipeline_run_name: str) -> Ru
 
 
 def _placement(config: RunConfig) -> dict[str, Any]:
-    """Resources and nodes of the training step, and the accelerators of evaluation, as Kubernetes wants them."""
+    """Resources and nodes of the steps that load the model, as Kubernetes wants them."""
     cluster, starts_a_job = config.cluster, config.launch.train_launcher == "trainjob"
+    node_selector, tolerations = dict(cluster.train_node_selector), cluster.model_dump(mode="json")["train_tolerations"]
     return {
+        "accelerator_type": cluster.train_accelerator_type,
         "accelerators": "0" if starts_a_job else str(cluster.train_accelerator_count),
-        "evaluation_accelerators": str(min(1, cluster.train_accelerator_count)),
         "cpu": _LAUNCHER_CPU if starts_a_job else cluster.train_cpu,
         "memory": _LAUNCHER_MEMORY if starts_a_job else cluster.train_memory,
-        "node_selector": {} if starts_a_job else dict(cluster.train_node_selector),
-        "tolerations": [] if starts_a_job else cluster.model_dump(mode="json")["train_tolerations"],
+        "node_selector": {} if starts_a_job else node_selector,
+        "tolerations": [] if starts_a_job else tolerations,
+        "evaluation_accelerators": str(min(1, cluster.train_accelerator_count)),
+        "model_cpu": cluster.train_cpu,
+        "model_memory": cluster.train_memory,
+        "model_node_selector": node_selector,
+        "model_tolerations": tolerations,
     }

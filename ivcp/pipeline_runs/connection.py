@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 from urllib3.util import Retry
 
 from ivcp.pipeline_runs.login import LoginError, login
+from ivcp.pipeline_runs.releases import OLDEST
 
 ENDPOINT_VARIABLE = "KF_PIPELINES_ENDPOINT"
 """Environment variable with the server's address: the one that kfp's own client reads."""
@@ -31,7 +32,6 @@ _IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 """Where Kubeflow projects a pod's token for the pipelines server; KF_PIPELINES_SA_TOKEN_PATH names another place."""
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_OLDEST = (2, 14)
 _SECONDS = (10.0, 60.0)
 """To connect, and to wait for an answer."""
 _PAGE = 100
@@ -122,10 +122,10 @@ class Server:
                 ) from error
         version = re.match(r"v?(\d+)\.(\d+)", str(health.get("apiServerTagName") or health.get("tag_name") or ""))
         self.release = (int(version[1]), int(version[2])) if version else None
-        if self.release and self.release < _OLDEST:
+        if self.release and self.release < OLDEST:
             raise ServerError(
                 f"{self.url} is Kubeflow Pipelines {self.release[0]}.{self.release[1]}: the pipeline needs "
-                f"{_OLDEST[0]}.{_OLDEST[1]} or later"
+                f"{OLDEST[0]}.{OLDEST[1]} or later"
             )
         if not health.get("multi_user"):
             return self.settings.namespace

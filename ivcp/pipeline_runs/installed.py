@@ -13,8 +13,8 @@ GROUP = "ivcp.pipelines"
 ACTION_CLS = "action-cls"
 
 
-def load_pipeline(name: str = ACTION_CLS) -> Any:
-    """kfp's pipeline of this name.
+def load_pipeline(name: str = ACTION_CLS, *, in_parts: bool = False) -> Any:
+    """kfp's pipeline of this name, made anew; `in_parts` prepares clips in several pods side by side.
 
     Raises:
         ValueError: no installed package has one.
@@ -23,4 +23,4 @@ def load_pipeline(name: str = ACTION_CLS) -> Any:
     if name not in found:
         known = ", ".join(sorted(found)) or "none"
         raise ValueError(f"there is no pipeline {name}: installed are {known}; install ivcp again (pip install -e .)")
-    return found[name].load()
+    return found[name].load()(in_parts=in_parts)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import copy
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 from ivcp.pipeline_runs.installed import load_pipeline
 from ivcp.pipeline_runs.interruption import Interruption, end_leftovers, own_processes
 from ivcp.pipeline_runs.output import tee
-from ivcp.pipeline_runs.parameters import pipeline_arguments
+from ivcp.pipeline_runs.parameters import pipeline_arguments, prepares_in_parts
 from ivcp.pipeline_runs.run_folder import RunFolder, open_run_folder, run_fingerprint
 from ivcp.pipeline_runs.summary import LOG_FILE, RECORDS_DIR, SUMMARY_FILE, RunSummary, summarize
 from ivcp.settings import RunConfig
@@ -138,7 +137,7 @@ def _run_steps(
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if folder.has_trained:  # there was something to train, and what it became may be the champion by now
-        arguments = {**arguments, "skip_unchanged": False}
+        arguments = {**arguments, "overrides": {"skip_unchanged": False}}
     with (
         _environment(variables | {"PATH": path}),
         tee(folder.path / LOG_FILE),
@@ -150,6 +149,7 @@ def _run_steps(
                 runner=runner,
                 pipeline_root=folder.path / "pipeline",
                 pipeline_run=folder.run.pipeline_run,
+                in_parts=prepares_in_parts(config),
             )
         except RuntimeError as raised:
             return str(raised)
@@ -173,7 +173,9 @@ def _runner(
         yield container_runner(config, runs_dir=runs_dir)
 
 
-def _run_pipeline(arguments: Mapping[str, Any], *, runner: Any, pipeline_root: Path, pipeline_run: str) -> None:
+def _run_pipeline(
+    arguments: Mapping[str, Any], *, runner: Any, pipeline_root: Path, pipeline_run: str, in_parts: bool
+) -> None:
     from kfp import local
 
     local.init(
@@ -190,12 +192,12 @@ def _run_pipeline(arguments: Mapping[str, Any], *, runner: Any, pipeline_root: P
         with warnings.catch_warnings(), _same_folders():
             warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)  # our images
             warnings.filterwarnings("ignore", "Task '.*': settings .* have no effect", UserWarning)  # placement
-            _for_one_machine(pipeline_run)(**arguments)
+            _for_one_machine(pipeline_run, in_parts=in_parts)(**arguments)
     finally:
         builtins.print = builtin_print  # kfp leaves it wrapped after some failures
 
 
-def _for_one_machine(pipeline_run: str) -> Any:
+def _for_one_machine(pipeline_run: str, *, in_parts: bool) -> Any:
     """The pipeline as one machine runs it, again and again until it is done.
 
     Without the retries that are for a cluster's accidents: here a failure is an answer. Its id stays the same, and
@@ -203,7 +205,7 @@ def _for_one_machine(pipeline_run: str) -> Any:
     """
     from kfp import dsl
 
-    pipeline = copy.deepcopy(load_pipeline())
+    pipeline = load_pipeline(in_parts=in_parts)
     spec = pipeline.pipeline_spec
     for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
         for task in dag.tasks.values():

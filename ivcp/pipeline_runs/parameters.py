@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from ivcp.pipeline_runs.installed import load_pipeline
+import yaml
+
 from ivcp.settings import RunConfig
 
-REQUIRED = ("model_name_or_path", "dataset", "shards_uri")
-"""Settings that have no default in the pipeline."""
+REQUIRED = ("model_name_or_path", "dataset")
+"""Settings that have no default."""
+_PLACEHOLDER = "{{$"
 
 
 def pipeline_arguments(config: RunConfig, *, deploy: bool = True) -> dict[str, Any]:
-    """Arguments of the pipeline `action_cls`: its typed parameters, and every other setting that is no default.
+    """Arguments of the pipeline `action_cls`: what is no default, as the YAML text that a person would paste.
 
     Raises:
-        ValueError: a setting that the pipeline cannot do without is missing.
+        ValueError: a setting that the pipeline cannot do without is missing, or has a placeholder of KFP's in it.
     """
-    settings = config.flat()
+    settings, defaults = config.flat(), RunConfig().flat()
     for key in REQUIRED:
         if not settings[key]:
             raise ValueError(f"{key} is not set: the pipeline needs it")
-    names = parameter_names()
-    typed = {key: _as_parameter(key, settings.pop(key)) for key in names if key in settings}
-    defaults = RunConfig().flat()
-    overrides = {key: value for key, value in settings.items() if value != defaults[key]}
-    return typed | {"deploy": deploy, "overrides": overrides}
+    changed = {key: value for key, value in settings.items() if value != defaults[key]}
+    text = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
+    if _PLACEHOLDER in text:
+        key = next(key for key, value in changed.items() if _PLACEHOLDER in str(value))
+        raise ValueError(f"{key} has {_PLACEHOLDER} in it, which Kubeflow Pipelines takes for a placeholder of its own")
+    return {"settings": text, "overrides": {}, "deploy": deploy}
 
 
-def parameter_names() -> tuple[str, ...]:
-    """Names of the pipeline's parameters, in order."""
-    return tuple(inspect.signature(load_pipeline().pipeline_func).parameters)
-
-
-def _as_parameter(key: str, value: Any) -> Any:
-    """Names are one text in KFP's form, comma-separated; what is JSON there stays so."""
-    names = key in ("dataset", "test_dataset")
-    return ",".join(value) if names else value
+def prepares_in_parts(config: RunConfig) -> bool:
+    """Whether the run is of the pipeline that prepares clips in several pods side by side."""
+    return config.data.preprocessing_parts > 1

@@ -23,6 +23,8 @@ from ivcp.pipeline_runs.connection import (
 )
 from ivcp.pipeline_runs.installed import ACTION_CLS, load_pipeline
 from ivcp.pipeline_runs.limits import NO_LIMITS, RunLimits
+from ivcp.pipeline_runs.releases import OLDEST, fit
+from ivcp.settings.form import description
 
 DEFAULT_EXPERIMENT = "ivcp"
 _VERSION_DIGITS = 12
@@ -53,25 +55,43 @@ def is_compiled(path: Path) -> bool:
     return any(mark in head for mark in (b"# PIPELINE DEFINITION", b"pipelines.kubeflow.org", b"schemaVersion:"))
 
 
-def compile_pipeline(path: Path, limits: RunLimits = NO_LIMITS) -> str:
+@dataclass(frozen=True)
+class Variant:
+    """Which of the pipelines that one function builds is compiled."""
+
+    in_parts: bool = False
+    """Clips are prepared in several pods side by side."""
+    release: tuple[int, int] = OLDEST
+    """The oldest release of Kubeflow Pipelines that takes it."""
+
+    limits: RunLimits = NO_LIMITS
+    """Of every run, for servers that know them."""
+
+    def load(self) -> Any:
+        """kfp's pipeline."""
+        return fit(self.limits.apply(load_pipeline(in_parts=self.in_parts)), self.release)
+
+
+def compile_pipeline(path: Path, variant: Variant = Variant()) -> str:
     """Writes the compiled pipeline to `path`; returns the name of its version: a hash of the content."""
     from kfp import compiler
 
-    compiler.Compiler().compile(limits.apply(load_pipeline()), str(path))
+    compiler.Compiler().compile(variant.load(), str(path))
     lines = [line for line in path.read_bytes().splitlines() if not line.startswith(b"#")]
     return hashlib.sha256(b"\n".join(lines)).hexdigest()[:_VERSION_DIGITS]
 
 
-def compile_manifest(path: Path, limits: RunLimits = NO_LIMITS, *, namespace: str | None = None) -> str:
+def compile_manifest(path: Path, variant: Variant = Variant(), *, namespace: str | None = None) -> str:
     """Writes a `Pipeline` and a `PipelineVersion` for kubectl to `path`; returns the version's name.
 
     The version's name holds the hash of its content, which Kubernetes does not let change.
     """
+    import yaml
     from kfp import compiler
     from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
     with TemporaryDirectory() as folder:
-        digest = compile_pipeline(Path(folder) / "pipeline.yaml", limits)
+        digest = compile_pipeline(Path(folder) / "pipeline.yaml", variant)
     options = KubernetesManifestOptions(
         pipeline_name=ACTION_CLS,
         pipeline_version_name=f"{ACTION_CLS}-{digest}",
@@ -79,12 +99,16 @@ def compile_manifest(path: Path, limits: RunLimits = NO_LIMITS, *, namespace: st
         include_pipeline_manifest=True,
     )
     compiler.Compiler().compile(
-        limits.apply(load_pipeline()), str(path), kubernetes_manifest_options=options, kubernetes_manifest_format=True
+        variant.load(), str(path), kubernetes_manifest_options=options, kubernetes_manifest_format=True
     )
+    manifests = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    for manifest in manifests:
+        manifest["spec"]["description"] = description()
+    path.write_text(yaml.safe_dump_all(manifests, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return digest
 
 
-def upload_pipeline(server: Server, limits: RunLimits = NO_LIMITS) -> PipelineVersion:
+def upload_pipeline(server: Server, limits: RunLimits = NO_LIMITS, *, in_parts: bool = False) -> PipelineVersion:
     """Makes the pipeline, as it is compiled here, a version on the server, unless it has this content already.
 
     Raises:
@@ -92,9 +116,10 @@ def upload_pipeline(server: Server, limits: RunLimits = NO_LIMITS) -> PipelineVe
         LimitsError: it is too old for limits.
     """
     limits.check(server.release)
+    variant = Variant(in_parts=in_parts, release=server.release or OLDEST, limits=limits)
     with TemporaryDirectory() as folder, explained(server.url):
         package = Path(folder) / f"{ACTION_CLS}.yaml"
-        digest = compile_pipeline(package, limits)
+        digest = compile_pipeline(package, variant)
         name = f"{ACTION_CLS}-{digest}"
         pipeline_id = _find_pipeline(server, ACTION_CLS)
         if pipeline_id is None:
@@ -160,7 +185,9 @@ def _find_pipeline(server: Server, name: str) -> str | None:
 
 
 def _create_pipeline(server: Server, name: str) -> str:
-    body = kfp_server_api.V2beta1Pipeline(display_name=name, name=name, namespace=server.namespace)
+    body = kfp_server_api.V2beta1Pipeline(
+        display_name=name, name=name, namespace=server.namespace, description=description()
+    )
     try:
         made = server.pipelines.pipeline_service_create_pipeline(pipeline=body)
     except ApiException as error:
@@ -186,7 +213,9 @@ def _find_version(server: Server, pipeline_id: str, name: str) -> str | None:
 
 def _upload_version(server: Server, package: Path, pipeline_id: str, name: str) -> str:
     try:
-        made = server.uploads.upload_pipeline_version(str(package), name=name, pipelineid=pipeline_id)
+        made = server.uploads.upload_pipeline_version(
+            str(package), name=name, pipelineid=pipeline_id, description=description()
+        )
     except ApiException as error:
         found = _find_version(server, pipeline_id, name) if error.status == 409 else None
         if found is None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ivcp.preparation.prepare import merge_parts, plan_parts, prepare_part
+from ivcp.preparation.prepare import merge_parts, plan_parts, prepare_clips, prepare_part
 from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
 from ivcp.settings import RunConfig, read_saved_config
 from ivcp.tracking import note_end, unless_away
@@ -15,9 +15,13 @@ from ivcp.tracking.steps import recorded_step
 
 log = logging.getLogger(__name__)
 
+_PLACE = " in "
+"""In a part's name, before the place of its shards: KFP's local runner gives a loop's tasks the loop's item in place of
+any other task's output."""
+
 
 def run_plan(*, validated: str, shards_uri: str, pipeline_run: str) -> list[str]:
-    """Names of the parts that the clips of `validated` are divided into: `<number>-<key>`.
+    """Names of the parts that the clips of `validated` are divided into: `<number>-<key> in <shards_uri>`.
 
     The key stays the same where all clips are prepared already, so that a cluster finds the parts in its cache, and
     is that of this pipeline run where shards are missing: they may have been removed behind the cache's back.
@@ -26,12 +30,13 @@ def run_plan(*, validated: str, shards_uri: str, pipeline_run: str) -> list[str]
         plan = plan_parts(_data_config(validated), validated_dir=Path(validated), shards_uri=shards_uri)
         key = plan.fingerprint[:16] if plan.is_prepared else pipeline_run
         outcome.result = f"{len(plan.parts)} parts"
-    return [f"{part}-{key}" for part in plan.parts]
+    return [f"{part}-{key}{_PLACE}{shards_uri}" for part in plan.parts]
 
 
-def run_part(*, validated: str, shards_uri: str, part: str) -> str:
-    """Prepares the clips of one part of the plan below `shards_uri`; what it did, in a few words."""
-    number = int(part.partition("-")[0])
+def run_part(*, validated: str, part: str) -> str:
+    """Prepares the clips of one part, by its name in the plan; what it did, in a few words."""
+    name, _, shards_uri = part.partition(_PLACE)
+    number = int(name.partition("-")[0])
     with recorded_step(f"preprocessing-part-{number}") as outcome:
         written = prepare_part(
             _data_config(validated), validated_dir=Path(validated), shards_uri=shards_uri, part=number
@@ -40,19 +45,22 @@ def run_part(*, validated: str, shards_uri: str, part: str) -> str:
     return outcome.result
 
 
-def run_merge(
-    *, run_config: str, validated: str, shards_uri: str, parts: Sequence[str], prepared: str, deploy: bool
+def run_step(
+    *, run_config: str, validated: str, shards_uri: str, deploy: bool, prepared: str, parts: Sequence[str] | None = None
 ) -> bool:
-    """Writes the index of all parts below `shards_uri` and to the file `prepared`.
+    """Prepares all clips below `shards_uri`, and writes their index there and to the file `prepared`.
+
+    `parts` is what was done by `run_part`, for all parts of the plan: then only the index is left to do.
 
     Returns whether there is anything to train: not where `skip_unchanged` is set and the champion was trained on these
     clips with these settings, and serves where this run would `deploy` it.
     """
     with recorded_step("preprocessing") as outcome:
         config = read_saved_config(Path(run_config))
-        for part in parts:
+        for part in parts or ():
             log.info("%s", part)
-        index = merge_parts(config, validated_dir=Path(validated), shards_uri=shards_uri, index_path=Path(prepared))
+        make = prepare_clips if parts is None else merge_parts
+        index = make(config, validated_dir=Path(validated), shards_uri=shards_uri, index_path=Path(prepared))
         clips = ", ".join(f"{count} {split}" for split, count in index.num_clips.items() if count)
         outcome.result = f"{clips} clips, {index.mean_tokens:.0f} tokens each, {len(index.failed)} failed"
         outcome.directory = index.root_uri

@@ -9,6 +9,7 @@ from ivcp.settings.files import (
 )
 from ivcp.settings.keys import KeyHelp, describe_keys
 from ivcp.settings.meaning import meaning_of, read_model_config, save_model_config, video_meaning
+from ivcp.settings.pasted import read_pasted
 from ivcp.settings.run import SECTION_OF_KEY, SECTIONS, RunConfig, from_flat
 from ivcp.settings.sections.action_cls import ActionClsConfig, DecoderType, SweepDecoderType
 from ivcp.settings.sections.cluster import ClusterConfig
@@ -19,7 +20,7 @@ from ivcp.settings.sections.model import MethodConfig, ModelConfig
 from ivcp.settings.sections.section import Section
 from ivcp.settings.sections.serving import ServingConfig
 from ivcp.settings.sections.training import AugmentationConfig, LossConfig, SpeedConfig, TrainConfig
-from ivcp.settings.words import parse_overrides, read_words
+from ivcp.settings.words import parse_overrides, read_value, read_words
 
 __all__ = [
     "SECTIONS",
@@ -52,7 +53,9 @@ __all__ = [
     "meaning_of",
     "parse_overrides",
     "read_model_config",
+    "read_pasted",
     "read_saved_config",
+    "read_value",
     "read_words",
     "save_config",
     "save_model_config",

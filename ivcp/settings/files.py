@@ -83,18 +83,31 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (IsADirectoryError, PermissionError) as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): give the path of a YAML file") from error
     try:
-        content = yaml.load(text, Loader=_StrictLoader)  # which knows UTF-16 by its byte order mark
+        return parse_yaml(text, source=str(path))  # which knows UTF-16 by its byte order mark
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count(b"\n") + 1
         raise ConfigError(
             f"{path} line {line}: expected text in UTF-8, or in UTF-16 with a byte order mark ({error.reason}): "
             f"save it as UTF-8, e.g. from GBK: iconv -f GB18030 -t UTF-8 {shlex.quote(path.name)}"
         ) from error
+
+
+def parse_yaml(text: str | bytes, *, source: str) -> dict[str, Any]:
+    """The settings of a YAML mapping; `source` says in messages where it is from.
+
+    Raises:
+        ConfigError: it is none, or a key stands twice.
+        yaml.reader.ReaderError: it is no text.
+    """
+    try:
+        content = yaml.load(text, Loader=_StrictLoader)
+    except yaml.reader.ReaderError:
+        raise
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigError(f"{source} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else type(content).__name__
-        raise ConfigError(f"{path}: expected `key: value` lines, got {found}")
+        raise ConfigError(f"{source}: expected `key: value` lines, got {found}")
     return {str(key): value for key, value in content.items()}
 
 

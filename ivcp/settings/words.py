@@ -33,10 +33,10 @@ def read_words(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
         key, equals, text = word.removeprefix("--").partition("=")
         key = key.replace("-", "_")
         if equals and not _is_address(word):
-            settings[key] = _read_value(key, text)
+            settings[key] = read_value(key, text)
         elif word.startswith("--"):
             has_value = bool(left) and not _starts_anew(left[0], key)
-            settings[key] = _read_value(key, left.pop(0)) if has_value else True
+            settings[key] = read_value(key, left.pop(0)) if has_value else True
         else:
             files.append(_check_file(word))
     if len(files) > 1:
@@ -56,7 +56,8 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _read_value(key: str, text: str) -> Any:
+def read_value(key: str, text: str) -> Any:
+    """The value that `key=text` stands for, as `read_words` reads it."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

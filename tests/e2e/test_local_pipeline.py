@@ -12,6 +12,7 @@ import yaml
 
 from ivcp.demo.sample_data import generate_sample_data
 from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.records import PreparedIndex
 from ivcp.settings import config_from_settings
 from ivcp.tracking import ENDED_TAG, find_champion
 
@@ -120,6 +121,23 @@ def test_the_exported_model_predicts(project, passed):
     assert with_a_bad_one.returncode == 1
     assert "not_a_video" in with_a_bad_one.stdout
     assert expected in with_a_bad_one.stdout
+
+
+@pytest.mark.slow
+def test_clips_are_the_same_prepared_in_parts_and_at_once(project, passed):
+    """`run.yaml` has two parts, in KFP's loop; without them the pipeline has none."""
+    at_once = ivcp(project, "run", "run.yaml", "preprocessing_parts=1", "--no-deploy", "--runs-dir", "at-once")
+    assert at_once.returncode == 0, at_once.stdout + at_once.stderr
+    files = [
+        next((project / runs / "latest/pipeline").glob("*/preprocessing/prepared")) for runs in ("runs", "at-once")
+    ]
+    indexes = [PreparedIndex.read(file) for file in files]
+
+    assert "preprocessing-part" not in (project / "at-once/latest/pipeline.log").read_text()
+    assert "preprocessing-part" in (project / "runs/latest/pipeline.log").read_text()
+    assert indexes[0].fingerprint == indexes[1].fingerprint
+    assert indexes[0].num_clips == indexes[1].num_clips == {"train": 32, "val": 8, "test": 20}
+    assert [shard.sha256 for shard in indexes[0].shards] == [shard.sha256 for shard in indexes[1].shards]
 
 
 @pytest.mark.slow

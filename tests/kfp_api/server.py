@@ -150,7 +150,7 @@ def _route(state: KfpServer, method: str, path: str, query: dict[str, str], body
         )
         return health | ({"apiServerTagName": state.version} if state.version else {})
     if path == "pipelines/upload_version":
-        return store.upload_version(_uploaded(body), query["name"], query["pipelineid"])
+        return store.upload_version(_uploaded(body), query["name"], query["pipelineid"], query.get("description", ""))
     if method == "POST" and path in _CREATE:
         model, create = _CREATE[path]
         return create(store, parse(model, json.loads(body)))

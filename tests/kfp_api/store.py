@@ -37,6 +37,8 @@ class Store:
     """The server's database. `outcome` is what runs come to, a step further each time somebody asks."""
 
     multi_user: bool = False
+    release: tuple[int, int] = (2, 17)
+    """Of the server, which refuses fields of later ones."""
     outcome: str = "SUCCEEDED"
     failing_step: str = "training"
     page_limit: int = 2
@@ -67,7 +69,7 @@ class Store:
         self.pipelines.append(pipeline)
         return pipeline
 
-    def upload_version(self, package: bytes, name: str, pipeline_id: str) -> Any:
+    def upload_version(self, package: bytes, name: str, pipeline_id: str, description: str = "") -> Any:
         if not any(known.pipeline_id == pipeline_id for known in self.pipelines):
             raise RefusedError(404, f"Pipeline {pipeline_id} not found")
         if any((known.pipeline_id, known.name) == (pipeline_id, name) for known in self.versions):
@@ -75,11 +77,13 @@ class Store:
         documents = list(yaml.safe_load_all(package))
         if "pipelineInfo" not in documents[0]:
             raise RefusedError(400, "unknown template format")
+        self._check_fields(*documents)
         version = kfp.V2beta1PipelineVersion(
             pipeline_id=pipeline_id,
             pipeline_version_id=str(uuid.uuid4()),
             display_name=name,
             name=name,
+            description=description,
             created_at=self.now(),
             pipeline_spec={"pipeline_spec": documents[0], "platform_spec": (documents[1:] or [{}])[0]},
         )
@@ -213,6 +217,19 @@ class Store:
         required = {name for name, one in inputs.items() if "defaultValue" not in one and not one.get("isOptional")}
         if missing := required - set(given):
             raise RefusedError(400, f"parameter {sorted(missing)[0]} is required")
+        for name, value in given.items():
+            _check_value(name, value, inputs[name])
+
+    def _check_fields(self, spec: Any, platform: Any = None) -> None:
+        """As `protojson` reads them on the server, where these fields are not known (kubeflow/pipelines, changelog)."""
+        inputs = spec["root"]["inputDefinitions"]["parameters"].values()
+        placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platform else {}
+        if self.release < (2, 16) and any("literals" in one for one in inputs):
+            raise RefusedError(400, 'invalid v2 pipeline spec: unknown field "literals"')
+        if self.release < (2, 15) and any(
+            "optional" in one for e in placed.values() for one in e.get("secretAsEnv", ())
+        ):
+            raise RefusedError(400, 'failed to compile: unknown field "optional"')
 
     def _recurring(self, recurring_run_id: str) -> Any:
         for recurring in self.recurring_runs:
@@ -261,6 +278,15 @@ class Store:
             child_tasks=[kfp.PipelineTaskDetailChildTask(pod_name=node_id(workflow, path)) for path in node.children]
             or None,
         )
+
+
+def _check_value(name: str, value: Any, described: dict[str, Any]) -> None:
+    """The server converts nothing, and takes one of the literals where there are some (`v2_template.go`)."""
+    kinds = {"STRING": str, "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
+    if not isinstance(value, kinds.get(described["parameterType"], int | float)):
+        raise RefusedError(400, f"input parameter {name} requires type {described['parameterType'].lower()}")
+    if described.get("literals") and value not in described["literals"]:
+        raise RefusedError(400, f"input parameter {name} value {value} is not one of {described['literals']}")
 
 
 def _has_ended(run: Any) -> bool:

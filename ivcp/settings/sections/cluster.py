@@ -37,8 +37,8 @@ class ClusterConfig(Section):
     """Where the pipeline's steps run and write on a cluster; on one machine only `shards_uri` has a meaning."""
 
     shards_uri: Place | None = None
-    """Folder or s3:// prefix that the prepared clips are written to. Null is in the runs folder of this machine; on a
-    cluster every step must reach it."""
+    """Folder or s3:// prefix that the prepared clips are written to. Null is in the runs folder of this machine, and
+    on a cluster below the pipeline root; every step must reach it."""
     train_accelerator_type: str = "nvidia.com/gpu"
     """Kubernetes' name of the accelerator that training and evaluation ask for."""
     train_accelerator_count: int = Field(1, ge=0)

@@ -42,7 +42,8 @@ class DataConfig(Section):
     preprocessing_num_workers: int | None = Field(None, ge=1)
     """Processes that decode videos; null is one per core."""
     preprocessing_parts: int = Field(1, ge=1)
-    """Tasks that prepare clips side by side on a cluster, each whole shards; every one is a pod."""
+    """Tasks that prepare clips side by side on a cluster, each whole shards; every one is a pod. For more than one the
+    pipeline is compiled with a loop (`ivcp submit` does so); elsewhere one task prepares all."""
     prepared_frames: Literal["raw", "jpeg"] = "raw"
     """How frames are kept in shards. JPEG takes a tenth of the space, a tenth of the reading speed, and changes
     pixels: what is evaluated is then not quite what the predictor sees."""

@@ -44,7 +44,8 @@ class ExportConfig(Section):
     """Largest weight file in gigabytes; a larger model is split over several."""
     models_uri: Place | None = None
     """Folder or s3:// prefix that exported models are copied to, each to `<registered_model_name>/<run>` below it;
-    that copy is what is registered and deployed. Null leaves a model where the step wrote it; a cluster needs it."""
+    that copy is what is registered and deployed. Null leaves a model where the step wrote it, and on a cluster is below
+    the pipeline root."""
     registered_model_name: str = "ivcp-action-classifier"
     """Name in MLflow's model registry, without `/` and `:`."""
     model_alias: str = Field("champion", pattern=r"^[\w-]+$", max_length=255)

@@ -143,7 +143,7 @@ def test_run_end_understands_the_word_that_the_driver_hands_over(word, message, 
     """Through kfp's own executor; SUCCEEDED is the local runner's."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     handlers, report = logging.getLogger().handlers[:], tmp_path / "report.md"
-    values = {"overrides": {}, "pipeline_run": "r", "status": final_status("action-cls-gxd96", word)}
+    values = {"settings": "", "overrides": {}, "pipeline_run": "r", "status": final_status("action-cls-gxd96", word)}
     artifact = {"name": "report", "type": {"schemaTitle": "system.Markdown"}, "uri": str(report), "metadata": {}}
     outputs = {"artifacts": {"report": {"artifacts": [artifact]}}, "outputFile": str(tmp_path / "output.json")}
     try:

@@ -40,7 +40,7 @@ def test_a_schedule_is_made(kfp, server, version):
     assert made.is_enabled
     assert (recurring.display_name, recurring.trigger.cron_schedule.cron) == ("nightly", "0 0 3 * * *")
     assert (recurring.no_catchup, recurring.max_concurrency, recurring.mode) == (True, "1", "ENABLE")
-    assert recurring.runtime_config.parameters["dataset"] == "a"
+    assert "dataset:\n- a\n" in recurring.runtime_config.parameters["settings"]
 
 
 def test_it_is_replaced_and_never_doubled_nor_absent(kfp, server, version):
@@ -50,7 +50,7 @@ def test_it_is_replaced_and_never_doubled_nor_absent(kfp, server, version):
 
     assert [recurring.recurring_run_id for recurring in kfp.store.recurring_runs] == [made.recurring_run_id]
     assert made.is_enabled
-    assert kfp.store.recurring_runs[0].runtime_config.parameters["lora_rank"] == 16
+    assert "lora_rank: 16\n" in kfp.store.recurring_runs[0].runtime_config.parameters["settings"]
     assert kfp.store.most_enabled == 1
     assert kfp.store.fewest == 1
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from kfp_server_api.exceptions import ApiException
 
 from ivcp.cli.cluster_commands import submit_command
@@ -15,6 +16,7 @@ from ivcp.pipeline_runs.follow import follow_run
 from ivcp.pipeline_runs.limits import LimitsError, RunLimits
 from ivcp.pipeline_runs.parameters import pipeline_arguments
 from ivcp.settings import config_from_settings
+from ivcp.settings.form import description
 from ivcp.tracking import open_pipeline_run, tracked_run
 from tests.certificates import write_certificate
 from tests.conftest import REPOSITORY
@@ -68,8 +70,9 @@ def test_a_version_is_uploaded_once_and_a_run_has_the_arguments(kfp):
     assert len(kfp.store.pipelines) == len(kfp.store.versions) == 1
     assert run.run_id == run_id
     assert run.pipeline_version_reference.pipeline_version_id == first.version_id
-    assert run.runtime_config.parameters["lora_rank"] == 16
-    assert run.runtime_config.parameters["overrides"] == {"weight_decay": 0.1, "models_uri": "s3://bucket/models"}
+    given = run.runtime_config.parameters
+    assert yaml.safe_load(given["settings"]) == SETTINGS | {"dataset": ["a"], "lora_rank": 16}
+    assert given["overrides"] == {}
     assert run.experiment_id == kfp.store.experiments[0].experiment_id
 
 
@@ -87,6 +90,35 @@ def test_another_pipeline_is_another_version(kfp, compiled_once, monkeypatch):
     assert second.is_new
     assert second.pipeline_id == first.pipeline_id
     assert len(kfp.store.versions) == 2
+
+
+def test_the_page_has_the_descriptions(kfp):
+    submit.upload_pipeline(connect(kfp))
+    assert kfp.store.pipelines[0].description == kfp.store.versions[0].description == description()
+
+
+@pytest.mark.parametrize(
+    ("told", "release", "has_drop_downs"),
+    [(None, (2, 14), False), ("2.14.3", (2, 14), False), ("2.16.0", (2, 16), False), ("2.17.0", (2, 17), True)],
+)
+def test_the_server_gets_what_its_release_knows(told, release, has_drop_downs):
+    """One that does not say its release may be the oldest. It refuses what it does not know."""
+    with kfp_server() as kfp:
+        kfp.version, kfp.store.release = told, release
+        version = submit.upload_pipeline(connect(kfp))
+        spec = kfp.store.versions[0].pipeline_spec["pipeline_spec"]
+        submit.start_run(connect(kfp), version, arguments() | {"set_serve_target": "local"}, name="mine")
+    assert ("literals" in spec["root"]["inputDefinitions"]["parameters"]["set_serve_target"]) == has_drop_downs
+
+
+def test_preparation_in_parts_is_another_version(monkeypatch):
+    with kfp_server() as kfp:
+        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kfp.url)
+        for parts in ("1", "4"):
+            submit_command([*(f"{key}={value}" for key, value in SETTINGS.items()), f"preprocessing_parts={parts}"])
+        at_once, in_parts = (version.pipeline_spec["pipeline_spec"]["components"] for version in kfp.store.versions)
+    assert set(in_parts) - set(at_once) >= {"comp-preprocessing-plan", "comp-preprocessing-part"}
+    assert not any(name.startswith("comp-for-loop") for name in at_once)
 
 
 def test_the_version_is_named_by_the_content(tmp_path, monkeypatch):

@@ -94,8 +94,8 @@ def test_settings_of_a_file_and_overrides_are_shown(tmp_path):
         (("train", "stage=sft", "output_dir=o"), "stage = sft: it cannot be trained here; choose from action_cls"),
         (("run", "dataset=a"), "model_name_or_path is not set"),
         (("validate", "dataset=a", "output_dir=o"), "dataset_info.json"),
-        (("submit", "dataset=a", "model_name_or_path=m"), "models_uri is not set"),
-        (("submit", "dataset=a", "model_name_or_path=m", "models_uri=s3://a/m"), "shards_uri is not set"),
+        (("submit", "dataset=a"), "model_name_or_path is not set"),
+        (("submit", "model_name_or_path=m"), "dataset is not set"),
         (("schedule",), "say one of: --name NAME with --cron, --list"),
         (
             (

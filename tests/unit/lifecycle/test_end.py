@@ -5,6 +5,7 @@ import pytest
 from ivcp.lifecycle.end import describe_end, run_step
 from ivcp.settings import from_flat
 from ivcp.tracking import find_pipeline_run, note_end, open_pipeline_run, tracked_run
+from tests.ports import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -16,12 +17,27 @@ def _surroundings(monkeypatch):
     logging.getLogger().handlers[:] = handlers
 
 
-def end(mlflow_uri, tmp_path, run, state, error=""):
+def end(mlflow_uri, tmp_path, run, state, error="", settings=""):
     report = tmp_path / "report.md"
     # A wrong setting, which may be why the run failed, is not this step's business.
-    overrides = {"mlflow_tracking_uri": mlflow_uri, "lora_rnk": 3, "lora_rank": "many"}
-    run_step(overrides, pipeline_run=run, state=state, error=error, report=str(report))
+    overrides = {"lora_rnk": 3, "lora_rank": "many"} | ({} if settings else {"mlflow_tracking_uri": mlflow_uri})
+    run_step(settings, overrides, pipeline_run=run, state=state, error=error, report=str(report))
     return report.read_text()
+
+
+def test_mlflow_is_found_by_the_pasted_settings(mlflow_uri, tmp_path):
+    config = from_flat({"mlflow_tracking_uri": mlflow_uri})
+    open_pipeline_run(config, pipeline_run="pasted", run_name="pasted")
+    text = f"### tracking\nmlflow_tracking_uri: {mlflow_uri}\nlora_rnk: 3\n"
+
+    assert end(mlflow_uri, tmp_path, "pasted", "CANCELED", settings=text) == "the run was cancelled\n"
+    assert find_pipeline_run(config, "pasted").info.status == "KILLED"
+
+
+@pytest.mark.parametrize("text", ["- no\n- settings", "s3://bucket-that-is-not/there.yaml"])
+def test_settings_that_cannot_be_read_are_no_reason_to_fail(mlflow_uri, tmp_path, text, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    assert end(mlflow_uri, tmp_path, "none", "FAILED", "exit code 1", settings=text).startswith("a step failed")
 
 
 def test_a_failed_step_is_named_with_its_error(mlflow_uri, tmp_path):

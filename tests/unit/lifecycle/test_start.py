@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 
 from ivcp.lifecycle.start import data_settings, run_step
-from ivcp.settings import ConfigError, RunConfig, config_from_settings, from_flat, read_saved_config
+from ivcp.pipeline_runs.parameters import pipeline_arguments
+from ivcp.settings import ConfigError, RunConfig, config_from_settings, from_flat, load_config, read_saved_config
+from ivcp.settings.form import FIELDS, PREFIX
 from ivcp.tracking import find_pipeline_run
 from ivcp.tracking.client import connect
 from tests.data_sets import sharegpt_row
 from tests.ports import free_port
 
 LIBRARY = Path(__file__).parents[3] / "ivcp"
+USERS_FILES = LIBRARY.parent / "tests" / "integration" / "launch" / "users_files"
 
 
 @pytest.fixture(autouse=True)
@@ -29,20 +32,80 @@ def start(data_set, tmp_path):
     (data_set.folder / "a.mp4").write_bytes(b"video")
     data_set.add("actions", [sharegpt_row("a.mp4", "run")])
 
-    def run(**settings):
-        overrides = {"report_to": "none", "models_uri": "s3://bucket/models"} | settings.pop("overrides", {})
-        named = {"dataset": "actions", "dataset_dir": str(data_set.folder), "pipeline_run": "id", "lora_rank": 16.0}
-        parameters = named | {"pipeline_run_name": "name"} | settings | {"overrides": overrides}
-        return run_step(parameters, run_config=str(tmp_path / "run_config.json"))
+    def run(text="", **settings):
+        """Settings as a person gives them: text, fields of the form, overrides."""
+        overrides = {"report_to": "none"} | settings.pop("overrides", {})
+        fields = {"dataset": "actions", "dataset_dir": str(data_set.folder), "model_name_or_path": "/on/a/volume"}
+        typed = {PREFIX + key: value for key, value in (dict.fromkeys(FIELDS, "") | fields | settings).items()}
+        parameters = typed | {"pipeline_run": "id", "pipeline_run_name": "name", "settings": text}
+        return run_step(
+            parameters | {"overrides": overrides},
+            run_config=str(tmp_path / "run_config.json"),
+            run_config_uri=str(tmp_path / "root/action-cls/id/run-start/x/run_config"),
+        )
 
     return run
 
 
-def test_overrides_win(start, tmp_path):
-    start(overrides={"lora_rank": 32.0, "learning_rate": 1e-3})
+def test_fields_win_over_the_text_and_overrides_over_both(start, tmp_path):
+    text = "lora_rank: 4\nlearning_rate: 1.0e-5\nnum_train_epochs: 9  # many\ndataset: others\n"
+    start(text, num_train_epochs="2", learning_rate=" 1e-4 ", overrides={"lora_rank": 32.0, "learning_rate": 1e-3})
     config = read_saved_config(tmp_path / "run_config.json")
 
-    assert (config.method.lora_rank, config.train.learning_rate) == (32, 1e-3)
+    assert (config.method.lora_rank, config.train.learning_rate, config.train.num_train_epochs) == (32, 1e-3, 2)
+    assert config.data.dataset == ("actions",)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "expected"),
+    [
+        ("test_size", "0.2", "test_size = 0.2"),
+        ("skip_unchanged", "true", None),
+        ("skip_unchanged", "maybe", "skip_unchanged = 'maybe': input should be a valid boolean"),
+        ("train_accelerator_count", "two", "train_accelerator_count = 'two': input should be a valid integer"),
+        ("serve_target", "clusters", "did you mean cluster"),
+    ],
+)
+def test_a_field_is_read_as_a_word_of_the_command_line(start, tmp_path, field, text, expected):
+    if expected is None:
+        start(**{field: text})
+        assert read_saved_config(tmp_path / "run_config.json").evaluation.skip_unchanged is True
+        return
+    with pytest.raises(ConfigError, match=expected):
+        start(**{field: text}, overrides={"test_dataset": "c"})
+
+
+def test_the_users_file_gives_what_submitting_it_gives(start, tmp_path, caplog):
+    """The same settings by both ways, the same warning, and only the run's own places beside."""
+    file = USERS_FILES / "action_cls_lora.yaml"
+    configs = []
+    for text in (file.read_text(), pipeline_arguments(load_config(file))["settings"]):
+        start(text, dataset="", model_name_or_path="", overrides={"dataset": "actions"})
+        configs.append(read_saved_config(tmp_path / "run_config.json"))
+
+    assert configs[0] == configs[1]
+    assert configs[0].train.per_device_train_batch_size == 2
+    assert "no effect here: overwrite_cache (clips are prepared by their own step" in caplog.text
+
+
+def test_a_wrong_key_in_the_text_is_refused_with_the_nearest(start):
+    with pytest.raises(ConfigError, match=r"unknown setting lora_rnk = 3; did you mean lora_rank\?"):
+        start("lora_rnk: 3")
+
+
+def test_what_nobody_says_is_asked_for(start):
+    with pytest.raises(ConfigError, match="model_name_or_path and dataset not set: fill in set_model_name_or_path and"):
+        start(model_name_or_path="", dataset="")
+    with pytest.raises(ConfigError, match="dataset_dir not set: fill in set_dataset_dir, or name a file in `settings`"):
+        start(dataset_dir="")
+
+
+def test_clips_and_models_go_below_the_pipeline_root(start, tmp_path):
+    assert start().shards_uri == str(tmp_path / "root/action-cls/clips")
+    assert read_saved_config(tmp_path / "run_config.json").export.models_uri == str(tmp_path / "root/action-cls/models")
+    assert start("shards_uri: s3://bucket/mine").shards_uri == "s3://bucket/mine"
+    with pytest.raises(ConfigError, match="shards_uri = null: every step must reach"):
+        start("shards_uri: null")
 
 
 @pytest.mark.parametrize(
@@ -61,15 +124,15 @@ def test_a_model_is_deployed_where_the_run_is(start, tmp_path, monkeypatch, envi
     Path("records").mkdir()
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    start()
+    start("shards_uri: clips")  # as `ivcp run` says it
     assert read_saved_config(tmp_path / "run_config.json").serving.serve_target == target
     other = "local" if target == "cluster" else "cluster"
-    start(overrides={"serve_target": other})
+    start("shards_uri: clips\nmodels_uri: models", serve_target=other)
     assert read_saved_config(tmp_path / "run_config.json").serving.serve_target == other
 
 
 def test_a_model_that_export_has_no_memory_for_is_said_at_the_start(start, base_model_dir, caplog, capsys):
-    start(model_name_or_path=str(base_model_dir), train_memory="1Gi")
+    start(model_name_or_path=str(base_model_dir), overrides={"train_memory": "1Gi"})
     told = caplog.text + capsys.readouterr().err
     assert "train_memory = 1Gi: export holds the model twice in float32, about 2.0 GiB" in told
     assert "set train_memory: 3Gi" in told
@@ -86,26 +149,28 @@ def test_a_version_of_the_registry_is_pinned_for_the_whole_run(start, tmp_path, 
 
 
 def test_training_in_the_step_gets_accelerators(start):
-    processes = {"train_processes_per_node": 4}
-    started = start(
-        train_accelerator_count=4, train_memory="64Gi", train_node_selector={"pool": "gpu"}, overrides=processes
-    )
+    more = {"train_processes_per_node": 4, "train_memory": "64Gi", "train_node_selector": {"pool": "gpu"}}
+    started = start(train_accelerator_count="4", overrides=more)
 
-    assert (started.accelerators, started.evaluation_accelerators, started.memory) == ("4", "1", "64Gi")
-    assert started.node_selector == {"pool": "gpu"}
-    assert started.tolerations == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert (started.accelerator_type, started.accelerators, started.memory) == ("nvidia.com/gpu", "4", "64Gi")
+    assert (started.evaluation_accelerators, started.model_memory, started.model_cpu) == ("1", "64Gi", "4")
+    assert started.node_selector == started.model_node_selector == {"pool": "gpu"}
+    taint = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    assert started.tolerations == started.model_tolerations == [taint]
 
 
 def test_a_step_that_starts_a_job_holds_none(start):
     job = {"train_launcher": "trainjob", "checkpoints_uri": "s3://bucket/checkpoints"}
-    started = start(train_accelerator_count=4, train_memory="64Gi", train_node_selector={"a": "b"}, overrides=job)
+    more = {"train_memory": "64Gi", "train_node_selector": {"a": "b"}}
+    started = start(train_accelerator_count="4", overrides=job | more)
 
     assert (started.accelerators, started.evaluation_accelerators, started.memory) == ("0", "1", "4Gi")
     assert (started.node_selector, started.tolerations) == ({}, [])
+    assert (started.model_memory, started.model_node_selector) == ("64Gi", {"a": "b"})
 
 
 def test_without_accelerators_evaluation_has_none_either(start):
-    assert start(train_accelerator_count=0).evaluation_accelerators == "0"
+    assert start(train_accelerator_count="0").evaluation_accelerators == "0"
 
 
 def test_a_tracking_server_that_is_away_ends_nothing(start, tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from ivcp.pipeline_runs.limits import LimitsError, RunLimits
-from ivcp.pipeline_runs.submit import compile_manifest, compile_pipeline
+from ivcp.pipeline_runs.submit import Variant, compile_manifest, compile_pipeline
 
 
 def settings_of(path: Path) -> dict[str, Any]:
@@ -21,8 +21,8 @@ def settings_of(path: Path) -> dict[str, Any]:
 def test_hours_are_compiled_as_seconds(tmp_path: Path) -> None:
     limits = RunLimits(keep_succeeded_hours=24, keep_failed_hours=168, deadline_hours=0.5)
     expected = {"resourceTtlOnSuccess": 86400, "resourceTtlOnFailure": 604800, "activeDeadlineSeconds": 1800}
-    compile_pipeline(tmp_path / "pipeline.yaml", limits)
-    compile_manifest(tmp_path / "manifest.yaml", limits)
+    compile_pipeline(tmp_path / "pipeline.yaml", Variant(limits=limits))
+    compile_manifest(tmp_path / "manifest.yaml", Variant(limits=limits))
 
     assert settings_of(tmp_path / "pipeline.yaml")["pipelineConfig"] == expected
     assert settings_of(tmp_path / "manifest.yaml")["pipelineConfig"] == expected
@@ -30,7 +30,7 @@ def test_hours_are_compiled_as_seconds(tmp_path: Path) -> None:
 
 def test_unasked_the_pipeline_is_one_for_older_servers(tmp_path: Path) -> None:
     """Also behind a call that asked: a process has one pipeline."""
-    limited = compile_pipeline(tmp_path / "pipeline.yaml", RunLimits(deadline_hours=1))
+    limited = compile_pipeline(tmp_path / "pipeline.yaml", Variant(limits=RunLimits(deadline_hours=1)))
     plain = compile_pipeline(tmp_path / "pipeline.yaml")
 
     assert "pipelineConfig" not in settings_of(tmp_path / "pipeline.yaml")

@@ -18,19 +18,20 @@ def retries(pipeline) -> int:
 
 
 def test_a_failure_on_one_machine_is_not_tried_again():
-    assert retries(_for_one_machine("run1")) == 0
-    assert retries(action_cls) == 9  # and the pipeline for clusters stays what it is
+    assert retries(_for_one_machine("run1", in_parts=True)) == 0
+    assert retries(action_cls(in_parts=True)) == 9  # and the pipeline for clusters stays what it is
 
 
 def test_steps_that_are_done_are_kept_and_short_ones_run_again():
-    kept = {name for name, task in tasks(_for_one_machine("run1")).items() if task.caching_options.enable_cache}
+    found = tasks(_for_one_machine("run1", in_parts=True))
+    kept = {name for name, task in found.items() if task.caching_options.enable_cache}
     assert kept == {"data-validation", "training", "evaluation", "export", "serving"}
 
 
 def test_a_run_has_the_same_id_whenever_it_goes_on():
     given = [
         parameter.runtime_value.constant.string_value
-        for task in tasks(_for_one_machine("run1")).values()
+        for task in tasks(_for_one_machine("run1", in_parts=True)).values()
         for parameter in task.inputs.parameters.values()
     ]
     assert given.count("run1") == 4  # run_start, preprocessing_plan, training, run_end

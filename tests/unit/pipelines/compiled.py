@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 from kfp import compiler
 
-import pipelines.action_cls
+from pipelines.action_cls import action_cls
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Compiled:
         return self.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"exec-{step}"]
 
 
-def compile_pipeline(path: Path) -> Compiled:
+def compile_pipeline(path: Path, *, in_parts: bool = False) -> Compiled:
     """With what the environment says now."""
-    compiler.Compiler().compile(importlib.reload(pipelines.action_cls).action_cls, str(path))
+    compiler.Compiler().compile(action_cls(in_parts=in_parts), str(path))
     return Compiled(*yaml.safe_load_all(path.read_text()))

@@ -1,100 +1,183 @@
 import inspect
 import typing
+from urllib.parse import quote
 
 import pytest
+import yaml
 
-from ivcp.pipeline_runs.parameters import REQUIRED, parameter_names, pipeline_arguments
-from ivcp.settings import SECTION_OF_KEY, SECTIONS, RunConfig, config_from_settings
+from components.run_start.component import run_start
+from ivcp.pipeline_runs.parameters import REQUIRED, pipeline_arguments
+from ivcp.settings import SECTION_OF_KEY, SECTIONS, config_from_settings, read_pasted
+from ivcp.settings.form import FIELDS, OWN_PARAMETERS, PREFIX, choices, description
 from pipelines.action_cls import action_cls
 
-OWN_PARAMETERS = {"deploy", "overrides"}
-SETTINGS = {"model_name_or_path": "m", "dataset": "a,b", "shards_uri": "s3://bucket/clips"}
+SETTINGS = {"model_name_or_path": "m", "dataset": "a,b"}
 
 
-def test_parameters_are_the_schemas(compiled):
-    """Same names, defaults and help texts as the settings they stand for."""
+def signature():
+    return inspect.signature(action_cls().pipeline_func).parameters
+
+
+def test_the_form_has_the_fields_and_no_others(compiled):
     inputs = compiled.inputs
-    defaults = RunConfig().flat()
-
-    assert set(inputs) == set(parameter_names())
-    for name in set(inputs) - OWN_PARAMETERS:
-        field = SECTIONS[SECTION_OF_KEY[name]].model_fields[name]
-        assert inputs[name]["description"].split() == field.description.split(), name
-        if name not in REQUIRED:
-            default = ",".join(defaults[name]) if name == "test_dataset" else defaults[name]
-            assert inputs[name]["defaultValue"] == default, name
+    assert set(inputs) == set(signature()) == {PREFIX + key for key in FIELDS} | set(OWN_PARAMETERS)
+    assert set(FIELDS) <= set(SECTION_OF_KEY)
+    assert list(signature()) == [*sorted(OWN_PARAMETERS, key=["settings", "overrides", "deploy"].index)] + [
+        PREFIX + key for key in sorted(FIELDS)
+    ]
 
 
-def test_every_parameter_has_a_help_text(compiled):
-    assert not [name for name, one in compiled.inputs.items() if len(one.get("description", "")) < 15]
-    assert 20 <= len(compiled.inputs) <= 26
+def test_fields_of_settings_stand_together_before_the_file(compiled):
+    """The page sorts by name."""
+    assert [name for name in sorted(compiled.inputs) if not name.startswith(PREFIX)] == [
+        "deploy",
+        "overrides",
+        "settings",
+    ]
+    assert sorted(compiled.inputs)[2:-1] == [PREFIX + key for key in sorted(FIELDS)]
+    assert sorted(compiled.inputs)[-1] == "settings"
 
 
-def test_parameter_types_are_the_schemas():
-    hints = typing.get_type_hints(action_cls.pipeline_func)
-    for name in set(parameter_names()) - OWN_PARAMETERS:
-        value = RunConfig().flat()[name]
-        given = typing.get_origin(hints[name]) or hints[name]
-        text = value is None or name in ("dataset", "test_dataset")
-        assert given is (str if text else type(value)), name
+def test_a_run_can_be_started_without_filling_anything_in(compiled):
+    """The page starts none while a field has no default: an optional one counts as missing until it is touched."""
+    for name, one in compiled.inputs.items():
+        assert "defaultValue" in one, name
+        if name.startswith(PREFIX):
+            assert (one["parameterType"], one["defaultValue"]) == ("STRING", ""), "empty says nothing"
+
+
+def test_every_parameter_is_explained_by_the_schema(compiled):
+    for name, one in compiled.inputs.items():
+        if name in OWN_PARAMETERS:
+            assert one["description"] == OWN_PARAMETERS[name]
+            continue
+        key = name.removeprefix(PREFIX)
+        meaning = SECTIONS[SECTION_OF_KEY[key]].model_fields[key].description
+        assert one["description"].startswith(" ".join(meaning.split())), name
+    assert "One of `local`, `cluster`." in compiled.inputs["set_serve_target"]["description"]
+    assert "Default: `5e-05`" in compiled.inputs["set_learning_rate"]["description"]
+
+
+def test_the_description_explains_them_too(compiled):
+    """Beside the picture; the text in the compiled file has KFP's limit, that of an upload has the URL's."""
+    for name, one in compiled.inputs.items():
+        assert f"- **{name}**: {one['description']}\n" in description()
+    assert len(compiled.spec["pipelineInfo"]["description"]) <= 1024
+    assert len(quote(description())) < 6000
+
+
+def test_the_first_step_has_the_same_fields():
+    given = set(typing.get_type_hints(run_start.python_func)) - {"return"}
+    assert given == set(signature()) - {"deploy"} | {"pipeline_run", "pipeline_run_name", "run_config"}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "values"),
+    [
+        ("deploy", (True, False)),
+        ("set_serve_target", ("", "local", "cluster")),
+        ("set_skip_unchanged", ("", "true", "false")),
+        ("set_learning_rate", ()),
+        ("settings", ()),
+    ],
+)
+def test_choices(parameter, values):
+    assert choices(parameter)[: len(values)] == values
+    assert bool(choices(parameter)) == bool(values)
 
 
 def test_the_chain(compiled):
     assert compiled.order() == {
         "run-start": "exit-handler-1",
         "data-validation": "exit-handler-1",
-        "preprocessing-plan": "exit-handler-1",
-        "preprocessing-part": "for-loop-2",
         "preprocessing": "exit-handler-1",
-        "training": "condition-3",
-        "evaluation": "condition-3",
-        "export": "condition-4",
-        "serving": "condition-5",
+        "training": "condition-2",
+        "evaluation": "condition-2",
+        "export": "condition-3",
+        "serving": "condition-4",
         "run-end": "root",
     }
     training = compiled.task("training")["inputs"]["artifacts"]
     assert training["prepared"]["componentInputArtifact"] == "pipelinechannel--preprocessing-prepared"
 
 
+def test_the_chain_in_parts_has_the_same_steps_and_a_loop(compiled, compiled_in_parts):
+    order, in_parts = compiled.order(), compiled_in_parts.order()
+    assert set(in_parts) - set(order) == {"preprocessing-plan", "preprocessing-part"}
+    assert (in_parts["preprocessing-plan"], in_parts["preprocessing-part"]) == ("exit-handler-1", "for-loop-2")
+    assert compiled.inputs == compiled_in_parts.inputs
+
+
+def test_by_default_there_is_no_loop_in_the_exit_handler(compiled):
+    """KFP 2.14 fails on it, and 2.16 calls such a run RUNNING (kubeflow/pipelines#12390, #13321)."""
+    assert not [name for _, name, task in compiled.tasks() if "parameterIterator" in task]
+
+
+def test_groups_say_what_they_are(compiled, compiled_in_parts):
+    """The page labels a box with its task's name; a loop keeps the key, by which older servers find its results."""
+    names = {key: task["taskInfo"]["name"] for _, key, task in compiled.tasks() if not compiled.is_step(task)}
+    assert names == {
+        "exit-handler-1": "validate to deploy",
+        "condition-2": "if changed: train",
+        "condition-3": "if good: export",
+        "condition-4": "if asked: deploy",
+    }
+    assert max(map(len, names.values())) <= 20, "longer labels are cut off"
+    assert set(compiled.spec["root"]["dag"]["tasks"]) == {"exit-handler-1", "run-end"}
+    assert compiled_in_parts.task("for-loop-2")["taskInfo"]["name"] == "for-loop-2"
+
+
 def test_nothing_is_trained_exported_or_deployed_without_a_reason(compiled):
-    conditions = {name: compiled.task(name)["triggerPolicy"]["condition"] for name in ("condition-3", "condition-4")}
+    conditions = {name: compiled.task(name)["triggerPolicy"]["condition"] for name in ("condition-2", "condition-3")}
 
-    assert "preprocessing-Output" in conditions["condition-3"]
-    assert "evaluation-Output" in conditions["condition-4"]
-    assert "deploy" in compiled.task("condition-5")["triggerPolicy"]["condition"]
+    assert "preprocessing-Output" in conditions["condition-2"]
+    assert "evaluation-Output" in conditions["condition-3"]
+    assert "deploy" in compiled.task("condition-4")["triggerPolicy"]["condition"]
 
 
-def test_preparation_is_divided_and_merged(compiled):
+def test_preparation_in_parts_is_divided_and_merged(compiled_in_parts):
     """The plan's list of parts is looped over, and the merge waits for all of them."""
-    loop = compiled.task("for-loop-2")
+    loop = compiled_in_parts.task("for-loop-2")
 
     items = loop["parameterIterator"]["items"]["inputParameter"]
     assert loop["inputs"]["parameters"][items]["taskOutputParameter"] == {
         "outputParameterKey": "Output",
         "producerTask": "preprocessing-plan",
     }
-    collected = compiled.task("preprocessing")["inputs"]["parameters"]["parts"]["taskOutputParameter"]
+    collected = compiled_in_parts.task("preprocessing")["inputs"]["parameters"]["parts"]["taskOutputParameter"]
     assert collected["producerTask"] == "for-loop-2"
 
 
-def test_settings_become_parameters_and_overrides():
+def test_clips_go_where_the_first_step_says(compiled):
+    given = compiled.task("preprocessing")["inputs"]["parameters"]["shards_uri"]["taskOutputParameter"]
+    assert given == {"outputParameterKey": "shards_uri", "producerTask": "run-start"}
+
+
+def test_settings_become_the_text_that_a_person_would_paste():
     config = config_from_settings(SETTINGS | {"lora_rank": 16, "weight_decay": 0.1, "report_to": "none"})
     arguments = pipeline_arguments(config, deploy=False)
 
-    assert arguments["dataset"] == "a,b"
-    assert arguments["lora_rank"] == 16
-    assert arguments["train_tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    assert arguments["overrides"] == {"weight_decay": 0.1, "report_to": []}
-    assert set(arguments) == set(inspect.signature(action_cls.pipeline_func).parameters)
+    assert yaml.safe_load(arguments.pop("settings")) == {
+        "model_name_or_path": "m",
+        "dataset": ["a", "b"],
+        "lora_rank": 16,
+        "weight_decay": 0.1,
+        "report_to": [],
+    }
+    assert arguments == {"overrides": {}, "deploy": False}
 
 
-def test_what_the_first_step_resolves_equals_the_settings():
+def test_what_the_first_step_reads_of_the_text_equals_the_settings():
     changed = {"test_dataset": "c", "video_num_frames": 8, "adam_beta2": 0.99, "train_node_selector": {"pool": "gpu"}}
-    config = config_from_settings(SETTINGS | changed)
-    arguments = pipeline_arguments(config)
-    settings = {key: value for key, value in arguments.items() if key in SECTION_OF_KEY}
+    more = {"learning_rate": 1e-5, "run_name": "yes", "served_prompt": "do: {what}? # 'no'\n\"é\" 动作 🎬"}
+    config = config_from_settings(SETTINGS | changed | more)
 
-    assert config_from_settings(settings | arguments["overrides"]) == config
+    assert config_from_settings(read_pasted(pipeline_arguments(config)["settings"])) == config
+
+
+def test_what_kfp_would_fill_in_is_refused():
+    with pytest.raises(ValueError, match=r"served_prompt has \{\{\$ in it"):
+        pipeline_arguments(config_from_settings(SETTINGS | {"served_prompt": "{{$.inputs.parameters['settings']}}"}))
 
 
 @pytest.mark.parametrize("missing", REQUIRED)

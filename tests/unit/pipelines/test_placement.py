@@ -8,11 +8,11 @@ from pydantic import ByteSize, TypeAdapter
 from pipelines.placement import MODELS_VARIABLE, SECRETS
 from tests.unit.pipelines.compiled import compile_pipeline
 
+IN_PARTS = ("preprocessing-plan", "preprocessing-part")
 STEPS = (
     "run-start",
     "data-validation",
-    "preprocessing-plan",
-    "preprocessing-part",
+    *IN_PARTS,
     "preprocessing",
     "training",
     "evaluation",
@@ -23,9 +23,9 @@ STEPS = (
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_every_step_has_requests_limits_and_secrets(compiled, step):
-    resources = compiled.container(step)["resources"]
-    secrets = {secret["secretName"]: secret for secret in compiled.kubernetes(step)["secretAsEnv"]}
+def test_every_step_has_requests_limits_and_secrets(compiled_in_parts, step):
+    resources = compiled_in_parts.container(step)["resources"]
+    secrets = {secret["secretName"]: secret for secret in compiled_in_parts.kubernetes(step)["secretAsEnv"]}
 
     for kind in ("resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit"):
         assert re.fullmatch(r"\d+(m|Gi)?|\{\{\$\.inputs\.parameters.*\}\}", resources[kind])
@@ -35,11 +35,12 @@ def test_every_step_has_requests_limits_and_secrets(compiled, step):
         assert [key["envVar"] for key in secrets[name]["keyToEnv"]] == list(keys)
 
 
-def test_no_step_installs_packages(compiled):
-    assert set(compiled.steps()) == set(STEPS)
+def test_no_step_installs_packages(compiled, compiled_in_parts):
+    assert set(compiled.steps()) == set(STEPS) - set(IN_PARTS)
+    assert set(compiled_in_parts.steps()) == set(STEPS)
     for step in STEPS:
-        assert "pip install" not in str(compiled.container(step))
-        assert compiled.container(step)["image"].startswith("ivcp-")
+        assert "pip install" not in str(compiled_in_parts.container(step))
+        assert compiled_in_parts.container(step)["image"].startswith("ivcp-")
 
 
 def test_training_asks_for_what_the_first_step_says(compiled):
@@ -48,7 +49,7 @@ def test_training_asks_for_what_the_first_step_says(compiled):
     placed = compiled.kubernetes("training")
 
     assert resources["accelerator"] == {
-        "resourceType": "{{$.inputs.parameters['pipelinechannel--train_accelerator_type']}}",
+        "resourceType": "{{$.inputs.parameters['pipelinechannel--run-start-accelerator_type']}}",
         "resourceCount": "{{$.inputs.parameters['pipelinechannel--run-start-accelerators']}}",
     }
     assert "run-start-memory" in resources["resourceMemoryLimit"]
@@ -60,12 +61,16 @@ def test_training_asks_for_what_the_first_step_says(compiled):
     assert kinds == {"accelerators": "STRING", "node_selector": "STRUCT", "tolerations": "LIST"}
 
 
-def test_evaluation_runs_on_the_same_nodes_and_no_other_step_does(compiled):
+def test_steps_that_load_the_model_have_what_the_first_step_says(compiled):
     placed = compiled.kubernetes("evaluation")
 
-    assert placed["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"].endswith("train_node_selector")
-    assert placed["tolerations"][0]["tolerationJson"]["componentInputParameter"].endswith("train_tolerations")
-    for step in set(STEPS) - {"training", "evaluation"}:
+    assert placed["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"].endswith("start-model_node_selector")
+    assert placed["tolerations"][0]["tolerationJson"]["componentInputParameter"].endswith("start-model_tolerations")
+    for step in ("evaluation", "export"):
+        resources = compiled.container(step)["resources"]
+        assert "run-start-model_memory" in resources["resourceMemoryLimit"]
+        assert "run-start-model_cpu" in resources["resourceCpuRequest"]
+    for step in set(compiled.steps()) - {"training", "evaluation"}:
         assert "accelerator" not in compiled.container(step)["resources"]
         assert not {"nodeSelector", "tolerations"} & set(compiled.kubernetes(step))
 
@@ -74,11 +79,13 @@ READ_THE_BASE = set(STEPS) - {"serving", "run-end"}
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_every_step_has_a_limited_disk_and_a_cache_below_it(compiled, step):
+def test_every_step_has_a_limited_disk_and_a_cache_below_it(compiled_in_parts, step):
     """A node's disk is shared: KFP knows no ephemeral-storage, but volumes with a size."""
-    [scratch] = [mount for mount in compiled.kubernetes(step)["emptyDirMounts"] if mount["mountPath"] == "/tmp"]
+    [scratch] = [
+        mount for mount in compiled_in_parts.kubernetes(step)["emptyDirMounts"] if mount["mountPath"] == "/tmp"
+    ]
     limit = int(re.fullmatch(r"(\d+)Gi", scratch["sizeLimit"])[1])
-    environment = {entry["name"]: entry["value"] for entry in compiled.container(step)["env"]}
+    environment = {entry["name"]: entry["value"] for entry in compiled_in_parts.container(step)["env"]}
 
     assert "medium" not in scratch
     cache = TypeAdapter(ByteSize).validate_python(environment["IVCP_POD_CACHE_MAX_BYTES"])
@@ -86,19 +93,19 @@ def test_every_step_has_a_limited_disk_and_a_cache_below_it(compiled, step):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_every_step_gets_the_clusters_environment_where_there_is_one(compiled, step):
+def test_every_step_gets_the_clusters_environment_where_there_is_one(compiled_in_parts, step):
     """As a volume: KFP 2.14 knows no optional ConfigMap as variables, and would start no pod without it."""
-    [mounted] = compiled.kubernetes(step)["configMapAsVolume"]
+    [mounted] = compiled_in_parts.kubernetes(step)["configMapAsVolume"]
 
     assert (mounted["configMapName"], mounted["optional"]) == ("ivcp-environment", True)
     assert mounted["mountPath"] == "/etc/ivcp/ivcp-environment"
-    assert "configMapAsEnv" not in compiled.kubernetes(step)
+    assert "configMapAsEnv" not in compiled_in_parts.kubernetes(step)
 
 
-def test_a_volume_with_base_models_is_mounted_where_one_is_named(compiled, tmp_path, monkeypatch):
-    assert not [step for step in STEPS if "pvcMount" in compiled.kubernetes(step)]
+def test_a_volume_with_base_models_is_mounted_where_one_is_named(compiled_in_parts, tmp_path, monkeypatch):
+    assert not [step for step in STEPS if "pvcMount" in compiled_in_parts.kubernetes(step)]
     monkeypatch.setenv(MODELS_VARIABLE, "base-models")
-    again = compile_pipeline(tmp_path / "pipeline.yaml")
+    again = compile_pipeline(tmp_path / "pipeline.yaml", in_parts=True)
 
     mounted = {step: again.kubernetes(step).get("pvcMount") for step in STEPS}
     assert {step for step in STEPS if mounted[step]} == READ_THE_BASE
@@ -113,26 +120,24 @@ def test_servings_memory_is_what_export_says(compiled):
         assert resources[kind] == "{{$.inputs.parameters['pipelinechannel--export-Output']}}"
 
 
-def test_steps_with_worker_processes_share_memory(compiled):
+@pytest.mark.parametrize(("in_parts", "decodes"), [(False, "preprocessing"), (True, "preprocessing-part")])
+def test_steps_with_worker_processes_share_memory(compiled, compiled_in_parts, in_parts, decodes):
+    pipeline = compiled_in_parts if in_parts else compiled
     shared = {
-        step: [mount for mount in compiled.kubernetes(step)["emptyDirMounts"] if mount["mountPath"] != "/tmp"]
-        for step in STEPS
+        step: [mount for mount in pipeline.kubernetes(step)["emptyDirMounts"] if mount["mountPath"] != "/tmp"]
+        for step in pipeline.steps()
     }
 
-    assert {step for step in STEPS if shared[step]} == {
-        "data-validation",
-        "preprocessing-part",
-        "training",
-        "evaluation",
-    }
+    assert {step for step in shared if shared[step]} == {"data-validation", decodes, "training", "evaluation"}
+    assert pipeline.container(decodes)["resources"]["resourceMemoryLimit"] == "32Gi"
     for [mount] in filter(None, shared.values()):
         assert (mount["mountPath"], mount["medium"]) == ("/dev/shm", "Memory")
         assert re.fullmatch(r"\d+Gi", mount["sizeLimit"])
 
 
-def test_only_what_the_datas_fingerprint_covers_is_cached(compiled):
+def test_only_what_the_datas_fingerprint_covers_is_cached(compiled_in_parts):
     """A cached task gets nothing from one that is not: an artifact of that has another name in every run."""
-    steps = compiled.steps()
+    steps = compiled_in_parts.steps()
     cached = {name for name, task in steps.items() if task.get("cachingOptions", {}).get("enableCache")}
 
     assert cached == {"data-validation", "preprocessing-part"}
@@ -145,8 +150,8 @@ def test_only_what_the_datas_fingerprint_covers_is_cached(compiled):
     }
 
 
-def test_what_may_be_done_again_is_retried_with_growing_pauses(compiled):
-    policies = {name: task.get("retryPolicy") for name, task in compiled.steps().items()}
+def test_what_may_be_done_again_is_retried_with_growing_pauses(compiled_in_parts):
+    policies = {name: task.get("retryPolicy") for name, task in compiled_in_parts.steps().items()}
 
     assert [name for name, policy in policies.items() if policy is None] == ["serving"]
     for policy in filter(None, policies.values()):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ivcp.preparation.step import run_merge, run_part, run_plan
+from ivcp.preparation.step import run_part, run_plan, run_step
 from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
 from ivcp.settings import RunConfig, save_config
 from ivcp.tracking import (
@@ -40,8 +40,9 @@ class Run:
 
     def trains(self, *, deploy: bool) -> bool:
         places = {"validated": str(self.folder / "validated"), "shards_uri": str(self.folder / "shards")}
-        parts = [run_part(part=part, **places) for part in run_plan(pipeline_run="id", **places)]
-        return run_merge(
+        plan = run_plan(pipeline_run="id", **places)
+        parts = [run_part(validated=places["validated"], part=part) for part in plan]
+        return run_step(
             run_config=str(self.folder / "run_config.json"),
             parts=parts,
             prepared=str(self.folder / "index.json"),
@@ -63,6 +64,24 @@ def run(action_data: DataSet, settings: dict[str, Any], mlflow_uri: str, tmp_pat
     more = {"skip_unchanged": True, "mlflow_tracking_uri": mlflow_uri, "models_uri": "s3://bucket/models"}
     cluster = {"serve_target": "cluster", "serve_namespace": "ivcp", "serve_name": "walks"}
     return Run(tmp_path, action_data.config(**settings | more | cluster))
+
+
+def test_in_parts_or_at_once_the_clips_are_the_same(action_data: DataSet, settings: dict[str, Any], tmp_path: Path):
+    run = Run(tmp_path, action_data.config(**settings | {"preprocessing_parts": 3, "val_size": 3, "test_size": 3}))
+    assert run.trains(deploy=False)
+    in_parts = PreparedIndex.read(run.folder / "index.json")
+    assert run_step(
+        run_config=str(run.folder / "run_config.json"),
+        validated=str(run.folder / "validated"),
+        shards_uri=str(run.folder / "others"),
+        deploy=False,
+        prepared=str(run.folder / "at_once.json"),
+    )
+    at_once = PreparedIndex.read(run.folder / "at_once.json")
+
+    assert len(in_parts.shards) == 3
+    assert at_once.root_uri != in_parts.root_uri
+    assert at_once.model_copy(update={"root_uri": in_parts.root_uri}) == in_parts
 
 
 def test_a_deployment_that_failed_is_tried_again(run: Run):
