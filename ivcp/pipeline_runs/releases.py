@@ -2,7 +2,7 @@
 
 | since | field | without it |
 |---|---|---|
-| 2.15 | `optional` of secrets and config maps in the environment | they are mounted as files, where 2.14 knows it |
+| 2.15 | `optional` of secrets in the environment | mounted as files, which `ivcp.network` reads |
 | 2.17 | `literals` of parameters: drop-downs in the form (2.16 has them in the API only) | text fields |
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from ivcp.kubernetes.mounted import MOUNTED
+from ivcp import network
 from ivcp.settings.form import choices
 
 OLDEST = (2, 14)
@@ -47,7 +47,7 @@ def _add_drop_downs(spec: Any) -> None:
 
 
 def _with_files(settings: dict[str, Any]) -> dict[str, Any]:
-    """A step's Kubernetes settings with files below `MOUNTED` in place of optional environment variables."""
+    """A step's Kubernetes settings with files below `network.FOLDER` in place of optional environment variables."""
     for variables, (files, name, parameter) in _AS_FILES.items():
         optional = [entry for entry in settings.get(variables, ()) if entry.get("optional")]
         kept = [entry for entry in settings.pop(variables, ()) if not entry.get("optional")]
@@ -55,6 +55,6 @@ def _with_files(settings: dict[str, Any]) -> dict[str, Any]:
             settings[variables] = kept
         for entry in optional:
             called = {key: entry[key] for key in (name, parameter) if key in entry}
-            mount = {"mountPath": f"{MOUNTED}/{entry[name]}", "optional": True}
+            mount = {"mountPath": str(network.FOLDER / entry[name]), "optional": True}
             settings.setdefault(files, []).append(called | mount)
     return settings

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from ivcp.kubernetes.mounted import read_mounted
 from ivcp.records import Record
 
 _TIME = "%H:%M:%S"
@@ -46,7 +45,6 @@ def recorded_step(step: str) -> Iterator[Outcome]:
     # KFP's executor has set up its own format before.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt=_TIME, force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request
-    read_mounted()
     started, outcome, error = time.monotonic(), Outcome(), ""
     try:
         yield outcome

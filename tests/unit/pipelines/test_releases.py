@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ivcp.kubernetes.mounted import MOUNTED
+from ivcp import network
 from ivcp.pipeline_runs.releases import OLDEST
 from ivcp.pipeline_runs.submit import Variant, compile_manifest, compile_pipeline
 from ivcp.settings.form import choices, description
@@ -86,7 +86,7 @@ def test_secrets_that_may_be_missing_are_files_where_variables_may_not_be(tmp_pa
         mounts = {mount["secretName"]: mount for mount in executor["secretAsVolume"]}
         assert set(mounts) == set(SECRETS)
         for secret, mount in mounts.items():
-            assert (mount["mountPath"], mount["optional"]) == (f"{MOUNTED}/{secret}", True)
+            assert (mount["mountPath"], mount["optional"]) == (str(network.FOLDER / secret), True)
             assert mount["secretNameParameter"]["runtimeValue"] == {"constant": secret}
         assert "secretAsEnv" not in executor
     _, executors = compiled(tmp_path, release=(2, 15))
