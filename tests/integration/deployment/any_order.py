@@ -119,7 +119,7 @@ class World:
     _versions: int = 0
     _served: bool = False
     _template_of_person: Any = None
-    """What the last order of a person left."""
+    """What the last order of a person made of it; null where it left it."""
     _uids: dict[tuple[str, str], str] = field(default_factory=dict)
     _connect: Callable[[], Any] = api.connect
     _disturbances: dict[int, Disturbance | None] = field(default_factory=dict)
@@ -175,10 +175,8 @@ class World:
         self.orders.append(f"deploy v{version} ({fate}, {take_over = }) {happened}: {outcome}")
         if not outcome or threading.current_thread().name.startswith("two"):
             return
-        if happened == "person":
-            assert self._template() == self._template_of_person, self.story()
-        elif not happened:
-            assert self._template() == before, self.story()
+        if happened in ("", "person"):
+            assert self._template() == ((happened and self._template_of_person) or before), self.story()
 
     def person(self) -> None:
         """Somebody uses kubectl."""
@@ -200,8 +198,9 @@ class World:
             )
         )
         self.orders.append(" ".join(("kubectl", *order)))
+        before = self._template()
         self.kubectl(*order, fails=None)  # there may be no such revision
-        self._template_of_person = self._template()
+        self._template_of_person = None if self._template() == before else self._template()
 
     def _disturbance(self) -> Disturbance:
         name = self.random.choice(("SIGTERM", "SIGKILL", "person"))
