@@ -25,11 +25,11 @@ pytestmark = pytest.mark.slow
 _IN_CI, _ALL = 8, 500
 _ORDERS = 8
 _HURRY = (
-    (on_cluster, "_LEASE_SECONDS", 1),
+    (on_cluster, "_LEASE_SECONDS", 3),
     (lease, "_LOOK_SECONDS", 0.05),
     (rollout, "_LOOK_SECONDS", 0.2),
     (smoke_test, "_PAUSE_SECONDS", 0.05),
-    (smoke_test, "SERVICE_SECONDS", 3.0),
+    (smoke_test, "SERVICE_SECONDS", 15.0),
     (switch, "RESTORE_SECONDS", 20.0),
 )
 
