@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ivcp.checks.run import is_on_cluster
+from ivcp.lifecycle.kfp_run import ended_by_steps
 from ivcp.records.markdown import escape
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, from_flat, read_pasted
 from ivcp.tracking import (
@@ -41,11 +43,14 @@ def run_step(
 ) -> None:
     """Ends the MLflow run of `pipeline_run`, and writes what happened to the Markdown file `report`.
 
-    What the steps left in MLflow decides; where they left nothing, KFP's word `state` does. Of the text `settings` and
+    What the steps left in MLflow decides; where they left nothing, KFP's word `state` does, and where that says nothing
+    on a cluster, what KFP's API says of the steps. Of the text `settings` and
     of `overrides`, which win, only the settings of MLflow are read: wrong ones elsewhere may be why the run failed. A
     run that KFP's MLflow plugin opened, or that the environment's MLFLOW_RUN_ID names, has another owner, who ends it.
     """
     with recorded_step("run_end") as outcome:
+        if state not in _STATUS and is_on_cluster():
+            state, error = ended_by_steps(pipeline_run) or (state, error)
         tags = None
         if not has_foreign_run():
             tags = unless_away(
