@@ -10,9 +10,11 @@ import json
 import logging
 from datetime import UTC, datetime
 
-from ivcp.deployment.cluster_objects import ClusterObjects, FieldConflictError
+from ivcp.deployment.applied_fields import applied_by
+from ivcp.deployment.cluster_objects import FIELD_MANAGER, ClusterObjects, FieldConflictError
 from ivcp.deployment.predictor_manifests import DEPLOYMENT, Manifest
 from ivcp.deployment.rollout import revision_of
+from ivcp.deployment.smoke_test import DeploymentError
 
 CONFIG_MAP = "ConfigMap"
 Former = dict[str, Manifest | None]
@@ -51,10 +53,18 @@ def read_before(objects: ClusterObjects, name: str, live: Manifest | None) -> Fo
     """What an interrupted deployment kept, where the Deployment `live` is still as that one left or found it.
 
     Empty where there is nothing, and where somebody has changed the Deployment since: then that is what serves.
+
+    Raises:
+        DeploymentError: somebody else has a ConfigMap of this name.
     """
     kept = objects.read(CONFIG_MAP, config_map_name(name))
     if kept is None:
         return {}
+    if applied_by(FIELD_MANAGER, kept) is None:
+        raise DeploymentError(
+            f"ConfigMap {objects.namespace}/{config_map_name(name)} exists, and ivcp did not make it: what serves is "
+            "kept under this name during a deployment. Rename yours, or choose another serve_name"
+        )
     former: Former = json.loads(kept["data"]["former"])
     attempt: Manifest = json.loads(kept["data"]["attempt"])
     is_newer = revision_of(live) > int(kept["data"]["revision"]) + 1  # also where it was undone and done again

@@ -22,7 +22,7 @@ from ivcp.kubernetes.api import KubernetesError, Terminated
 from ivcp.settings import ConfigError
 from ivcp.settings.sections.serving import ServingConfig
 
-_SUFFIX = "-candidate"
+_SUFFIX, _CANDIDATE = "-candidate", "candidate"
 _NAME_LABEL, _TRACK_LABEL = "app.kubernetes.io/name", "ivcp.dev/track"
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def candidate_manifests(wanted: Manifest, planned: Manifest, service: Manifest) 
     Service's manifest.
     """
     name = wanted["metadata"]["name"]
-    own = {_NAME_LABEL: candidate_name(name), _TRACK_LABEL: "candidate"}
+    own = {_NAME_LABEL: candidate_name(name), _TRACK_LABEL: _CANDIDATE}
     labels = wanted["metadata"]["labels"] | own
     spec = _relabelled(planned["spec"], wanted["spec"]["selector"]["matchLabels"], own) | {"replicas": 1}
     spec["template"]["metadata"].pop("creationTimestamp", None)
@@ -124,10 +124,11 @@ def _remove_leftover(objects: ClusterObjects, kind: str, name: str) -> None:
     live = objects.read(kind, name)
     if live is None:
         return
-    if applied_by(FIELD_MANAGER, live) is None:
+    is_candidate = live["metadata"].get("labels", {}).get(_TRACK_LABEL) == _CANDIDATE  # else it may serve by this name
+    if applied_by(FIELD_MANAGER, live) is None or not is_candidate:
         raise DeploymentError(
-            f"{kind} {objects.namespace}/{name} exists, and ivcp did not make it: a new model is checked under this "
-            "name before it serves. Rename yours, or choose another serve_name"
+            f"{kind} {objects.namespace}/{name} exists, and is no candidate of ivcp's: a new model is checked under "
+            "this name before it serves. Rename yours, or choose another serve_name"
         )
     log.info("%s %s is left from a deployment that was killed: it is removed", kind, name)
     objects.delete(kind, name, uid=live["metadata"]["uid"])

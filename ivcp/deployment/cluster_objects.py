@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ _PATHS = {
     "Event": "/api/v1/namespaces/{}/events",
 }
 _CONTENT = {"PATCH": "application/apply-patch+yaml", "DELETE": "application/json"}
+_PAUSE_SECONDS = 1.0
 PERMISSIONS = "the role `pipeline-serving` of manifests/base"
 
 log = logging.getLogger(__name__)
@@ -110,13 +112,17 @@ class ClusterObjects:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         query = [("fieldManager", FIELD_MANAGER), ("force", str(take_over).lower())]
         query += [("dryRun", "All")] if dry_run else []
-        try:
-            applied: Manifest = self._call("PATCH", kind, name, query=query, body=manifest)
-            return applied
-        except ApiException as error:
-            if error.status == 409:
-                raise FieldConflictError(_conflict(error, kind, name)) from error
-            raise api.explained(error, f"applying {kind} {name}", permissions=PERMISSIONS) from error
+        began = time.monotonic()
+        while True:
+            try:
+                applied: Manifest = self._call("PATCH", kind, name, query=query, body=manifest)
+                return applied
+            except ApiException as error:
+                if error.status == 409 and _is_about_fields(error):
+                    raise FieldConflictError(_conflict(error, kind, name)) from error
+                if error.status != 409 or time.monotonic() - began > self.patience_seconds:
+                    raise api.explained(error, f"applying {kind} {name}", permissions=PERMISSIONS) from error
+            self._termination.sleep(_PAUSE_SECONDS)  # a quota, or the object, was written at the same time
 
     def delete(self, kind: str, name: str, *, uid: str | None = None) -> None:
         """Removes an object and what it made; one that is not there, or has another `uid`, is no error.
@@ -232,6 +238,15 @@ class ClusterObjects:
             _preload_content=not stream,
             _request_timeout=timeout,
         )
+
+
+def _is_about_fields(error: Any) -> bool:
+    """Whether a 409 says that another manager owns fields: two writers at once are a conflict too."""
+    try:
+        causes = json.loads(error.body)["details"]["causes"]
+    except (TypeError, ValueError, KeyError):
+        return False
+    return any(cause.get("reason") == "FieldManagerConflict" for cause in causes)
 
 
 def _conflict(error: Any, kind: str, name: str) -> str:

@@ -22,7 +22,7 @@ from ivcp.deployment.locally import DEPLOYMENT_FILE
 from ivcp.deployment.plan import make_plan, refuse_older
 from ivcp.deployment.predictor_manifests import DEPLOYMENT, ServedModel, predictor_manifests
 from ivcp.deployment.rollout import revision_of
-from ivcp.deployment.smoke_test import SERVICE_SECONDS, SmokeOutcome, check_service
+from ivcp.deployment.smoke_test import SERVICE_SECONDS, DeploymentError, SmokeOutcome, check_service
 from ivcp.deployment.switch import RESTORE_SECONDS, switched
 from ivcp.kubernetes import api
 from ivcp.kubernetes.lease import held_lease
@@ -127,6 +127,10 @@ def deploy_cluster(
         plan = make_plan(objects, wanted, take_over=take_over)
         with switched(objects, plan, take_over=take_over, timeout_seconds=timeout) as live:
             seconds_until_ready = time.monotonic() - began
+            if not plan.has_model(live):
+                raise DeploymentError(
+                    f"somebody gave {name} another model while version {model.version} was rolled out"
+                )
             smoke = check(url)
             forget_before(objects, name)
             with termination.interrupting():

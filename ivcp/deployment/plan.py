@@ -9,6 +9,7 @@ from ivcp.deployment.applied_fields import applied_by
 from ivcp.deployment.before import Former
 from ivcp.deployment.cluster_objects import FIELD_MANAGER, ClusterObjects, FieldConflictError
 from ivcp.deployment.predictor_manifests import (
+    CONTAINER,
     DEPLOYMENT,
     NAME_ANNOTATION,
     SERVICE,
@@ -63,6 +64,10 @@ class Plan:
         before = self.live[DEPLOYMENT]
         return (before and before["spec"]["template"]) == (deployment and deployment["spec"]["template"])
 
+    def has_model(self, deployment: Manifest) -> bool:
+        """Whether the pods of a Deployment serve the model of this plan, whatever else somebody changed in them."""
+        return _model(deployment) == _model(self.deployment)
+
     def _wanted(self, kind: str) -> Manifest:
         return next(manifest for manifest in self.wanted if manifest["kind"] == kind)
 
@@ -71,6 +76,7 @@ def make_plan(objects: ClusterObjects, wanted: Sequence[Manifest], *, take_over:
     """Reads everything, and applies everything in a dry run: conflicts and missing permissions are found here.
 
     Raises:
+        DeploymentError: the Deployment is paused.
         FieldConflictError: another field manager owns what has to change, and `take_over` is not set.
         KubernetesError, ConnectionError: the API server refuses, or stays away.
     """
@@ -81,6 +87,12 @@ def make_plan(objects: ClusterObjects, wanted: Sequence[Manifest], *, take_over:
         for kind, body in live.items()
     }
     deployment = live[DEPLOYMENT]
+    if deployment is not None and deployment["spec"].get("paused"):
+        name = deployment["metadata"]["name"]
+        raise DeploymentError(
+            f"Deployment {name} is paused, no pod of a new model would start: nothing was changed. Go on with kubectl "
+            f"rollout resume -n {objects.namespace} deployment/{name}"
+        )
     was_serving = deployment is not None and is_rolled_out(deployment, deployment["metadata"]["generation"])
     return Plan(wanted, live, planned, former, was_serving)
 
@@ -103,6 +115,15 @@ def refuse_older(model: ServedModel, serving: Manifest | None) -> None:
 def is_required(manifest: Manifest) -> bool:
     """Whether nothing serves without it."""
     return manifest["kind"] in (DEPLOYMENT, SERVICE)
+
+
+def _model(deployment: Manifest) -> dict[str, str | None]:
+    """What names the model to a Deployment's pods."""
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    entries = [
+        entry for container in containers if container["name"] == CONTAINER for entry in container.get("env", [])
+    ]
+    return {entry["name"]: entry.get("value") for entry in entries if entry["name"].startswith("IVCP_MODEL_")}
 
 
 def _planned(objects: ClusterObjects, manifest: Manifest, *, take_over: bool) -> Manifest | None:

@@ -11,7 +11,7 @@ from typing import Any
 from ivcp.checks.run import is_on_cluster
 from ivcp.lifecycle.kfp_run import ended_by_steps
 from ivcp.records.markdown import escape
-from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, from_flat, read_pasted
+from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, read_pasted
 from ivcp.tracking import (
     ENDED_TAG,
     PLUGIN_TAG,
@@ -114,14 +114,18 @@ def _has_store(config: RunConfig) -> bool:
 
 
 def _tracking_settings(settings: str, overrides: Mapping[str, Any]) -> RunConfig:
-    """The settings of MLflow; those of a text that cannot be read are none: no MLflow run was begun with it."""
+    """The settings of MLflow; those that cannot be read are none: no MLflow run was begun with them."""
+    given: dict[str, Any] = {}
     try:
         given = read_pasted(settings)
     except (ConfigError, OSError) as error:
         log.warning("%s", error)
-        given = {}
     chosen = {key: value for key, value in (given | dict(overrides)).items() if SECTION_OF_KEY.get(key) == "tracking"}
-    return from_flat(chosen)
+    try:
+        return config_from_settings(chosen)
+    except ConfigError as error:
+        log.warning("%s", error)
+        return RunConfig()
 
 
 def _finish(config: RunConfig, pipeline_run: str, state: str) -> Mapping[str, str] | None:

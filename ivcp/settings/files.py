@@ -77,18 +77,29 @@ def read_saved_config(path: Path) -> RunConfig:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no configuration file {path}: give the path of a YAML file") from error
     except (IsADirectoryError, PermissionError) as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): give the path of a YAML file") from error
+    return parse_yaml_file(content, source=str(path))
+
+
+def parse_yaml_file(content: bytes, *, source: str) -> dict[str, Any]:
+    """The settings in a file's bytes; `source` is its path or URI.
+
+    Raises:
+        ConfigError: it is no text, no YAML mapping, or a key stands twice.
+    """
+    text = content.removeprefix(codecs.BOM_UTF8)
     try:
-        return parse_yaml(text, source=str(path))  # which knows UTF-16 by its byte order mark
+        return parse_yaml(text, source=source)  # which knows UTF-16 by its byte order mark
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count(b"\n") + 1
+        name = source.rpartition("/")[2]
         raise ConfigError(
-            f"{path} line {line}: expected text in UTF-8, or in UTF-16 with a byte order mark ({error.reason}): "
-            f"save it as UTF-8, e.g. from GBK: iconv -f GB18030 -t UTF-8 {shlex.quote(path.name)}"
+            f"{source} line {line}: expected text in UTF-8, or in UTF-16 with a byte order mark ({error.reason}): "
+            f"save it as UTF-8, e.g. from GBK: iconv -f GB18030 -t UTF-8 {shlex.quote(name)}"
         ) from error
 
 
@@ -119,6 +130,8 @@ class _StrictLoader(yaml.SafeLoader):
         lines: dict[str, int] = {}
         for name, _ in node.value:
             line = name.start_mark.line + 1
+            if not isinstance(name, yaml.ScalarNode):
+                raise yaml.YAMLError(f"a key in line {line} is no text: put a value with {{{{ or [ in it in quotes")
             if name.value in lines and name.tag != "tag:yaml.org,2002:merge":
                 raise yaml.YAMLError(f"{name.value} stands twice, in lines {lines[name.value]} and {line}: keep one")
             lines[str(name.value)] = line

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from ivcp import storage
-from ivcp.settings.files import ConfigError, parse_yaml
+from ivcp.settings.files import ConfigError, parse_yaml, parse_yaml_file
 from ivcp.settings.known_keys import NO_MEANING, REFUSED, reason_by_key
 from ivcp.settings.run import SECTION_OF_KEY
 
@@ -44,10 +45,12 @@ def read_pasted(text: str) -> dict[str, Any]:
     if not stripped:
         return {}
     if stripped.startswith("s3://") and not re.search(r"\s", stripped):
-        return parse_yaml(storage.read_text(stripped), source=stripped)
+        return parse_yaml_file(storage.read_bytes(stripped), source=stripped)
     if _has_lost_lines(stripped):
         stripped = _with_lines(stripped)
         log.warning("%s came as one line, and is read as:\n%s", PASTED, stripped)
+    else:
+        stripped = textwrap.dedent(text.removeprefix("\ufeff")).strip()  # a file's lines may all be indented
     return parse_yaml(stripped, source=PASTED)
 
 

@@ -162,9 +162,15 @@ def read_text(uri: str | Path) -> str:
     """The content of a UTF-8 file or object; errors as in `local_path`."""
     if not is_s3(uri):
         return local_path(uri).read_text(encoding="utf-8")
-    location = Location.parse(str(uri))
+    return read_bytes(uri).decode("utf-8")
+
+
+def read_bytes(uri: str | Path) -> bytes:
+    """The content of a file or object; errors as in `local_path`."""
+    if not is_s3(uri):
+        return local_path(uri).read_bytes()
     with translated_errors(str(uri)):
-        return s3.read(location).decode("utf-8")
+        return s3.read(Location.parse(str(uri)))
 
 
 def read_part(uri: str | Path, start: int, end: int) -> bytes:

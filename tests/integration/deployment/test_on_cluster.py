@@ -14,6 +14,7 @@ import yaml
 from ivcp.deployment.candidate import candidate_url
 from ivcp.deployment.cluster_objects import ClusterObjects, FieldConflictError
 from ivcp.deployment.on_cluster import ClusterDeployment
+from ivcp.deployment.rollout import revision_of
 from ivcp.deployment.smoke_test import DeploymentError
 from ivcp.deployment.step import run_step
 from ivcp.kubernetes import api
@@ -157,11 +158,45 @@ def test_somebody_elses_object_of_the_candidates_name_stays(
     theirs = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "action-classifier-candidate"}}
     kubectl("apply", "--validate=false", "-f", "-", stdin=json.dumps(theirs | {"spec": {"ports": [{"port": 80}]}}))
     with pytest.raises(
-        DeploymentError, match="Service ivcp/action-classifier-candidate exists, and ivcp did not make it"
+        DeploymentError, match="Service ivcp/action-classifier-candidate exists, and is no candidate of ivcp's"
     ):
         deploy(2, clip)
     assert [kind and kind["kind"] for kind in _candidate(old)] == [None, "Service"]
     assert given.model_version(old) == ("1", "1")
+
+
+def test_another_predictor_of_the_candidates_name_stays(old: KubernetesApi, deploy: Callable[..., ClusterDeployment]):
+    """Which is of ivcp's making too."""
+    name = "action-classifier-candidate"
+    deploy(1, serve_name=name, serve_url=old.service_url(name))
+    before = _candidate(old)
+    with pytest.raises(DeploymentError, match=f"Deployment ivcp/{name} exists, and is no candidate of ivcp's"):
+        deploy(2)
+    assert _candidate(old) == before
+    assert None not in before
+
+
+def test_somebody_elses_config_map_stays(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], kubectl: Kubectl
+):
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "action-classifier-before"}}
+    kubectl("apply", "--validate=false", "-f", "-", stdin=json.dumps(theirs | {"data": {"notes": "mine"}}))
+    with pytest.raises(DeploymentError, match="ConfigMap ivcp/action-classifier-before exists, and ivcp did not make"):
+        deploy(2)
+    assert given.is_under_way(old)
+    assert given.model_version(old) == ("1", "1")
+
+
+def test_a_paused_deployment_is_said_before_anything_starts(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], kubectl: Kubectl
+):
+    """Its controller makes no pods of a new template, and a candidate would be paused as well."""
+    kubectl("rollout", "pause", "deployment/action-classifier")
+    with pytest.raises(DeploymentError, match=r"action-classifier is paused, .*kubectl rollout resume -n ivcp deploy"):
+        deploy(2)
+    assert given.model_version(old) == ("1", "1")
+    kubectl("rollout", "resume", "deployment/action-classifier")
+    deploy(2)
 
 
 def test_what_a_killed_deployment_left_is_replaced(
@@ -312,6 +347,37 @@ def test_the_deployment_outlives_an_unsteady_api_server(
         trouble.join()
     assert result.model.version == 2
     assert given.model_version(old) == ("2", "2")
+
+
+def test_two_writers_at_once_are_no_conflict_about_fields(old: KubernetesApi, deploy: Callable[..., ClusterDeployment]):
+    """As a namespace with a quota answers: kubernetes/kubernetes#67761."""
+    message = 'Operation cannot be fulfilled on resourcequotas "q": the object has been modified'
+    old.faults.fail(409, verb="patch", resource="services", message=message)
+    assert deploy(2).model.version == 2
+
+
+def test_a_model_that_was_undone_during_its_rollout_is_not_promoted(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], kubectl: Kubectl
+):
+    """Also where there is no clip, whose answer would tell."""
+
+    def undo() -> None:
+        _wait(
+            lambda: (
+                given.model_version(old) == ("2", "2") and revision_of(old.get("Deployment", "action-classifier")) == 2
+            )
+        )
+        kubectl("rollout", "undo", "deployment/action-classifier")
+
+    old.kubelet.behave(given.URI, Ready(after_seconds=15.0), pod=given.STABLE)
+    person = threading.Thread(target=undo)
+    person.start()
+    promoted: list[int] = []
+    with pytest.raises(DeploymentError, match="somebody gave action-classifier another model while version 2 was"):
+        deploy(2, promote=lambda: promoted.append(2), serve_timeout_seconds=60.0)
+    person.join()
+    assert given.model_version(old) == ("1", "1")
+    assert not promoted
 
 
 def test_replicas_of_the_autoscaler_stay(

@@ -34,7 +34,10 @@ def test_mlflow_is_found_by_the_pasted_settings(mlflow_uri, tmp_path):
     assert find_pipeline_run(config, "pasted").info.status == "KILLED"
 
 
-@pytest.mark.parametrize("text", ["- no\n- settings", "s3://bucket-that-is-not/there.yaml"])
+@pytest.mark.parametrize(
+    "text",
+    ["- no\n- settings", "s3://bucket-that-is-not/there.yaml", "run_name: {{ x }}", "mlflow_tracking_uri: [a, b]"],
+)
 def test_settings_that_cannot_be_read_are_no_reason_to_fail(mlflow_uri, tmp_path, text, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     assert end(mlflow_uri, tmp_path, "none", "FAILED", "exit code 1", settings=text).startswith("a step failed")

@@ -71,3 +71,28 @@ def test_no_mapping():
 def test_a_key_that_stands_twice():
     with pytest.raises(ConfigError, match="lora_rank stands twice"):
         read_pasted("lora_rank: 8 # once\nlora_rank: 9")
+
+
+def test_lines_that_are_all_indented():
+    """As they stand in a page's code block or in a list."""
+    assert read_pasted("  lora_rank: 8\n  max_steps: 3\n") == {"lora_rank": 8, "max_steps": 3}
+    assert read_pasted("\ufeff\n    lora_rank: 8\r\n    max_steps: 3") == {"lora_rank": 8, "max_steps": 3}
+
+
+@pytest.mark.parametrize("text", ["learning_rate: {{ lr }}\nlora_rank: 8", "? [a]\n: 8"])
+def test_a_key_that_is_no_text(text):
+    """A template that was not filled in, say."""
+    with pytest.raises(ConfigError, match=r"not valid YAML: a key in line 1 is no text"):
+        read_pasted(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_an_object_is_read_as_a_file_is(monkeypatch, encoding):
+    monkeypatch.setattr("ivcp.storage.read_bytes", lambda _: "run_name: 训练\n".encode(encoding))
+    assert read_pasted(" s3://bucket/my.yaml ") == {"run_name": "训练"}
+
+
+def test_an_object_that_is_no_text(monkeypatch):
+    monkeypatch.setattr("ivcp.storage.read_bytes", lambda _: "run_name: 训练\n".encode("gb18030"))
+    with pytest.raises(ConfigError, match=r"s3://bucket/my.yaml line 1: expected text in UTF-8, .* UTF-8 my\.yaml"):
+        read_pasted("s3://bucket/my.yaml")
