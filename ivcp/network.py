@@ -49,11 +49,11 @@ def set_up_network(environment: MutableMapping[str, str] = os.environ) -> None:
     folder = Path(environment.get(FOLDER_VARIABLE, FOLDER))
     for path in sorted(folder.glob("*/*")):
         if _NAME.fullmatch(path.name) and path.is_file() and not _is_set(path.name, environment):
-            environment[path.name] = path.read_text(encoding="utf-8").strip()
+            _read_variable(path, environment)
     if "KUBERNETES_SERVICE_HOST" in environment and any(_is_set(name, environment) for name in _PROXY_VARIABLES[:2]):
         _reach_cluster_directly(environment)
-    own = Path(environment.get(CA_VARIABLE, folder / ENVIRONMENT / CA_FILE))
-    if CA_VARIABLE in environment or own.is_file():
+    own = Path(environment.get(CA_VARIABLE) or folder / ENVIRONMENT / CA_FILE).expanduser()
+    if environment.get(CA_VARIABLE) or own.is_file():
         _trust(own, environment)
 
 
@@ -85,6 +85,13 @@ def joined_bundle(own: Path) -> Path:
     return bundle
 
 
+def _read_variable(path: Path, environment: MutableMapping[str, str]) -> None:
+    try:
+        environment[path.name] = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        log.error("the variable in %s cannot be read: %s", path, error)
+
+
 def _trust(own: Path, environment: MutableMapping[str, str]) -> None:
     try:
         bundle = str(joined_bundle(own))
@@ -92,7 +99,8 @@ def _trust(own: Path, environment: MutableMapping[str, str]) -> None:
         log.error("%s = %s cannot be used, only the public authorities are trusted: %s", CA_VARIABLE, own, error)
         return
     for name in _BUNDLE_VARIABLES:
-        environment.setdefault(name, bundle)
+        if environment.setdefault(name, bundle) != bundle:
+            log.warning("%s = %s is set already: %s does not count where that does", name, environment[name], own)
 
 
 def _is_set(name: str, environment: MutableMapping[str, str]) -> bool:

@@ -46,7 +46,7 @@ def action_cls(*, in_parts: bool = False) -> GraphComponent:
         set_test_size: str = "",
         set_train_accelerator_count: str = "",
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("deploy", "in_parts")}
+        given = {name: value for name, value in locals().items() if name != "in_parts"}
         run_id, run_name = dsl.PIPELINE_JOB_ID_PLACEHOLDER, dsl.PIPELINE_JOB_NAME_PLACEHOLDER
         ended = run_end(settings=settings, overrides=overrides, pipeline_run=run_id)
         place(ended, LIGHT, retries=2)

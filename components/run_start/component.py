@@ -11,6 +11,7 @@ from ivcp.kubernetes import images
 def run_start(
     pipeline_run: str,
     pipeline_run_name: str,
+    deploy: bool,
     settings: str,
     overrides: dict[str, Any],
     set_dataset: str,

@@ -127,7 +127,7 @@ def compile_pipeline(
 
     Examples: `ivcp compile action_cls.yaml --kfp 2.17`, `ivcp compile --kubernetes-manifest manifest.yaml`
     """
-    from ivcp.pipeline_runs.limits import RunLimits
+    from ivcp.pipeline_runs.limits import RELEASE, LimitsError, RunLimits
     from ivcp.pipeline_runs.submit import Variant, compile_manifest, is_compiled
     from ivcp.pipeline_runs.submit import compile_pipeline as write
 
@@ -140,6 +140,8 @@ def compile_pipeline(
     limits = RunLimits(keep_succeeded, keep_failed, deadline)
     major, minor = kfp.split(".")
     variant = Variant(in_parts=in_parts, release=(int(major), int(minor)), limits=limits)
+    if limits.fields and variant.release < RELEASE:
+        raise LimitsError("limits are fields of KFP 2.17, older servers refuse them: compile with --kfp 2.17")
     version = compile_manifest(output, variant, namespace=namespace) if kubernetes_manifest else write(output, variant)
     say(f"wrote {output.absolute()} (version {version})")
 

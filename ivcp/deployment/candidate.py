@@ -116,7 +116,9 @@ def running_candidate(objects: ClusterObjects, manifests: list[Manifest], *, tim
 def _remove(objects: ClusterObjects, name: str, made: dict[str, str | None], *, patience_seconds: float) -> None:
     with objects.cleaning_up(patience_seconds=patience_seconds):
         for kind, uid in reversed(made.items()):
-            objects.delete(kind, name, uid=uid)
+            live = objects.read(kind, name)
+            if live is not None and (uid == live["metadata"]["uid"] or _is_candidate(live)):
+                objects.delete(kind, name, uid=live["metadata"]["uid"])
 
 
 def _remove_leftover(objects: ClusterObjects, kind: str, name: str) -> None:
@@ -124,14 +126,19 @@ def _remove_leftover(objects: ClusterObjects, kind: str, name: str) -> None:
     live = objects.read(kind, name)
     if live is None:
         return
-    is_candidate = live["metadata"].get("labels", {}).get(_TRACK_LABEL) == _CANDIDATE  # else it may serve by this name
-    if applied_by(FIELD_MANAGER, live) is None or not is_candidate:
+    if not _is_candidate(live):
         raise DeploymentError(
             f"{kind} {objects.namespace}/{name} exists, and is no candidate of ivcp's: a new model is checked under "
             "this name before it serves. Rename yours, or choose another serve_name"
         )
     log.info("%s %s is left from a deployment that was killed: it is removed", kind, name)
     objects.delete(kind, name, uid=live["metadata"]["uid"])
+
+
+def _is_candidate(live: Manifest) -> bool:
+    """Whether `ivcp` made an object to check a model: one without the label may serve by this name."""
+    is_labelled = live["metadata"].get("labels", {}).get(_TRACK_LABEL) == _CANDIDATE
+    return is_labelled and applied_by(FIELD_MANAGER, live) is not None
 
 
 def _relabelled(value: Any, labels: dict[str, str], own: dict[str, str]) -> Any:

@@ -176,6 +176,7 @@ class ClusterObjects:
                     return  # also for 410 Gone: the object is read again
         except (ApiException, HTTPError, OSError, ValueError) as error:
             log.debug("the watch on %s %s broke off: %s", kind, metadata["name"], error)
+            self._termination.sleep(min(_PAUSE_SECONDS, seconds))
 
     def _check_lease(self) -> None:
         if self._lease is not None:

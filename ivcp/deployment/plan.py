@@ -76,7 +76,7 @@ def make_plan(objects: ClusterObjects, wanted: Sequence[Manifest], *, take_over:
     """Reads everything, and applies everything in a dry run: conflicts and missing permissions are found here.
 
     Raises:
-        DeploymentError: the Deployment is paused.
+        DeploymentError: the Deployment is paused, or has no replicas.
         FieldConflictError: another field manager owns what has to change, and `take_over` is not set.
         KubernetesError, ConnectionError: the API server refuses, or stays away.
     """
@@ -87,12 +87,8 @@ def make_plan(objects: ClusterObjects, wanted: Sequence[Manifest], *, take_over:
         for kind, body in live.items()
     }
     deployment = live[DEPLOYMENT]
-    if deployment is not None and deployment["spec"].get("paused"):
-        name = deployment["metadata"]["name"]
-        raise DeploymentError(
-            f"Deployment {name} is paused, no pod of a new model would start: nothing was changed. Go on with kubectl "
-            f"rollout resume -n {objects.namespace} deployment/{name}"
-        )
+    if deployment is not None:
+        _check_starts_pods(deployment)
     was_serving = deployment is not None and is_rolled_out(deployment, deployment["metadata"]["generation"])
     return Plan(wanted, live, planned, former, was_serving)
 
@@ -115,6 +111,20 @@ def refuse_older(model: ServedModel, serving: Manifest | None) -> None:
 def is_required(manifest: Manifest) -> bool:
     """Whether nothing serves without it."""
     return manifest["kind"] in (DEPLOYMENT, SERVICE)
+
+
+def _check_starts_pods(deployment: Manifest) -> None:
+    name, namespace = (deployment["metadata"][key] for key in ("name", "namespace"))
+    if deployment["spec"].get("paused"):
+        raise DeploymentError(
+            f"Deployment {name} is paused, no pod of a new model would start: nothing was changed. Go on with kubectl "
+            f"rollout resume -n {namespace} deployment/{name}"
+        )
+    if deployment["spec"].get("replicas") == 0:
+        raise DeploymentError(
+            f"Deployment {name} was scaled to 0 replicas, nothing would serve: nothing was changed. Start it with "
+            f"kubectl scale -n {namespace} deployment/{name} --replicas=2"
+        )
 
 
 def _model(deployment: Manifest) -> dict[str, str | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ivcp.tracking import (
     find_pipeline_run,
     finish_pipeline_run,
     has_foreign_run,
+    has_store,
     unless_away,
 )
 from ivcp.tracking.steps import recorded_step
@@ -94,7 +94,7 @@ def describe_end(state: str, tags: Mapping[str, str] | None, error: str) -> str:
 
 def find_failure(config: RunConfig, pipeline_run: str) -> str | None:
     """The step that failed and its error, as it wrote them to MLflow; null where there is nothing, or no answer."""
-    if not _has_store(config):
+    if not has_store(config):
         return None
     run = unless_away(
         lambda: find_pipeline_run(config, pipeline_run), otherwise=None, doing="asking MLflow why the run failed"
@@ -107,10 +107,6 @@ def _failure(tags: Mapping[str, str]) -> str | None:
         if tags.get(f"step.{step}") == "FAILED":
             return f"{step} failed: {tags.get(f'step.{step}.error', 'see its log')}"
     return None
-
-
-def _has_store(config: RunConfig) -> bool:
-    return bool(config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
 
 
 def _tracking_settings(settings: str, overrides: Mapping[str, Any]) -> RunConfig:
@@ -130,7 +126,7 @@ def _tracking_settings(settings: str, overrides: Mapping[str, Any]) -> RunConfig
 
 def _finish(config: RunConfig, pipeline_run: str, state: str) -> Mapping[str, str] | None:
     """Ends the run; its tags, none where it never began, null where there is no MLflow."""
-    if not _has_store(config):
+    if not has_store(config):
         return None
     run = find_pipeline_run(config, pipeline_run)
     if run is None:  # the first step failed, or report_to does not name mlflow

@@ -17,7 +17,7 @@ from ivcp.models.source import pinned
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, read_pasted, save_config
 from ivcp.settings.form import PREFIX, read_fields
 from ivcp.stages.registry import stage_of
-from ivcp.tracking import has_foreign_run, open_pipeline_run, unless_away
+from ivcp.tracking import has_foreign_run, has_store, open_pipeline_run, unless_away
 from ivcp.tracking.steps import RECORDS_DIR_VARIABLE, recorded_step
 from ivcp.validation.data_fingerprint import data_fingerprint
 from ivcp.validation.reuse import DATA_KEYS
@@ -61,7 +61,8 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str, run_config_uri: 
     """Resolves the settings among `parameters` and writes them to the file `run_config`, an artifact with this URI.
 
     They are the text of a YAML file in `settings`, under the filled-in fields of the form, under `overrides`.
-    `pipeline_run` and `pipeline_run_name` among the parameters are KFP's id and name of the run.
+    `pipeline_run` and `pipeline_run_name` among the parameters are KFP's id and name of the run; `deploy` says whether
+    a good model is to be deployed.
 
     Raises:
         ConfigError: a setting cannot be used or is missing, asks for what training does not do, or there is nowhere to
@@ -77,6 +78,8 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str, run_config_uri: 
         _check_given(config, given)
         config = with_serve_target(pinned(config))
         check_started(config)
+        if parameters["deploy"] and is_on_cluster():
+            _check_deployable(config)
         shards_uri = _shards_uri(config, is_given="shards_uri" in given)
         data = data_settings(config)
         config = _tracked(config, parameters["pipeline_run"], parameters["pipeline_run_name"])
@@ -110,6 +113,20 @@ def _check_given(config: RunConfig, given: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{' and '.join(missing)} not set: fill in {fields}, or name a file in `settings` that says it; a base "
             "model, data sets, and the s3:// prefix with their dataset_info.json are what each run needs"
+        )
+
+
+def _check_deployable(config: RunConfig) -> None:
+    """Checks that what a cluster deploys has a version that all steps know.
+
+    Raises:
+        ConfigError: there is no MLflow server; each step's pod would have a registry of its own.
+    """
+    if config.serving.serve_target == "cluster" and not has_store(config):
+        raise ConfigError(
+            "a model is deployed to a cluster by its version in MLflow's registry, and there is no MLflow server: set "
+            "mlflow_tracking_uri, or MLFLOW_TRACKING_URI in the Kubernetes secret ivcp-mlflow (report_to: none leaves "
+            "the run out of it, the registry is needed all the same); or deploy: false, or serve_target: local"
         )
 
 
@@ -153,7 +170,7 @@ def _tracked(config: RunConfig, pipeline_run: str, pipeline_run_name: str) -> Ru
     """`config` with the run that the steps log to, unless the environment names somebody else's."""
     if has_foreign_run() or "mlflow" not in config.train.report_to:
         return config
-    if not (config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")):
+    if not has_store(config):
         raise ConfigError(
             "no MLflow server: set mlflow_tracking_uri, or MLFLOW_TRACKING_URI in the Kubernetes secret ivcp-mlflow; "
             "a file in one step's pod would be gone with it, and the registered models too"

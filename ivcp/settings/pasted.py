@@ -32,6 +32,8 @@ _ENTRY = re.compile(
 )
 _COMMENT = re.compile(r"\s*#[#\s]*")
 _KEYS = re.compile(_KEY, re.ASCII)
+_ALMOST_KEYS = re.compile(r"(?<!\S)([A-Za-z_]\w*)(?::(?=\S)|：)", re.ASCII)
+"""Words with a colon that YAML takes for a part of the text: no space behind it, or a full-width one."""
 
 
 def read_pasted(text: str) -> dict[str, Any]:
@@ -56,7 +58,9 @@ def read_pasted(text: str) -> dict[str, Any]:
 
 def _has_lost_lines(text: str) -> bool:
     """Whether several lines stand in one: no YAML has two keys, or text behind a comment, on a line without braces."""
-    return len(text.splitlines()) == 1 and text[0] not in "{[" and (text[0] == "#" or len(_KEYS.findall(text)) > 1)
+    almost = [key for key in _ALMOST_KEYS.findall(text) if key in _KNOWN]
+    several = text[0] == "#" or len([*_KEYS.findall(text), *almost]) > 1
+    return len(text.splitlines()) == 1 and text[0] not in "{[" and several
 
 
 def _with_lines(text: str) -> str:
@@ -72,12 +76,25 @@ def _lines(text: str) -> Iterator[str]:
     position = 0
     while position < len(text):
         if entry := _ENTRY.match(text, position):
+            _check_value(entry[2])
             yield f"{entry[1]}: {entry[2]}".rstrip()
             position = entry.end()
         elif comment := _COMMENT.match(text, position):
             position = _end_of_comment(text, comment.end())
         else:
             raise ConfigError(_unclear(text[position : position + 60].strip()))
+
+
+def _check_value(value: str) -> None:
+    """Checks that a plain value holds no setting whose colon YAML does not read as one.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if value[:1] in ("", '"', "'", "[", "{"):
+        return
+    if found := next((found for found in _ALMOST_KEYS.finditer(value) if found[1] in _KNOWN), None):
+        raise ConfigError(_unclear(f"is `{found[0]}` a setting? It needs a colon and a space behind it"))
 
 
 def _end_of_comment(text: str, position: int) -> int:
@@ -91,7 +108,8 @@ def _end_of_comment(text: str, position: int) -> int:
     end = len(text) if another is None else position + another.start()
     if following is None or following.start() >= end:
         return end
-    if following[1] not in _KNOWN or following.start() == position:
+    words = text[position : following.start()]
+    if following[1] not in _KNOWN or not re.search(r"\w", words):  # "#- key: 1" is a setting that was taken out
         raise ConfigError(_unclear(f"is `{following[0]}` behind a # a setting, or part of the comment?"))
     return following.start()
 

@@ -1,7 +1,7 @@
 """MLflow: the run that steps log to, the registry of models; progress and the records of steps."""
 
 from ivcp.records.registered import Champion, ModelVersionRef
-from ivcp.tracking.client import DEFAULT_STORE, tracking_uri
+from ivcp.tracking.client import DEFAULT_STORE, has_store, tracking_uri
 from ivcp.tracking.outages import unless_away
 from ivcp.tracking.pipeline_run import (
     ENDED_TAG,
@@ -35,6 +35,7 @@ __all__ = [
     "find_pipeline_run",
     "finish_pipeline_run",
     "has_foreign_run",
+    "has_store",
     "note_end",
     "open_pipeline_run",
     "promote_model",

@@ -19,10 +19,18 @@ from ivcp.settings import RunConfig
 DEFAULT_STORE = Path("runs")
 
 
+def has_store(config: RunConfig) -> bool:
+    """Whether a store is named; a file in the runs folder is one machine's own."""
+    return _configured(config) is not None
+
+
 def tracking_uri(config: RunConfig, *, default_store: Path = DEFAULT_STORE) -> str:
     """The MLflow store of this run: a server's address or a sqlite file."""
-    configured = config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return configured or f"sqlite:///{default_store.resolve()}/mlflow.db"
+    return _configured(config) or f"sqlite:///{default_store.resolve()}/mlflow.db"
+
+
+def _configured(config: RunConfig) -> str | None:
+    return config.tracking.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
 _HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}

@@ -75,6 +75,23 @@ def test_a_file_without_certificates_is_named(folder: Path, caplog: pytest.LogCa
     assert "IVCP_CA_FILE = /none.pem cannot be used" in caplog.text
 
 
+def test_a_variable_that_is_no_text_is_named(folder: Path, caplog: pytest.LogCaptureFixture):
+    (folder / "HF_ENDPOINT").write_bytes(b"\xff\xfe\xff")
+    (folder / "HF_TOKEN").write_text("mine")
+    found = completed(folder)
+    assert (found.get("HF_ENDPOINT"), found["HF_TOKEN"]) == (None, "mine")
+    assert "HF_ENDPOINT cannot be read" in caplog.text
+
+
+def test_authorities_that_do_not_count_are_named(folder: Path, caplog: pytest.LogCaptureFixture):
+    (folder / "ca.crt").write_bytes(Path(certifi.where()).read_bytes()[:20000].rpartition(b"-----BEGIN")[0])
+    completed(folder, SSL_CERT_FILE="mine")
+    assert "SSL_CERT_FILE = mine is set already" in caplog.text
+    caplog.clear()
+    assert "SSL_CERT_FILE" in completed(folder, IVCP_CA_FILE="")
+    assert not caplog.text
+
+
 def test_libraries_that_read_their_variables_at_import_see_them(folder: Path):
     (folder / "HF_ENDPOINT").write_text("https://hub.example.com")
     program = "import ivcp, huggingface_hub.constants as found; print(found.ENDPOINT)"

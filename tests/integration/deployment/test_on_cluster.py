@@ -199,6 +199,15 @@ def test_a_paused_deployment_is_said_before_anything_starts(
     deploy(2)
 
 
+def test_a_deployment_without_replicas_is_said_before_anything_starts(
+    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], kubectl: Kubectl
+):
+    kubectl("scale", "deployment/action-classifier", "--replicas=0")
+    with pytest.raises(DeploymentError, match=r"was scaled to 0 replicas, .*kubectl scale -n ivcp deployment/action"):
+        deploy(2)
+    assert given.model_version(old) == ("1", "1")
+
+
 def test_what_a_killed_deployment_left_is_replaced(
     old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
 ):

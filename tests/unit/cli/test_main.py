@@ -142,6 +142,20 @@ def test_compile_writes_over_no_settings(tmp_path):
     assert (tmp_path / "my.yaml").read_text() == "dataset: mine\n"
 
 
+def test_limits_are_compiled_for_servers_that_know_them(tmp_path):
+    refused = ivcp("compile", "pipeline.yaml", "--deadline", "2", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "compile with --kfp 2.17" in refused.stderr
+    assert not (tmp_path / "pipeline.yaml").exists()
+
+
+def test_a_run_without_a_data_folder_is_not_submitted(tmp_path):
+    words = ("model_name_or_path=Qwen/Qwen2-VL-2B-Instruct", "dataset=actions")
+    refused = ivcp("submit", *words, "--endpoint", "http://127.0.0.1:1", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "dataset_dir is not set, and a pod has no folder `data`" in refused.stderr
+
+
 def test_the_compiled_pipeline_is_written(tmp_path):
     compiled = ivcp("compile", "pipeline.yaml", cwd=tmp_path)
 

@@ -32,12 +32,12 @@ def start(data_set, tmp_path):
     (data_set.folder / "a.mp4").write_bytes(b"video")
     data_set.add("actions", [sharegpt_row("a.mp4", "run")])
 
-    def run(text="", **settings):
+    def run(text="", *, deploy=False, **settings):
         """Settings as a person gives them: text, fields of the form, overrides."""
         overrides = {"report_to": "none"} | settings.pop("overrides", {})
         fields = {"dataset": "actions", "dataset_dir": str(data_set.folder), "model_name_or_path": "/on/a/volume"}
         typed = {PREFIX + key: value for key, value in (dict.fromkeys(FIELDS, "") | fields | settings).items()}
-        parameters = typed | {"pipeline_run": "id", "pipeline_run_name": "name", "settings": text}
+        parameters = typed | {"pipeline_run": "id", "pipeline_run_name": "name", "settings": text, "deploy": deploy}
         return run_step(
             parameters | {"overrides": overrides},
             run_config=str(tmp_path / "run_config.json"),
@@ -129,6 +129,16 @@ def test_a_model_is_deployed_where_the_run_is(start, tmp_path, monkeypatch, envi
     other = "local" if target == "cluster" else "cluster"
     start("shards_uri: clips\nmodels_uri: models", serve_target=other)
     assert read_saved_config(tmp_path / "run_config.json").serving.serve_target == other
+
+
+def test_a_cluster_deploys_nothing_without_a_registry(start, monkeypatch):
+    """Each step's pod would register the model in a file of its own, and serving would not find it, hours later."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    with pytest.raises(ConfigError, match=r"deployed to a cluster by its version in MLflow's registry.*deploy: false"):
+        start("shards_uri: clips", deploy=True)
+    start("shards_uri: clips", deploy=False)
+    start("shards_uri: clips", deploy=True, serve_target="local")
+    start("shards_uri: clips", deploy=True, overrides={"mlflow_tracking_uri": "http://mlflow.ivcp"})
 
 
 def test_a_model_that_export_has_no_memory_for_is_said_at_the_start(start, base_model_dir, caplog, capsys):

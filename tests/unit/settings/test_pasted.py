@@ -40,6 +40,8 @@ def test_a_users_file_that_lost_its_line_ends_is_read_as_from_its_path(name, cap
         ("train_node_selector: {pool: gpu}\nlora_rank: 8", {"train_node_selector": {"pool": "gpu"}, "lora_rank": 8}),
         ("run_name:\nlora_rank: 8", {"run_name": None, "lora_rank": 8}),
         ("# one\n\n\nlora_rank: 8 # two\n### three\nmax_steps: 3", {"lora_rank": 8, "max_steps": 3}),
+        ("dataset_dir: s3://b/a", {"dataset_dir": "s3://b/a"}),
+        ("run_name: 'learning_rate:1'", {"run_name": "learning_rate:1"}),
         ("dataset_dir: s3://b/a#b\nmax_steps: 3", {"dataset_dir": "s3://b/a#b", "max_steps": 3}),
         ("run_name: 训练 🎬 {{x}} $HOME\nmax_steps: 3", {"run_name": "训练 🎬 {{x}} $HOME", "max_steps": 3}),
     ],
@@ -56,6 +58,9 @@ def test_with_its_lines_and_without(lines, settings):
         "dataset: a # rank\nlora_rnk: 8",  # a wrong key would be swallowed
         "# see: below\ndataset: a",
         "dataset:\n- a\n- b\nlora_rank: 8",
+        "output_dir: out\nlearning_rate:1e-4",  # YAML wants a space
+        "output_dir: out\nlora_rank： 8\nmax_steps: 3",
+        "dataset: a\n#- lora_rank: 8\nmax_steps: 3",
     ],
 )
 def test_what_may_be_read_in_two_ways_is_refused(lines):
