@@ -88,7 +88,7 @@ def test_its_run_is_the_run_of_all_steps(plugin, tmp_path, injects):
     note_end(config, "m v3 serves at http://m.ivcp.svc")
     plugin.pod("run-end", injects=injects)
     report = tmp_path / "report.md"
-    end({}, pipeline_run=PIPELINE_RUN, state="RUNNING", error="", report=str(report))
+    end("", {}, pipeline_run=PIPELINE_RUN, state="RUNNING", error="", report=str(report))
 
     parent = plugin.read(plugin.parent)
     assert parent.data.metrics["train/loss"] == 0.5
