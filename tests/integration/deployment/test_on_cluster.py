@@ -216,7 +216,7 @@ def test_what_a_killed_deployment_left_is_replaced(
     assert live is not None
     left.apply(
         {key: live[key] for key in ("apiVersion", "kind", "spec")}
-        | {"metadata": {"name": "action-classifier-candidate"}}
+        | {"metadata": {"name": "action-classifier-candidate", "labels": {"ivcp.dev/track": "candidate"}}}
     )
     deploy(2, clip)
     assert given.model_version(old) == ("2", "2")
