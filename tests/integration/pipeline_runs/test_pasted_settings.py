@@ -37,6 +37,7 @@ def start(settings: str, dataset_dir: str = "", deploy: bool = True) -> None:
     started = run_start(
         pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         pipeline_run_name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+        deploy=deploy,
         settings=settings,
         overrides={},
         set_dataset_dir=dataset_dir,
