@@ -123,12 +123,12 @@ def _arguments(config: RunConfig, deploy: bool) -> dict[str, object]:
     from ivcp.settings import ConfigError
 
     check_submitted(config)
+    arguments = pipeline_arguments(config, deploy=deploy)
     if "dataset_dir" not in config.data.model_fields_set:
         raise ConfigError(
             "dataset_dir is not set, and a pod has no folder `data`: set it to the s3:// prefix, or the folder of a "
             "mounted volume, with dataset_info.json"
         )
-    arguments = pipeline_arguments(config, deploy=deploy)
     places = {key: config.flat()[key] for key in ("dataset_dir", "shards_uri", "models_uri")}
     for key, place in places.items():
         if place is not None and not place.startswith("s3://"):

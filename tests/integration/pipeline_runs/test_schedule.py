@@ -40,7 +40,7 @@ def test_a_schedule_is_made(kfp, server, version):
     assert made.is_enabled
     assert (recurring.display_name, recurring.trigger.cron_schedule.cron) == ("nightly", "0 0 3 * * *")
     assert (recurring.no_catchup, recurring.max_concurrency, recurring.mode) == (True, "1", "ENABLE")
-    assert "dataset:\n- a\n" in recurring.runtime_config.parameters["settings"]
+    assert "dataset: [a]\n" in recurring.runtime_config.parameters["settings"]
 
 
 def test_it_is_replaced_and_never_doubled_nor_absent(kfp, server, version):

@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY
 from tests.kfp_api.server import PASSWORD, SESSION, USER, kfp_server
 
 SETTINGS = {"model_name_or_path": "org/model", "dataset": "a", "shards_uri": "s3://bucket/clips", "weight_decay": 0.1}
-SETTINGS |= {"models_uri": "s3://bucket/models"}
+SETTINGS |= {"models_uri": "s3://bucket/models", "dataset_dir": "s3://bucket/data"}
 
 
 @pytest.fixture(autouse=True)

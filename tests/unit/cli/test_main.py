@@ -108,6 +108,7 @@ def test_settings_of_a_file_and_overrides_are_shown(tmp_path):
                 "model_name_or_path=m",
                 "shards_uri=s",
                 "models_uri=s",
+                "dataset_dir=s3://a/b",
             ),
             "--cron",
         ),
