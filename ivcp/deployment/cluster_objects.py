@@ -40,6 +40,10 @@ class FieldConflictError(KubernetesError):
     """Somebody else owns fields that have to change."""
 
 
+class ModifiedError(KubernetesError):
+    """The object is another version than the one that was to be changed."""
+
+
 class ClusterObjects:
     """The objects of one namespace; every call outlives a restart of the API server, as long as `patience_seconds`."""
 
@@ -100,7 +104,10 @@ class ClusterObjects:
     def apply(self, manifest: Manifest, *, take_over: bool = False, dry_run: bool = False) -> Manifest:
         """Server-side apply: what `ivcp` applied before and is not in `manifest` goes, other managers' fields stay.
 
+        A `resourceVersion` in `manifest` is the version that is changed, and no other.
+
         Raises:
+            ModifiedError: it is another version now.
             FieldConflictError: another manager owns a field whose value would change; the message names both.
             LeaseLostError: another deployment took over.
             KubernetesError: the server refuses for another reason.
@@ -120,6 +127,8 @@ class ClusterObjects:
             except ApiException as error:
                 if error.status == 409 and _is_about_fields(error):
                     raise FieldConflictError(_conflict(error, kind, name)) from error
+                if error.status == 409 and "resourceVersion" in manifest["metadata"]:
+                    raise ModifiedError(f"{kind} {name}: {api.message_of(error)}") from error
                 if error.status != 409 or time.monotonic() - began > self.patience_seconds:
                     raise api.explained(error, f"applying {kind} {name}", permissions=PERMISSIONS) from error
             self._termination.sleep(_PAUSE_SECONDS)  # a quota, or the object, was written at the same time

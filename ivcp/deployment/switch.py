@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ivcp.deployment.before import forget_before, read_before, write_before
-from ivcp.deployment.cluster_objects import FIELD_MANAGER, TERMINATED_SECONDS, ClusterObjects, FieldConflictError
+from ivcp.deployment.cluster_objects import (
+    FIELD_MANAGER,
+    TERMINATED_SECONDS,
+    ClusterObjects,
+    FieldConflictError,
+    ModifiedError,
+)
 from ivcp.deployment.plan import Plan, is_required
 from ivcp.deployment.predictor_manifests import DEPLOYMENT, Manifest
 from ivcp.deployment.rollout import is_rolled_out, wait_for_rollout
@@ -30,7 +36,7 @@ def switched(objects: ClusterObjects, plan: Plan, *, take_over: bool, timeout_se
     meanwhile stays as it is. A failure of this is added to the error as a note.
 
     Raises:
-        DeploymentError: the rollout does not succeed.
+        DeploymentError: the rollout does not succeed, or somebody changed the Deployment's pods since the plan.
         FieldConflictError: another field manager owns what has to change.
         KubernetesError, ConnectionError: the API server refuses, or stays away.
     """
@@ -51,10 +57,27 @@ def _apply(objects: ClusterObjects, plan: Plan, *, take_over: bool) -> int:
     generation = 0
     for manifest in plan.wanted:
         if manifest["kind"] == DEPLOYMENT:
-            generation = objects.apply(manifest, take_over=take_over)["metadata"]["generation"]
+            generation = _apply_as_planned(objects, plan, take_over=take_over)["metadata"]["generation"]
             continue
         _apply_unless_owned(objects, manifest, take_over=take_over)
     return generation
+
+
+def _apply_as_planned(objects: ClusterObjects, plan: Plan, *, take_over: bool) -> Manifest:
+    """Applies the Deployment to the version that has the plan's pods: nobody's change in between is written over."""
+    manifest = plan.deployment
+    while True:
+        live = objects.read(DEPLOYMENT, manifest["metadata"]["name"])
+        if not plan.has_pods_of(live):
+            raise DeploymentError(
+                f"{manifest['metadata']['name']} was changed while its successor was prepared: see what came, and "
+                "deploy again"
+            )
+        version = {"resourceVersion": live["metadata"]["resourceVersion"]} if live else {}
+        try:
+            return objects.apply(manifest | {"metadata": manifest["metadata"] | version}, take_over=take_over)
+        except ModifiedError:
+            log.debug("%s has another status now: it is read again", manifest["metadata"]["name"])
 
 
 def _apply_unless_owned(objects: ClusterObjects, manifest: Manifest, *, take_over: bool) -> None:
