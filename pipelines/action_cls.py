@@ -75,38 +75,41 @@ def action_cls(*, in_parts: bool = False) -> GraphComponent:
                 )
                 trained.set_env_variable(images.VARIABLES["training"], images.TRAINING)  # of a TrainJob's pods
                 adapter = trained.outputs["adapter"]
-                cpu, memory = started.outputs["model_cpu"], started.outputs["model_memory"]
                 measured = evaluation(run_config=run_config, prepared=prepared, adapter=adapter)
                 place_on_accelerators(
                     measured,
                     accelerator_type=started.outputs["accelerator_type"],
                     accelerators=started.outputs["evaluation_accelerators"],
-                    cpu=cpu,
-                    memory=memory,
+                    cpu=started.outputs["model_cpu"],
+                    memory=started.outputs["model_memory"],
                     node_selector=started.outputs["model_node_selector"],
                     tolerations=started.outputs["model_tolerations"],
                     retries=2,
                 )
                 results = measured.outputs["results"]
                 with dsl.If(measured.outputs["Output"] == True, name="if good: export"):  # noqa: E712
-                    exported = export(
-                        run_config=run_config, prepared=prepared, adapter=adapter, results=results, deploy=deploy
-                    )
-                    place(
-                        exported, Resources(cpu, cpu, memory, memory, MODEL_DISK_GIGABYTES), retries=2, reads_base=True
-                    )
-                    with dsl.If(deploy == True, name="if asked: deploy"):  # noqa: E712
-                        served = serving(
-                            run_config=run_config,
-                            model=exported.outputs["model"],
-                            results=results,
-                            predictor_image=images.SERVING,  # a pod does not know what the compiler's environment named
-                        )
-                        needed = exported.outputs["Output"]
-                        place(served, replace(LIGHT, memory_request=needed, memory_limit=needed))
+                    _export_and_deploy(started, run_config, prepared, adapter, results, deploy)
 
     pipeline.__doc__ = docstring()
     return dsl.pipeline(name=PIPELINE_NAME, description=SUMMARY)(pipeline)
+
+
+def _export_and_deploy(
+    started: PipelineTask, run_config: Any, prepared: Any, adapter: Any, results: Any, deploy: Any
+) -> None:
+    """What comes behind the gate; the serving step's memory is what export says that it needs."""
+    cpu, memory = started.outputs["model_cpu"], started.outputs["model_memory"]
+    exported = export(run_config=run_config, prepared=prepared, adapter=adapter, results=results, deploy=deploy)
+    place(exported, Resources(cpu, cpu, memory, memory, MODEL_DISK_GIGABYTES), retries=2, reads_base=True)
+    with dsl.If(deploy == True, name="if asked: deploy"):  # noqa: E712
+        served = serving(
+            run_config=run_config,
+            model=exported.outputs["model"],
+            results=results,
+            predictor_image=images.SERVING,  # a pod does not know what the compiler's environment named
+        )
+        needed = exported.outputs["Output"]
+        place(served, replace(LIGHT, memory_request=needed, memory_limit=needed))
 
 
 def _prepared_at_once(run_config: Any, validated: Any, shards_uri: Any, deploy: Any) -> PipelineTask:

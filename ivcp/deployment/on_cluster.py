@@ -13,22 +13,25 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from ivcp.deployment.before import forget_before
 from ivcp.deployment.candidate import candidate_manifests, candidate_url, running_candidate
 from ivcp.deployment.cluster_objects import PERMISSIONS, ClusterObjects
 from ivcp.deployment.locally import DEPLOYMENT_FILE
-from ivcp.deployment.plan import make_plan, refuse_older
+from ivcp.deployment.plan import Plan, make_plan, refuse_older
 from ivcp.deployment.predictor_manifests import DEPLOYMENT, ServedModel, predictor_manifests
 from ivcp.deployment.rollout import revision_of
 from ivcp.deployment.smoke_test import SERVICE_SECONDS, DeploymentError, SmokeOutcome, check_service
 from ivcp.deployment.switch import RESTORE_SECONDS, switched
 from ivcp.kubernetes import api
-from ivcp.kubernetes.lease import held_lease
+from ivcp.kubernetes.lease import Lease, held_lease
 from ivcp.records import Record
 from ivcp.records.evaluation import SmokeClip
 from ivcp.settings import RunConfig
+from ivcp.settings.sections.serving import ServingConfig
 
 log = logging.getLogger(__name__)
 
@@ -96,18 +99,7 @@ def deploy_cluster(
     )
     url, to_candidate = serving.serve_url or f"http://{name}.{serving.serve_namespace}.svc", candidate_url(serving)
     client = api.connect()
-    with (
-        api.ends_on_sigterm(anywhere=False) as termination,
-        held_lease(
-            client,
-            serving.serve_namespace,
-            f"{name}-deployment",
-            patience_seconds=2 * (timeout + SERVICE_SECONDS) + RESTORE_SECONDS,
-            permissions=PERMISSIONS,
-            duration_seconds=_LEASE_SECONDS,
-            sleep=termination.sleep,
-        ) as lease,
-    ):
+    with api.ends_on_sigterm(anywhere=False) as termination, _turn(client, serving, termination) as lease:
         objects = ClusterObjects(
             client, serving.serve_namespace, patience_seconds=timeout, lease=lease, termination=termination
         )
@@ -119,13 +111,8 @@ def deploy_cluster(
         plan = make_plan(objects, wanted, take_over=serving.serve_take_over)
         if not serving.serve_take_over:
             refuse_older(model, plan.former[DEPLOYMENT])
-        if plan.changes_pods:
-            candidate = candidate_manifests(plan.deployment, plan.planned_deployment, plan.service)
-            with running_candidate(objects, candidate, timeout_seconds=timeout):
-                check(to_candidate)
-        take_over = serving.serve_take_over and plan.has_pods_of(objects.read(DEPLOYMENT, name))
-        plan = make_plan(objects, wanted, take_over=take_over)
-        with switched(objects, plan, take_over=take_over, timeout_seconds=timeout) as live:
+        plan = _checked_by_candidate(objects, plan, lambda: check(to_candidate), timeout_seconds=timeout)
+        with switched(objects, plan, timeout_seconds=timeout) as live:
             seconds_until_ready = time.monotonic() - began
             if not plan.has_model(live):
                 raise DeploymentError(
@@ -149,3 +136,31 @@ def deploy_cluster(
     result.write(output_dir / DEPLOYMENT_FILE)
     log.info("%s", result.summary)
     return result
+
+
+def _turn(client: Any, serving: ServingConfig, termination: api.Termination) -> AbstractContextManager[Lease]:
+    """The lease of all deployments of this name; another one may take as long as its own time limits."""
+    return held_lease(
+        client,
+        serving.serve_namespace,
+        f"{serving.serve_name}-deployment",
+        patience_seconds=2 * (serving.serve_timeout_seconds + SERVICE_SECONDS) + RESTORE_SECONDS,
+        permissions=PERMISSIONS,
+        duration_seconds=_LEASE_SECONDS,
+        sleep=termination.sleep,
+    )
+
+
+def _checked_by_candidate(
+    objects: ClusterObjects, plan: Plan, check: Callable[[], object], *, timeout_seconds: float
+) -> Plan:
+    """The plan made anew, when a candidate has passed the check; without new pods there is nothing to check.
+
+    What somebody changed meanwhile is newer than the wish to take over.
+    """
+    if plan.changes_pods:
+        candidate = candidate_manifests(plan.deployment, plan.planned_deployment, plan.service)
+        with running_candidate(objects, candidate, timeout_seconds=timeout_seconds):
+            check()
+    live = objects.read(DEPLOYMENT, plan.deployment["metadata"]["name"])
+    return make_plan(objects, plan.wanted, take_over=plan.take_over and plan.has_pods_of(live))

@@ -35,6 +35,8 @@ class Plan:
     """What `ivcp` has applied until now."""
     was_serving: bool
     """Whether all pods of that are ready."""
+    take_over: bool
+    """Whether fields of other field managers are written over."""
 
     @property
     def deployment(self) -> Manifest:
@@ -90,7 +92,7 @@ def make_plan(objects: ClusterObjects, wanted: Sequence[Manifest], *, take_over:
     if deployment is not None:
         _check_starts_pods(deployment)
     was_serving = deployment is not None and is_rolled_out(deployment, deployment["metadata"]["generation"])
-    return Plan(wanted, live, planned, former, was_serving)
+    return Plan(wanted, live, planned, former, was_serving, take_over)
 
 
 def refuse_older(model: ServedModel, serving: Manifest | None) -> None:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def switched(objects: ClusterObjects, plan: Plan, *, take_over: bool, timeout_seconds: float) -> Iterator[Manifest]:
+def switched(objects: ClusterObjects, plan: Plan, *, timeout_seconds: float) -> Iterator[Manifest]:
     """Inside, the plan's objects are applied and all pods are those of its Deployment, which is the value.
 
     When that fails, or what is done inside does, what served before is applied again: what an interrupted deployment
@@ -45,25 +45,25 @@ def switched(objects: ClusterObjects, plan: Plan, *, take_over: bool, timeout_se
     plan = replace(plan, former=plan.former | kept, was_serving=plan.was_serving or bool(kept))
     write_before(objects, name, plan.former, live=plan.live[DEPLOYMENT], attempt=plan.deployment)
     try:
-        generation = _apply(objects, plan, take_over=take_over)
+        generation = _apply(objects, plan)
         yield wait_for_rollout(objects, name, generation=generation, timeout_seconds=timeout_seconds)
     except BaseException as error:
         _restore(objects, plan, name=name, error=error)
         raise
 
 
-def _apply(objects: ClusterObjects, plan: Plan, *, take_over: bool) -> int:
+def _apply(objects: ClusterObjects, plan: Plan) -> int:
     """Applies all objects; the Deployment's generation."""
     generation = 0
     for manifest in plan.wanted:
         if manifest["kind"] == DEPLOYMENT:
-            generation = _apply_as_planned(objects, plan, take_over=take_over)["metadata"]["generation"]
+            generation = _apply_as_planned(objects, plan)["metadata"]["generation"]
             continue
-        _apply_unless_owned(objects, manifest, take_over=take_over)
+        _apply_unless_owned(objects, manifest, take_over=plan.take_over)
     return generation
 
 
-def _apply_as_planned(objects: ClusterObjects, plan: Plan, *, take_over: bool) -> Manifest:
+def _apply_as_planned(objects: ClusterObjects, plan: Plan) -> Manifest:
     """Applies the Deployment to the version that has the plan's pods: nobody's change in between is written over."""
     manifest = plan.deployment
     while True:
@@ -75,7 +75,7 @@ def _apply_as_planned(objects: ClusterObjects, plan: Plan, *, take_over: bool) -
             )
         version = {"resourceVersion": live["metadata"]["resourceVersion"]} if live else {}
         try:
-            return objects.apply(manifest | {"metadata": manifest["metadata"] | version}, take_over=take_over)
+            return objects.apply(manifest | {"metadata": manifest["metadata"] | version}, take_over=plan.take_over)
         except ModifiedError:
             log.debug("%s has another status now: it is read again", manifest["metadata"]["name"])
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ivcp.pipeline_runs.connection import Server, ServerSettings
 from ivcp.storage import s3 as s3_file
 from tests.integration.training_data import write_training_data
+from tests.kfp_api.server import KfpServer, kfp_server
 from tests.kubernetes_api import KubernetesApi
 from tests.kubernetes_api.kubectl import Kubectl, find_kubectl
 from tests.ports import free_port, wait_for_port
@@ -97,3 +99,16 @@ def kubernetes_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 def kubectl(kubernetes_api: KubernetesApi, tmp_path: Path) -> Kubectl:
     """The installed kubectl, which talks to the API server of the test."""
     return Kubectl(find_kubectl(), tmp_path / "kubeconfig.yaml")
+
+
+@pytest.fixture
+def kfp() -> Iterator[KfpServer]:
+    """A server of Kubeflow Pipelines."""
+    with kfp_server() as running:
+        yield running
+
+
+@pytest.fixture
+def server(kfp: KfpServer) -> Server:
+    """How the project talks to it."""
+    return Server(ServerSettings(endpoint=kfp.url, pause_seconds=0.01))

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from ivcp.deployment.before import config_map_name
+from ivcp.deployment.candidate import candidate_name
 from ivcp.deployment.predictor_manifests import ServedModel
 from ivcp.deployment.step import run_step
 from ivcp.evaluation.evaluate import evaluate_adapter
@@ -152,6 +153,27 @@ def model_version(api: KubernetesApi) -> tuple[str, str] | None:
 def is_under_way(api: KubernetesApi) -> bool:
     """Whether the cluster holds what to go back to."""
     return api.get("ConfigMap", config_map_name("action-classifier")) is not None
+
+
+def candidate(api: KubernetesApi) -> list[dict[str, Any] | None]:
+    """The candidate's Deployment and Service; null where there is none."""
+    return [api.get(kind, candidate_name("action-classifier")) for kind in ("Deployment", "Service")]
+
+
+def is_rolled_out(api: KubernetesApi) -> bool:
+    """Whether all pods of the Deployment are what it asks for."""
+    live = api.get("Deployment", "action-classifier")
+    assert live is not None
+    status = live["status"]
+    return status["observedGeneration"] == live["metadata"]["generation"] and status.get("unavailableReplicas", 0) == 0
+
+
+def wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Until something has happened."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
 
 
 def containers(live: dict[str, Any]) -> list[dict[str, Any]]:

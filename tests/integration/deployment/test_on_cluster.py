@@ -3,7 +3,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from ivcp.deployment.candidate import candidate_url
-from ivcp.deployment.cluster_objects import ClusterObjects, FieldConflictError
+from ivcp.deployment.cluster_objects import FieldConflictError
 from ivcp.deployment.on_cluster import ClusterDeployment
 from ivcp.deployment.rollout import revision_of
 from ivcp.deployment.smoke_test import DeploymentError
 from ivcp.deployment.step import run_step
-from ivcp.kubernetes import api
 from ivcp.records.evaluation import SmokeClip
-from ivcp.settings import ConfigError
-from ivcp.settings.sections.serving import ServingConfig
 from tests.conftest import REPOSITORY
 from tests.integration.deployment import deployed_model as given
 from tests.kubernetes_api import KubernetesApi
@@ -29,20 +24,6 @@ from tests.kubernetes_api.kubectl import Kubectl
 from tests.kubernetes_api.objects import resources
 
 pytestmark = pytest.mark.slow
-
-
-def _wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
-def _is_rolled_out(api: KubernetesApi) -> bool:
-    live = api.get("Deployment", "action-classifier")
-    assert live is not None
-    status = live["status"]
-    return status["observedGeneration"] == live["metadata"]["generation"] and status.get("unavailableReplicas", 0) == 0
 
 
 def test_the_step_rolls_out_and_kubectl_shows_what_serves(
@@ -92,7 +73,7 @@ def test_pods_that_do_not_serve_are_explained_and_what_serves_is_not_touched(
     with pytest.raises(DeploymentError, match=message):
         deploy(2, clip, serve_timeout_seconds=1.5 if isinstance(behaviour, NeverReady | Unschedulable) else 20.0)
     assert old.get("Deployment", "action-classifier") == before
-    assert _candidate(old) == [None, None]
+    assert given.candidate(old) == [None, None]
     assert not given.is_under_way(old)
 
 
@@ -118,62 +99,7 @@ def test_a_rollout_that_fails_after_its_candidate_served_is_taken_back(
     assert after["spec"] == before["spec"]
     assert given.model_version(old) == ("1", "1")
     assert not given.is_under_way(old)
-    _wait(lambda: _is_rolled_out(old))
-
-
-def test_the_candidate_is_what_the_deployment_becomes_but_gets_no_traffic(
-    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
-):
-    """With the node selector that somebody has patched in; whose Service has nothing but its pod."""
-    kubectl(
-        "patch",
-        "deployment/action-classifier",
-        "--patch",
-        '{"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}}',
-    )
-    _wait(lambda: _is_rolled_out(old))
-    deploy(2, clip)
-    live = old.get("Deployment", "action-classifier")
-    assert live is not None
-    applied = {
-        seen.body["metadata"]["name"]: seen.body
-        for seen in old.faults.requests
-        if (seen.verb, seen.resource) == ("patch", "deployments") and seen.manager == "ivcp"
-    }
-    candidate = applied["action-classifier-candidate"]
-    labels = {"app.kubernetes.io/name": "action-classifier-candidate", "ivcp.dev/track": "candidate"}
-    assert candidate["spec"]["replicas"] == 1
-    assert candidate["spec"]["template"]["spec"]["nodeSelector"] == {"a": "b"}
-    assert candidate["spec"]["template"]["metadata"]["labels"].items() >= labels.items()
-    assert given.containers(candidate) == given.containers(live)
-    stable = old.get("Service", "action-classifier")
-    assert stable is not None
-    assert not stable["spec"]["selector"].items() <= candidate["spec"]["template"]["metadata"]["labels"].items()
-    assert _candidate(old) == [None, None]
-
-
-def test_somebody_elses_object_of_the_candidates_name_stays(
-    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
-):
-    theirs = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "action-classifier-candidate"}}
-    kubectl("apply", "--validate=false", "-f", "-", stdin=json.dumps(theirs | {"spec": {"ports": [{"port": 80}]}}))
-    with pytest.raises(
-        DeploymentError, match="Service ivcp/action-classifier-candidate exists, and is no candidate of ivcp's"
-    ):
-        deploy(2, clip)
-    assert [kind and kind["kind"] for kind in _candidate(old)] == [None, "Service"]
-    assert given.model_version(old) == ("1", "1")
-
-
-def test_another_predictor_of_the_candidates_name_stays(old: KubernetesApi, deploy: Callable[..., ClusterDeployment]):
-    """Which is of ivcp's making too."""
-    name = "action-classifier-candidate"
-    deploy(1, serve_name=name, serve_url=old.service_url(name))
-    before = _candidate(old)
-    with pytest.raises(DeploymentError, match=f"Deployment ivcp/{name} exists, and is no candidate of ivcp's"):
-        deploy(2)
-    assert _candidate(old) == before
-    assert None not in before
+    given.wait(lambda: given.is_rolled_out(old))
 
 
 def test_somebody_elses_config_map_stays(
@@ -187,67 +113,28 @@ def test_somebody_elses_config_map_stays(
     assert given.model_version(old) == ("1", "1")
 
 
-def test_a_paused_deployment_is_said_before_anything_starts(
-    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], kubectl: Kubectl
-):
-    """Its controller makes no pods of a new template, and a candidate would be paused as well."""
-    kubectl("rollout", "pause", "deployment/action-classifier")
-    with pytest.raises(DeploymentError, match=r"action-classifier is paused, .*kubectl rollout resume -n ivcp deploy"):
-        deploy(2)
-    assert given.model_version(old) == ("1", "1")
-    kubectl("rollout", "resume", "deployment/action-classifier")
-    deploy(2)
-
-
-def test_a_deployment_without_replicas_is_said_before_anything_starts(
-    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], kubectl: Kubectl
-):
-    kubectl("scale", "deployment/action-classifier", "--replicas=0")
-    with pytest.raises(DeploymentError, match=r"was scaled to 0 replicas, .*kubectl scale -n ivcp deployment/action"):
-        deploy(2)
-    assert given.model_version(old) == ("1", "1")
-
-
-def test_what_a_killed_deployment_left_is_replaced(
-    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
-):
-    left = ClusterObjects(api.connect(), "ivcp", patience_seconds=5.0)
-    live = old.get("Deployment", "action-classifier")
-    assert live is not None
-    left.apply(
-        {key: live[key] for key in ("apiVersion", "kind", "spec")}
-        | {"metadata": {"name": "action-classifier-candidate", "labels": {"ivcp.dev/track": "candidate"}}}
-    )
-    deploy(2, clip)
-    assert given.model_version(old) == ("2", "2")
-    assert _candidate(old) == [None, None]
-
-
-def _candidate(cluster: KubernetesApi) -> list[dict[str, Any] | None]:
-    return [cluster.get(kind, "action-classifier-candidate") for kind in ("Deployment", "Service")]
-
-
 @pytest.mark.parametrize(
-    ("url", "candidate"),
+    ("order", "message", "back"),
     [
-        ("http://actions.ivcp.svc:8080", "http://actions-candidate.ivcp.svc:8080"),
-        (
-            "http://127.0.0.1:8001/api/v1/namespaces/ivcp/services/actions:http/proxy",
-            "http://127.0.0.1:8001/api/v1/namespaces/ivcp/services/actions-candidate:http/proxy",
-        ),
-        (None, "http://actions-candidate.ivcp.svc"),
+        (("rollout", "pause"), r"is paused, .*kubectl rollout resume -n ivcp deploy", ("rollout", "resume")),
+        (("scale", "--replicas=0"), r"scaled to 0 replicas, .*kubectl scale -n ivcp", ("scale", "--replicas=1")),
     ],
 )
-def test_the_candidates_address_follows_from_that_of_the_service(url: str | None, candidate: str):
-    assert candidate_url(ServingConfig(serve_name="actions", serve_url=url)) == candidate
-
-
-def test_an_address_that_does_not_name_the_service_asks_for_the_candidates(
-    old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip
+def test_a_deployment_that_starts_no_pods_is_said_before_anything_starts(
+    order: tuple[str, ...],
+    message: str,
+    back: tuple[str, ...],
+    old: KubernetesApi,
+    deploy: Callable[..., ClusterDeployment],
+    kubectl: Kubectl,
 ):
-    with pytest.raises(ConfigError, match=r"serve_url = https://actions.example.com .* set serve_candidate_url"):
-        deploy(2, clip, serve_url="https://actions.example.com")
+    """A candidate of a paused one would be paused as well."""
+    kubectl(*order, "deployment/action-classifier")
+    with pytest.raises(DeploymentError, match=message):
+        deploy(2)
     assert given.model_version(old) == ("1", "1")
+    kubectl(*back, "deployment/action-classifier")
+    deploy(2)
 
 
 def test_a_controller_that_is_late_is_waited_for(
@@ -260,7 +147,7 @@ def test_a_controller_that_is_late_is_waited_for(
     with pytest.raises(DeploymentError, match="ImagePullBackOff"):
         deploy(3, clip)
     kubectl("set", "env", "deployment/action-classifier", f"IVCP_MODEL_URI={broken}")
-    _wait(lambda: "ImagePullBackOff" in str([pod.get("status") for pod in old.store.list(resources.PODS)]))
+    given.wait(lambda: "ImagePullBackOff" in str([pod.get("status") for pod in old.store.list(resources.PODS)]))
     result = deploy(2, clip, serve_take_over=True)
     assert result.model.version == 2
     assert given.model_version(old) == ("2", "2")
@@ -295,7 +182,7 @@ def test_what_somebody_changed_after_a_killed_deployment_counts(
         args=(os.environ["KUBECONFIG"], given.step_arguments(old, folder, tmp_path / "deployed")),
     )
     process.start()
-    _wait(lambda: given.model_version(old) == ("2", "2"), seconds=60)
+    given.wait(lambda: given.model_version(old) == ("2", "2"), seconds=60)
     process.kill()
     process.join()
     assert given.is_under_way(old)
@@ -371,7 +258,7 @@ def test_a_model_that_was_undone_during_its_rollout_is_not_promoted(
     """Also where there is no clip, whose answer would tell."""
 
     def undo() -> None:
-        _wait(
+        given.wait(
             lambda: (
                 given.model_version(old) == ("2", "2") and revision_of(old.get("Deployment", "action-classifier")) == 2
             )
@@ -393,7 +280,7 @@ def test_replicas_of_the_autoscaler_stay(
     old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
 ):
     kubectl("scale", "deployment/action-classifier", "--replicas=3")
-    _wait(lambda: _is_rolled_out(old))
+    given.wait(lambda: given.is_rolled_out(old))
     deploy(2, clip)
     live = old.get("Deployment", "action-classifier")
     assert live is not None
@@ -410,7 +297,7 @@ def test_fields_of_another_manager_are_an_error_that_names_it(
     old: KubernetesApi, deploy: Callable[..., ClusterDeployment], clip: SmokeClip, kubectl: Kubectl
 ):
     kubectl("set", "image", "deployment/action-classifier", "predictor=ivcp-serving:hand")
-    _wait(lambda: _is_rolled_out(old))
+    given.wait(lambda: given.is_rolled_out(old))
     with pytest.raises(FieldConflictError, match=r"(?s)conflict with \"kubectl-set\".*\.image.*serve_take_over: true"):
         deploy(2, clip)
     live = old.get("Deployment", "action-classifier")
@@ -457,7 +344,7 @@ def test_a_terminated_step_brings_the_old_model_back(
     )
     process.start()
     assert process.pid is not None
-    _wait(lambda: given.model_version(old) == ("2", "2"), seconds=60)
+    given.wait(lambda: given.model_version(old) == ("2", "2"), seconds=60)
     os.kill(process.pid, number)
     process.join(timeout=30)
     if number == signal.SIGTERM:
@@ -468,24 +355,6 @@ def test_a_terminated_step_brings_the_old_model_back(
             deploy(2, serve_timeout_seconds=1.0)
         assert raised.value.__notes__ == ["what action-classifier served before serves again"]
     assert given.model_version(old) == ("1", "1")
-
-
-def test_a_step_that_is_terminated_while_its_candidate_starts_removes_that(
-    old: KubernetesApi, folder: Path, tmp_path: Path
-):
-    before = old.get("Deployment", "action-classifier")
-    old.kubelet.behave(given.URI, NeverReady())
-    arguments = given.step_arguments(old, folder, tmp_path / "deployed")
-    process = multiprocessing.get_context("forkserver").Process(
-        target=given.run_step_with, args=(os.environ["KUBECONFIG"], arguments)
-    )
-    process.start()
-    _wait(lambda: None not in _candidate(old), seconds=60)
-    process.terminate()
-    process.join(timeout=30)
-    assert process.exitcode == 128 + signal.SIGTERM
-    assert _candidate(old) == [None, None]
-    assert old.get("Deployment", "action-classifier") == before
 
 
 def test_the_roles_of_the_manifests_suffice(

@@ -5,8 +5,6 @@ import pytest
 
 from ivcp.lifecycle.end import run_step
 from ivcp.pipeline_runs import submit
-from ivcp.pipeline_runs.connection import Server, ServerSettings
-from tests.kfp_api.server import kfp_server
 from tests.ports import free_port
 
 
@@ -18,13 +16,7 @@ def package(tmp_path_factory):
 
 
 @pytest.fixture
-def kfp():
-    with kfp_server() as running:
-        yield running
-
-
-@pytest.fixture
-def report(kfp, package, tmp_path, monkeypatch):
+def report(kfp, server, package, tmp_path, monkeypatch):
     """What `run_end` reports of a run in a pod without MLflow; the API answers a step more each time it is asked."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "IVCP_STEP_RECORDS"):
         monkeypatch.delenv(name, raising=False)
@@ -34,7 +26,6 @@ def report(kfp, package, tmp_path, monkeypatch):
     pipeline = kfp.store.create_pipeline(kfp_server_api.V2beta1Pipeline(display_name="action-cls"))
     version = kfp.store.upload_version(package, "action-cls-1", pipeline.pipeline_id)
     reference = submit.PipelineVersion(pipeline.pipeline_id, version.pipeline_version_id, "action-cls-1", is_new=True)
-    server = Server(ServerSettings(endpoint=kfp.url, pause_seconds=0.01))
 
     def made(state):
         run = submit.start_run(server, reference, {}, name="mine")

@@ -13,11 +13,9 @@ from kfp.dsl.executor import Executor
 
 from components.run_end.component import run_end
 from ivcp.pipeline_runs import submit
-from ivcp.pipeline_runs.connection import Server, ServerSettings
 from ivcp.pipeline_runs.follow import log_command
 from ivcp.pipeline_runs.schedule import set_schedule
 from tests.kfp_api.pipeline_of_the_cases import action_cls
-from tests.kfp_api.server import kfp_server
 from tests.kfp_api.workflow import final_status, node_id
 from tests.kubernetes_api.objects import resources
 from tests.kubernetes_api.objects.managers import Manager
@@ -33,17 +31,6 @@ def package(tmp_path_factory):
     path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
     Compiler().compile(action_cls, str(path))
     return path.read_bytes()
-
-
-@pytest.fixture
-def kfp():
-    with kfp_server() as running:
-        yield running
-
-
-@pytest.fixture
-def server(kfp):
-    return Server(ServerSettings(endpoint=kfp.url, pause_seconds=0.01))
 
 
 @pytest.fixture

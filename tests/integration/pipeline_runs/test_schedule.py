@@ -4,27 +4,15 @@ import pytest
 
 from ivcp.cli.cluster_commands import _skipping
 from ivcp.pipeline_runs import schedule, submit
-from ivcp.pipeline_runs.connection import Server, ServerError, ServerSettings
+from ivcp.pipeline_runs.connection import ServerError
 from ivcp.pipeline_runs.parameters import pipeline_arguments
 from ivcp.settings import config_from_settings
-from tests.kfp_api.server import kfp_server
 
 SETTINGS = {"model_name_or_path": "org/model", "dataset": "a", "shards_uri": "s3://bucket/clips"}
 
 
 @pytest.fixture
-def kfp(compiled_once):
-    with kfp_server() as running:
-        yield running
-
-
-@pytest.fixture
-def server(kfp):
-    return Server(ServerSettings(endpoint=kfp.url, pause_seconds=0.01))
-
-
-@pytest.fixture
-def version(server):
+def version(server, compiled_once):
     return submit.upload_pipeline(server)
 
 
