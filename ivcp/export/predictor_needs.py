@@ -1,9 +1,9 @@
 """How much memory and disk a predictor of an exported model takes: a rule on the sizes of its files.
 
-Measured on CPU (`python -m ivcp.serving.server`, with one decoding process and answers to short clips): weights of 4,
-243 and 965 MiB in float32, and 963 MiB in bfloat16, came to 809, 1041, 1768 and 1805 MiB of all processes together.
-That is the weights once, as they lie in their files (export writes them in the precision that they are loaded in), and
-0.8 GiB of everything else. Activations, and a video that takes all that a decoding process may have, come on top.
+`python benchmarks/predictor_memory.py` measures it on CPU: weights of 3, 240 and 956 MiB in float32 came to 899, 1141
+and 1857 MiB of all processes together. That is the weights once, as they lie in their files (export writes them in the
+precision that they are loaded in), and 0.9 GiB of everything else. Activations, and a video that takes all that a
+decoding process may have, come on top.
 """
 
 from __future__ import annotations
