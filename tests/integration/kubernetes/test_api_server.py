@@ -204,6 +204,14 @@ def test_kubectl_works_on_it(kubernetes_api: KubernetesApi, kubectl: Kubectl):
     assert "2 desired" in described
     conflict = kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(_with_image("web:3")), fails=True)
     assert 'conflict with "kubectl" using apps/v1: .spec.template' in conflict
+    kubectl("rollout", "pause", "deployment/web")
+    kubectl("set", "image", "deployment/web", "web=web:4")
+    kubectl("scale", "deployment/web", "--replicas=3")
+    _wait(lambda: len(kubernetes_api.store.list(PODS)) == 3)
+    assert {pod["spec"]["containers"][0]["image"] for pod in kubernetes_api.store.list(PODS)} == {"web:1"}
+    kubectl("rollout", "resume", "deployment/web")
+    kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    assert {pod["spec"]["containers"][0]["image"] for pod in kubernetes_api.store.list(PODS)} == {"web:4"}
     kubectl("delete", "deployment/web")
     assert kubernetes_api.store.list(PODS) == []
 

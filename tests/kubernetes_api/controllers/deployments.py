@@ -43,6 +43,9 @@ class _Rollout:
 
     def advance(self) -> None:
         """Moves one step towards what the Deployment asks for, and writes its status."""
+        if self.spec.get("paused") and self._set_of_template() is None:
+            self._scale_what_is_there()
+            return
         newest = self._newest_replica_set()
         self._annotate(newest)
         old = [rs for rs in self._replica_sets() if rs["metadata"]["uid"] != newest["metadata"]["uid"]]
@@ -62,15 +65,27 @@ class _Rollout:
         found = self.store.list(resources.REPLICASETS, self.namespace, expression(self.spec["selector"]))
         return [rs for rs in found if _owned_by(rs, self.deployment)]
 
+    def _scale_what_is_there(self) -> None:
+        """A paused Deployment gets no ReplicaSet for a new template (read in `sync.go` of kubernetes/kubernetes)."""
+        sets = sorted(self._replica_sets(), key=_revision)
+        if sets:
+            self._scale(sets[-1], self.spec["replicas"])
+        self._write_status([], [pod for rs in sets for pod in self._pods(rs)])
+
+    def _digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.spec["template"], sort_keys=True).encode()).hexdigest()[:10]
+
+    def _set_of_template(self) -> Object | None:
+        name = f"{self.metadata['name']}-{self._digest()}"
+        return next((rs for rs in self._replica_sets() if rs["metadata"]["name"] == name), None)
+
     def _newest_replica_set(self) -> Object:
-        template = copy.deepcopy(self.spec["template"])
-        digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
-        sets = self._replica_sets()
-        highest = max((int(rs["metadata"]["annotations"][REVISION]) for rs in sets), default=0)
+        template, digest = copy.deepcopy(self.spec["template"]), self._digest()
+        highest = max(map(_revision, self._replica_sets()), default=0)
         name = f"{self.metadata['name']}-{digest}"
-        existing = next((rs for rs in sets if rs["metadata"]["name"] == name), None)
+        existing = self._set_of_template()
         if existing:
-            if int(existing["metadata"]["annotations"][REVISION]) < highest:
+            if _revision(existing) < highest:
                 self._set_revision(existing, highest + 1)
                 return self.store.get(resources.REPLICASETS, self.namespace, name)
             return existing
@@ -111,7 +126,7 @@ class _Rollout:
     def _forget(self, old: list[Object]) -> None:
         """Keeps `revisionHistoryLimit` old revisions."""
         surplus = len(old) - self.spec["revisionHistoryLimit"]
-        by_revision = sorted(old, key=lambda rs: int(rs["metadata"]["annotations"][REVISION]))
+        by_revision = sorted(old, key=_revision)
         for replica_set in by_revision[: max(0, surplus)]:
             self.store.delete(resources.REPLICASETS, self.namespace, replica_set["metadata"]["name"])
 
@@ -206,6 +221,10 @@ class _Rollout:
         if "status" in change and change["status"] == body.get("status"):
             return
         self.store.change(resource, metadata["namespace"], metadata["name"], changed, manager=manager)
+
+
+def _revision(replica_set: Object) -> int:
+    return int(replica_set["metadata"]["annotations"][REVISION])
 
 
 def _condition(kind: str, status: bool, reason: str, otherwise: str = "") -> dict[str, str]:
