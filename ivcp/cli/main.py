@@ -239,7 +239,8 @@ def predict(
 
     Example: `ivcp predict --model-dir runs/latest/model clip.mp4`
     """
-    from ivcp.serving.predictor import Answer, predict_files
+    from ivcp.records.answers import Answer
+    from ivcp.serving.predictor import predict_files
     from ivcp.settings import ModelConfig
 
     machine = ModelConfig(trust_remote_code=trust_remote_code)

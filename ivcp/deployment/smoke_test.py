@@ -13,8 +13,8 @@ from ivcp.kubernetes.api import Termination
 from ivcp.models.load import training_dtype
 from ivcp.network import authorities
 from ivcp.records import RUN_CONFIG_FILE, Record
+from ivcp.records.answers import Answer
 from ivcp.records.evaluation import SMOKE_CLIP_FILE, SmokeClip
-from ivcp.serving.predictor import Answer
 from ivcp.settings import read_model_config
 
 MAX_LOGIT_DIFFERENCE = 1e-3

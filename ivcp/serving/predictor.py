@@ -17,7 +17,8 @@ from ivcp import storage
 from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.data.prompts import PromptError, check_no_other_tokens, special_tokens_pattern
 from ivcp.inference.finite import NonFiniteError, check_finite_outputs
-from ivcp.records import Message, Record
+from ivcp.records import Message
+from ivcp.records.answers import Answer, ClassScore, ModelIdentity
 from ivcp.settings import ModelConfig
 from ivcp.stages.directory import LoadedModel, load_directory
 from ivcp.tracking.progress import with_progress
@@ -27,44 +28,6 @@ log = logging.getLogger(__name__)
 
 Decode = Callable[[Path], ClipFrames]
 """Samples and decodes a video file; raises VideoError."""
-
-
-class ClassScore(Record):
-    """One class of an answer."""
-
-    label: int
-    label_name: str
-    confidence: float
-    """Softmax probability."""
-
-
-class ModelIdentity(Record):
-    """Which model answered."""
-
-    name: str
-    version: str | None
-    """Version in the model registry, where the deployment gave one."""
-    trained_steps: int
-    data_fingerprint: str
-
-
-class Answer(Record):
-    """The predictor's answer for one video."""
-
-    label: int
-    label_name: str
-    confidence: float
-    top: tuple[ClassScore, ...]
-    """The best classes, the best first."""
-    logits: tuple[float, ...]
-    """Of all classes, by label."""
-    model: ModelIdentity
-    frames: int
-    """Frames that the model saw."""
-    backend: str
-    """What decoded the video."""
-    seconds: float
-    """From the file to the answer."""
 
 
 class NotReadyError(RuntimeError):

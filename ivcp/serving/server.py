@@ -23,8 +23,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from ivcp.data.prompts import PromptError
 from ivcp.inference.finite import NonFiniteError
 from ivcp.records import RUN_CONFIG_FILE
+from ivcp.records.answers import Answer
 from ivcp.serving.metrics import MeasuredRequests, PredictorMetrics
-from ivcp.serving.predictor import Answer, NotReadyError, Predictor
+from ivcp.serving.predictor import NotReadyError, Predictor
 from ivcp.serving.upload_decoder import DecoderError, UploadDecoder
 from ivcp.serving.uploads import UploadFolder, UploadLimit
 from ivcp.settings import ModelConfig, read_model_config

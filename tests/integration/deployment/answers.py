@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from ivcp.records.answers import Answer, ClassScore, ModelIdentity
 from ivcp.records.evaluation import SmokeClip
-from ivcp.serving.predictor import Answer, ClassScore, ModelIdentity
 from tests.ports import free_port
 
 

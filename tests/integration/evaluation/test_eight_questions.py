@@ -13,8 +13,9 @@ from fastapi.testclient import TestClient
 from ivcp import steps
 from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.records import PREDICTIONS_FILE, Prediction, read_lines
+from ivcp.records.answers import Answer
 from ivcp.records.evaluation import EvaluationMetrics
-from ivcp.serving.predictor import Answer, predict_files
+from ivcp.serving.predictor import predict_files
 from ivcp.serving.server import create_app
 from ivcp.settings import RunConfig, config_from_settings
 from tests.videos import write_video

@@ -8,8 +8,8 @@ from ivcp.deployment import smoke_test
 from ivcp.deployment.predictor_manifests import ServedModel
 from ivcp.deployment.smoke_test import DeploymentError, check_answer, check_service, choose_smoke_clip
 from ivcp.kubernetes.api import Termination
+from ivcp.records.answers import Answer, ClassScore, ModelIdentity
 from ivcp.records.evaluation import SmokeClip
-from ivcp.serving.predictor import Answer, ClassScore, ModelIdentity
 from ivcp.settings import from_flat, save_config
 from tests.authority import Authority
 
