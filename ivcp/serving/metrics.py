@@ -1,75 +1,100 @@
-"""What Prometheus reads at /metrics: requests, their durations, and which model answers."""
+"""What Prometheus reads at /metrics: requests, where their time goes, and which models answer."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import InfoMetricFamily
+from prometheus_client.registry import Collector
 
 from ivcp.records.answers import ModelIdentity
+from ivcp.serving.timings import Timings
 
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-"""Upper ends of the histogram's buckets: from a short clip on a GPU to the limit of decoding."""
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Upper ends of the histograms' buckets: from a short clip on a GPU to the limit of decoding."""
+_CLIPS = (1, 2, 4, 8, 16, 32, 64, 128)
+OK = "ok"
+"""The code of a request that was answered."""
 
 
 class PredictorMetrics:
     """The metrics of one predictor, in a registry of their own."""
 
-    def __init__(self, *, is_ready: Callable[[], bool]) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        self.requests = Counter(
-            "ivcp_requests", "Answered requests for a classification", ["code"], registry=self._registry
+    def __init__(
+        self,
+        *,
+        is_ready: Callable[[], bool],
+        num_waiting: Callable[[], int],
+        uploaded_bytes: Callable[[], int],
+        models: Callable[[], Iterable[ModelIdentity]],
+    ) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "ivcp_requests",
+            "Requests by route, status and problem code",
+            ["route", "status", "code"],
+            registry=registry,
         )
-        self.seconds = Histogram(
+        self._seconds = Histogram(
             "ivcp_request_seconds",
             "Seconds from a request's first byte to its answer's last",
+            ["route"],
             buckets=_SECONDS,
-            registry=self._registry,
+            registry=registry,
         )
-        self.in_progress = Gauge("ivcp_requests_in_progress", "Requests under way", registry=self._registry)
-        self._model = Info("ivcp_model", "The model that answers", registry=self._registry)
-        Gauge("ivcp_ready", "1 when the model is loaded", registry=self._registry).set_function(is_ready)
+        self._parts = Histogram(
+            "ivcp_request_part_seconds",
+            "Seconds of a request in one part of the work: receive, fetch, decode, queue, model",
+            ["part"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "ivcp_batch_clips", "Clips that were computed together with a request's", buckets=_CLIPS, registry=registry
+        )
+        self.in_progress = Gauge("ivcp_requests_in_progress", "Requests under way", registry=registry)
+        _gauge("ivcp_ready", "1 when videos can be classified", is_ready, registry)
+        _gauge("ivcp_clips_waiting", "Decoded clips that wait for the model", num_waiting, registry)
+        _gauge("ivcp_uploaded_bytes", "Bytes of the requests under way", uploaded_bytes, registry)
+        registry.register(_Models(models))
 
-    def text(self, model: ModelIdentity | None) -> bytes:
-        """The metrics in Prometheus' text format; `model` is null while it loads."""
-        if model is not None:
-            self._model.info(
+    def count(self, *, route: str, status: int, seconds: float, timings: Timings) -> None:
+        """Counts a request that has ended."""
+        code = timings.code or (OK if status < 400 else str(status))
+        self._requests.labels(route=route, status=str(status), code=code).inc()
+        self._seconds.labels(route=route).observe(seconds)
+        for part, took in timings.seconds.items():
+            self._parts.labels(part=part).observe(took)
+        if timings.batch_size is not None:
+            self._batches.observe(timings.batch_size)
+
+    def text(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Models(Collector):
+    """`ivcp_model_info`: one line for each model that is loaded now."""
+
+    def __init__(self, models: Callable[[], Iterable[ModelIdentity]]) -> None:
+        self._models = models
+
+    def collect(self) -> Iterable[InfoMetricFamily]:
+        family = InfoMetricFamily("ivcp_model", "The models that answer", labels=[])
+        for model in self._models():
+            family.add_metric(
+                [],
                 {
                     "name": model.name,
                     "version": model.version or "",
                     "trained_steps": str(model.trained_steps),
                     "data_fingerprint": model.data_fingerprint,
-                }
+                },
             )
-        return generate_latest(self._registry)
+        yield family
 
 
-class MeasuredRequests:
-    """Counts and times the requests to one path, with those that are refused before they reach its handler."""
-
-    def __init__(self, app: ASGIApp, *, metrics: PredictorMetrics, path: str) -> None:
-        self.app, self._metrics, self._path = app, metrics, path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes everything on, and measures the requests to the path."""
-        if scope["type"] != "http" or scope["path"] != self._path:
-            await self.app(scope, receive, send)
-            return
-        code = 500  # of an exception that nobody answers, and of a client that went away
-
-        async def noted(message: Message) -> None:
-            nonlocal code
-            if message["type"] == "http.response.start":
-                code = message["status"]
-            await send(message)
-
-        started = time.perf_counter()
-        with self._metrics.in_progress.track_inprogress():
-            try:
-                await self.app(scope, receive, noted)
-            finally:
-                self._metrics.seconds.observe(time.perf_counter() - started)
-                self._metrics.requests.labels(code=str(code)).inc()
+def _gauge(name: str, text: str, value: Callable[[], float], registry: CollectorRegistry) -> None:
+    Gauge(name, text, registry=registry).set_function(value)

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import posixpath
 import re
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from ivcp import storage
-from ivcp.data.prepared.sample import Medium, Sample
-from ivcp.data.prompts import PromptError, check_no_other_tokens, special_tokens_pattern
+from ivcp.data.prepared.sample import Sample
+from ivcp.data.prompts import check_no_other_tokens, special_tokens_pattern
 from ivcp.inference.finite import NonFiniteError, check_finite_outputs
 from ivcp.records import Message
 from ivcp.records.answers import Answer, ClassScore, ModelIdentity
+from ivcp.serving.decoding import ModelFiles, ReadClip, prepare, read_clip
 from ivcp.settings import ModelConfig
 from ivcp.stages.directory import LoadedModel, load_directory
 from ivcp.tracking.progress import with_progress
-from ivcp.video import ClipFrames, VideoError, load_clip
+from ivcp.video import Span, VideoError, load_clip
+
+__all__ = ["Answer", "ClassScore", "ModelIdentity", "NotReadyError", "Predictor", "predict_files", "prepare"]
 
 log = logging.getLogger(__name__)
-
-Decode = Callable[[Path], ClipFrames]
-"""Samples and decodes a video file; raises VideoError."""
 
 
 class NotReadyError(RuntimeError):
@@ -35,7 +35,7 @@ class NotReadyError(RuntimeError):
 
 
 class Predictor:
-    """One model directory: `load()` once, then `predict()` from any thread; the model works on one clip at a time."""
+    """One model directory: `load()` once, then `predict()`."""
 
     def __init__(
         self,
@@ -48,9 +48,8 @@ class Predictor:
         """`model_uri` is a path or an s3:// URI of a model directory; `machine` says how it runs here."""
         self.model_uri = model_uri
         self.machine = machine or ModelConfig()
-        self._name, self._version = name or posixpath.basename(str(model_uri).rstrip("/")), version
+        self.name, self.version = name or posixpath.basename(str(model_uri).rstrip("/")), version
         self._model: LoadedModel | None = None
-        self._one_at_a_time = threading.Lock()
 
     @property
     def is_ready(self) -> bool:
@@ -93,10 +92,8 @@ class Predictor:
         )
         log.info("loaded %s in %.1f s", self.model_uri, time.monotonic() - started)
 
-    def predict(
-        self, video: str | Path, *, prompt: str | None = None, top_k: int = 5, decode: Decode | None = None
-    ) -> Answer:
-        """Classifies one video file; `decode` replaces decoding in this process.
+    def predict(self, video: str | Path, *, prompt: str | None = None, top_k: int = 5) -> Answer:
+        """Classifies one video file.
 
         Raises:
             NotReadyError: `load()` has not finished.
@@ -104,31 +101,19 @@ class Predictor:
             VideoError: the video cannot be decoded; `reason` says why.
             NonFiniteError: the model's logits for it are not finite.
         """
-        started = time.monotonic()
-        messages = self.messages(prompt)
-        video = Path(video)
-        clip = decode(video) if decode else load_clip(video, processor=self.model.processor)
-        prepared = prepare(clip, messages, model=self.model, name=video.name)
-        if prompt is not None:
-            self._check_length(prepared, clip)
-        with self._one_at_a_time:
-            logits = self.model.outputs([prepared])
-        check_finite_outputs(logits, lambda _: video.name, source=str(self.model_uri))
-        return self._answer(logits[0], clip, top_k=top_k, seconds=time.monotonic() - started)
+        started, video = time.monotonic(), Path(video)
+        messages, model = self.messages(prompt), self.model
+        clip = load_clip(video, processor=model.processor)
+        read = read_clip(
+            clip, Span(), messages, stage=model.stage, processor=model.processor, prompt=model.prompt, name=video.name
+        )
+        return self.answer(self.logits([read.sample])[0], read, top_k=top_k, seconds=time.monotonic() - started)
 
-    def _check_length(self, prepared: Sample, clip: ClipFrames) -> None:
-        """The model's own prompt fits any clip that its settings give: training has checked that."""
-        longest, tokens = self.model.config.data.cutoff_len, len(prepared.input_ids)
-        if tokens <= longest:
-            return
-        own = len(self.model.tokenize(self.model.prompt, [clip]).input_ids)
-        if tokens > own:
-            raise PromptError(
-                f"with it the clip comes to {tokens} tokens, expected at most {max(longest, own)}, as in training "
-                f"(cutoff_len); {own} with the model's own prompt: shorten it"
-            )
+    def logits(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """The model's logits, (len(samples), classes), float32 on the CPU; for one thread at a time."""
+        return self.model.outputs(samples)
 
-    def messages(self, prompt: str | None) -> Sequence[Message]:
+    def messages(self, prompt: str | None) -> tuple[Message, ...]:
         """The conversation of a request: the model's own, or `prompt` as the user's turn.
 
         `<video>` is put before a prompt that lacks it, and the action token behind one that lacks it.
@@ -148,6 +133,11 @@ class Predictor:
         return special_tokens_pattern(token.content for token in added if token.special and token.content[:1] in "<[")
 
     @property
+    def files(self) -> ModelFiles:
+        """What a worker process needs to read clips for it."""
+        return ModelFiles(self.model.directory, self.machine.trust_remote_code)
+
+    @property
     def identity(self) -> ModelIdentity:
         """Which model it is.
 
@@ -156,39 +146,46 @@ class Predictor:
         """
         info = self.model.info
         return ModelIdentity(
-            name=self._name,
-            version=self._version,
+            name=self.name,
+            version=self.version,
             trained_steps=info.trained_steps,
             data_fingerprint=info.data_fingerprint,
         )
 
-    def _answer(self, logits: torch.Tensor, clip: ClipFrames, *, top_k: int, seconds: float) -> Answer:
-        names = self.model.labels.label_names
-        shares = logits.double().softmax(dim=0)
-        order = shares.argsort(descending=True, stable=True)[:top_k].tolist()
-        top = tuple(ClassScore(label=i, label_name=names[i], confidence=shares[i].item()) for i in order)
+    def answer(self, logits: torch.Tensor, clip: ReadClip, *, top_k: int, seconds: float) -> Answer:
+        """What is said of one clip, of which `logits` are (classes,).
+
+        Raises:
+            NonFiniteError: they are not finite.
+        """
+        name = clip.sample.sample_id
+        check_finite_outputs(logits.unsqueeze(0), lambda _: name, source=str(self.model_uri))
+        top = self.scores(logits, top_k=top_k)
+        images = [f"data:image/jpeg;base64,{base64.b64encode(image).decode()}" for image in clip.frame_images]
         return Answer(
             label=top[0].label,
             label_name=top[0].label_name,
             confidence=top[0].confidence,
+            unsure=self.model.is_unsure(top[0].confidence),
             top=top,
             logits=tuple(logits.tolist()),
             model=self.identity,
-            frames=len(clip.frames),
+            frames=len(clip.frame_seconds),
+            frame_seconds=clip.frame_seconds,
             backend=clip.backend,
             seconds=seconds,
+            frame_images=tuple(images) or None,
         )
 
+    def probabilities(self, logits: Sequence[float]) -> tuple[float, ...]:
+        """Of all classes, by label; calibrated where the model is."""
+        return tuple(self.model.probabilities(torch.tensor(logits)).tolist())
 
-def prepare(clip: ClipFrames, messages: Sequence[Message], *, model: LoadedModel, name: str) -> Sample:
-    """A decoded clip as the model's input: the same tokens and pixels as preparation makes."""
-    return Sample(
-        **vars(model.tokenize(messages, [clip])),
-        sample_id=name,
-        source=name,
-        media=(Medium(clip.frames, clip.seconds_per_frame, clip.frame_indices, clip.source_fps, clip.total_frames),),
-        columns={column.name: 0 for column in model.stage.columns},
-    )
+    def scores(self, logits: torch.Tensor, *, top_k: int) -> tuple[ClassScore, ...]:
+        """The best classes, the best first."""
+        names, shares = self.model.labels.label_names, self.model.probabilities(logits)
+        order = shares.argsort(descending=True, stable=True)[:top_k].tolist()
+        return tuple(ClassScore(label=i, label_name=names[i], confidence=shares[i].item()) for i in order)
 
 
 def predict_files(

@@ -74,11 +74,13 @@ class ClipFrames:
         return span / max(1, len(self.frame_indices) - 1) / self.source_fps
 
 
-def load_clips(source: Source, spans: Sequence[Span], *, processor: FrameSizes) -> tuple[ClipFrames | VideoError, ...]:
+def load_clips(
+    source: Source, spans: Sequence[Span], *, processor: FrameSizes, images_fps: float | None = None
+) -> tuple[ClipFrames | VideoError, ...]:
     """Samples, decodes and resizes clips of one video by the processor's video settings, in the order of `spans`.
 
     The file is opened once, and each stretch that clips share is decoded once. A clip that lies outside the video is a
-    `VideoError` in its place.
+    `VideoError` in its place. Frame images were taken `images_fps` per second, null is the settings' `video_fps`.
 
     Raises:
         VideoError: the video cannot be used for any clip; `reason` says why.
@@ -86,7 +88,7 @@ def load_clips(source: Source, spans: Sequence[Span], *, processor: FrameSizes) 
     try:
         with _local(source) as paths:
             if isinstance(paths, list):
-                return _load_image_clips(paths, spans, processor)
+                return _load_image_clips(paths, spans, processor, fps=images_fps or processor.video.video_fps)
             return _load_file_clips(paths, spans, processor)
     except MemoryError as error:
         raise VideoError("out_of_memory", "its frames take more memory than there is") from error
@@ -164,9 +166,9 @@ def _load_whole(
 
 
 def _load_image_clips(
-    paths: list[Path], spans: Sequence[Span], processor: FrameSizes
+    paths: list[Path], spans: Sequence[Span], processor: FrameSizes, *, fps: float
 ) -> tuple[ClipFrames | VideoError, ...]:
-    info = probe_images(paths, fps=processor.video.video_fps)
+    info = probe_images(paths, fps=fps)
     chosen = _choose_all(Timeline.even(info.num_frames, info.fps), spans, processor.video)
     if not _union(chosen):
         return _errors(chosen)

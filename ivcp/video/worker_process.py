@@ -85,6 +85,8 @@ class WorkerProcess:
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._is_stopped = False
+        self.failure: Exception | None = None
+        """Why the last start failed; null where it did not."""
 
     def start(self) -> None:
         """Starts a process where none runs, and waits until it can do calls.
@@ -136,13 +138,24 @@ class WorkerProcess:
         for _ in range(_MOST_STARTS):
             try:
                 if not self._is_alive():
-                    self._start_new()
+                    self._start_noted()
                 return use()
             except _DiedError as error:
                 died = error
-        raise WorkerStartError(
+        self.failure = WorkerStartError(
             f"{_MOST_STARTS} worker processes in a row could not start: the last one {died}"
-        ) from died
+        )
+        raise self.failure from died
+
+    def _start_noted(self) -> None:
+        try:
+            self._start_new()
+        except _DiedError:
+            raise  # it is tried again
+        except Exception as error:
+            self.failure = error
+            raise
+        self.failure = None
 
     def _is_alive(self) -> bool:
         with _bookkeeping:

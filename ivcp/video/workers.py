@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,6 +25,8 @@ ResultT = TypeVar("ResultT")
 
 DEFAULT_MEMORY_GIGABYTES = 4.0
 """Enough for video of 8192x8192 pixels, where a decoder holds a few frames."""
+_LOOK_SECONDS = 0.5
+"""Between two looks whether an idle process lives, where a pool keeps them alive."""
 _AHEAD_PER_WORKER = 32
 """Items in flight, by their size: bounds the results that wait in memory for an earlier, slower one."""
 
@@ -51,6 +53,7 @@ class WorkerPool:
         initializer: Callable[..., None] | None = None,
         initargs: Sequence[object] = (),
         memory_gigabytes: float | None = DEFAULT_MEMORY_GIGABYTES,
+        keeps_alive: bool = False,
     ) -> None:
         """Starts no process: each of the first calls starts one.
 
@@ -61,7 +64,9 @@ class WorkerPool:
             initargs: its arguments.
             memory_gigabytes: what a worker may take beyond what it starts with; null sets no limit. More is a
                 `VideoError` ("out_of_memory") of the video that asked for it.
+            keeps_alive: whether a process that died with nothing to do is replaced at once, and not by the next call.
         """
+        self._look_seconds = _LOOK_SECONDS if keeps_alive else None
         self.num_workers = num_workers or available_cores()
         CONTEXT.set_forkserver_preload(list(preload))
         self._setup = WorkerSetup(dict(os.environ), initializer, tuple(initargs), memory_gigabytes)
@@ -136,6 +141,10 @@ class WorkerPool:
             for _, future in in_flight:
                 future.cancel()
 
+    def failures(self) -> list[Exception | None]:
+        """Of each worker that was ever needed: why its last start failed; null where it runs, or is being started."""
+        return [worker.failure for worker, _ in self._workers]
+
     def close(self) -> None:
         """Kills the worker processes and waits for their end; calls that are not done raise `WorkerStoppedError`."""
         with self._lock:
@@ -164,7 +173,10 @@ class WorkerPool:
         while True:
             with suppress(Exception):  # the next call tries again, and raises it
                 worker.start()
-            call = self._calls.get()
+            try:
+                call = self._calls.get(timeout=self._look_seconds)
+            except Empty:
+                continue
             if call is None:
                 return worker.wait()
             _do_call(worker, call)

@@ -1,0 +1,121 @@
+"""The predictor as an ASGI application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from ivcp.data.prompts import PromptError
+from ivcp.inference.finite import NonFiniteError
+from ivcp.serving.admission import Admission
+from ivcp.serving.decoding import DecoderError
+from ivcp.serving.metrics import PredictorMetrics
+from ivcp.serving.predictor import Predictor
+from ivcp.serving.problems import ProblemError, problem_of
+from ivcp.serving.request_log import RequestLog
+from ivcp.serving.routes import classify, health, models, open_inference, predict, timeline
+from ivcp.serving.service import Service
+from ivcp.serving.settings import ServerSettings
+from ivcp.serving.timings import current_timings
+from ivcp.settings import ModelConfig
+from ivcp.video import VideoError
+
+log = logging.getLogger(__name__)
+
+_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_SUMMARY = "Classifies the action in a video. Errors are application/problem+json with a stable `code`."
+
+
+def create_app(
+    model_dir: Path | str,
+    *,
+    model_name: str | None = None,
+    model_version: str | None = None,
+    machine: ModelConfig | None = None,
+    settings: ServerSettings | None = None,
+) -> FastAPI:
+    """The predictor as an ASGI application; it begins to load the model when it starts."""
+    predictor = Predictor(model_dir, name=model_name, version=model_version, machine=machine)
+    service = Service(predictor, settings or ServerSettings())
+    metrics = PredictorMetrics(
+        is_ready=lambda: service.is_ready,
+        num_waiting=lambda: service.num_waiting,
+        uploaded_bytes=lambda: service.load.bytes,
+        models=service.identities,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        service.stop()
+
+    app = FastAPI(
+        title="IVCP predictor",
+        version=version("ivcp"),
+        description=_SUMMARY,
+        lifespan=lifespan,
+        telemetry={"auto_configure": True, "metrics": False, "logs": False},
+    )
+    app.state.service = service
+    app.add_middleware(Admission, load=service.load)
+    app.add_middleware(RequestLog, metrics=metrics)
+    for router in (
+        predict.routes(service),
+        timeline.routes(service),
+        classify.routes(service),
+        open_inference.routes(service),
+        models.routes(service),
+        health.routes(service, metrics),
+    ):
+        app.include_router(router)
+    _answer_errors(app)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error is a problem."""
+    for kind in (ProblemError, VideoError, PromptError, DecoderError, NonFiniteError, ExceptionGroup):
+        app.add_exception_handler(kind, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unknown)
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    problem = problem_of(error)
+    if problem is None:
+        raise error
+    if isinstance(error, NonFiniteError):
+        log.error("%s", error)
+    return _reply(request, problem)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fields = [{"loc": list(each["loc"]), "msg": str(each["msg"])} for each in error.errors()]
+    said = "; ".join(f"{'.'.join(map(str, field['loc']))}: {field['msg']}" for field in fields[:8])
+    return _reply(request, ProblemError("bad_request_fields", said, errors=fields))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    problem = ProblemError(_CODES.get(error.status_code, "bad_request"), str(error.detail), headers=error.headers)
+    return _reply(request, problem)
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    log.error("request %s failed", getattr(request.state, "request_id", None), exc_info=error)
+    return _reply(request, ProblemError("internal", "the server failed: its log has the reason under this request_id"))
+
+
+def _reply(request: Request, problem: ProblemError) -> Response:
+    current_timings().code = problem.code
+    return problem.response(getattr(request.state, "request_id", None))

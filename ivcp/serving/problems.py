@@ -1,0 +1,116 @@
+"""Errors as the API says them: problem+json (RFC 9457) with a code that does not change.
+
+The codes are also labels of the metrics and words of the log, so that an alert and a client name the same thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from ivcp.data.prompts import PromptError
+from ivcp.inference.finite import NonFiniteError
+from ivcp.serving.decoding import DecoderError, TooManyTokensError
+from ivcp.video import VideoError
+
+MEDIA_TYPE = "application/problem+json"
+CLIENT_GONE = "client_gone"
+STATUS_OF_CODE: Mapping[str, int] = {
+    "bad_request": 400,
+    "key_missing": 401,
+    "key_unknown": 401,
+    "key_not_allowed": 403,
+    "uri_forbidden": 403,
+    "not_found": 404,
+    "model_not_found": 404,
+    "uri_not_found": 404,
+    "method_not_allowed": 405,
+    "upload_timeout": 408,
+    "body_too_large": 413,
+    "uri_too_large": 413,
+    "unsupported_media_type": 415,
+    "bad_request_fields": 422,
+    "bad_prompt": 422,
+    "too_many_tokens": 422,
+    "bad_model": 422,
+    "rate_limited": 429,
+    CLIENT_GONE: 499,  # nobody reads it: for metrics and log, as nginx calls it
+    "non_finite": 500,
+    "internal": 500,
+    "uri_failed": 502,
+    "loading": 503,
+    "not_ready": 503,
+    "draining": 503,
+    "overloaded": 503,
+    "no_decoder": 503,
+    "uri_timeout": 504,
+    "deadline_exceeded": 504,
+}
+"""Besides these there is `video_<reason>`, 422, for every reason of `VideoError`."""
+_RETRY_SECONDS = 5
+_PASSES_BY = frozenset({"loading", "not_ready", "draining", "overloaded", "no_decoder"})
+"""Codes after which the same request may succeed a little later."""
+
+
+class ProblemError(Exception):
+    """A request that is refused or failed: `code` for programs, `detail` for people."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        retry_after: float | None = None,
+        errors: list[dict[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`retry_after`: seconds after which it is worth another try; `errors`: what is wrong with which field."""
+        super().__init__(code, detail)
+        self.code, self.detail, self.errors = code, detail, errors
+        self.status = STATUS_OF_CODE.get(code, HTTPStatus.UNPROCESSABLE_ENTITY)
+        if retry_after is None and code in _PASSES_BY:
+            retry_after = _RETRY_SECONDS
+        self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(max(1, round(retry_after)))
+
+    def body(self, request_id: str | None = None) -> dict[str, Any]:
+        """What is sent."""
+        title = "Client Closed Request" if self.code == CLIENT_GONE else HTTPStatus(self.status).phrase
+        body: dict[str, Any] = {
+            "type": "about:blank",
+            "title": title,
+            "status": int(self.status),
+            "detail": self.detail,
+            "code": self.code,
+        }
+        if self.errors is not None:
+            body["errors"] = self.errors
+        return body | ({"request_id": request_id} if request_id else {})
+
+    def response(self, request_id: str | None = None) -> JSONResponse:
+        """The HTTP response."""
+        return JSONResponse(self.body(request_id), status_code=self.status, media_type=MEDIA_TYPE, headers=self.headers)
+
+
+def problem_of(error: Exception) -> ProblemError | None:
+    """What a failed prediction is answered; null where that is nobody's fault but the program's."""
+    match error:
+        case ProblemError():
+            return error
+        case ExceptionGroup():
+            return problem_of(error.exceptions[0])
+        case VideoError():
+            return ProblemError(f"video_{error.reason}", f"video: {error}")
+        case TooManyTokensError():
+            return ProblemError("too_many_tokens", f"prompt: {error}")
+        case PromptError():
+            return ProblemError("bad_prompt", f"prompt: {error}")
+        case DecoderError():
+            return ProblemError("no_decoder", str(error))
+        case NonFiniteError():
+            return ProblemError("non_finite", str(error))
+    return None

@@ -1,0 +1,114 @@
+"""What is written down of each request: its id, a line of the log, the metrics.
+
+Nothing of a request's content is: no file, no file name, no prompt, no key, no URI.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ivcp.serving.metrics import PredictorMetrics
+from ivcp.serving.problems import CLIENT_GONE, STATUS_OF_CODE
+from ivcp.serving.timings import Timings, timed_request
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID_HEADER = b"x-request-id"
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+"""Probes, which would fill the log."""
+
+
+class RequestLog:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp, *, metrics: PredictorMetrics) -> None:
+        self.app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers, and writes down how."""
+        if scope["type"] != "http" or scope["path"] in _UNLOGGED:
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        timings, started, status = Timings(), time.monotonic(), 500  # 500 of what nobody answers
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER, request_id.encode())]
+            await send(message)
+
+        with self._metrics.in_progress.track_inprogress(), timed_request(timings):
+            try:
+                await self.app(scope, receive, noted)
+            finally:
+                if timings.code == CLIENT_GONE:
+                    status = STATUS_OF_CODE[CLIENT_GONE]
+                self._write_down(scope, request_id, status, time.monotonic() - started, timings)
+
+    def _write_down(self, scope: Scope, request_id: str, status: int, seconds: float, timings: Timings) -> None:
+        route = _route(scope)
+        self._metrics.count(route=route, status=status, seconds=seconds, timings=timings)
+        said: dict[str, Any] = {
+            "request_id": request_id,
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "code": timings.code,
+            "seconds": round(seconds, 4),
+            **{f"{part}_seconds": round(took, 4) for part, took in timings.seconds.items()},
+            "batch": timings.batch_size,
+            "model": timings.model,
+            "key": timings.key,
+        }
+        log.info("request", extra={"fields": {name: value for name, value in said.items() if value is not None}})
+
+
+class JsonLines(logging.Formatter):
+    """A line of JSON for each record, as log collectors read them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class PlainLines(logging.Formatter):
+    """The same for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and a traceback where there is one."""
+        fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
+        return f"{super().format(record)} {fields}".rstrip()
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own, where it has a plain one; else a new one."""
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
+            return str(value.decode())
+    return uuid.uuid4().hex
+
+
+def _route(scope: Scope) -> str:
+    """The path as the routes have it: one name for all models, and for all that is not there."""
+    route = scope.get("route")
+    return getattr(route, "path", None) or "other"

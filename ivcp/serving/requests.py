@@ -1,0 +1,269 @@
+"""What a prediction is asked with: a form with a file, or JSON that holds or names the video."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Self, TypeVar
+
+import anyio.to_thread
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from ivcp.serving.problems import ProblemError
+from ivcp.serving.served_model import VideoSource
+from ivcp.serving.service import Service
+from ivcp.serving.timings import current_timings
+from ivcp.video import Span
+
+_MOST_FIELDS = 16
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
+_DATA_URI = re.compile(r"data:(?P<type>[-\w.+]+/[-\w.+]+)?(?:;[-\w.+]+=[-\w.+]+)*;base64,", re.ASCII)
+_SUFFIXES = {"video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "image/gif": ".gif"}
+_MOST_PROMPT = 100_000
+BodyT = TypeVar("BodyT", bound=BaseModel)
+ResultT = TypeVar("ResultT")
+
+
+def _no_null(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not hold a null character")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_no_null)]
+
+
+class Options(BaseModel):
+    """What is asked about a video."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    prompt: Text | None = Field(None, max_length=_MOST_PROMPT)
+    """Another question; `<video>` and the action token are added where it lacks them. By default the model's own."""
+    top_k: int = Field(5, ge=1, le=100_000)
+    """Classes in `top`."""
+    start_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Where the clip begins in the video; by default at its start."""
+    end_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Where it ends; by default at the video's end."""
+    with_frames: bool = False
+    """Whether the answer holds the frames that the model saw, as JPEG pictures."""
+    model: Text | None = None
+    """Name of one of several models; by default the server's first."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.end_seconds is not None and self.end_seconds <= (self.start_seconds or 0.0):
+            raise ValueError("end_seconds must be greater than start_seconds")
+        return self
+
+    @property
+    def span(self) -> Span:
+        """The clip in its video."""
+        return Span(self.start_seconds, self.end_seconds)
+
+
+class VideoFields(BaseModel):
+    """The video of a JSON request."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    video: str | None = None
+    """A video file in base64, or as a `data:` URI."""
+    frames: tuple[str, ...] | None = None
+    """Pictures in order (JPEG, PNG, WebP), each in base64 or as a `data:` URI."""
+    fps: float | None = Field(None, gt=0, le=1000, allow_inf_nan=False)
+    """Pictures per second in `frames`; by default the model's `video_fps`."""
+    uri: Text | None = Field(None, max_length=8192)
+    """`https://` or `s3://`, where this server may read."""
+
+    @model_validator(mode="after")
+    def _one_video(self) -> Self:
+        given = [name for name in ("video", "frames", "uri") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected one of video, frames and uri, {' and '.join(given) or 'none of them'} came")
+        if self.fps is not None and self.frames is None:
+            raise ValueError("fps is for frames: a video file has its own times")
+        return self
+
+
+class PredictRequest(VideoFields, Options):
+    """One prediction as JSON."""
+
+
+class WindowOptions(BaseModel):
+    """How a timeline cuts its video."""
+
+    window_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Length of a window; by default that of the clips that the model was trained with, or 2."""
+    stride_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """From one window's start to the next; by default half a window."""
+
+
+class TimelineOptions(WindowOptions, Options):
+    """What is asked about a long video."""
+
+
+class TimelineRequest(VideoFields, TimelineOptions):
+    """One timeline as JSON."""
+
+
+class BatchRequest(BaseModel):
+    """Many predictions at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    requests: tuple[PredictRequest, ...] = Field(min_length=1)
+    """Each as for `/v1/predict`."""
+
+
+@asynccontextmanager
+async def received(
+    request: Request, service: Service, options: type[BodyT], body: type[BodyT]
+) -> AsyncIterator[tuple[VideoSource, BodyT]]:
+    """Reads a request of either kind; inside, its video lies in files. `options` are those of a form.
+
+    Raises:
+        ProblemError: it cannot be read, does not fit, or its video may not or cannot be fetched.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    with service.uploads.folder() as folder:
+        if kind == "multipart/form-data":
+            with current_timings().of("receive"):
+                video, fields = await _read_form(request, Path(folder), options)
+            yield video, fields
+        elif kind.endswith("json") or not kind:
+            asked = await read_json(request, body)
+            assert isinstance(asked, VideoFields)
+            yield await stored(asked, Path(folder), service), asked
+        else:
+            raise ProblemError(
+                "unsupported_media_type",
+                "expected multipart/form-data with a file in the field `video`, or application/json; "
+                f"{kind[:100]} came",
+            )
+
+
+async def read_json(request: Request, kind: type[BodyT]) -> BodyT:
+    """The body of a JSON request.
+
+    Raises:
+        ProblemError: it is no JSON, or does not fit.
+    """
+    with current_timings().of("receive"):
+        body = await request.body()
+    return await in_thread(lambda: parsed(kind, body))
+
+
+def parsed(kind: type[BodyT], body: bytes | Any) -> BodyT:
+    """A model of JSON text, or of values that were parsed.
+
+    Raises:
+        ProblemError: it does not fit.
+    """
+    try:
+        return kind.model_validate_json(body) if isinstance(body, bytes) else kind.model_validate(body)
+    except ValidationError as error:
+        raise invalid(error) from error
+    except RecursionError as error:
+        raise ProblemError("bad_request", "the JSON is nested too deeply") from error
+
+
+def invalid(error: ValidationError) -> ProblemError:
+    """What a body that does not fit is answered; values are not repeated."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    if found and found[0]["type"] == "json_invalid":
+        return ProblemError("bad_request", f"the body is no JSON: {found[0]['msg']}")
+    fields = [{"loc": list(each["loc"]), "msg": each["msg"].removeprefix("Value error, ")} for each in found]
+    said = "; ".join(": ".join(filter(None, (".".join(map(str, f["loc"])), str(f["msg"])))) for f in fields[:8])
+    return ProblemError("bad_request_fields", said, errors=fields)
+
+
+async def stored(asked: VideoFields, folder: Path, service: Service) -> VideoSource:
+    """The video of a JSON request as files in `folder`.
+
+    Raises:
+        ProblemError: it is no base64, has too many pictures, or may not or cannot be fetched.
+    """
+    if asked.video is not None:
+        text = asked.video
+        return VideoSource(await in_thread(lambda: _decoded(text, folder / "video", "video")), "the video")
+    if asked.frames is not None:
+        most, frames = service.settings.max_frames, asked.frames
+        if len(frames) > most:
+            raise ProblemError(
+                "bad_request_fields", f"frames: {len(frames)} came, expected at most {most} (max_frames)"
+            )
+        return VideoSource(await in_thread(lambda: _pictures(frames, folder)), "the frames", images_fps=asked.fps)
+    assert asked.uri is not None
+    with current_timings().of("fetch"):
+        return VideoSource(await service.fetch(asked.uri, folder), "the video")
+
+
+async def _read_form(request: Request, folder: Path, options: type[BodyT]) -> tuple[VideoSource, BodyT]:
+    try:
+        async with request.form(max_files=1, max_fields=_MOST_FIELDS, max_part_size=2**20) as form:
+            video, fields = _parts(form)
+            asked = parsed(options, fields)
+            suffix = Path(video.filename or "").suffix
+            path = folder / f"video{suffix if _SUFFIX.fullmatch(suffix) else ''}"
+            await in_thread(lambda: _write(video.file, path))
+    except HTTPException as error:
+        raise ProblemError("bad_request", f"the form cannot be read: {error.detail}") from error
+    return VideoSource(path, "the upload"), asked
+
+
+def _parts(form: FormData) -> tuple[UploadFile, dict[str, str]]:
+    video: UploadFile | None = None
+    fields: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            if name != "video":
+                raise ProblemError(
+                    "bad_request_fields", f"the file must be in the field `video`, not in `{name[:100]}`"
+                )
+            video = value
+        else:
+            fields[name] = value
+    if video is None:
+        raise ProblemError("bad_request_fields", "the field `video` with the video file is missing")
+    return video, fields
+
+
+def _write(upload: BinaryIO, path: Path) -> None:
+    with path.open("wb") as file:
+        shutil.copyfileobj(upload, file, 2**20)
+
+
+def _decoded(text: str, path: Path, field: str) -> Path:
+    """Writes what base64 text, or a data: URI, holds."""
+    described = _DATA_URI.match(text)
+    if described is None and text[:5].lower() == "data:":
+        raise ProblemError("bad_request_fields", f"{field}: a data: URI must be data:<type>;base64,<data>")
+    if described:
+        path = path.with_suffix(_SUFFIXES.get(described["type"] or "", ""))
+    try:
+        content = base64.b64decode(text[described.end() :] if described else text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ProblemError("bad_request_fields", f"{field}: it is no base64: {error}") from error
+    path.write_bytes(content)
+    return path
+
+
+def _pictures(frames: tuple[str, ...], folder: Path) -> tuple[Path, ...]:
+    return tuple(
+        _decoded(text, folder / f"{number:06d}", f"frames.{number}").absolute() for number, text in enumerate(frames)
+    )
+
+
+async def in_thread(work: Callable[[], ResultT]) -> ResultT:
+    """Runs what takes a while without holding up other requests."""
+    return await anyio.to_thread.run_sync(work)

@@ -1,0 +1,282 @@
+"""The Open Inference Protocol, version 2, which KServe, Triton and their clients speak.
+
+Read from github.com/kserve/open-inference-protocol (HTTP/REST) and Triton's extension for binary tensors, which its
+Python client uses by default.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Callable
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from ivcp.records.answers import Answer
+from ivcp.serving.problems import ProblemError
+from ivcp.serving.requests import Options, PredictRequest, Text, in_thread, parsed, stored
+from ivcp.serving.routes.openapi import OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
+from ivcp.serving.routes.predict import answer
+from ivcp.serving.served_model import ServedModel, VideoSource
+from ivcp.serving.service import Service
+from ivcp.serving.timings import Timings, current_timings
+
+JSON_LENGTH_HEADER = "inference-header-content-length"
+_INPUT = "video"
+_LENGTH = struct.Struct("<I")
+_EXAMPLE = {"inputs": [{"name": _INPUT, "shape": [1], "datatype": "BYTES", "data": ["<base64 of a video file>"]}]}
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+
+
+class InputTensor(_Lenient):
+    """Videos."""
+
+    name: Text
+    shape: tuple[int, ...]
+    datatype: Text
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    data: tuple[Any, ...] | None = None
+    """Each a video file in base64, a `data:` URI, or a URI; null where the bytes come behind the JSON."""
+
+
+class OutputTensor(_Lenient):
+    """An output that is wanted."""
+
+    name: Text
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class InferRequest(_Lenient):
+    """One inference."""
+
+    id: Text | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    inputs: tuple[InputTensor, ...] = Field(min_length=1)
+    outputs: tuple[OutputTensor, ...] = ()
+
+
+class OutputKind(BaseModel):
+    """An output as the metadata says it."""
+
+    name: str
+    datatype: Literal["FP32", "FP64", "INT64", "BYTES"]
+    shape: list[int]
+
+
+Outputs = dict[str, tuple[OutputKind, Callable[[list[Answer]], NDArray[Any]]]]
+
+
+def routes(service: Service) -> APIRouter:
+    """Of `/v2`."""
+    router = APIRouter(tags=["Open Inference Protocol"])
+
+    @router.get("/v2", responses=ON_EVERY_ROUTE)
+    async def server() -> dict[str, Any]:
+        """What this server is."""
+        return {"name": "ivcp", "version": version_of("ivcp"), "extensions": ["binary_tensor_data"]}
+
+    @router.get("/v2/health/live")
+    async def live() -> dict[str, bool]:
+        """The process answers."""
+        return {"live": True}
+
+    @router.get("/v2/health/ready")
+    async def ready(response: Response) -> dict[str, bool]:
+        """Videos can be classified."""
+        response.status_code = 200 if service.is_ready else 503
+        return {"ready": service.is_ready}
+
+    @router.get("/v2/models/{name}", responses=ON_EVERY_ROUTE)
+    @router.get("/v2/models/{name}/versions/{version}", responses=ON_EVERY_ROUTE, include_in_schema=False)
+    async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
+        """Inputs and outputs of a model."""
+        with service.using(name) as model:
+            _check_version(model, version)
+            return {
+                "name": name,
+                "versions": [model.predictor.version or "1"],
+                "platform": "ivcp",
+                "inputs": [{"name": _INPUT, "datatype": "BYTES", "shape": [-1]}],
+                "outputs": [kind.model_dump() for kind, _ in _outputs(model).values()],
+            }
+
+    @router.get("/v2/models/{name}/ready", responses=ON_EVERY_ROUTE)
+    @router.get("/v2/models/{name}/versions/{version}/ready", responses=ON_EVERY_ROUTE, include_in_schema=False)
+    async def model_ready(name: str, response: Response, version: str | None = None) -> dict[str, Any]:
+        """Whether a model answers."""
+        with service.using(name) as model:
+            _check_version(model, version)
+            response.status_code = 200 if service.is_ready else 503
+            return {"name": name, "ready": service.is_ready}
+
+    extra = body_of(None, InferRequest, _EXAMPLE)
+
+    @router.post("/v2/models/{name}/infer", responses=OF_PREDICTIONS, openapi_extra=extra)
+    @router.post("/v2/models/{name}/versions/{version}/infer", responses=OF_PREDICTIONS, include_in_schema=False)
+    async def infer(name: str, request: Request, version: str | None = None) -> Response:
+        """Classifies the videos of the input `video`."""
+        header = request.headers.get(JSON_LENGTH_HEADER)
+        with current_timings().of("receive"):
+            body = await request.body()
+        with service.using(name) as model:
+            _check_version(model, version)
+            asked, behind = _split(body, header)
+            outputs = _wanted(asked, _outputs(model))
+            videos = _videos(asked, behind)
+            most = service.settings.max_batch_requests
+            if len(videos) > most:
+                raise ProblemError("bad_request_fields", f"shape: {len(videos)} videos, expected at most {most}")
+            answers = await _answers(service, name, videos, asked.parameters, current_timings())
+            return await in_thread(lambda: _reply(asked, model, outputs, answers))
+
+    return router
+
+
+def _outputs(model: ServedModel) -> Outputs:
+    classes = model.predictor.model.labels.num_classes
+
+    def probabilities(answers: list[Answer]) -> NDArray[Any]:
+        return np.array([model.predictor.probabilities(answer.logits) for answer in answers], dtype=np.float32)
+
+    return {
+        "logits": (
+            OutputKind(name="logits", datatype="FP32", shape=[-1, classes]),
+            lambda answers: np.array([answer.logits for answer in answers], dtype=np.float32),
+        ),
+        "probabilities": (OutputKind(name="probabilities", datatype="FP32", shape=[-1, classes]), probabilities),
+        "label": (
+            OutputKind(name="label", datatype="INT64", shape=[-1]),
+            lambda answers: np.array([answer.label for answer in answers], dtype=np.int64),
+        ),
+        "label_name": (
+            OutputKind(name="label_name", datatype="BYTES", shape=[-1]),
+            lambda answers: np.array([answer.label_name for answer in answers], dtype=np.object_),
+        ),
+    }
+
+
+def _check_version(model: ServedModel, version: str | None) -> None:
+    if version is not None and version != (model.predictor.version or "1"):
+        raise ProblemError("model_not_found", f"the model is loaded in version {model.predictor.version or '1'}")
+
+
+def _split(body: bytes, header: str | None) -> tuple[InferRequest, bytes]:
+    """The JSON, and the binary tensors behind it."""
+    if header is None:
+        return parsed(InferRequest, body), b""
+    if not (header.isascii() and header.isdigit()) or int(header) > len(body):
+        raise ProblemError("bad_request", f"Inference-Header-Content-Length must be a number up to {len(body)}")
+    return parsed(InferRequest, body[: int(header)]), body[int(header) :]
+
+
+def _wanted(asked: InferRequest, outputs: Outputs) -> Outputs:
+    names = [output.name for output in asked.outputs] or list(outputs)
+    if unknown := [name for name in names if name not in outputs]:
+        raise ProblemError("bad_request_fields", f"outputs: {unknown[0][:100]!r} is none of {', '.join(outputs)}")
+    return {name: outputs[name] for name in names}
+
+
+def _videos(asked: InferRequest, behind: bytes) -> list[str | bytes]:
+    tensor = next((one for one in asked.inputs if one.name == _INPUT), None)
+    if tensor is None or len(asked.inputs) > 1 or tensor.datatype != "BYTES":
+        raise ProblemError("bad_request_fields", f"inputs: expected one input named {_INPUT} of the datatype BYTES")
+    size = tensor.parameters.get("binary_data_size")
+    if size is not None:
+        if not isinstance(size, int) or isinstance(size, bool) or size != len(behind):
+            raise ProblemError("bad_request_fields", f"binary_data_size: {len(behind)} bytes came behind the JSON")
+        videos: list[str | bytes] = list(_elements(behind))
+    else:
+        videos = list(tensor.data or ())
+        if not all(isinstance(video, str) for video in videos):
+            raise ProblemError("bad_request_fields", "data: expected text, a video in base64 or a URI in each element")
+    if len(videos) != int(np.prod(tensor.shape)) or not videos or min(tensor.shape, default=0) < 1:
+        raise ProblemError(
+            "bad_request_fields", f"shape: {list(tensor.shape)[:8]} does not fit the {len(videos)} elements that came"
+        )
+    return videos
+
+
+def _elements(content: bytes) -> list[bytes]:
+    """BYTES tensors: each element behind its length, four bytes, the lowest first."""
+    elements, at = [], 0
+    while at < len(content):
+        if at + _LENGTH.size > len(content):
+            break
+        (size,) = _LENGTH.unpack_from(content, at)
+        at += _LENGTH.size
+        if at + size > len(content):
+            raise ProblemError("bad_request_fields", "an element of the binary data is longer than the data")
+        elements.append(content[at : at + size])
+        at += size
+    return elements
+
+
+async def _answers(
+    service: Service, name: str, videos: list[str | bytes], parameters: dict[str, Any], timings: Timings
+) -> list[Answer]:
+    room = asyncio.Semaphore(2 * service.decoders.num_workers)
+    prompt = parameters.get("prompt")
+
+    async def one(video: str | bytes) -> Answer:
+        async with room:
+            with service.uploads.folder() as folder:
+                options = {"model": name, "top_k": 1, "prompt": prompt}
+                if isinstance(video, bytes):
+                    path = Path(folder) / "video"
+                    await in_thread(lambda: path.write_bytes(video))
+                    return await answer(service, VideoSource(path, "the video"), parsed(Options, options), timings)
+                field = "uri" if video.startswith(("http:", "https:", "s3:")) else "video"
+                asked = parsed(PredictRequest, options | {field: video})
+                return await answer(service, await stored(asked, Path(folder), service), asked, timings)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(one(video)) for video in videos]
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group  # the first video that cannot be used: the protocol has no partial answers
+    return [task.result() for task in running]
+
+
+def _reply(asked: InferRequest, model: ServedModel, outputs: Outputs, answers: list[Answer]) -> Response:
+    as_binary = {output.name: output.parameters.get("binary_data") for output in asked.outputs}
+    by_default = asked.parameters.get("binary_data_output") is True
+    described, binary = [], []
+    for name, (kind, values_of) in outputs.items():
+        values = values_of(answers)
+        tensor: dict[str, Any] = {"name": name, "datatype": kind.datatype, "shape": list(values.shape)}
+        if as_binary.get(name, by_default) is True:
+            binary.append(_as_bytes(values))
+            tensor["parameters"] = {"binary_data_size": len(binary[-1])}
+        else:
+            tensor["data"] = values.reshape(-1).tolist()
+        described.append(tensor)
+    reply = {
+        "model_name": model.predictor.name,
+        "model_version": model.predictor.version or "1",
+        "outputs": described,
+    } | ({"id": asked.id} if asked.id is not None else {})
+    text = json.dumps(reply).encode()
+    if not binary:
+        return Response(text, media_type="application/json")
+    return Response(
+        text + b"".join(binary),
+        media_type="application/octet-stream",
+        headers={JSON_LENGTH_HEADER: str(len(text))},
+    )
+
+
+def _as_bytes(values: NDArray[Any]) -> bytes:
+    if values.dtype != np.object_:
+        return values.tobytes()
+    texts = [str(value).encode() for value in values.reshape(-1)]
+    return b"".join(_LENGTH.pack(len(text)) + text for text in texts)

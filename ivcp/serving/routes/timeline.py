@@ -1,0 +1,224 @@
+"""What happens when in a long video: windows over one decoding, and segments of one class."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from ivcp.records.answers import (
+    Timeline,
+    TimelineSegment,
+    TimelineSegments,
+    TimelineStart,
+    TimelineWindow,
+)
+from ivcp.serving.decoding import ReadClips
+from ivcp.serving.problems import ProblemError, problem_of
+from ivcp.serving.requests import TimelineOptions, TimelineRequest, received
+from ivcp.serving.routes.openapi import OF_PREDICTIONS, body_of
+from ivcp.serving.segments import merge_windows, windows_over
+from ivcp.serving.served_model import ServedModel, VideoSource
+from ivcp.serving.service import Service
+from ivcp.serving.timings import current_timings
+from ivcp.video import Span, VideoError
+
+DEFAULT_WINDOW_SECONDS = 2.0
+_WINDOWS_AT_ONCE = 16
+"""That are decoded by one call: neighbours share what is read."""
+_CALLS_AHEAD = 2
+_EVENTS = "text/event-stream"
+Event = TimelineStart | TimelineWindow | TimelineSegments
+
+
+def routes(service: Service) -> APIRouter:
+    """Of `/v1/timeline`."""
+    router = APIRouter(tags=["predictions"])
+
+    @router.post(
+        "/v1/timeline",
+        response_model=Timeline,
+        responses={**OF_PREDICTIONS, 200: {"content": {_EVENTS: {"schema": {"type": "string"}}}}},
+        openapi_extra=body_of(TimelineOptions, TimelineRequest, {"uri": "s3://clips/day.mp4", "window_seconds": 2}),
+    )
+    async def timeline(request: Request) -> Any:
+        """Classifies windows of a video, and says which stretches show what.
+
+        With `Accept: text/event-stream` each window is sent as soon as it is known.
+        """
+        async with AsyncExitStack() as kept:
+            video, asked = await kept.enter_async_context(received(request, service, TimelineOptions, TimelineRequest))
+            model = kept.enter_context(service.using(asked.model))
+            current_timings().model = model.predictor.name
+            events = _Timeline(model, video, asked, service.settings.max_windows).events()
+            if _EVENTS not in request.headers.get("accept", ""):
+                async with aclosing(events):
+                    return await _whole(events)
+            first = await anext(events)  # what is wrong with the request is an ordinary error
+            stream = _stream(first, events, kept.pop_all(), request.state.request_id)
+            return StreamingResponse(stream, media_type=_EVENTS, headers={"Cache-Control": "no-store"})
+
+    return router
+
+
+@dataclass
+class _Timeline:
+    """One video that is looked at in windows."""
+
+    model: ServedModel
+    video: VideoSource
+    asked: TimelineOptions
+    max_windows: int
+    probabilities: list[Any] = field(default_factory=list)
+    spans: list[tuple[float, float]] = field(default_factory=list)
+
+    async def events(self) -> AsyncGenerator[Event]:
+        """The start, each window in order, and the segments.
+
+        Raises:
+            PromptError, VideoError, DecoderError, NonFiniteError, ProblemError: as a prediction does.
+        """
+        windows = await self._start()
+        yield TimelineStart(
+            duration_seconds=self.duration,
+            num_windows=len(windows),
+            window_seconds=self.window,
+            stride_seconds=self.stride,
+            model=self.model.predictor.identity,
+        )
+        async with aclosing(self._read(windows)) as parts:
+            async for spans, clips in parts:
+                for window in await self._computed(spans, clips):
+                    yield window
+        if not self.spans:
+            raise VideoError("zero_frames", "no window of the video has a frame")
+        yield TimelineSegments(segments=self._segments())
+
+    async def _start(self) -> list[Span]:
+        asked = self.asked
+        self.duration = (await self.model.length(self.video)).seconds
+        self.window = asked.window_seconds or DEFAULT_WINDOW_SECONDS
+        self.stride = asked.stride_seconds or self.window / 2
+        start, end = asked.start_seconds or 0.0, min(asked.end_seconds or self.duration, self.duration)
+        if start >= end:
+            raise VideoError("span_outside_video", f"it begins at {start:g} s, the video ends at {self.duration:g} s")
+        number = (end - start) / self.stride
+        if number > self.max_windows:
+            raise ProblemError(
+                "bad_request_fields",
+                f"stride_seconds: {number:.0f} windows, expected at most {self.max_windows} (max_windows): "
+                "take a longer stride, or a part of the video",
+            )
+        return windows_over(start, end, window_seconds=self.window, stride_seconds=self.stride)
+
+    async def _read(self, windows: list[Span]) -> AsyncGenerator[tuple[list[Span], ReadClips]]:
+        """Decoded windows in their order, some calls ahead of what is computed."""
+        timings = current_timings()
+        parts = [windows[at : at + _WINDOWS_AT_ONCE] for at in range(0, len(windows), _WINDOWS_AT_ONCE)]
+        coming: deque[tuple[list[Span], asyncio.Task[ReadClips]]] = deque()
+        try:
+            while parts or coming:
+                while parts and len(coming) < _CALLS_AHEAD:
+                    request = self.model.request(self.video, prompt=self.asked.prompt, spans=tuple(parts[0]))
+                    coming.append((parts.pop(0), asyncio.create_task(self.model.read(request, timings))))
+                spans, task = coming.popleft()
+                yield spans, await task
+        finally:
+            for _, task in coming:
+                task.cancel()
+
+    async def _computed(self, spans: list[Span], clips: ReadClips) -> list[TimelineWindow]:
+        timings = current_timings()
+        found = [(span, clip) for span, clip in zip(spans, clips, strict=True) if not isinstance(clip, VideoError)]
+        if not found and len(spans) and not self.spans:
+            raise next(clip for clip in clips if isinstance(clip, VideoError))
+        computed = await asyncio.gather(*(self.model.compute(clip.sample, timings) for _, clip in found))
+        windows = []
+        for (span, clip), one in zip(found, computed, strict=True):
+            answer = self.model.predictor.answer(one.logits, clip, top_k=self.asked.top_k, seconds=one.model_seconds)
+            bounds = span.start_seconds or 0.0, span.end_seconds or self.duration
+            self.spans.append(bounds)
+            self.probabilities.append(self.model.predictor.model.probabilities(one.logits).numpy())
+            windows.append(
+                TimelineWindow(
+                    start_seconds=round(bounds[0], 3),
+                    end_seconds=round(bounds[1], 3),
+                    label=answer.label,
+                    label_name=answer.label_name,
+                    confidence=answer.confidence,
+                    unsure=answer.unsure,
+                    top=answer.top,
+                )
+            )
+        return windows
+
+    def _segments(self) -> tuple[TimelineSegment, ...]:
+        model = self.model.predictor.model
+        threshold = model.calibration.unsure_below if model.calibration else None
+        names = model.labels.label_names
+        return tuple(
+            TimelineSegment(
+                start_seconds=round(segment.start_seconds, 3),
+                end_seconds=round(segment.end_seconds, 3),
+                label=segment.label,
+                label_name=None if segment.label is None else names[segment.label],
+                confidence=segment.confidence,
+            )
+            for segment in merge_windows(self.spans, np.stack(self.probabilities), unsure_below=threshold)
+        )
+
+
+async def _whole(events: AsyncIterator[Event]) -> Timeline:
+    start: TimelineStart | None = None
+    windows: list[TimelineWindow] = []
+    segments: tuple[TimelineSegment, ...] = ()
+    async for event in events:
+        match event:
+            case TimelineStart():
+                start = event
+            case TimelineWindow():
+                windows.append(event)
+            case TimelineSegments():
+                segments = event.segments
+    assert start is not None
+    return Timeline(
+        duration_seconds=start.duration_seconds,
+        window_seconds=start.window_seconds,
+        stride_seconds=start.stride_seconds,
+        windows=tuple(windows),
+        segments=segments,
+        model=start.model,
+    )
+
+
+async def _stream(
+    first: Event, events: AsyncIterator[Event], kept: AsyncExitStack, request_id: str
+) -> AsyncIterator[bytes]:
+    """Server-sent events; what goes wrong on the way is the last one."""
+    async with kept:
+        yield _event(first)
+        try:
+            async for event in events:
+                yield _event(event)
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is None:
+                raise
+            current_timings().code = problem.code
+            yield f"event: error\ndata: {json.dumps(problem.body(request_id))}\n\n".encode()
+
+
+_NAMES: dict[type[BaseModel], str] = {TimelineStart: "start", TimelineWindow: "window", TimelineSegments: "segments"}
+
+
+def _event(event: Event) -> bytes:
+    return f"event: {_NAMES[type(event)]}\ndata: {event.model_dump_json()}\n\n".encode()

@@ -1,0 +1,174 @@
+"""One loaded model with its queue: what a request's clips are answered by."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from ivcp.data.prepared.sample import Sample
+from ivcp.records.answers import Answer
+from ivcp.serving.batching import Batcher, Computed
+from ivcp.serving.decoding import ClipRequest, Decoders, ModelFiles, ReadClip, VideoLength, reason_of
+from ivcp.serving.predictor import Predictor
+from ivcp.serving.settings import ServerSettings
+from ivcp.serving.timings import Timings
+from ivcp.video import Span, VideoError
+
+ResultT = TypeVar("ResultT")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """A video that came with a request, as files on this machine."""
+
+    path: Path | tuple[Path, ...]
+    """A video file, or frame images in order."""
+    name: str
+    """What messages call it; nothing of the sender's, since it goes into logs."""
+    images_fps: float | None = None
+
+
+class ServedModel:
+    """A predictor, its batches, and the decoders that it shares with other models."""
+
+    def __init__(
+        self, predictor: Predictor, decoders: Decoders, settings: ServerSettings, *, generation: int = 0
+    ) -> None:
+        """`predictor` is loaded."""
+        self.predictor, self._decoders = predictor, decoders
+        self.files: ModelFiles = replace(predictor.files, generation=generation)
+        self._coming, self._lock = 0, threading.Lock()
+        self._batcher = Batcher(
+            predictor.logits,
+            max_tokens=settings.max_batch_tokens,
+            max_wait_seconds=settings.max_batch_wait_ms / 1000,
+            num_coming=lambda: self._coming,
+            name=predictor.name,
+        )
+
+    @property
+    def num_waiting(self) -> int:
+        """Clips that are decoded and wait for a batch."""
+        return self._batcher.num_waiting
+
+    async def classify(
+        self,
+        video: VideoSource,
+        *,
+        prompt: str | None,
+        span: Span,
+        top_k: int,
+        with_frame_images: bool = False,
+        timings: Timings,
+    ) -> Answer:
+        """The answer for one clip.
+
+        Raises:
+            PromptError: the prompt does not fit.
+            VideoError: the video cannot be used.
+            DecoderError: no process starts that could decode it.
+            NonFiniteError: the model's logits are not finite.
+        """
+        started = time.monotonic()
+        request = self.request(video, prompt=prompt, spans=(span,), with_frame_images=with_frame_images)
+        with self._one_coming():
+            (clip,) = await self.read(request, timings)
+            if isinstance(clip, VideoError):
+                raise clip
+            timings.tokens += len(clip.sample.input_ids)
+            future = self._batcher.submit(clip.sample)
+        computed = await self._computed(future, timings)
+        return self.predictor.answer(computed.logits, clip, top_k=top_k, seconds=time.monotonic() - started)
+
+    def try_out(self, video: VideoSource) -> None:
+        """Classifies a video once in each decoding process; for a thread without an event loop.
+
+        Raises:
+            RuntimeError, VideoError: that cannot be done.
+        """
+        request = self.request(video, prompt=None, spans=(Span(),))
+        for future in [self._decoders.read(request) for _ in range(self._decoders.num_workers)]:
+            try:
+                (clip,) = future.result()
+            except Exception as error:
+                raise reason_of(error) from error
+            if isinstance(clip, VideoError):
+                raise clip
+            computed = self._batcher.submit(clip.sample).result()
+            self.predictor.answer(computed.logits, clip, top_k=1, seconds=0.0)
+
+    def request(
+        self, video: VideoSource, *, prompt: str | None, spans: tuple[Span, ...], with_frame_images: bool = False
+    ) -> ClipRequest:
+        """What decoders are asked for.
+
+        Raises:
+            PromptError: the prompt does not fit.
+        """
+        messages = self.predictor.messages(prompt) if prompt is not None else None
+        return ClipRequest(
+            files=self.files,
+            source=video.path,
+            name=video.name,
+            messages=messages,
+            spans=spans,
+            images_fps=video.images_fps,
+            with_frame_images=with_frame_images,
+        )
+
+    async def read(self, request: ClipRequest, timings: Timings) -> tuple[ReadClip | VideoError, ...]:
+        """Decodes; raises as `classify` does."""
+        with timings.of("decode"):
+            return await _result(self._decoders.read(request, timeout_seconds=timings.left_seconds()))
+
+    async def length(self, video: VideoSource) -> VideoLength:
+        """How long the video is; raises as `classify` does."""
+        return await _result(self._decoders.length(video.path, images_fps=video.images_fps))
+
+    async def compute(self, sample: Sample, timings: Timings) -> Computed:
+        """The model's logits for a clip."""
+        return await self._computed(self._batcher.submit(sample), timings)
+
+    async def _computed(self, future: Future[Computed], timings: Timings) -> Computed:
+        computed = await asyncio.wrap_future(future)
+        timings.add("queue", computed.queue_seconds)
+        timings.add("model", computed.model_seconds)
+        timings.batch_size = computed.batch_size
+        return computed
+
+    def close(self) -> None:
+        """Answers what was handed in, and ends its thread."""
+        self._batcher.close()
+
+    @contextmanager
+    def _one_coming(self) -> Iterator[None]:
+        """Inside, batches know of a clip that is on its way."""
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+            self._batcher.look_again()
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            self._coming += more
+
+
+async def _result(future: Future[ResultT]) -> ResultT:
+    try:
+        return await asyncio.wrap_future(future)
+    except Exception as error:
+        if (reason := reason_of(error)) is error:
+            raise
+        raise reason from error
