@@ -66,7 +66,7 @@ def create_app(
     )
     app.state.service = service
     app.add_middleware(Admission, load=service.load)
-    app.add_middleware(RequestLog, metrics=metrics)
+    app.add_middleware(RequestLog, metrics=metrics, paths=lambda: app.openapi()["paths"])
     for router in (
         predict.routes(service),
         timeline.routes(service),

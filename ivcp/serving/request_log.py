@@ -10,6 +10,8 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,8 +31,9 @@ _UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v
 class RequestLog:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, *, metrics: PredictorMetrics) -> None:
-        self.app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, *, metrics: PredictorMetrics, paths: Callable[[], Iterable[str]]) -> None:
+        """`paths` are those of the routes, with `{name}` for their parameters."""
+        self.app, self._metrics, self._paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, and writes down how."""
@@ -57,7 +60,7 @@ class RequestLog:
                 self._write_down(scope, request_id, status, time.monotonic() - started, timings)
 
     def _write_down(self, scope: Scope, request_id: str, status: int, seconds: float, timings: Timings) -> None:
-        route = _route(scope)
+        route = self._route(scope)
         self._metrics.count(route=route, status=status, seconds=seconds, timings=timings)
         said: dict[str, Any] = {
             "request_id": request_id,
@@ -72,6 +75,15 @@ class RequestLog:
             "key": timings.key,
         }
         log.info("request", extra={"fields": {name: value for name, value in said.items() if value is not None}})
+
+    def _route(self, scope: Scope) -> str:
+        """The path as the routes have it, also of what is refused before: one name for all models."""
+        found = (path for pattern, path in self._patterns if pattern.fullmatch(scope["path"]))
+        return next(found, "other")
+
+    @cached_property
+    def _patterns(self) -> list[tuple[re.Pattern[str], str]]:
+        return [(re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), path) for path in self._paths()]
 
 
 class JsonLines(logging.Formatter):
@@ -106,9 +118,3 @@ def _request_id(scope: Scope) -> str:
         if name == REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
             return str(value.decode())
     return uuid.uuid4().hex
-
-
-def _route(scope: Scope) -> str:
-    """The path as the routes have it: one name for all models, and for all that is not there."""
-    route = scope.get("route")
-    return getattr(route, "path", None) or "other"

@@ -20,7 +20,7 @@ from ivcp.checks.run import check_training
 from ivcp.cli.main import app
 from ivcp.models.load import load_base_model
 from ivcp.models.processor import Processor
-from ivcp.serving.server import create_app
+from ivcp.serving.app import create_app
 from ivcp.settings import ModelConfig, RunConfig, config_from_settings
 from tests.data_sets import make_clip
 

@@ -15,8 +15,8 @@ from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.records import PREDICTIONS_FILE, Prediction, read_lines
 from ivcp.records.answers import Answer
 from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.serving.app import create_app
 from ivcp.serving.predictor import predict_files
-from ivcp.serving.server import create_app
 from ivcp.settings import RunConfig, config_from_settings
 from tests.videos import write_video
 

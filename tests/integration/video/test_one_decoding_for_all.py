@@ -10,8 +10,7 @@ import pytest
 
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.preparation.prepare import prepare_clips
-from ivcp.serving.predictor import prepare
-from ivcp.serving.upload_decoder import UploadDecoder
+from ivcp.serving.decoding import ClipRequest, Decoders, ModelFiles, ReadClip
 from ivcp.stages.directory import load_directory
 from ivcp.validation.validate import validate_data
 from ivcp.video.backends import Backend, has_torchcodec
@@ -53,11 +52,12 @@ def test_frames_are_the_same_in_every_step(
     assert sorted(evaluated) == names
 
     chosen = "pyav" if backend == "auto" else backend
-    decoder = UploadDecoder(model_dir, video=settings, special_tokens=("<ACTION>",), num_workers=1, timeout_seconds=60)
-    with closing(decoder):
+    files = ModelFiles(model_dir)  # what decodes there is the machine's choice
+    with closing(Decoders([files], num_workers=1, timeout_seconds=60)) as decoders:
         for name in names:
-            clip = decoder.decode(data_set.folder / name)
-            assert clip.backend == ("pyav" if name == "c.avi" else chosen)
-            served = prepare(clip, PROMPT, model=model, name=name)
+            (clip,) = decoders.read(ClipRequest(files, data_set.folder / name, name, messages=PROMPT)).result()
+            assert isinstance(clip, ReadClip)
+            assert evaluated[name].media[0].backend == ("pyav" if name == "c.avi" else chosen)
+            served = clip.sample
             assert np.array_equal(served.media[0].frames, evaluated[name].media[0].frames)
             assert served.media[0].seconds_per_frame == evaluated[name].media[0].seconds_per_frame

@@ -16,12 +16,14 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from ivcp.cli.main import app
+from ivcp.serving.app import create_app
 from ivcp.serving.predictor import Predictor, predict_files
-from ivcp.serving.server import create_app
-from ivcp.serving.uploads import UploadLimit
+from ivcp.serving.settings import ServerSettings
 from ivcp.video import VideoError
 from tests.models import LABELS, save_tiny_classifier
 from tests.videos import write_video
+
+SETTINGS = ServerSettings(max_upload_mb=0.5, num_decoders=1)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def client(model_dir: Path, uploads: Path) -> Iterator[TestClient]:
     """The application with its model loaded and its decoding process started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(uploads))
-        with TestClient(create_app(model_dir, model_name="walks", model_version="7", max_upload_mb=0.5)) as client:
+        with TestClient(create_app(model_dir, model_name="walks", model_version="7", settings=SETTINGS)) as client:
             deadline = time.monotonic() + 90
             while client.get("/readyz").status_code != 200:
                 assert time.monotonic() < deadline, client.get("/readyz").text
@@ -95,7 +97,8 @@ def test_bad_uploads_are_the_senders_error(client: TestClient, video: Path, uplo
 
 def test_bad_fields_are_the_senders_error(client: TestClient, video: Path):
     whole = video.read_bytes()
-    assert client.post("/v1/predict", data={"top_k": 1}).status_code == 422
+    assert client.post("/v1/predict", data={"top_k": 1}).status_code == 415
+    assert client.post("/v1/predict", files={"clip": ("clip.mp4", whole)}).status_code == 422
     assert client.post("/v1/predict", content=b"no form").status_code in {400, 422}
     assert _ask(client, whole, top_k=0).status_code == 422
     twice = _ask(client, whole, prompt="<video><video> what?")
@@ -124,7 +127,7 @@ def test_prompts_that_do_not_fit_are_the_senders_error(client: TestClient, video
 
 
 def test_a_special_token_that_only_this_model_has(client: TestClient, video: Path):
-    predictor = client.app.state.service.predictor
+    predictor = client.app.state.service.first
     predictor.model.processor.processor.tokenizer.add_special_tokens(
         {"additional_special_tokens": ["</turn>"]}, replace_extra_special_tokens=False
     )
@@ -136,7 +139,7 @@ def test_a_special_token_that_only_this_model_has(client: TestClient, video: Pat
 
 def test_a_decoder_that_was_killed_while_idle_is_replaced(client: TestClient, video: Path):
     expected = _ask(client, video.read_bytes()).json()["logits"]
-    pool = client.app.state.service._decoder._pool
+    pool = client.app.state.service.decoders._pool
     for _ in range(2):
         os.kill(pool.submit(_process_id, None, timeout_seconds=60.0).result(), signal.SIGKILL)
         time.sleep(0.5)
@@ -154,8 +157,8 @@ def test_without_a_decoder_the_server_is_not_ready_until_one_starts(
     client: TestClient, video: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The model's files are gone for a while: a new decoding process cannot read its processor."""
-    pool = client.app.state.service._decoder._pool
-    model_dir = client.app.state.service.predictor.model_uri
+    pool = client.app.state.service.decoders._pool
+    model_dir = client.app.state.service.first.model_uri
     away = model_dir.with_name("away")
     model_dir.rename(away)
     try:
@@ -181,7 +184,7 @@ def test_without_a_decoder_the_server_is_not_ready_until_one_starts(
 def test_logits_that_are_not_finite_are_an_error_with_a_reason(
     client: TestClient, model_dir: Path, video: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    weight = next(client.app.state.service.predictor.model.module.decoder.parameters())
+    weight = next(client.app.state.service.first.model.module.decoder.parameters())
     before = weight.detach().clone()
     with torch.no_grad():
         weight.fill_(float("nan"))
@@ -191,7 +194,7 @@ def test_logits_that_are_not_finite_are_an_error_with_a_reason(
         with torch.no_grad():
             weight.copy_(before)
     assert reply.status_code == 500
-    assert "are not finite (upload-" in reply.json()["detail"]
+    assert "are not finite (the upload)" in reply.json()["detail"]
     assert _ask(client, video.read_bytes()).status_code == 200
 
 
@@ -211,12 +214,10 @@ def test_the_command_line_names_clips_whose_logits_are_not_finite(
 
 
 def test_uploads_together_are_bounded(model_dir: Path, client: TestClient, video: Path):
-    limit = next(m for m in client.app.user_middleware if m.cls is UploadLimit)
-    assert limit.kwargs == {"max_bytes": 500_000, "max_total_bytes": 2_048_000_000}
-    small = TestClient(create_app(model_dir, max_upload_mb=0.5, max_uploads_mb=0.1))
+    small = TestClient(create_app(model_dir, settings=ServerSettings(max_upload_mb=0.5, max_uploads_mb=0.1)))
     reply = _ask(small, bytes(200_000))
     assert reply.status_code == 503
-    assert reply.headers["Retry-After"] == "5"
+    assert reply.headers["Retry-After"] == "1"
     assert "uploads of more than 0.1 MB are under way" in reply.json()["detail"]
     assert _ask(small, b"video").status_code == 503
     assert "still loading" in _ask(small, b"video").json()["detail"]  # what was refused counts no more
@@ -243,9 +244,13 @@ def test_metrics_count_requests_by_code_and_name_the_model(client: TestClient, v
     def more(name: str) -> float:
         return after[name] - before.get(name, 0.0)
 
-    assert [more(f'ivcp_requests_total{{code="{code}"}}') for code in (200, 422, 413)] == [1, 1, 1]
-    assert more("ivcp_request_seconds_count") == 3
-    assert more("ivcp_request_seconds_sum") > 0
+    counted = [("ok", 200), ("video_not_a_video", 422), ("body_too_large", 413)]
+    route = 'route="/v1/predict"'
+    assert [more(f'ivcp_requests_total{{code="{c}",{route},status="{s}"}}') for c, s in counted] == [1, 1, 1]
+    assert more(f"ivcp_request_seconds_count{{{route}}}") == 3
+    assert more(f"ivcp_request_seconds_sum{{{route}}}") > 0
+    for part in ("receive", "decode", "queue", "model"):
+        assert more(f'ivcp_request_part_seconds_count{{part="{part}"}}') >= 1
     assert after["ivcp_requests_in_progress"] == 0
     assert after["ivcp_ready"] == 1
     (model,) = [name for name in after if name.startswith("ivcp_model_info")]
@@ -260,7 +265,7 @@ def test_metrics_before_the_model_is_loaded(model_dir: Path):
     reply = client.get("/metrics")
     assert reply.headers["content-type"].startswith("text/plain; version=")
     assert "ivcp_ready 0.0" in reply.text
-    assert 'ivcp_requests_total{code="503"} 1.0' in reply.text
+    assert 'ivcp_requests_total{code="loading",route="/v1/predict",status="503"} 1.0' in reply.text
     assert "ivcp_model_info{" not in reply.text
 
 
