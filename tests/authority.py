@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Signs for 127.0.0.1; no library trusts it by itself."""
+    """Signs for servers on loopback; no library trusts it by itself."""
 
     def __init__(self, folder: Path) -> None:
         self._key, self._name = ec.generate_private_key(ec.SECP256R1()), _name("authority of a test")
@@ -23,11 +23,11 @@ class Authority:
         self.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
         self._folder = folder
 
-    def server_context(self) -> ssl.SSLContext:
-        """What a server on 127.0.0.1 wraps its socket with."""
+    def server_context(self, host: str = "127.0.0.1") -> ssl.SSLContext:
+        """What a server of that name or address wraps its socket with."""
         key = ec.generate_private_key(ec.SECP256R1())
-        made = _certificate(_name("127.0.0.1"), self._name, key.public_key(), self._key, is_authority=False)
-        pair = self._folder / "server.pem"
+        made = _certificate(_name(host), self._name, key.public_key(), self._key, is_authority=False)
+        pair = self._folder / f"{host}.pem"
         pair.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -62,6 +62,13 @@ def _certificate(
         .add_extension(identifier, critical=False)
     )
     if not is_authority:
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        host = subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+        builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(str(host))]), critical=False)
     return builder.sign(signing_key, hashes.SHA256())
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
