@@ -260,20 +260,29 @@ def predict(
 
 @app.command()
 def serve(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=VALUE]...", help="Settings of the server: docs/serving.md lists them.", show_default=False
+        ),
+    ] = None,
     model_dir: ModelDir = "runs/latest/model",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Serve an exported model over HTTP: `POST /v1/predict` with a video file.
+    """Serve an exported model over HTTP: a page at `/`, and `POST /v1/predict` with a video file.
 
-    Example: `ivcp serve --model-dir runs/latest/model --port 8080`
+    Example: `ivcp serve --model-dir runs/latest/model --port 8080 num_decoders=4 keys=/run/secrets/ivcp-keys`
     """
     from ivcp.serving.server import serve as serve_model
+    from ivcp.serving.settings import ServerSettings
     from ivcp.settings import ModelConfig
 
+    given = dict(word.partition("=")[::2] for word in settings or ())
     machine = ModelConfig(trust_remote_code=trust_remote_code)
-    serve_model(checked_model_dir(model_dir), host=host, port=port, machine=machine)
+    server = ServerSettings.from_environment(**given)
+    serve_model(checked_model_dir(model_dir), host=host, port=port, machine=machine, settings=server)
 
 
 @app.command("sample-data")

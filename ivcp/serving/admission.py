@@ -56,6 +56,21 @@ class Load:
             self.requests -= 1
             self._seconds_per_request += 0.1 * (time.monotonic() - started - self._seconds_per_request)
 
+    @contextmanager
+    def holding(self, num_bytes: int) -> Iterator[None]:
+        """Inside, so many bytes more are under way.
+
+        Raises:
+            ProblemError: that is too many.
+        """
+        self.bytes += num_bytes
+        try:
+            if self.bytes > self.settings.max_uploads_mb * 1e6:
+                raise self.too_many_bytes()
+            yield
+        finally:
+            self.bytes -= num_bytes
+
     def too_many_bytes(self) -> ProblemError:
         """Uploads together are larger than the limit."""
         return ProblemError(

@@ -14,11 +14,13 @@ from starlette.exceptions import HTTPException
 
 from ivcp.data.prompts import PromptError
 from ivcp.inference.finite import NonFiniteError
+from ivcp.serving.access import Access
 from ivcp.serving.admission import Admission
 from ivcp.serving.decoding import DecoderError
 from ivcp.serving.metrics import PredictorMetrics
 from ivcp.serving.predictor import Predictor
 from ivcp.serving.problems import ProblemError, problem_of
+from ivcp.serving.remote_videos import UriError
 from ivcp.serving.request_log import RequestLog
 from ivcp.serving.routes import classify, health, models, open_inference, predict, timeline
 from ivcp.serving.service import Service
@@ -43,7 +45,8 @@ def create_app(
 ) -> FastAPI:
     """The predictor as an ASGI application; it begins to load the model when it starts."""
     predictor = Predictor(model_dir, name=model_name, version=model_version, machine=machine)
-    service = Service(predictor, settings or ServerSettings())
+    settings = settings or ServerSettings()
+    service = Service(predictor, settings)
     metrics = PredictorMetrics(
         is_ready=lambda: service.is_ready,
         num_waiting=lambda: service.num_waiting,
@@ -62,10 +65,13 @@ def create_app(
         version=version("ivcp"),
         description=_SUMMARY,
         lifespan=lifespan,
+        docs_url=None,  # they load their scripts from elsewhere
+        redoc_url=None,
         telemetry={"auto_configure": True, "metrics": False, "logs": False},
     )
-    app.state.service = service
+    app.state.service, app.state.metrics = service, metrics
     app.add_middleware(Admission, load=service.load)
+    app.add_middleware(Access, keys=settings.key_ring)
     app.add_middleware(RequestLog, metrics=metrics, paths=lambda: app.openapi()["paths"])
     for router in (
         predict.routes(service),
@@ -73,16 +79,23 @@ def create_app(
         classify.routes(service),
         open_inference.routes(service),
         models.routes(service),
-        health.routes(service, metrics),
+        health.routes(service, metrics if settings.probe_port is None else None),
     ):
         app.include_router(router)
     _answer_errors(app)
     return app
 
 
+def create_probes(app: FastAPI) -> FastAPI:
+    """Only what probes and Prometheus ask of `app`, for a port of its own."""
+    probes = FastAPI(title="IVCP predictor: probes", openapi_url=None)
+    probes.include_router(health.routes(app.state.service, app.state.metrics))
+    return probes
+
+
 def _answer_errors(app: FastAPI) -> None:
     """Every error is a problem."""
-    for kind in (ProblemError, VideoError, PromptError, DecoderError, NonFiniteError, ExceptionGroup):
+    for kind in (ProblemError, VideoError, PromptError, DecoderError, NonFiniteError, UriError, ExceptionGroup):
         app.add_exception_handler(kind, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

@@ -5,6 +5,7 @@ The codes are also labels of the metrics and words of the log, so that an alert 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -14,6 +15,7 @@ from fastapi.responses import JSONResponse
 from ivcp.data.prompts import PromptError
 from ivcp.inference.finite import NonFiniteError
 from ivcp.serving.decoding import DecoderError, TooManyTokensError
+from ivcp.serving.remote_videos import UriError
 from ivcp.video import VideoError
 
 MEDIA_TYPE = "application/problem+json"
@@ -75,7 +77,7 @@ class ProblemError(Exception):
             retry_after = _RETRY_SECONDS
         self.headers = dict(headers or {})
         if retry_after is not None:
-            self.headers["Retry-After"] = str(max(1, round(retry_after)))
+            self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
 
     def body(self, request_id: str | None = None) -> dict[str, Any]:
         """What is sent."""
@@ -111,6 +113,8 @@ def problem_of(error: Exception) -> ProblemError | None:
             return ProblemError("bad_prompt", f"prompt: {error}")
         case DecoderError():
             return ProblemError("no_decoder", str(error))
+        case UriError():
+            return ProblemError(error.code, f"uri: {error}")
         case NonFiniteError():
             return ProblemError("non_finite", str(error))
     return None

@@ -143,7 +143,8 @@ async def received(
         elif kind.endswith("json") or not kind:
             asked = await read_json(request, body)
             assert isinstance(asked, VideoFields)
-            yield await stored(asked, Path(folder), service), asked
+            async with stored(asked, Path(folder), service) as video:
+                yield video, asked
         else:
             raise ProblemError(
                 "unsupported_media_type",
@@ -187,25 +188,28 @@ def invalid(error: ValidationError) -> ProblemError:
     return ProblemError("bad_request_fields", said, errors=fields)
 
 
-async def stored(asked: VideoFields, folder: Path, service: Service) -> VideoSource:
-    """The video of a JSON request as files in `folder`.
+@asynccontextmanager
+async def stored(asked: VideoFields, folder: Path, service: Service) -> AsyncIterator[VideoSource]:
+    """The video of a JSON request as files in `folder`; inside, what was fetched counts among the uploads.
 
     Raises:
         ProblemError: it is no base64, has too many pictures, or may not or cannot be fetched.
     """
     if asked.video is not None:
         text = asked.video
-        return VideoSource(await in_thread(lambda: _decoded(text, folder / "video", "video")), "the video")
-    if asked.frames is not None:
+        yield VideoSource(await in_thread(lambda: _decoded(text, folder / "video", "video")), "the video")
+    elif asked.frames is not None:
         most, frames = service.settings.max_frames, asked.frames
         if len(frames) > most:
             raise ProblemError(
                 "bad_request_fields", f"frames: {len(frames)} came, expected at most {most} (max_frames)"
             )
-        return VideoSource(await in_thread(lambda: _pictures(frames, folder)), "the frames", images_fps=asked.fps)
-    assert asked.uri is not None
-    with current_timings().of("fetch"):
-        return VideoSource(await service.fetch(asked.uri, folder), "the video")
+        yield VideoSource(await in_thread(lambda: _pictures(frames, folder)), "the frames", images_fps=asked.fps)
+    elif asked.uri is not None:
+        with current_timings().of("fetch"):
+            path = await service.fetch(asked.uri, folder)
+        with service.load.holding(path.stat().st_size):
+            yield VideoSource(path, "the video")
 
 
 async def _read_form(request: Request, folder: Path, options: type[BodyT]) -> tuple[VideoSource, BodyT]:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
-from ivcp.serving.app import create_app
+from ivcp.serving.app import create_app, create_probes
 from ivcp.serving.request_log import JsonLines, PlainLines
 from ivcp.serving.service import Service
 from ivcp.serving.settings import ServerSettings, add_flags, given_flags
+from ivcp.serving.slow_clients import ImpatientProtocol
 from ivcp.settings import ModelConfig
 
 MODEL_URI_VARIABLE = "IVCP_MODEL_URI"
@@ -60,24 +66,46 @@ def serve(
     settings = settings or ServerSettings()
     app = create_app(model_dir, model_name=model_name, model_version=model_version, machine=machine, settings=settings)
     service: Service = app.state.service
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        timeout_graceful_shutdown=int(settings.drain_seconds) or 1,
-        log_config=None,
-        access_log=False,  # the application writes its own
-        server_header=False,
-    )
-    server = _Server(config, service)
+    server = _Server(_config(app, host, port, settings), service)
 
     def end() -> None:
         server.should_exit = True
 
     service.on_failure = end
-    server.run()
+    with _probes(app, host, settings):
+        server.run()
     if service.failure is not None:
         raise service.failure
+
+
+def _config(app: FastAPI, host: str, port: int, settings: ServerSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=ImpatientProtocol,
+        ws="none",
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+        log_config=None,
+        access_log=False,  # the application writes its own
+        server_header=False,
+    )
+
+
+@contextmanager
+def _probes(app: FastAPI, host: str, settings: ServerSettings) -> Iterator[None]:
+    """Inside, probes are answered on a port of their own, where there is to be one."""
+    if settings.probe_port is None:
+        yield
+        return
+    server = uvicorn.Server(_config(create_probes(app), host, settings.probe_port, settings))
+    thread = threading.Thread(target=server.run, name="probes", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def set_up_logging() -> None:

@@ -16,8 +16,10 @@ from ivcp.serving.admission import Load
 from ivcp.serving.decoding import Decoders, ModelFiles
 from ivcp.serving.predictor import Predictor
 from ivcp.serving.problems import ProblemError
+from ivcp.serving.remote_videos import fetch
 from ivcp.serving.served_model import ServedModel
 from ivcp.serving.settings import ServerSettings
+from ivcp.serving.timings import current_timings
 from ivcp.serving.uploads import UploadFolder
 from ivcp.serving.warm_up import warm_up
 from ivcp.stages.directory import check_complete
@@ -40,6 +42,7 @@ class Service:
 
     def __init__(self, predictor: Predictor, settings: ServerSettings) -> None:
         self.settings, self.load = settings, Load(settings)
+        self._uri_rules = settings.uri_rules
         self.first = predictor
         self.failure: BaseException | None = None
         self.on_failure: Callable[[], None] = lambda: None
@@ -91,7 +94,7 @@ class Service:
     @property
     def reads_uris(self) -> bool:
         """Whether a request may name its video by a URI."""
-        return False
+        return self._uri_rules.allow_any
 
     @property
     def models(self) -> list[ServedModel]:
@@ -192,9 +195,15 @@ class Service:
         """Downloads a video.
 
         Raises:
-            ProblemError: this server may not read from there.
+            ProblemError, UriError: this server may not read from there, or could not.
         """
-        raise ProblemError("uri_forbidden", "this server reads no URIs: send the file")
+        if not self.reads_uris:
+            raise ProblemError(
+                "uri_forbidden", "uri: this server reads no URIs (uri_hosts, uri_buckets): send the file"
+            )
+        path = folder / "video"
+        await fetch(uri, path, rules=self._uri_rules, deadline=current_timings().deadline)
+        return path
 
     def _slot(self, name: str | None) -> _Slot:
         if self.failure is not None or self.first.name not in self._slots:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Literal, Self, get_args, get_origin
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from ivcp.records import Record
+from ivcp.serving.keys import KeyLimits, KeyRing
+from ivcp.serving.remote_videos import UriRules
 
 PREFIX = "IVCP_SERVE_"
 
@@ -46,8 +49,63 @@ class ServerSettings(Record):
     """Pictures in a request that sends `frames`."""
     max_windows: int = Field(2000, ge=1)
     """Windows of one timeline."""
+    keys: str | None = None
+    """Folder or file with the keys that requests need, such as a mounted secret: each file's name is the key's name,
+    its content the key. Null asks for none."""
+    operator_keys: str | None = None
+    """The same for the keys that may load and unload models."""
+    key_requests_per_minute: float | None = Field(None, gt=0)
+    """Of each key."""
+    key_max_concurrent: int | None = Field(None, ge=1)
+    """Requests of each key that are under way."""
+    uri_hosts: tuple[str, ...] = ()
+    """Servers whose videos a request may name: `videos.example.com`, or `*.example.com` for all names below one."""
+    uri_buckets: tuple[str, ...] = ()
+    """`s3://bucket` or `s3://bucket/prefix` that a request may read, with this server's credentials."""
+    uri_networks: tuple[str, ...] = ()
+    """Networks (CIDR) that are not public and that those servers may be in."""
+    uri_schemes: tuple[Literal["https", "http"], ...] = ("https",)
+    """How those servers may be asked."""
+    uri_ports: tuple[int, ...] = ()
+    """Ports of those servers; none is the scheme's own."""
+    probe_port: int | None = Field(None, ge=0, le=65535)
+    """Another port for probes and metrics, which then are not on the first one; null has all on one."""
     drain_seconds: float = Field(30.0, gt=0)
     """How long requests that were accepted have to be answered after SIGTERM."""
+
+    @property
+    def uri_rules(self) -> UriRules:
+        """Where videos may be fetched from.
+
+        Raises:
+            ValidationError: a host, bucket or network is none.
+        """
+        return UriRules(
+            hosts=self.uri_hosts,
+            buckets=self.uri_buckets,
+            networks=self.uri_networks,
+            schemes=self.uri_schemes,
+            ports=self.uri_ports,
+            max_bytes=int(self.max_upload_mb * 1e6),
+        )
+
+    @property
+    def key_ring(self) -> KeyRing | None:
+        """The keys of both kinds; null where there are none.
+
+        Raises:
+            KeyFilesError, OSError: they cannot be read.
+        """
+        if self.keys is None and self.operator_keys is None:
+            return None
+        limits = KeyLimits(requests_per_minute=self.key_requests_per_minute, max_concurrent=self.key_max_concurrent)
+        paths = [None if path is None else Path(path) for path in (self.keys, self.operator_keys)]
+        return KeyRing(*paths, limits=limits)
+
+    @model_validator(mode="after")
+    def _reads_from_somewhere(self) -> Self:
+        _ = self.uri_rules
+        return self
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str] | None = None, **given: Any) -> Self:
@@ -58,16 +116,21 @@ class ServerSettings(Record):
         """
         variables = os.environ if variables is None else variables
         named = {key[len(PREFIX) :].lower(): value for key, value in variables.items() if key.startswith(PREFIX)}
-        values = {key: _parsed(value) for key, value in named.items() if value != ""}
+        values = {key: value for key, value in named.items() if value != ""}
         try:
-            return cls.model_validate(values | given)
+            return cls.model_validate(_listed(values | given))
         except ValidationError as error:
-            found = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-            raise ValueError(f"the server's settings do not fit: {found}") from error
+            found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise ValueError(f"the server's settings ({PREFIX}<NAME>) do not fit: {found}") from error
 
 
-def _parsed(value: str) -> Any:
-    return [part.strip() for part in value.split(",")] if "," in value else value
+def _listed(values: dict[str, Any]) -> dict[str, Any]:
+    """Commas divide the values of a setting that takes several."""
+    several = {name for name, field in ServerSettings.model_fields.items() if _kind(field.annotation)[1]}
+    return {
+        name: [part.strip() for part in value.split(",")] if name in several and isinstance(value, str) else value
+        for name, value in values.items()
+    }
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -106,7 +106,8 @@ def routes(service: Service) -> APIRouter:
         body = _as_request(asked)
         timings = current_timings()
         with service.uploads.folder() as folder:
-            said = await answer(service, await stored(body, Path(folder), service), body, timings)
+            async with stored(body, Path(folder), service) as video:
+                said = await answer(service, video, body, timings)
         with service.using(asked.model) as model:
             logits = said.logits
             probs = logits if asked.use_activation is False else model.predictor.probabilities(logits)

@@ -9,8 +9,8 @@ from ivcp.serving.metrics import PredictorMetrics
 from ivcp.serving.service import Service
 
 
-def routes(service: Service, metrics: PredictorMetrics) -> APIRouter:
-    """Of `/healthz`, `/readyz` and `/metrics`."""
+def routes(service: Service, metrics: PredictorMetrics | None) -> APIRouter:
+    """Of `/healthz` and `/readyz`, and of `/metrics` where there are some to show."""
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz")
@@ -25,9 +25,12 @@ def routes(service: Service, metrics: PredictorMetrics) -> APIRouter:
         response.status_code = 200 if state == "ready" else 503
         return {"status": state}
 
-    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def scrape() -> Response:
-        """What Prometheus reads."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    if metrics is not None:
+        text = metrics.text
+
+        @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+        async def scrape() -> Response:
+            """What Prometheus reads."""
+            return Response(text(), media_type=CONTENT_TYPE_LATEST)
 
     return router

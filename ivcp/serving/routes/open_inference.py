@@ -237,7 +237,8 @@ async def _answers(
                     return await answer(service, VideoSource(path, "the video"), parsed(Options, options), timings)
                 field = "uri" if video.startswith(("http:", "https:", "s3:")) else "video"
                 asked = parsed(PredictRequest, options | {field: video})
-                return await answer(service, await stored(asked, Path(folder), service), asked, timings)
+                async with stored(asked, Path(folder), service) as stored_video:
+                    return await answer(service, stored_video, asked, timings)
 
     try:
         async with asyncio.TaskGroup() as tasks:

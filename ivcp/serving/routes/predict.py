@@ -91,8 +91,8 @@ async def _answers(service: Service, requests: tuple[PredictRequest, ...], timin
         async with room:
             try:
                 with service.uploads.folder() as folder:
-                    video = await stored(asked, Path(folder), service)
-                    return BatchItem(answer=await answer(service, video, asked, timings))
+                    async with stored(asked, Path(folder), service) as video:
+                        return BatchItem(answer=await answer(service, video, asked, timings))
             except Exception as error:
                 problem = problem_of(error)
                 if problem is None:
