@@ -279,9 +279,8 @@ def serve(
     from ivcp.serving.settings import ServerSettings
     from ivcp.settings import ModelConfig
 
-    given = dict(word.partition("=")[::2] for word in settings or ())
     machine = ModelConfig(trust_remote_code=trust_remote_code)
-    server = ServerSettings.from_environment(**given)
+    server = ServerSettings.from_environment(dict(word.partition("=")[::2] for word in settings or ()))
     serve_model(checked_model_dir(model_dir), host=host, port=port, machine=machine, settings=server)
 
 

@@ -136,7 +136,7 @@ def main() -> None:
     add_flags(parser)
     arguments = vars(parser.parse_args())
     machine = ModelConfig(trust_remote_code=arguments.pop("trust_remote_code"))
-    settings = ServerSettings.from_environment(**given_flags(arguments))
+    settings = ServerSettings.from_environment(given_flags(arguments))
     set_up_logging()
     serve(**arguments, machine=machine, settings=settings)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, get_args, get_origin
@@ -108,7 +108,9 @@ class ServerSettings(Record):
         return self
 
     @classmethod
-    def from_environment(cls, variables: Mapping[str, str] | None = None, **given: Any) -> Self:
+    def from_environment(
+        cls, given: Mapping[str, Any] | None = None, *, variables: Mapping[str, str] | None = None
+    ) -> Self:
         """What is `given`, and for the rest what `IVCP_SERVE_<NAME>` says.
 
         Raises:
@@ -118,7 +120,7 @@ class ServerSettings(Record):
         named = {key[len(PREFIX) :].lower(): value for key, value in variables.items() if key.startswith(PREFIX)}
         values = {key: value for key, value in named.items() if value != ""}
         try:
-            return cls.model_validate(_listed(values | given))
+            return cls.model_validate(_listed({**values, **(given or {})}))
         except ValidationError as error:
             found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
             raise ValueError(f"the server's settings ({PREFIX}<NAME>) do not fit: {found}") from error
@@ -158,11 +160,3 @@ def _kind(annotation: Any) -> tuple[type, bool]:
     if get_origin(annotation) is tuple:
         return str, True
     return annotation, False
-
-
-def settings_table() -> Sequence[tuple[str, str, str]]:
-    """Name, default and meaning of each setting."""
-    return [
-        (name, "null" if field.default is None else str(field.default), field.description or "")
-        for name, field in ServerSettings.model_fields.items()
-    ]
