@@ -57,6 +57,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
+        app.openapi()  # half a second that the first request would wait for
         yield
         service.stop()
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,6 @@ class Batcher:
         *,
         max_tokens: int,
         max_wait_seconds: float,
-        num_coming: Callable[[], int] = lambda: 0,
         name: str = "model",
     ) -> None:
         """Starts the thread.
@@ -68,11 +67,10 @@ class Batcher:
             run: computes one batch.
             max_tokens: of one batch with its padding; a clip that has more alone is a batch of its own.
             max_wait_seconds: the longest that a clip waits for others to join it.
-            num_coming: how many clips are being decoded; where there are none, nothing is waited for.
             name: of the thread.
         """
         self._run, self._max_tokens, self._max_wait_seconds = run, max_tokens, max_wait_seconds
-        self._num_coming = num_coming
+        self._num_coming = 0
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
@@ -91,17 +89,29 @@ class Batcher:
             RuntimeError: the batcher is closed.
         """
         with self._changed:
-            if self._is_closed:
-                raise RuntimeError("the model is being unloaded")
-            waiting = _Waiting(sample, time.monotonic())
-            self._waiting.append(waiting)
-            self._changed.notify_all()
-        return waiting.future
+            return self._take(sample)
 
-    def look_again(self) -> None:
-        """Says that a clip that was coming will not come."""
+    @contextmanager
+    def coming(self) -> Iterator[Callable[[Sample], Future[Computed]]]:
+        """Inside, a clip is on its way, for which others may wait; what it yields hands it in, as `submit` does."""
+        is_coming = True
+
+        def arrived(sample: Sample) -> Future[Computed]:
+            nonlocal is_coming
+            with self._changed:
+                is_coming = False
+                self._num_coming -= 1
+                return self._take(sample)
+
         with self._changed:
-            self._changed.notify_all()
+            self._num_coming += 1
+        try:
+            yield arrived
+        finally:
+            if is_coming:  # it will not come
+                with self._changed:
+                    self._num_coming -= 1
+                    self._changed.notify_all()
 
     def close(self) -> None:
         """Computes what waits, and ends the thread."""
@@ -110,8 +120,21 @@ class Batcher:
             self._changed.notify_all()
         self._thread.join()
 
+    def _take(self, sample: Sample) -> Future[Computed]:
+        if self._is_closed:
+            raise RuntimeError("the model is being unloaded")
+        waiting = _Waiting(sample, time.monotonic())
+        self._waiting.append(waiting)
+        self._changed.notify_all()
+        return waiting.future
+
     def _work(self) -> None:
+        import torch  # here: it takes seconds
+
+        cores = torch.get_num_threads()
         while batch := self._next_batch():
+            # Threads that share their cores with decoders wait for each other at every operation.
+            torch.set_num_threads(max(1, cores - self._num_coming))
             _compute(self._run, batch)
 
     def _next_batch(self) -> list[_Waiting]:
@@ -122,7 +145,7 @@ class Batcher:
                     self._changed.wait()
                 batch = self._chosen()
                 patience = batch[0].since + self._max_wait_seconds - time.monotonic() if batch else 0.0
-                if self._is_closed or patience <= 0 or self._is_full(batch) or not self._num_coming():
+                if self._is_closed or patience <= 0 or self._is_full(batch) or not self._num_coming:
                     taken = set(map(id, batch))
                     self._waiting = deque(one for one in self._waiting if id(one) not in taken)
                     running = [one for one in batch if one.future.set_running_or_notify_cancel()]

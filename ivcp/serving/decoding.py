@@ -180,6 +180,9 @@ def _loaded(files: ModelFiles) -> _Loaded:
 
 
 def _load(*models: ModelFiles) -> None:
+    import torch  # sizes frames
+
+    torch.set_num_threads(1)  # there are as many processes as cores
     for files in models:
         _loaded(files)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import posixpath
 import re
 import time
@@ -158,8 +159,9 @@ class Predictor:
         Raises:
             NonFiniteError: they are not finite.
         """
-        name = clip.sample.sample_id
-        check_finite_outputs(logits.unsqueeze(0), lambda _: name, source=str(self.model_uri))
+        values = logits.tolist()
+        if not all(map(math.isfinite, values)):
+            check_finite_outputs(logits.unsqueeze(0), lambda _: clip.sample.sample_id, source=str(self.model_uri))
         top = self.scores(logits, top_k=top_k)
         images = [f"data:image/jpeg;base64,{base64.b64encode(image).decode()}" for image in clip.frame_images]
         return Answer(
@@ -168,7 +170,7 @@ class Predictor:
             confidence=top[0].confidence,
             unsure=self.model.is_unsure(top[0].confidence),
             top=top,
-            logits=tuple(logits.tolist()),
+            logits=tuple(values),
             model=self.identity,
             frames=len(clip.frame_seconds),
             frame_seconds=clip.frame_seconds,
@@ -183,9 +185,9 @@ class Predictor:
 
     def scores(self, logits: torch.Tensor, *, top_k: int) -> tuple[ClassScore, ...]:
         """The best classes, the best first."""
-        names, shares = self.model.labels.label_names, self.model.probabilities(logits)
-        order = shares.argsort(descending=True, stable=True)[:top_k].tolist()
-        return tuple(ClassScore(label=i, label_name=names[i], confidence=shares[i].item()) for i in order)
+        names, shares = self.model.labels.label_names, self.model.probabilities(logits).tolist()
+        order = sorted(range(len(shares)), key=lambda label: -shares[label])[:top_k]
+        return tuple(ClassScore(label=i, label_name=names[i], confidence=shares[i]) for i in order)
 
 
 def predict_files(

@@ -48,7 +48,8 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER, request_id.encode())]
+                own = [(REQUEST_ID_HEADER, request_id.encode()), *_server_timing(timings)]
+                message["headers"] = [*message.get("headers", ()), *own]
             await send(message)
 
         with self._metrics.in_progress.track_inprogress(), timed_request(timings):
@@ -110,6 +111,12 @@ class PlainLines(logging.Formatter):
         """One line, and a traceback where there is one."""
         fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
         return f"{super().format(record)} {fields}".rstrip()
+
+
+def _server_timing(timings: Timings) -> list[tuple[bytes, bytes]]:
+    """The milliseconds of each part, as browsers show them (W3C Server Timing)."""
+    parts = ", ".join(f"{part};dur={1000 * seconds:.1f}" for part, seconds in timings.seconds.items())
+    return [(b"server-timing", parts.encode())] if parts else []
 
 
 def _request_id(scope: Scope) -> str:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -47,12 +44,10 @@ class ServedModel:
         """`predictor` is loaded."""
         self.predictor, self._decoders = predictor, decoders
         self.files: ModelFiles = replace(predictor.files, generation=generation)
-        self._coming, self._lock = 0, threading.Lock()
         self._batcher = Batcher(
             predictor.logits,
             max_tokens=settings.max_batch_tokens,
             max_wait_seconds=settings.max_batch_wait_ms / 1000,
-            num_coming=lambda: self._coming,
             name=predictor.name,
         )
 
@@ -81,12 +76,12 @@ class ServedModel:
         """
         started = time.monotonic()
         request = self.request(video, prompt=prompt, spans=(span,), with_frame_images=with_frame_images)
-        with self._one_coming():
+        with self._batcher.coming() as arrived:
             (clip,) = await self.read(request, timings)
             if isinstance(clip, VideoError):
                 raise clip
             timings.tokens += len(clip.sample.input_ids)
-            future = self._batcher.submit(clip.sample)
+            future = arrived(clip.sample)
         computed = await self._computed(future, timings)
         return self.predictor.answer(computed.logits, clip, top_k=top_k, seconds=time.monotonic() - started)
 
@@ -149,20 +144,6 @@ class ServedModel:
     def close(self) -> None:
         """Answers what was handed in, and ends its thread."""
         self._batcher.close()
-
-    @contextmanager
-    def _one_coming(self) -> Iterator[None]:
-        """Inside, batches know of a clip that is on its way."""
-        self._count(1)
-        try:
-            yield
-        finally:
-            self._count(-1)
-            self._batcher.look_again()
-
-    def _count(self, more: int) -> None:
-        with self._lock:
-            self._coming += more
 
 
 async def _result(future: Future[ResultT]) -> ResultT:

@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -93,25 +94,32 @@ def test_a_clip_that_is_alone_does_not_wait(batcher: Batcher):
 
 
 def test_others_that_are_on_their_way_are_waited_for_up_to_the_limit(model: Model):
-    coming = 1
-    batcher = Batcher(model, max_tokens=400, max_wait_seconds=30.0, num_coming=lambda: coming)
-    first = batcher.submit(sample(100))
-    time.sleep(0.05)
-    assert not first.done()
-    second = batcher.submit(sample(100))
-    coming = 0
-    batcher.look_again()
+    batcher = Batcher(model, max_tokens=400, max_wait_seconds=30.0)
+    with batcher.coming() as arrived:
+        first = batcher.submit(sample(100))
+        time.sleep(0.05)
+        assert not first.done()
+        second = arrived(sample(100))
     assert (first.result(10).batch_size, second.result(10).batch_size) == (2, 2)
     batcher.close()
-    patient = Batcher(model, max_tokens=400, max_wait_seconds=0.05, num_coming=lambda: 1)
-    assert patient.submit(sample(100)).result(10).batch_size == 1
+    patient = Batcher(model, max_tokens=400, max_wait_seconds=0.05)
+    with patient.coming():
+        assert patient.submit(sample(100)).result(10).batch_size == 1
     patient.close()
 
 
+def test_a_clip_that_does_not_come_after_all_holds_up_nobody(batcher: Batcher):
+    with suppress(LookupError), batcher.coming():
+        first = batcher.submit(sample(100))
+        raise LookupError("its video is damaged")
+    assert first.result(10).batch_size == 1
+
+
 def test_a_full_batch_does_not_wait(model: Model):
-    batcher = Batcher(model, max_tokens=200, max_wait_seconds=30.0, num_coming=lambda: 1)
-    futures = [batcher.submit(sample(100)), batcher.submit(sample(100))]
-    assert [future.result(10).batch_size for future in futures] == [2, 2]
+    batcher = Batcher(model, max_tokens=200, max_wait_seconds=30.0)
+    with batcher.coming():
+        futures = [batcher.submit(sample(100)), batcher.submit(sample(100))]
+        assert [future.result(10).batch_size for future in futures] == [2, 2]
     batcher.close()
 
 
@@ -137,9 +145,10 @@ def test_what_was_cancelled_is_not_computed(batcher: Batcher, model: Model):
 
 
 def test_closing_computes_what_waits(model: Model):
-    batcher = Batcher(model, max_tokens=400, max_wait_seconds=30.0, num_coming=lambda: 1)
-    future = batcher.submit(sample(7))
-    batcher.close()
+    batcher = Batcher(model, max_tokens=400, max_wait_seconds=30.0)
+    with batcher.coming():
+        future = batcher.submit(sample(7))
+        batcher.close()
     assert future.result(0).logits.item() == 7.0
     with pytest.raises(RuntimeError, match="is being unloaded"):
         batcher.submit(sample(7))
