@@ -99,6 +99,7 @@ class Admission:
         response = _Response(send)
         try:
             timings = self._begin(scope)
+            body.check_announced()
             with self._load.admitted(body.announced), body:
                 await self._within_time(scope, body, response, timings)
         except ProblemError as problem:
@@ -182,8 +183,13 @@ class _Body:
         self._is_whole, self._client_left = anyio.Event(), anyio.Event()
         self._until = time.monotonic() + self._settings.upload_timeout_seconds
 
-    def __enter__(self) -> None:
+    def check_announced(self) -> None:
+        """Raises:
+        ProblemError: what the request announces is too large, whatever else is under way.
+        """
         self._check(self.announced)
+
+    def __enter__(self) -> None:
         self._reserve(self.announced)
 
     def __exit__(self, *_: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,11 +125,11 @@ class ServedModel:
     async def read(self, request: ClipRequest, timings: Timings) -> tuple[ReadClip | VideoError, ...]:
         """Decodes; raises as `classify` does."""
         with timings.of("decode"):
-            return await _result(self._decoders.read(request, timeout_seconds=timings.left_seconds()))
+            return await _done(lambda: self._decoders.read(request, timeout_seconds=timings.left_seconds()))
 
     async def length(self, video: VideoSource) -> VideoLength:
         """How long the video is; raises as `classify` does."""
-        return await _result(self._decoders.length(video.path, images_fps=video.images_fps))
+        return await _done(lambda: self._decoders.length(video.path, images_fps=video.images_fps))
 
     async def compute(self, sample: Sample, timings: Timings) -> Computed:
         """The model's logits for a clip."""
@@ -144,6 +145,17 @@ class ServedModel:
     def close(self) -> None:
         """Answers what was handed in, and ends its thread."""
         self._batcher.close()
+
+
+async def _done(call: Callable[[], Future[ResultT]]) -> ResultT:
+    """What decoders were asked for; asks again where one died, which may have been no fault of the video's."""
+    try:
+        return await _result(call())
+    except VideoError as error:
+        if error.reason != "crashed":
+            raise
+        log.warning("a decoding process died (%s): its clip is decoded again", error.detail)
+    return await _result(call())
 
 
 async def _result(future: Future[ResultT]) -> ResultT:

@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import math
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,6 +32,8 @@ from ivcp.settings import ModelConfig
 MODEL_URI_VARIABLE = "IVCP_MODEL_URI"
 TRUST_VARIABLE = "IVCP_TRUST_REMOTE_CODE"
 """Environment variable with the model directory, where the command line does not name it."""
+_TURN_AWAY_SECONDS = 1.0
+"""How long new requests are still answered (503, draining) after SIGTERM."""
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]
@@ -43,6 +47,11 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
         """Called for SIGTERM and SIGINT."""
         self._service.load.is_draining = True
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Who connects while others still send requests here is told to ask elsewhere, and not just cut off."""
+        await asyncio.sleep(_TURN_AWAY_SECONDS)
+        await super().shutdown(sockets)
 
 
 def serve(
