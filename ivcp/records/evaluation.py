@@ -256,12 +256,12 @@ class EvaluationMetrics(SplitMetrics):
             Shown(
                 "expected calibration error",
                 self.confidence.final.expected_calibration_error,
-                "expected calibration error: how far confidences are from what they say",
+                "expected calibration error of its confidence",
             ),
             Shown(
                 "accuracy of sure answers",
                 sure.accuracy if sure else None,
-                f"of the sure answers, which are {100 * sure.coverage:.0f} % of all" if sure else None,
+                f"right among sure answers, {100 * sure.coverage:.0f} % of all" if sure else None,
             ),
         )
 
