@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ivcp import storage
 from ivcp.data.seen_clips import SeenClips
 from ivcp.evaluation.calibration import fit_temperature
 from ivcp.evaluation.evaluate import evaluate_adapter
@@ -94,7 +95,7 @@ def test_evaluation_fits_on_validation_clips_and_the_exported_model_has_it(model
     result = export_model(config, adapter_dir=model_dir, index=index, metrics=metrics, export_dir=tmp_path / "exported")
     exported = load_directory(tmp_path / "exported")
     assert exported.calibration == calibration
-    assert Calibration.read(Path(result.registered.source) / CALIBRATION_FILE) == calibration
+    assert Calibration.read(storage.local_path(result.registered.source) / CALIBRATION_FILE) == calibration
     rows = read_lines(tmp_path / "results" / PREDICTIONS_FILE, Prediction)
     shown = torch.tensor([row.logits for row in rows])
     probabilities = exported.probabilities(shown)
