@@ -20,6 +20,7 @@ from ivcp.checks.run import check_preparation, check_training, check_validation
 from ivcp.distributed.rank import is_owner, world_size
 from ivcp.models.source import local_model, pinned
 from ivcp.records import CLIPS_DIR, INDEX_FILE, RESULTS_DIR, PreparedIndex, Split
+from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import ConfigError, RunConfig
 from ivcp.settings.places import is_remote_model
@@ -153,12 +154,15 @@ def _with_given_splits(config: RunConfig) -> RunConfig:
 
 
 def _measure(config: RunConfig, index: PreparedIndex) -> EvaluationMetrics:
+    """Measures the adapter; its calibration goes into `output_dir`, where that is the adapter."""
     from ivcp.evaluation.evaluate import evaluate_adapter
 
     split: Split = "test" if index.num_clips.get("test") else "val"
-    return evaluate_adapter(
-        config, adapter_dir=adapter_dir(config), index=index, output_dir=results_dir(config), split=split
-    )
+    adapter = adapter_dir(config)
+    metrics = evaluate_adapter(config, adapter_dir=adapter, index=index, output_dir=results_dir(config), split=split)
+    if metrics.calibration and adapter == Path(config.train.output_dir):  # any other may be somebody else's
+        metrics.calibration.write(adapter / CALIBRATION_FILE)
+    return metrics
 
 
 def export(config: RunConfig) -> ExportResult:

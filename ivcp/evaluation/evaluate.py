@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from ivcp.evaluation.asked import AskedSamples
+from ivcp.evaluation.calibration import NotCalibratedError, clips_to_fit_on, fit_calibration, measure_confidence
+from ivcp.evaluation.confidence_plot import draw_confidence
 from ivcp.evaluation.confusion_plot import draw_confusion_matrix
 from ivcp.evaluation.gate import OnSameClips, compare_with_champion, decide, split_fingerprint, why_unfit
 from ivcp.evaluation.measure import measure, measure_disturbed
@@ -20,6 +22,7 @@ from ivcp.evaluation.smoke import choose_smoke_clip
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.records import (
     CLASS_TABLE_FILE,
+    CONFIDENCE_FILE,
     CONFUSION_MATRIX_FILE,
     METRICS_FILE,
     PREDICTIONS_FILE,
@@ -29,12 +32,14 @@ from ivcp.records import (
     Split,
     write_lines,
 )
+from ivcp.records.calibration import Calibration
 from ivcp.records.evaluation import (
     SMOKE_CLIP_FILE,
     ChampionComparison,
     Disturbance,
     DisturbedResult,
     EvaluationMetrics,
+    MeasuredConfidence,
     PromptResults,
     SplitMetrics,
 )
@@ -81,6 +86,8 @@ def evaluate_adapter(
         run.set_tags(metrics.fingerprints() | {"gate": "passed" if metrics.gate.passed else "refused"})
         for name in (METRICS_FILE, REPORT_HTML, CONFUSION_MATRIX_FILE, PREDICTIONS_FILE, CLASS_TABLE_FILE):
             run.log_artifact(output_dir / name, folder="evaluation")
+        if metrics.confidence:
+            run.log_artifact(output_dir / CONFIDENCE_FILE, folder="evaluation")
     level = logging.WARNING if metrics.left_out.total or not metrics.knows_what_it_saw else logging.INFO
     log.log(level, "measured on %s", metrics.measured_on)
     log.info("top-1 accuracy %.3f; gate: %s", metrics.top1_accuracy, "; ".join(metrics.gate.reasons))
@@ -134,6 +141,7 @@ class SplitEvaluation:
             knows_what_it_saw=is_known,
             disturbed=self._disturbed(predicted),
             prompts=self._of_all_prompts(),
+            confidence=self._confidence(predicted),
             champion=champion,
             gate=decide(
                 measured.top1_accuracy,
@@ -159,7 +167,9 @@ class SplitEvaluation:
 
     def write(self, output_dir: Path, *, metrics: EvaluationMetrics, predicted: PredictedSplit) -> None:
         """Writes the numbers, the predictions, the pictures and the report."""
-        names = self.index.labels.label_names
+        names, confidence_picture = self.index.labels.label_names, None
+        if metrics.calibration:
+            predicted = replace(predicted, temperature=metrics.calibration.temperature)
         metrics.write(output_dir / METRICS_FILE)
         write_lines(output_dir / PREDICTIONS_FILE, prediction_rows(predicted, self.index.labels))
         smoke_clip = choose_smoke_clip(predicted, self.clips.samples, self.model)
@@ -169,14 +179,39 @@ class SplitEvaluation:
         title = f"{self.split} split: top-1 accuracy {100 * metrics.top1_accuracy:.1f} %"
         picture = output_dir / CONFUSION_MATRIX_FILE
         draw_confusion_matrix(metrics.confusion_matrix, label_names=names, path=picture, title=title)
+        if metrics.confidence:
+            confidence_picture = output_dir / CONFIDENCE_FILE
+            draw_confidence(metrics.confidence, split=self.split, path=confidence_picture)
         write_report(
             output_dir / REPORT_HTML,
             metrics=metrics,
             mistakes=worst_mistakes(predicted, self.clips.samples, self.index.labels),
             failed=self.clips.failed,
             confusion_picture=picture,
+            confidence_picture=confidence_picture,
             title=f"Evaluation of {self.config.train.run_name or 'an action classifier'}",
         )
+
+    def _confidence(self, predicted: PredictedSplit) -> MeasuredConfidence | None:
+        """How far its confidences can be believed, by a calibration fitted now, or else that of its directory."""
+        calibration, why_not = self.model.calibration, ""
+        try:
+            calibration = self._fit(predicted)
+        except NotCalibratedError as error:
+            why_not = str(error)
+        measured = measure_confidence(predicted, calibration=calibration, why_not=why_not)
+        if calibration is None:
+            log.warning("confidences are not calibrated, and no answer is called unsure: %s", why_not)
+        elif measured:
+            log.info("calibrated, %s: %s", calibration.summary, measured.words)
+        return measured
+
+    def _fit(self, predicted: PredictedSplit) -> Calibration:
+        """A calibration by validation clips, asked and computed as the predictor does."""
+        checks = self.config.data.prepared_verify_checksums
+        clips = clips_to_fit_on(self.index, self.model.seen, verify_checksums=checks)
+        on_val = predicted if self.split == "val" else self._predict(self.model, clips)
+        return fit_calibration(on_val, split="val", sure_accuracy=self.config.evaluation.sure_accuracy)
 
     def _disturbed(self, predicted: PredictedSplit) -> tuple[DisturbedResult, ...]:
         kinds = self.config.evaluation.disturb_frames

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from ivcp.evaluation.confidence import negative_log_likelihood
 from ivcp.evaluation.predict import PredictedSplit
 from ivcp.records import Labels
 from ivcp.records.evaluation import ClassMetrics, Disturbance, DisturbedResult, SplitMetrics
@@ -92,12 +95,7 @@ def _in_top5(predicted: PredictedSplit) -> NDArray[np.bool_]:
 
 
 def _loss(predicted: PredictedSplit) -> float | None:
-    logits = predicted.logits.astype(np.float64)
-    if not len(logits):
-        return None
-    largest = logits.max(axis=1)
-    log_sum = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
-    return float(np.mean(log_sum - logits[np.arange(len(logits)), predicted.labels]))
+    return negative_log_likelihood(replace(predicted, temperature=1.0)) if len(predicted.labels) else None
 
 
 def _share(hits: NDArray[np.bool_]) -> float | None:

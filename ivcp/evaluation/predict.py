@@ -42,6 +42,8 @@ class PredictedSplit:
     """(n, num_classes)"""
     failed: tuple[QuarantinedClip, ...]
     seconds: float
+    temperature: float = 1.0
+    """What logits are divided by where they become probabilities."""
 
     @property
     def predictions(self) -> NDArray[np.int64]:
@@ -62,8 +64,8 @@ class PredictedSplit:
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """Softmax of the logits, (n, num_classes)."""
-        return softmax(self.logits)
+        """Softmax of the logits at the temperature, (n, num_classes)."""
+        return softmax(self.logits.astype(np.float64) / self.temperature)
 
 
 def predict_split(
@@ -173,9 +175,9 @@ def prediction_rows(predicted: PredictedSplit, labels: Labels) -> list[Predictio
     ]
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities of logits, over the last axis."""
     if not logits.size:
-        return logits.astype(np.float64)
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+        return logits
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

@@ -48,8 +48,12 @@ def write_report(
     failed: Sequence[QuarantinedClip],
     confusion_picture: Path,
     title: str,
+    confidence_picture: Path | None = None,
 ) -> None:
-    """Renders `report.html`; it refers to no other file."""
+    """Renders `report.html`; it refers to no other file.
+
+    `confidence_picture` belongs to `metrics.confidence`, and is null with it.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -62,6 +66,7 @@ def write_report(
         mistakes=mistakes,
         failed=failed,
         confusion_picture=_data_uri(confusion_picture.read_bytes(), "image/png"),
+        confidence_picture=_data_uri(confidence_picture.read_bytes(), "image/png") if confidence_picture else None,
         num_wrong=num_wrong,
     )
     write_whole(path, html)

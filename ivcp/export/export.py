@@ -15,6 +15,7 @@ from ivcp.data.prepared.sample import Sample
 from ivcp.export.merge import merge_adapter
 from ivcp.export.model_card import model_card
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
+from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult, MergeCheck
 from ivcp.settings import ConfigError, RunConfig, read_model_config
@@ -57,6 +58,8 @@ def export_model(
         ModelFilesError: `adapter_dir` is incomplete.
     """
     checked = _merge(config, adapter_dir, export_dir, _samples_to_check(index))
+    if metrics and metrics.calibration:
+        metrics.calibration.write(export_dir / CALIBRATION_FILE)
     write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=metrics))
     tags = _fingerprints(index, metrics) | {CONFIGURATION_TAG: configuration_fingerprint(config)}
     return _registered(

@@ -68,6 +68,7 @@ def merge_adapter(
         info=loaded.info,
         seen=loaded.seen,
         with_backbone=False,
+        calibration=loaded.calibration,
     )
     if before is None:
         return MergeCheck(clips=0, max_logit_difference=None, dtype=_name_of(dtype))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from ivcp.records.annotations import Split
+from ivcp.records.calibration import Calibration, ConfidenceQuality, CoveragePoint
 from ivcp.records.record import Record
 
 SMOKE_CLIP_FILE = "smoke_clip.json"
@@ -103,6 +104,52 @@ class DisturbedResult(Record):
     """Share of these with the larger logit at the right class of the two: 0.5 is chance."""
 
 
+class MeasuredConfidence(Record):
+    """How far the confidences of a split's decoded clips can be believed, before and after calibration."""
+
+    before: ConfidenceQuality
+    """At temperature 1."""
+    after: ConfidenceQuality | None = None
+    """At the temperature of `calibration`; null without."""
+    calibration: Calibration | None = None
+    """What the model is served with; null where none could be fitted."""
+    why_not_calibrated: str = ""
+    """Why no calibration could be fitted, so that `calibration` is null, or of an earlier evaluation; empty where one
+    was."""
+    coverage: tuple[CoveragePoint, ...] = ()
+    """With what `calibration` says of the clips; else with their confidences as they are."""
+    sure: CoveragePoint | None = None
+    """At the threshold of `calibration`; null without."""
+    unsure_accuracy: float | None = None
+    """Share of right ones among the unsure answers; null where there are none."""
+
+    @property
+    def final(self) -> ConfidenceQuality:
+        """Of the confidences that the predictor gives."""
+        return self.after or self.before
+
+    @property
+    def words(self) -> str:
+        """The calibration error, and what the threshold does, in a few words."""
+        before, final = self.before.expected_calibration_error, self.final.expected_calibration_error
+        sure = ""
+        if self.sure and self.sure.accuracy is not None:
+            sure = f"; {self.sure.coverage:.3f} of the answers are sure, {self.sure.accuracy:.3f} of these right"
+        return f"expected calibration error {before:.3f} before, {final:.3f} after{sure}"
+
+    def headline(self) -> dict[str, float | None]:
+        """The numbers for MLflow and the registry, by name."""
+        calibration = self.calibration
+        return {
+            "expected_calibration_error": self.final.expected_calibration_error,
+            "uncalibrated_expected_calibration_error": self.before.expected_calibration_error,
+            "temperature": calibration.temperature if calibration else None,
+            "unsure_below": calibration.unsure_below if calibration else None,
+            "sure_coverage": self.sure.coverage if self.sure else None,
+            "sure_accuracy": self.sure.accuracy if self.sure else None,
+        }
+
+
 class LeftOut(Record):
     """Clips of a split that a model has seen, by their content or their group: they are in none of its numbers."""
 
@@ -186,6 +233,8 @@ class EvaluationMetrics(SplitMetrics):
     """Empty unless `disturb_frames` asks for it."""
     prompts: PromptResults | None = None
     """Null unless `evaluate_all_prompts` asks for it: the other numbers are of the prompt that is served."""
+    confidence: MeasuredConfidence | None = None
+    """Null where no clip could be decoded, or an earlier version measured."""
     champion: ChampionComparison | None
     """Null when there is none, or it was not asked for."""
     gate: GateVerdict
@@ -196,9 +245,29 @@ class EvaluationMetrics(SplitMetrics):
     seconds: float
     """Time to predict the split, without loading the model."""
 
+    @property
+    def shown(self) -> tuple[Shown, ...]:
+        """What the command line and the report show: of the split, and of the confidence."""
+        if self.confidence is None:
+            return super().shown
+        sure = self.confidence.sure
+        return (
+            *super().shown,
+            Shown(
+                "expected calibration error",
+                self.confidence.final.expected_calibration_error,
+                "expected calibration error of its confidence",
+            ),
+            Shown(
+                "accuracy of sure answers",
+                sure.accuracy if sure else None,
+                f"right among sure answers, {100 * sure.coverage:.0f} % of all" if sure else None,
+            ),
+        )
+
     def headline(self) -> dict[str, float]:
         """The numbers for MLflow and the registry, by name."""
-        numbers = {
+        numbers: dict[str, float | None] = {
             "top1_accuracy": self.top1_accuracy,
             "top5_accuracy": self.top5_accuracy,
             "mean_class_accuracy": self.mean_class_accuracy,
@@ -216,7 +285,14 @@ class EvaluationMetrics(SplitMetrics):
                 numbers[f"{row.kind}_right_within_pair"] = row.right_within_pair
         if self.prompts is not None:
             numbers |= {"prompts_mean_top1_accuracy": self.prompts.mean, "prompts_spread": self.prompts.spread}
+        if self.confidence is not None:
+            numbers |= self.confidence.headline()
         return {name: value for name, value in numbers.items() if value is not None}
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What goes with the model's weights; null where none was fitted, and the model had none."""
+        return self.confidence.calibration if self.confidence else None
 
     @property
     def caveats(self) -> str:

@@ -34,6 +34,9 @@ PREDICTIONS_FILE = "predictions.jsonl"
 CONFUSION_MATRIX_FILE = "confusion_matrix.png"
 
 
+CONFIDENCE_FILE = "confidence.png"
+
+
 MODEL_CARD_FILE = "README.md"
 
 

@@ -16,6 +16,7 @@ class Prediction(Record):
     label_name: str | None
     predicted_name: str | None
     confidence: float
-    """Softmax probability of the prediction; 0 for a clip that could not be decoded."""
+    """Probability of the prediction, as the predictor gives it: calibrated where the model is; 0 for a clip that could
+    not be decoded."""
     logits: tuple[float, ...]
     """Empty for a clip that could not be decoded."""

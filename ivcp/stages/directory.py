@@ -1,9 +1,9 @@
 """Adapter and model directories of every stage: how they are written, checked and loaded.
 
 Both hold what the stage adds to the backbone, the settings that say what the model means, the tokenizer, the processor,
-and what the clips are known by that the model has seen. An adapter directory adds peft's files, the weights that
-`freeze` trained, or full weights; a model directory holds merged weights. Nothing falls back to random weights: an
-incomplete or untrained directory is an error.
+what the clips are known by that the model has seen, and a calibration, once evaluation has fitted one. An adapter
+directory adds peft's files, the weights that `freeze` trained, or full weights; a model directory holds merged weights.
+Nothing falls back to random weights: an incomplete or untrained directory is an error.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from ivcp.records import (
     Message,
     VersionedRecord,
 )
+from ivcp.records.calibration import CALIBRATION_FILE, Calibration
 from ivcp.settings import ModelConfig, RunConfig, read_model_config, save_model_config
 from ivcp.stages.protocol import Collate, Stage
 from ivcp.stages.registry import stage_of
@@ -56,8 +57,8 @@ _EARLIER_INFO_FILE = "action_classifier.json"
 """Its name in directories that were written before files had a format version."""
 
 
-OWN_FILES = (MODEL_INFO_FILE, _EARLIER_INFO_FILE, RUN_CONFIG_FILE, SEEN_CLIPS_FILE)
-"""What every directory has, beside the files of the stage, of the backbone and of the processor."""
+OWN_FILES = (MODEL_INFO_FILE, _EARLIER_INFO_FILE, RUN_CONFIG_FILE, SEEN_CLIPS_FILE, CALIBRATION_FILE)
+"""What a directory of any stage may have, beside the files of the stage, of the backbone and of the processor."""
 
 
 class ModelInfo(VersionedRecord):
@@ -89,6 +90,8 @@ class LoadedModel:
     directory: Path
     computes_as_trained: bool = True
     """Whether it computes in the precision of its training, as validation did; else in that of its weights."""
+    calibration: Calibration | None = None
+    """What its directory says of its confidence; null where evaluation has fitted none."""
 
     @property
     def config(self) -> RunConfig:
@@ -166,18 +169,14 @@ class LoadedModel:
     def _collate(self) -> Collate:
         return self.stage.collator(self.module, self.processor, positions=None, training=False)
 
-    @property
-    def calibration(self) -> Any:
-        """None yet."""
-        return None
-
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Of classes."""
-        return logits.double().softmax(dim=-1)
+        """The calibrated probabilities of logits, over the last dimension, float64 on the logits' device."""
+        temperature = self.calibration.temperature if self.calibration else 1.0
+        return (logits.double() / temperature).softmax(dim=-1)
 
     def is_unsure(self, confidence: float) -> bool | None:
-        """Null yet."""
-        return None
+        """Whether an answer with this calibrated probability is unsure; null where no threshold is known."""
+        return self.calibration.is_unsure(confidence) if self.calibration else None
 
 
 @dataclass(frozen=True)
@@ -200,13 +199,15 @@ def save_directory(
     seen: SeenClips,
     weights: Mapping[str, torch.Tensor] | None = None,
     with_backbone: bool = True,
+    calibration: Calibration | None = None,
 ) -> None:
     """Writes everything of a model, or everything but the backbone's weights.
 
     `seen` is what it was trained on and chosen by. `weights` are the module's by the names of its `state_dict`,
-    gathered where its own are sharded.
+    gathered where its own are sharded. A calibration that lies there is of other weights: it is replaced, or removed.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / CALIBRATION_FILE).unlink(missing_ok=True)
     weights = module.state_dict() if weights is None else weights
     if with_backbone:
         save_backbone(
@@ -220,6 +221,8 @@ def save_directory(
     save_model_config(stage.config, directory / RUN_CONFIG_FILE)
     info.write(directory / MODEL_INFO_FILE)
     seen.write(directory / SEEN_CLIPS_FILE)
+    if calibration:
+        calibration.write(directory / CALIBRATION_FILE)
     (directory / _EARLIER_INFO_FILE).unlink(missing_ok=True)
     for path in directory.glob("*.safetensors"):
         path.chmod((directory / MODEL_INFO_FILE).stat().st_mode)  # safetensors 0.8 hides them from all but their owner
@@ -241,7 +244,7 @@ def load_directory(
     unless `quantize` is false.
 
     Raises:
-        ModelFilesError: files are missing, do not fit each other or the base model, or were never trained.
+        ModelFilesError: files are missing or damaged, do not fit each other or the base model, or were never trained.
         ConfigError: the directory is of a stage that is not installed, or of a newer version.
     """
     check_complete(directory)
@@ -263,7 +266,15 @@ def load_directory(
     )
     check_base(directory, model)
     module = stage.restore(directory, backbone, processor).eval().to(device)
-    return LoadedModel(stage, module, processor, info, directory, computes_as_trained=dtype is None)
+    return LoadedModel(
+        stage,
+        module,
+        processor,
+        info,
+        directory,
+        computes_as_trained=dtype is None,
+        calibration=read_calibration(directory),
+    )
 
 
 def load_weights(stage: Stage, module: BackboneModule, directory: Path) -> None:
@@ -364,3 +375,16 @@ def read_info(directory: Path) -> ModelInfo:
     """
     path, earlier = directory / MODEL_INFO_FILE, directory / _EARLIER_INFO_FILE
     return ModelInfo.read(earlier if earlier.is_file() and not path.is_file() else path)
+
+
+def read_calibration(directory: Path) -> Calibration | None:
+    """What a directory says of its model's confidence; null where evaluation has fitted nothing.
+
+    Raises:
+        ModelFilesError: the file is damaged, or of a newer version.
+    """
+    path = directory / CALIBRATION_FILE
+    try:
+        return Calibration.read(path) if path.is_file() else None
+    except ValueError as error:
+        raise ModelFilesError(f"{error}; without the file, confidences are not calibrated") from error

@@ -38,3 +38,11 @@ def test_the_merged_model_answers_like_the_adapter(summary):
     result = json.loads((Path(summary["model_dir"]) / "export_result.json").read_text())
 
     assert result["merge"]["max_logit_difference"] <= 1e-4
+
+
+def test_confidences_mean_what_they_say(summary):
+    confidence = summary["metrics"]["confidence"]
+
+    assert (confidence["calibration"]["split"], confidence["calibration"]["num_clips"]) == ("val", 100)
+    assert confidence["after"]["expected_calibration_error"] <= 0.05
+    assert (Path(summary["model_dir"]) / "calibration.json").is_file()

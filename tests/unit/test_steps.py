@@ -11,10 +11,13 @@ from safetensors.torch import load_file
 
 import ivcp
 from ivcp import steps
+from ivcp.evaluation import calibration
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.preparation import write
+from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.settings import ConfigError, config_from_settings
+from ivcp.stages.directory import load_directory
 from ivcp.storage.claims import InUseError
 from ivcp.storage.owner import owned
 from ivcp.tracking import find_champion
@@ -110,6 +113,21 @@ def test_measuring_takes_the_splits_that_there_are(run_settings, action_data):
 
     assert measured.left_out.total == 0
     assert (action_data.folder / "group_splits.jsonl").read_text() == kept
+
+
+def test_an_adapter_keeps_its_calibration_until_it_is_trained_anew(run_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "FEWEST_CLIPS", 3)
+    config = config_from_settings(run_settings | {"val_size": 0.25})
+    steps.train(config)
+    assert load_directory(tmp_path / "out").calibration is None
+    fitted = steps.evaluate(config).calibration
+    assert fitted is not None
+    assert load_directory(tmp_path / "out").calibration == fitted
+    steps.export(config)
+    assert load_directory(tmp_path / "out" / "model").calibration == fitted
+
+    steps.train(config_from_settings(run_settings | {"val_size": 0.25, "overwrite_output_dir": True}))
+    assert not (tmp_path / "out" / CALIBRATION_FILE).exists()
 
 
 def test_a_training_from_an_adapter_is_measured_and_exported_not_its_start(run_settings, tmp_path):

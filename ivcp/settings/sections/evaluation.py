@@ -29,6 +29,10 @@ class EvaluationConfig(Section):
     evaluate_all_prompts: bool = False
     """Also measure with each of the 16 most frequent prompts of the training rows: their mean and spread."""
 
+    sure_accuracy: float | None = Field(0.95, gt=0, lt=1)
+    """Share of right ones among the answers that are not called unsure: the confidence below which an answer is unsure
+    is the lowest one for which the validation clips show that. Null calls no answer unsure."""
+
     @field_validator("disturb_frames", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

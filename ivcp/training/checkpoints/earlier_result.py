@@ -15,6 +15,7 @@ from pathlib import Path
 from ivcp.models.backbone_files import MODEL_CONFIG
 from ivcp.records import (
     CLASS_TABLE_FILE,
+    CONFIDENCE_FILE,
     CONFUSION_MATRIX_FILE,
     CURVES_FILE,
     METRICS_FILE,
@@ -45,7 +46,15 @@ _WEIGHTS = (
 _OF_TRANSFORMERS = (MODEL_CONFIG, "generation_config.json")
 _OTHERS_WEIGHTS = (*_WEIGHTS, "adapter_model.bin", "pytorch_model*.bin")
 _OF_TRAINER = ("trainer_state.json", RUN_RECORD_FILE, CURVES_FILE, "head_sweep.json", "head_sweep.md")
-_OF_EVALUATION = (PREDICTIONS_FILE, CONFUSION_MATRIX_FILE, REPORT_HTML, CLASS_TABLE_FILE, SMOKE_CLIP_FILE, METRICS_FILE)
+_OF_EVALUATION = (
+    PREDICTIONS_FILE,
+    CONFUSION_MATRIX_FILE,
+    CONFIDENCE_FILE,
+    REPORT_HTML,
+    CLASS_TABLE_FILE,
+    SMOKE_CLIP_FILE,
+    METRICS_FILE,
+)
 
 
 def holds_training(output_dir: Path) -> bool:

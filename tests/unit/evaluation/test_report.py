@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ivcp.evaluation.calibration import fit_calibration, measure_confidence
+from ivcp.evaluation.confidence_plot import draw_confidence
 from ivcp.evaluation.confusion_plot import draw_confusion_matrix
 from ivcp.evaluation.measure import measure, measure_disturbed
 from ivcp.evaluation.predict import PredictedSplit
 from ivcp.evaluation.report import film_strip, worst_mistakes, write_class_table, write_report
 from ivcp.records import Labels
 from ivcp.records.evaluation import EvaluationMetrics, GateVerdict
+from tests.unit.evaluation.calibrations import drawn
 from tests.unit.evaluation.predicted import PAIR_LABELS, clip, failed_clip, predicted_split
 
 
@@ -130,3 +133,44 @@ def test_the_class_table_is_csv(tmp_path: Path):
         rows = list(csv.DictReader(file))
     assert [row["label_name"] for row in rows] == ["sit", "stand", "wave"]
     assert rows[0]["recall"] == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("sure_accuracy", "expected"),
+    [
+        (0.9, ("An answer is called <b>unsure</b> below", "of the answers are sure", "at least 90.0 %")),
+        (0.999, ("Every answer is called unsure", "99.9 %")),
+        (None, ("from 200 clips of the",)),
+    ],
+)
+def test_the_report_says_what_confidences_mean(tmp_path: Path, sure_accuracy: float | None, expected: tuple[str, ...]):
+    predicted = drawn(200, temperature=2, seed=1)
+    calibration = fit_calibration(drawn(200, temperature=2), split="val", sure_accuracy=sure_accuracy)
+    confidence = measure_confidence(predicted, calibration=calibration)
+    metrics = _metrics(predicted).model_copy(update={"confidence": confidence})
+    draw_confusion_matrix(metrics.confusion_matrix, label_names="abc", path=tmp_path / "c.png", title="test")
+    draw_confidence(confidence, split="test", path=tmp_path / "confidence.png")
+    write_report(
+        tmp_path / "report.html",
+        metrics=metrics,
+        mistakes=(),
+        failed=(),
+        confusion_picture=tmp_path / "c.png",
+        title="Evaluation",
+        confidence_picture=tmp_path / "confidence.png",
+    )
+    html = (tmp_path / "report.html").read_text()
+    assert html.count("data:image/png;base64,") == 2
+    for words in ("Can its confidence be believed?", *expected):
+        assert words in html
+    for value in (confidence.before, confidence.after):
+        assert f"{100 * value.expected_calibration_error:.1f} %" in html
+    assert ("right among sure answers" in html) == (sure_accuracy == 0.9)
+    with Image.open(tmp_path / "confidence.png") as image:
+        assert image.width > 1000
+
+
+def test_confidences_without_calibration_are_drawn(tmp_path: Path):
+    confidence = measure_confidence(drawn(5), calibration=None, why_not="there is no validation split")
+    draw_confidence(confidence, split="test", path=tmp_path / "confidence.png")
+    assert (tmp_path / "confidence.png").stat().st_size > 1000

@@ -10,10 +10,12 @@ from ivcp.data.seen_clips import SEEN_CLIPS_FILE, ClipIdentities, SeenClips
 from ivcp.export import merge
 from ivcp.export.merge import MergeError, merge_adapter
 from ivcp.inference.finite import NonFiniteError
+from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.settings import ModelConfig
 from ivcp.stages.directory import load_directory
 from ivcp.training.build import build_trainer
 from ivcp.training.result import run_trainer
+from tests.calibrations import CALIBRATION
 
 
 @pytest.fixture
@@ -161,3 +163,13 @@ def test_the_merged_model_remembers_what_the_adapter_has_seen(make_adapter, prep
     assert seen.is_complete
     asked = ClipIdentities.of([("1" * 64, None), (None, "person 1"), (None, "person 2")])
     assert asked.among(seen.trained).tolist() == [True, True, False]
+
+
+def test_the_merged_model_has_the_adapters_calibration_and_no_other(make_adapter, tmp_path):
+    adapter = make_adapter()
+    CALIBRATION.write(adapter / CALIBRATION_FILE)
+    merged_into(adapter, tmp_path / "model", ())
+    assert load_directory(tmp_path / "model").calibration == CALIBRATION
+    (adapter / CALIBRATION_FILE).unlink()
+    merged_into(adapter, tmp_path / "model", ())
+    assert load_directory(tmp_path / "model").calibration is None
