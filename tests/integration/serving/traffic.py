@@ -90,7 +90,7 @@ class Predictor:
     def upload_bytes(self) -> int:
         """What lies in its folders."""
         files = [
-            os.path.join(folder, name)
+            Path(folder, name)
             for parent in self.folder.glob("ivcp-uploads-*")
             for folder, _, names in os.walk(parent)  # skips what is removed meanwhile
             for name in names
@@ -98,7 +98,7 @@ class Predictor:
         total = 0
         for file in files:
             with suppress(OSError):
-                total += os.path.getsize(file)
+                total += file.stat().st_size
         return total
 
     def requests(self) -> dict[str, dict[str, object]]:
