@@ -6,7 +6,7 @@ with Client("https://actions.example.com") as client:
     print(client.predict("clip.mp4").label_name)
 """
 
-from ivcp.client.client import Client
+from ivcp.client.client import EVENT_NAMES, Client, TimelineEvent
 from ivcp.client.errors import ApiError
 
-__all__ = ["ApiError", "Client"]
+__all__ = ["EVENT_NAMES", "ApiError", "Client", "TimelineEvent"]

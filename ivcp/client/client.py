@@ -27,11 +27,12 @@ RecordT = TypeVar("RecordT", bound=HttpRecord)
 TimelineEvent = TimelineStart | TimelineWindow | TimelineSegments
 
 DEADLINE_SECONDS = 120.0
-_EVENTS: dict[str, type[TimelineEvent]] = {
-    "start": TimelineStart,
-    "window": TimelineWindow,
-    "segments": TimelineSegments,
+EVENT_NAMES: dict[type[TimelineEvent], str] = {
+    TimelineStart: "start",
+    TimelineWindow: "window",
+    TimelineSegments: "segments",
 }
+_EVENTS = {name: kind for kind, name in EVENT_NAMES.items()}
 
 
 class Client:
@@ -137,7 +138,7 @@ class Client:
         end_seconds: float | None = None,
         model: str | None = None,
         deadline_seconds: float | None = None,
-    ) -> Iterator[TimelineEvent]:
+    ) -> Generator[TimelineEvent]:
         """What happens when in a video: how it is cut, then each window as its answer comes, then the segments.
 
         The deadline holds for all of it, with what is done between two windows. Nothing is repeated once the first

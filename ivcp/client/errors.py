@@ -11,7 +11,7 @@ import httpx
 from pydantic import ValidationError
 
 from ivcp.client.waiting import Deadline, DeadlineOverError, read_retry_after
-from ivcp.records.answers import Problem
+from ivcp.records.answers import Failure, Problem
 
 _MOST_SHOWN = 300
 """Characters of an error page that is not the predictor's."""
@@ -43,6 +43,11 @@ class ApiError(RuntimeError):
         return f"{self.code}: {self.detail}"
 
     @property
+    def failure(self) -> Failure:
+        """As a record."""
+        return Failure(code=self.code, detail=self.detail, status=self.status, request_id=self.request_id)
+
+    @property
     def is_temporary(self) -> bool:
         """Whether the same request may be answered a little later."""
         return self.status in _TEMPORARY_STATUS or (self.status is None and self.code in _TEMPORARY_CODES)
@@ -60,10 +65,8 @@ def error_of(response: httpx.Response, body: bytes, request_id: str) -> ApiError
 
 
 def error_of_problem(problem: Problem, request_id: str, retry_after_seconds: float | None = None) -> ApiError:
-    """The predictor's own words, with the fields that it names."""
-    fields = "; ".join(f"{'.'.join(map(str, each.loc))}: {each.msg}" for each in problem.errors or ())
-    detail = f"{problem.detail} ({fields})" if fields else problem.detail
-    return ApiError(problem.status, problem.code, detail, problem.request_id or request_id, retry_after_seconds)
+    """The predictor's own words."""
+    return ApiError(problem.status, problem.code, problem.detail, problem.request_id or request_id, retry_after_seconds)
 
 
 @contextmanager

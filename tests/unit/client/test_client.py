@@ -93,14 +93,6 @@ def test_an_error_is_typed(client: Client):
     assert not error.is_temporary
 
 
-def test_wrong_fields_are_named(api: PredictorApi, client: Client):
-    errors = [{"loc": ["body", "top_k"], "msg": "is less than 1"}]
-    api.script.append(refuse(422, "bad_request_fields", errors=errors))
-
-    with pytest.raises(ApiError, match=r"bad_request_fields: it is bad_request_fields \(body\.top_k: is less than 1\)"):
-        client.predict(b"video", top_k=0)
-
-
 @pytest.mark.parametrize(
     ("step", "code", "words"),
     [
