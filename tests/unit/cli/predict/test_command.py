@@ -56,10 +56,8 @@ def test_the_table_shows_what_the_model_is_unsure_of(api, ivcp):
 
 
 def test_all_classified_is_zero_and_other_classes_are_shown_where_they_are_asked_for(api, ivcp):
-    answer = {
-        **json.loads(_body(api)),
-        "top": [{"label": i, "label_name": f"class {i}", "confidence": 0.5} for i in (2, 0)],
-    }
+    scores = [{"label": label, "label_name": f"class {label}", "confidence": 0.5} for label in (2, 0)]
+    answer = answer_for(b"\x02 video", top=scores)
     api.script += [say(200, json.dumps(DESCRIPTION).encode()), say(200, json.dumps(answer).encode())]
     done = ivcp("predict", "--url", api.url, "c.mp4", "--top-k", 2)
 
