@@ -166,21 +166,23 @@ class Client:
             yield first
             yield from others
 
-    def labels(self, *, deadline_seconds: float | None = None) -> tuple[str, ...]:
-        """The names of the classes, by label.
+    def labels(self, *, model: str | None = None, deadline_seconds: float | None = None) -> tuple[str, ...]:
+        """The names of the classes, by label; of another model than the default where one is named.
 
         Raises:
             ApiError: there is no answer; `code` says why.
         """
-        return tuple(each.label_name for each in self._get("/v1/labels", LabelList, deadline_seconds).labels)
+        return tuple(each.label_name for each in self._get("/v1/labels", LabelList, model, deadline_seconds).labels)
 
-    def model(self, *, deadline_seconds: float | None = None) -> ModelDescription:
-        """Which model answers, and what the server takes; errors as `labels`."""
-        return self._get("/v1/model", ModelDescription, deadline_seconds)
+    def model(self, *, model: str | None = None, deadline_seconds: float | None = None) -> ModelDescription:
+        """Which model answers, and what the server takes; arguments and errors as `labels`."""
+        return self._get("/v1/model", ModelDescription, model, deadline_seconds)
 
-    def _get(self, path: str, kind: type[RecordT], deadline_seconds: float | None) -> RecordT:
+    def _get(self, path: str, kind: type[RecordT], model: str | None, deadline_seconds: float | None) -> RecordT:
+        asked = {"params": {"model": model}} if model is not None else {}
+
         def attempt(deadline: Deadline, request_id: str) -> RecordT:
-            with self._transport.answered("GET", path, deadline, request_id) as response:
+            with self._transport.answered("GET", path, deadline, request_id, **asked) as response:
                 return kind.model_validate_json(read_body(response, deadline))
 
         return self._transport.repeated(attempt, deadline_seconds)

@@ -186,7 +186,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(401, "key_unknown" if "authorization" in asked.headers else "key_missing")
         if asked.path == "/v1/labels":
             return self.answer_json({"labels": [{"label": i, "label_name": name} for i, name in enumerate(LABELS)]})
-        if asked.path == "/v1/model":
+        if asked.path in ("/v1/model", "/v1/model?model=walks"):
             return self.answer_json(DESCRIPTION)
         if asked.path != "/v1/predict":
             return self.refuse(404, "not_found")

@@ -57,6 +57,7 @@ def test_what_the_model_is_and_its_classes(client: Client):
     model = client.model()
 
     assert client.labels() == LABELS
+    assert client.model(model="walks") == model
     assert (model.name, model.num_classes, model.limits) == ("walks", 3, {"max_upload_mb": 1.0})
     assert model.calibration is not None
     assert model.calibration.unsure_below == 0.5

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import free_port
-from tests.predictor_api.server import DESCRIPTION, Handler, hang, predictor_api, refuse, say
+from tests.predictor_api.server import DESCRIPTION, Handler, answer_for, hang, predictor_api, refuse, say
 
 IVCP = Path(sys.executable).parent / "ivcp"
 
