@@ -4,9 +4,12 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -46,15 +49,20 @@ def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
-        with Client(url, KEY, retries=100) as client:
-            client.predict(next((model_dir.parent).glob("none"), b"no video"))
-    except ApiError as error:
-        assert error.code == "video_not_a_video", (folder / "log").read_text()
-    try:
+        _wait_until_ready(url, process, folder / "log")
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    while True:
+        assert process.poll() is None, log.read_text()
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz", trust_env=False, timeout=10).status_code == 200:
+                return
+        time.sleep(0.2)
 
 
 @pytest.fixture

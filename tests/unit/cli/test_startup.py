@@ -104,7 +104,7 @@ def test_the_client_needs_little_more_than_httpx_and_records():
 def test_a_server_is_asked_without_torch_or_a_decoder(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"video")
     with predictor_api() as api:
-        words = ("predict", "--url", api.url, "--json", str(tmp_path / "a.mp4"), "s3://bucket/b.mp4")
+        words = ("predict", "--url", api.url, "--json", str(tmp_path), "s3://bucket/b.mp4")
         modules = imported_by("from ivcp.cli.main import main\nmain()", *words)
 
     assert len(api.asked) == 3
