@@ -179,7 +179,7 @@ class Client:
         return self._get("/v1/model", ModelDescription, model, deadline_seconds)
 
     def _get(self, path: str, kind: type[RecordT], model: str | None, deadline_seconds: float | None) -> RecordT:
-        asked = {"params": {"model": model}} if model is not None else {}
+        asked: dict[str, Any] = {"params": {"model": model}} if model is not None else {}
 
         def attempt(deadline: Deadline, request_id: str) -> RecordT:
             with self._transport.answered("GET", path, deadline, request_id, **asked) as response:

@@ -67,5 +67,6 @@ def failure_of(error: Exception) -> Failure:
 
     if isinstance(error, ApiError):
         return error.failure
-    code = "video_missing" if isinstance(error, FileNotFoundError) else "video_unreadable"
-    return Failure(code=code, detail=str(error))
+    if isinstance(error, FileNotFoundError):
+        return Failure(code="video_missing", detail=f"there is no file {error.filename}")
+    return Failure(code="video_unreadable", detail=str(error))

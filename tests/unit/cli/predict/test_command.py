@@ -39,7 +39,7 @@ def test_one_bad_video_stops_no_other(api, ivcp):
     error = found[1]["error"]
     assert (error["status"], error["code"], error["detail"]) == (422, "video_not_a_video", "it is video_not_a_video")
     assert len(error["request_id"]) == 32
-    assert found[4]["error"]["code"] == "video_missing"
+    assert found[4]["error"] == {"code": "video_missing", "detail": "there is no file gone.mp4"}
     assert "frame_images" not in found[0]["answer"]
 
 
