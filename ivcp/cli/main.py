@@ -1,7 +1,7 @@
 """The `ivcp` command.
 
-Exit codes: 0 done; 1 a step failed; 2 the call, a file or a setting is wrong; 3 the gate refused the model; 75
-the run or its training was interrupted, the same command again goes on.
+Exit codes: 0 done; 1 a step failed, or a video has no answer; 2 the call, a file or a setting is wrong; 3 the gate
+refused the model; 75 the run or its training was interrupted, the same command again goes on; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from ivcp.cli.cluster_commands import schedule_command, submit_command
 from ivcp.cli.group import Commands
 from ivcp.cli.import_command import import_command
-from ivcp.cli.paths import checked_model_dir, checked_videos, new_file, new_folder
+from ivcp.cli.model_options import ModelDir, TrustRemoteCode
+from ivcp.cli.paths import checked_model_dir, new_file, new_folder
+from ivcp.cli.predict.command import predict_command
+from ivcp.cli.predict.timeline import timeline_command
 from ivcp.cli.processes import train_in_processes
 from ivcp.cli.run_options import DEADLINE, KEEP_FAILED, KEEP_SUCCEEDED
 from ivcp.cli.settings_words import TAKES_SETTINGS, Settings, read_settings
-from ivcp.cli.terminal import FAILED, REFUSED, TRACEBACK, errors, explained, say, show_table
+from ivcp.cli.terminal import REFUSED, TRACEBACK, errors, explained, say
 
 INTERRUPTED = 75
 
@@ -38,6 +39,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 1 a step failed; 2 a wrong call, file or setting; 3 the gate refused the model.",
 )
 app.command("import")(import_command)
+app.command("predict")(predict_command)
+app.command("timeline")(timeline_command)
 app.command("submit", context_settings=TAKES_SETTINGS)(submit_command)
 app.command("schedule", context_settings=TAKES_SETTINGS)(schedule_command)
 
@@ -48,19 +51,6 @@ def _show_version(is_asked: bool) -> None:
 
         say(f"ivcp {own_version()}")
         raise typer.Exit()
-
-
-ModelDir = Annotated[
-    str, typer.Option(help="Model directory that export wrote: a path or an s3:// URI.", envvar="IVCP_MODEL_URI")
-]
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code",
-        help="Run modelling code that comes with the model.",
-        envvar="IVCP_TRUST_REMOTE_CODE",
-    ),
-]
 
 
 @app.callback()
@@ -230,35 +220,6 @@ def export(settings: Settings = None) -> None:
 
 
 @app.command()
-def predict(
-    videos: Annotated[list[str], typer.Argument(help="Video files.", show_default=False)],
-    model_dir: ModelDir = "runs/latest/model",
-    trust_remote_code: TrustRemoteCode = False,
-) -> None:
-    """Classify videos with an exported model.
-
-    Example: `ivcp predict --model-dir runs/latest/model clip.mp4`
-    """
-    from ivcp.records.answers import Answer
-    from ivcp.serving.predictor import predict_files
-    from ivcp.settings import ModelConfig
-
-    machine = ModelConfig(trust_remote_code=trust_remote_code)
-    answers = predict_files(checked_model_dir(model_dir), checked_videos(videos), machine=machine)
-    table = Table()
-    for name in ("video", "prediction", "confidence"):
-        table.add_column(name, overflow="fold")
-    for video, answer in zip(videos, answers, strict=True):
-        if isinstance(answer, Answer):
-            table.add_row(escape(video), escape(answer.label_name), f"{answer.confidence:.3f}")
-        else:
-            table.add_row(escape(video), escape(str(answer)), "–")
-    show_table(table)
-    if not all(isinstance(answer, Answer) for answer in answers):
-        raise typer.Exit(FAILED)
-
-
-@app.command()
 def serve(
     settings: Annotated[
         list[str] | None,
@@ -346,6 +307,7 @@ def main() -> None:
     """Runs the command; what goes wrong is one message on stderr, and `--traceback`, anywhere, shows where."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it announces each retry of a request
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # and this one each request
     words = [word for word in sys.argv[1:] if word != TRACEBACK]
     with explained(with_traceback=TRACEBACK in sys.argv):
         app(words)

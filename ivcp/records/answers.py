@@ -133,6 +133,17 @@ class Problem(HttpRecord):
     """The fields that are wrong, where the request was read but not understood."""
 
 
+class Failure(HttpRecord):
+    """Why one video has no answer, from a server or from here."""
+
+    code: str
+    """As in a problem."""
+    detail: str
+    status: int | None = None
+    """Null where no server answered."""
+    request_id: str | None = None
+
+
 class BatchItem(HttpRecord):
     """What one request of a batch came to: an answer or an error, never both."""
 

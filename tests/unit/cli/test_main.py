@@ -20,6 +20,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "predict",
+    "timeline",
     "serve",
     "sample-data",
     "tiny-model",

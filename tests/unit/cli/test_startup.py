@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.predictor_api.server import predictor_api
+
 HEAVY = {
     "av",
     "boto3",
@@ -85,7 +87,25 @@ def test_the_package_imports_nothing_heavy_and_has_its_functions():
         "ivcp.steps",
         "ivcp.checks.run",
         "ivcp.models.base_files",
+        "ivcp.client",
     ],
 )
 def test_light_rooms_import_no_torch(room):
     assert imported_by(f"import {room}") & {"torch", "transformers", "mlflow"} == set()
+
+
+def test_the_client_needs_little_more_than_httpx_and_records():
+    modules = imported_by("from ivcp.client import Client\nClient('http://127.0.0.1:1').close()")
+
+    assert {"httpx", "pydantic"} <= modules
+    assert modules & (HEAVY | {"numpy", "fastapi", "starlette", "PIL", "requests"}) == set()
+
+
+def test_a_server_is_asked_without_torch_or_a_decoder(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"video")
+    with predictor_api() as api:
+        words = ("predict", "--url", api.url, "--json", str(tmp_path), "s3://bucket/b.mp4")
+        modules = imported_by("from ivcp.cli.main import main\nmain()", *words)
+
+    assert len(api.asked) == 3
+    assert modules & (HEAVY | {"numpy", "fastapi"}) == set()

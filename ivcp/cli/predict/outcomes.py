@@ -1,0 +1,113 @@
+"""How outcomes are written: a table at the end, or JSON lines or CSV rows as they come."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from rich.markup import escape
+from rich.table import Table
+
+from ivcp.cli.terminal import show_table
+from ivcp.records.answers import Answer, Failure
+
+_COLUMNS = ("video", "label", "label_name", "confidence", "unsure", "code", "detail")
+STDOUT = "-"
+
+
+class Output(Protocol):
+    """Where outcomes go."""
+
+    streams_to_terminal: bool
+    """Whether lines appear on the terminal as they come, so that they are the progress."""
+
+    def add(self, video: str, outcome: Answer | Failure) -> None:
+        """Takes one."""
+
+    def close(self) -> None:
+        """Writes what is left."""
+
+
+class TableOutput:
+    """A table at the end; with `shows_others`, with the classes behind the best one."""
+
+    streams_to_terminal = False
+
+    def __init__(self, *, shows_others: bool) -> None:
+        self._shows_others = shows_others
+        self._table = Table()
+        for name in ("video", "prediction", "confidence", *(("then",) if shows_others else ())):
+            self._table.add_column(name, overflow="fold")
+
+    def add(self, video: str, outcome: Answer | Failure) -> None:
+        """Adds a row."""
+        name = escape(printable(video))
+        if isinstance(outcome, Failure):
+            self._table.add_row(name, escape(printable(f"{outcome.code}: {outcome.detail}")), "–")
+            return
+        unsure = " (unsure)" if outcome.unsure else ""
+        others = ", ".join(f"{score.label_name} {score.confidence:.3f}" for score in outcome.top[1:])
+        cells = [f"{escape(outcome.label_name)}{unsure}", f"{outcome.confidence:.3f}"]
+        self._table.add_row(name, *cells, *((escape(others),) if self._shows_others else ()))
+
+    def close(self) -> None:
+        """Shows the table."""
+        if self._table.row_count:
+            show_table(self._table)
+
+
+class JsonOutput:
+    """One JSON object in each line: `video`, and `answer` or `error`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.streams_to_terminal = stream.isatty()
+
+    def add(self, video: str, outcome: Answer | Failure) -> None:
+        """Writes a line."""
+        if isinstance(outcome, Failure):
+            said = {"error": outcome.model_dump(mode="json", exclude_none=True)}
+        else:
+            said = {"answer": outcome.model_dump(mode="json", exclude={"frame_images"})}
+        line = json.dumps({"video": video, **said}, ensure_ascii=False)
+        print(printable(line), file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Everything is written."""
+
+
+class CsvOutput:
+    """A row for each video, in a file or on stdout."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._rows = stream, csv.writer(stream, lineterminator="\n")
+        self.streams_to_terminal = stream.isatty()
+        self._rows.writerow(_COLUMNS)
+
+    @classmethod
+    def into(cls, path: Path) -> CsvOutput:
+        """Writes a file, which is replaced."""
+        return cls(path.open("w", encoding="utf-8", newline=""))
+
+    def add(self, video: str, outcome: Answer | Failure) -> None:
+        """Writes a row."""
+        cells: tuple[object, ...]
+        if isinstance(outcome, Failure):
+            cells = (None, None, None, None, outcome.code, printable(outcome.detail))
+        else:
+            cells = (outcome.label, outcome.label_name, outcome.confidence, outcome.unsure, None, None)
+        self._rows.writerow((printable(video), *cells))
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._stream is not sys.stdout:
+            self._stream.close()
+
+
+def printable(text: str) -> str:
+    """The text, where names of files that are no UTF-8 stand escaped, as JSON escapes them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
