@@ -124,8 +124,6 @@ class Admission:
 
             async def end_when_client_leaves() -> None:
                 await body.wait_until_client_left()
-                if not response.is_complete:
-                    timings.code = CLIENT_GONE
                 tasks.cancel_scope.cancel()
 
             async def end_when_late() -> None:
@@ -141,9 +139,12 @@ class Admission:
             except Exception as error:  # noqa: BLE001 - raised again below: a task group would wrap it
                 failure = error
             tasks.cancel_scope.cancel()
+        if body.client_left and not response.is_complete:  # whatever the application made of it
+            timings.code = CLIENT_GONE
+            return
         if failure is not None:
             raise failure
-        if is_late and not response.is_complete and timings.code != CLIENT_GONE:
+        if is_late and not response.is_complete:
             raise ProblemError(
                 "deadline_exceeded",
                 "it was not answered in time (X-Deadline-Seconds, request_timeout_seconds): send less, or wait longer",
@@ -218,6 +219,11 @@ class _Body:
         if not message.get("more_body", False):
             self._is_whole.set()
         return message
+
+    @property
+    def client_left(self) -> bool:
+        """Whether the connection has ended."""
+        return self._client_left.is_set()
 
     async def wait_until_client_left(self) -> None:
         """Waits until the connection ends, also where nobody reads from it any more."""

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from ivcp.serving.admission import Admission, Load
 from ivcp.serving.settings import ServerSettings
+from ivcp.serving.timings import Timings, current_timings, timed_request
 
 PART: Message = {"type": "http.request", "body": b"12345", "more_body": True}
 LAST: Message = {"type": "http.request", "body": b"12345", "more_body": False}
@@ -166,6 +168,18 @@ def test_nothing_is_done_for_a_client_that_has_gone():
 
     answer = asyncio.run(ask(admission(app), LAST, GONE))
     assert (answer.status, ended) == (None, ["ended"])
+
+
+def test_a_client_that_leaves_while_it_sends_is_no_error_of_the_server():
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive()).get("more_body"):
+            pass
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+
+    with timed_request(Timings()):
+        answer = asyncio.run(ask(admission(app), PART, GONE))
+        assert (answer.status, current_timings().code) == (None, "client_gone")
 
 
 def test_a_server_that_ends_lets_nobody_in_and_finishes_what_it_has():
