@@ -108,10 +108,9 @@ def _translated(uri: HttpUri) -> Iterator[None]:
     except httpcore.TimeoutException as error:
         raise UriError("uri_timeout", f"{uri}: its server takes too long to answer: send the video itself") from error
     except httpcore.ConnectError as error:
-        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-            reason = f"its certificate is not accepted ({error.__cause__.verify_message})"
-        else:
-            reason = f"its server cannot be reached on port {uri.port}"
+        reason = f"its server cannot be reached on port {uri.port}"
+        if error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):  # httpcore cuts the chain
+            reason = f"its certificate is not accepted ({error.args[0].verify_message})"
         raise UriError("uri_failed", f"{uri}: {reason}: check the URI, or send the video itself") from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         raise UriError(

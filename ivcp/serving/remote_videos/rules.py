@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork
 
-from ivcp.serving.remote_videos.addresses import NEVER
+from ivcp.serving.remote_videos.addresses import NEVER, Network
 from ivcp.serving.remote_videos.errors import UriError
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -50,7 +50,7 @@ def _bucket_prefix(text: str) -> str:
     return text.rstrip("/")
 
 
-def _listed_network(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+def _listed_network(network: Network) -> Network:
     if any(network.version == never.version and network.subnet_of(never) for never in NEVER):  # type: ignore[arg-type]
         raise ValueError(f"{network} cannot be allowed: it is link-local, multicast, or a cloud's metadata")
     return network
@@ -70,7 +70,7 @@ class UriRules(BaseModel):
     """How those servers may be asked. Without TLS anybody on the way can exchange the video."""
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
     """Ports of those servers; none is the scheme's own, 443 or 80."""
-    networks: tuple[Annotated[IPv4Network | IPv6Network, AfterValidator(_listed_network)], ...] = ()
+    networks: tuple[Annotated[IPvAnyNetwork, AfterValidator(_listed_network)], ...] = ()
     """Networks (CIDR) that are not public, and that the hosts above may be in: a cluster's own services. Link-local
     addresses and the metadata servers of clouds stay forbidden. `64:ff9b::/96` for a cluster that reaches IPv4
     through NAT64."""
