@@ -143,7 +143,7 @@ class KeyRing:
                 return
             self._read()
         except OSError as error:  # the files are being exchanged, or the volume is away
-            self.problems = [str(error)]
+            self.problems, self._versions = [str(error)], {}  # read again when they are back
         for problem in self.problems:
             if problem not in known:
                 log.error("API keys: %s; what could be read before counts on", problem)
