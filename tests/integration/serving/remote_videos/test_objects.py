@@ -24,7 +24,7 @@ def put(key: str, content: bytes, folder: Path) -> str:
 
 
 def get(uri: str, into: Path, **rules: Any) -> bytes:
-    num_bytes = asyncio.run(asyncio.wait_for(fetch(uri, into, rules=RULES.model_copy(update=rules)), 20))
+    num_bytes = asyncio.run(asyncio.wait_for(fetch(uri, into, rules=RULES.model_copy(update=rules)), 60))
     assert into.stat().st_size == num_bytes
     return into.read_bytes()
 
