@@ -16,7 +16,7 @@ from kfp.dsl.pipeline_channel import PipelineChannel
 
 from ivcp import network, storage
 
-S3_SECRET, MLFLOW_SECRET, HUB_SECRET = "ivcp-s3", "ivcp-mlflow", "ivcp-hub"
+S3_SECRET, MLFLOW_SECRET, HUB_SECRET, KEY_SECRET = "ivcp-s3", "ivcp-mlflow", "ivcp-hub", "ivcp-predictor-key"
 SECRETS: dict[str, tuple[str, ...]] = {
     S3_SECRET: (
         "AWS_ACCESS_KEY_ID",
@@ -28,6 +28,7 @@ SECRETS: dict[str, tuple[str, ...]] = {
     ),
     MLFLOW_SECRET: ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
     HUB_SECRET: ("HF_TOKEN",),
+    KEY_SECRET: ("IVCP_KEY",),
 }
 """Kubernetes secrets → their keys, which become environment variables. Those that a cluster lacks are left out."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
 import httpx
 
 from ivcp import storage
+from ivcp.client.transport import KEY_VARIABLE
 from ivcp.deployment.predictor_manifests import ServedModel
 from ivcp.kubernetes.api import Termination
 from ivcp.models.load import training_dtype
@@ -59,14 +61,21 @@ def ask(client: httpx.Client, smoke_clip: SmokeClip) -> Answer:
     path = storage.local_path(smoke_clip.video)
     try:
         with path.open("rb") as video:
-            reply = client.post("/v1/predict", files={"video": (path.name, video)})
+            reply = client.post("/v1/predict", files={"video": (path.name, video)}, headers=_key())
     except httpx.HTTPError as error:
         raise DeploymentError(f"{client.base_url} did not answer for {smoke_clip.clip_id}: {error}") from error
     if reply.status_code != httpx.codes.OK:
-        raise DeploymentError(
-            f"{client.base_url} answered {reply.status_code} for {smoke_clip.clip_id}: {reply.text[:500]}"
-        )
+        said = f"{client.base_url} answered {reply.status_code} for {smoke_clip.clip_id}: {reply.text[:500]}"
+        if reply.status_code == httpx.codes.UNAUTHORIZED:
+            said += f"; the step's key is {KEY_VARIABLE}, on a cluster in the secret ivcp-predictor-key"
+        raise DeploymentError(said)
     return Answer.model_validate_json(reply.text)
+
+
+def _key() -> dict[str, str]:
+    """For a predictor that asks for keys."""
+    key = os.environ.get(KEY_VARIABLE)
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> SmokeOutcome:

@@ -17,8 +17,9 @@ from ivcp.settings import ServingConfig
 _GIB = 2**30
 _ACTIVATIONS = 1.25
 """Of the weights: longest clips of the larger models."""
-_PROCESSES, _DECODER = 2, 4
-"""GiB of the processes at rest, rounded up, and the most that decoding one video may take beside them."""
+_PROCESSES, _DECODERS = 2, 8
+"""GiB of the processes at rest, rounded up, and the most that videos may take beside them: 2 GB in each decoding
+process, of which there is one for each of the template's four cores."""
 _UPLOADS, _LOGS = 6, 2
 """GiB on disk: uploads under way, twice, with caches; the container's log."""
 _STEP = 1
@@ -46,7 +47,7 @@ def predictor_needs(model_dir: Path, serving: ServingConfig) -> PredictorNeeds:
     volume = files + _UPLOADS
     return PredictorNeeds(
         memory_request=serving.serve_memory or _quantity(_ACTIVATIONS * weights + _PROCESSES),
-        memory_limit=serving.serve_memory or _quantity(_ACTIVATIONS * weights + _PROCESSES + _DECODER),
+        memory_limit=serving.serve_memory or _quantity(_ACTIVATIONS * weights + _PROCESSES + _DECODERS),
         disk=_quantity(volume),
         disk_request=_quantity(files + _LOGS),
         disk_limit=_quantity(math.ceil(volume) + _LOGS),
@@ -58,7 +59,7 @@ def step_memory(model_dir: Path, serving: ServingConfig) -> str:
     if serving.serve_target == "cluster":
         return f"{_STEP_ALONE}Gi"
     weights = sum(path.stat().st_size for path in model_dir.rglob("*.safetensors")) / _GIB
-    return _quantity(_ACTIVATIONS * weights + _PROCESSES + _DECODER + _STEP)
+    return _quantity(_ACTIVATIONS * weights + _PROCESSES + _DECODERS / 2 + _STEP)
 
 
 def _quantity(gibibytes: float) -> str:

@@ -37,8 +37,8 @@ class ServerSettings(Record):
     """Processes that decode videos; null is one for each core."""
     decode_timeout_seconds: float = Field(60.0, gt=0)
     """How long decoding one clip may take."""
-    decode_memory_gb: float = Field(4.0, gt=0)
-    """Memory that decoding one video may take, in GB."""
+    decode_memory_gb: float = Field(2.0, gt=0)
+    """Memory that decoding one video may take in each of these processes, in GB: enough for 7680x4320 pixels."""
     max_batch_tokens: int = Field(16384, ge=1)
     """Tokens of one batch, with padding."""
     max_batch_wait_ms: float = Field(10.0, ge=0)

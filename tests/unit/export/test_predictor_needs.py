@@ -22,9 +22,9 @@ def test_needs_follow_the_files(tmp_path: Path):
     two_billion = predictor_needs(model_dir(tmp_path / "2b", gibibytes=4.2, others=0.1), ServingConfig())
     seven_billion = predictor_needs(model_dir(tmp_path / "7b", gibibytes=15.5), ServingConfig())
 
-    assert (tiny.memory_request, tiny.memory_limit) == ("3Gi", "7Gi")
-    assert (two_billion.memory_request, two_billion.memory_limit) == ("8Gi", "12Gi")
-    assert (seven_billion.memory_request, seven_billion.memory_limit) == ("22Gi", "26Gi")
+    assert (tiny.memory_request, tiny.memory_limit) == ("3Gi", "11Gi")
+    assert (two_billion.memory_request, two_billion.memory_limit) == ("8Gi", "16Gi")
+    assert (seven_billion.memory_request, seven_billion.memory_limit) == ("22Gi", "30Gi")
     assert (two_billion.disk_request, two_billion.disk, two_billion.disk_limit) == ("7Gi", "11Gi", "13Gi")
 
 

@@ -85,7 +85,7 @@ def _of_pods(objects: list[Object]) -> Iterator[tuple[str, str, str]]:
         yield pod.owner, "ServiceAccount", pod.spec.get("serviceAccountName", "(none given)")
         for container in pod.containers:
             for source in container.get("envFrom", []):
-                if "configMapRef" in source:
+                if "configMapRef" in source and not source["configMapRef"].get("optional"):
                     yield pod.owner, "ConfigMap", source["configMapRef"]["name"]
         for volume in pod.spec.get("volumes", []):
             if "persistentVolumeClaim" in volume:
