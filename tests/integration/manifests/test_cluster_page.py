@@ -18,6 +18,7 @@ NOT_ON_LOOPBACK = {
     "manifests/serving/kserve": "the server has no InferenceServices",
     "inferenceservice": "the server has no InferenceServices",
     "create secret": "kubectl sends protobuf: see test_secrets_have_the_documented_keys",
+    "create configmap": "kubectl sends protobuf",
 }
 
 
