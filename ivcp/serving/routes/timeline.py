@@ -105,6 +105,7 @@ class _Timeline:
 
     async def _start(self) -> list[Span]:
         asked = self.asked
+        self.model.request(self.video, prompt=asked.prompt, spans=())  # a prompt that does not fit is said first
         self.duration = (await self.model.length(self.video)).seconds
         self.window = asked.window_seconds or DEFAULT_WINDOW_SECONDS
         self.stride = asked.stride_seconds or self.window / 2
