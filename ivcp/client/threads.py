@@ -33,7 +33,7 @@ def in_threads(
             future = Future[ResultT]()
             in_flight.append((item, future))
             calls.put((future, item))
-            if len(in_flight) >= num_threads * _AHEAD_PER_THREAD:
+            while in_flight and (in_flight[0][1].done() or len(in_flight) >= num_threads * _AHEAD_PER_THREAD):
                 yield _first_of(in_flight)
         while in_flight:
             yield _first_of(in_flight)

@@ -95,10 +95,11 @@ class _Classifier:
     def _answer(self, path: Path) -> Answer:
         started = monotonic()
         request = ClipRequest(self.files, path, path.name, messages=self.question.messages, spans=(self.question.span,))
-        (clip,) = self.decoders.read(request).result()
-        if isinstance(clip, VideoError):
-            raise clip
-        future = self._batcher.submit(clip.sample)
+        with self._batcher.coming() as arrived:
+            (clip,) = self.decoders.read(request).result()
+            if isinstance(clip, VideoError):
+                raise clip
+            future = arrived(clip.sample)
         self._waiting.add(future)
         try:
             logits = future.result().logits

@@ -87,7 +87,7 @@ def _output(as_json: bool, csv: str | None, top_k: int | None) -> Output:
         return JsonOutput(sys.stdout)
     if csv is None:
         return TableOutput(shows_others=(top_k or 1) > 1)
-    return CsvOutput(sys.stdout) if csv == STDOUT else CsvOutput.into(new_file(Path(csv)))
+    return CsvOutput(sys.stdout if csv == STDOUT else new_file(Path(csv)))
 
 
 def _write(outcomes: Generator[tuple[str, Answer | Failure]], output: Output, *, total: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -82,15 +81,11 @@ class JsonOutput:
 class CsvOutput:
     """A row for each video, in a file or on stdout."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._rows = stream, csv.writer(stream, lineterminator="\n")
-        self.streams_to_terminal = stream.isatty()
-        self._rows.writerow(_COLUMNS)
-
-    @classmethod
-    def into(cls, path: Path) -> CsvOutput:
-        """Writes a file, which is replaced."""
-        return cls(path.open("w", encoding="utf-8", newline=""))
+    def __init__(self, target: Path | TextIO) -> None:
+        """A file is replaced when the first outcome is there."""
+        self._target = target
+        self._stream: TextIO | None = None
+        self.streams_to_terminal = not isinstance(target, Path) and target.isatty()
 
     def add(self, video: str, outcome: Answer | Failure) -> None:
         """Writes a row."""
@@ -99,13 +94,20 @@ class CsvOutput:
             cells = (None, None, None, None, outcome.code, printable(outcome.detail))
         else:
             cells = (outcome.label, outcome.label_name, outcome.confidence, outcome.unsure, None, None)
-        self._rows.writerow((printable(video), *cells))
-        self._stream.flush()
+        stream = self._stream or self._begun()
+        csv.writer(stream, lineterminator="\n").writerow((printable(video), *cells))
+        stream.flush()
 
     def close(self) -> None:
         """Closes the file."""
-        if self._stream is not sys.stdout:
+        if isinstance(self._target, Path) and self._stream is not None:
             self._stream.close()
+
+    def _begun(self) -> TextIO:
+        target = self._target
+        self._stream = target.open("w", encoding="utf-8", newline="") if isinstance(target, Path) else target
+        csv.writer(self._stream, lineterminator="\n").writerow(_COLUMNS)
+        return self._stream
 
 
 def printable(text: str) -> str:

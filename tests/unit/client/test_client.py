@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -202,6 +203,23 @@ def test_many_are_read_as_they_are_needed(client: Client):
     next(outcomes)
     outcomes.close()
     assert len(taken) < 20
+
+
+def test_an_answer_does_not_wait_until_many_others_are_asked_for(client: Client):
+    """As of a folder that is watched."""
+    taken = 0
+
+    def videos():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b"video"
+            time.sleep(0.2)
+
+    outcomes = client.predict_many(videos(), concurrency=50)
+    next(outcomes)
+    outcomes.close()
+    assert taken < 200  # as many as there may be under way
 
 
 def test_a_timeline_comes_window_by_window(api: PredictorApi, client: Client):

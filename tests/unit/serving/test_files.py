@@ -1,6 +1,11 @@
 """`ivcp predict` with a model directory: answers are the predictor's, decoding and batches the server's."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -93,3 +98,28 @@ def test_whoever_stops_early_waits_for_nothing(model_dir: Path, folder: Path, mo
     next(outcomes)
     outcomes.close()
     assert 0 < len(computed) < 100
+
+
+def test_ctrl_c_ends_all_processes_and_keeps_what_was_written(model_dir: Path, folder: Path, tmp_path: Path):
+    """The terminal sends it to the decoding processes too."""
+    for number in range(300):
+        (tmp_path / f"{number:03}.mp4").symlink_to(folder / "clip-0.mp4")
+    words = [Path(sys.executable).parent / "ivcp", "predict", "--model-dir", model_dir, "--json", tmp_path]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    begun = [process.stdout.readline() for _ in range(3)]
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+
+    assert process.returncode == 130, stderr
+    videos = [json.loads(line)["video"] for line in [*begun, *stdout.splitlines()]]
+    assert videos == [f"{tmp_path}/{number:03}.mp4" for number in range(len(videos))]
+    assert 3 <= len(videos) < 300
+    assert f"interrupted after {len(videos)} of 300 videos" in stderr
+    assert "Traceback" not in stderr
+    for _ in range(600):  # the server that they are forked from sees that nobody needs it
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("decoding processes are left")

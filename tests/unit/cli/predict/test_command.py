@@ -135,6 +135,14 @@ def test_a_server_that_is_not_there_is_said_once_and_no_video_is_read():
     assert "unreachable: " in line
 
 
+def test_a_file_of_answers_is_kept_where_there_are_no_new_ones(ivcp):
+    Path("answers.csv").write_text("of yesterday")
+    done = ivcp("predict", "--url", f"http://127.0.0.1:{free_port()}", "--deadline", 1, "--csv", "answers.csv", "a.mp4")
+
+    assert isinstance(done.exception, ConnectionError)
+    assert Path("answers.csv").read_text() == "of yesterday"
+
+
 def test_an_earlier_server_that_does_not_describe_itself_is_asked(api, ivcp):
     api.script.append(say(404, b'{"detail": "Not Found"}'))
     assert ivcp("predict", "--url", api.url, "a.mp4").exit_code == 0
