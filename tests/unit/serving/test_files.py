@@ -105,11 +105,11 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_was_written(model_dir: Path, f
     for number in range(300):
         (tmp_path / f"{number:03}.mp4").symlink_to(folder / "clip-0.mp4")
     words = [Path(sys.executable).parent / "ivcp", "predict", "--model-dir", model_dir, "--json", tmp_path]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    begun = [process.stdout.readline() for _ in range(3)]
-    os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.stdout.read(), process.stderr.read()  # with what readline has read ahead
-    process.wait(120)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes, start_new_session=True) as process:
+        begun = [process.stdout.readline() for _ in range(3)]
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.stdout.read(), process.stderr.read()  # with what readline has read ahead
 
     assert process.returncode == 130, stderr
     videos = [json.loads(line)["video"] for line in [*begun, *stdout.splitlines()]]
