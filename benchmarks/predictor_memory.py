@@ -1,7 +1,7 @@
 """The memory of a predictor: of all its processes, beside what its pod asks for (`ivcp.export.predictor_needs`).
 
 For each number of megabytes a tiny Qwen2-VL is made as large with wide layers and random weights, served by
-`python -m ivcp.serving.server` with one decoding process, and asked for short clips. Memory is the processes'
+`python -m ivcp.serving.server` with four decoding processes, and asked for short clips. Memory is the processes'
 proportional set size: their own, and their share of what they have with others.
 """
 
@@ -58,6 +58,7 @@ def _measure(folder: Path, megabytes: int) -> dict[str, int | str]:
     rng = np.random.default_rng(0)
     write_clip(folder / "clip.mp4", *draw_clip(LABEL_NAMES[0], sample_performer(0, 0), rng))
     command = [sys.executable, "-m", "ivcp.serving.server", "--model-dir", str(model_dir), "--port", str(_PORT)]
+    command += ["--num-decoders", "4"]  # as on the four cores of the manifest
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             _ask(folder / "clip.mp4")

@@ -1,8 +1,8 @@
 """How much memory and disk a predictor of an exported model takes: a rule on the sizes of its files.
 
-`python benchmarks/predictor_memory.py` measures it on CPU: weights of 3, 240 and 956 MiB in float32 came to 899, 1141
-and 1857 MiB of all processes together. That is the weights once, as they lie in their files (export writes them in the
-precision that they are loaded in), and 0.9 GiB of everything else. Activations, and a video that takes all that a
+`python benchmarks/predictor_memory.py` measures it on CPU: weights of 3, 240 and 956 MiB in float32 came to 1228, 1476
+and 2178 MiB of all processes together. That is the weights once, as they lie in their files (export writes them in the
+precision that they are loaded in), and 1.2 GiB of everything else. Activations, and a video that takes all that a
 decoding process may have, come on top.
 """
 

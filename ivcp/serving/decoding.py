@@ -22,6 +22,7 @@ from ivcp.stages.directory import read_info
 from ivcp.stages.protocol import Stage
 from ivcp.stages.registry import stage_of
 from ivcp.video import ClipFrames, Span, VideoError, load_clips, probe
+from ivcp.video.clips import check_duration
 from ivcp.video.worker_process import WorkerStartError
 from ivcp.video.workers import DEFAULT_MEMORY_GIGABYTES, WorkerPool
 
@@ -63,6 +64,8 @@ class ClipRequest:
     images_fps: float | None = None
     """Frames per second of frame images; null is the model's `video_fps`."""
     with_frame_images: bool = False
+    max_seconds: float | None = None
+    """Of the whole video; null is any."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,11 @@ class Decoders:
         limit = self.timeout_seconds if timeout_seconds is None else min(self.timeout_seconds, timeout_seconds)
         return self._pool.submit(_read, request, timeout_seconds=limit)
 
-    def length(self, source: Path | tuple[Path, ...], *, images_fps: float | None = None) -> Future[VideoLength]:
+    def length(
+        self, source: Path | tuple[Path, ...], *, images_fps: float | None = None, max_seconds: float | None = None
+    ) -> Future[VideoLength]:
         """How long a video is; the future raises as that of `read` does."""
-        return self._pool.submit(_length, (source, images_fps), timeout_seconds=self.timeout_seconds)
+        return self._pool.submit(_length, (source, images_fps, max_seconds), timeout_seconds=self.timeout_seconds)
 
     def warm(self, files: ModelFiles) -> Future[None]:
         """Loads a model's processor in one worker, which shows that this can be done."""
@@ -194,7 +199,13 @@ def _warm(files: ModelFiles) -> None:
 def _read(request: ClipRequest) -> ReadClips:
     model = _loaded(request.files)
     source = request.source if isinstance(request.source, Path) else [str(path) for path in request.source]
-    clips = load_clips(source, request.spans, processor=model.processor, images_fps=request.images_fps)
+    clips = load_clips(
+        source,
+        request.spans,
+        processor=model.processor,
+        images_fps=request.images_fps,
+        max_seconds=request.max_seconds,
+    )
     return tuple(
         clip
         if isinstance(clip, VideoError)
@@ -212,10 +223,11 @@ def _read(request: ClipRequest) -> ReadClips:
     )
 
 
-def _length(asked: tuple[Path | tuple[Path, ...], float | None]) -> VideoLength:
-    source, images_fps = asked
+def _length(asked: tuple[Path | tuple[Path, ...], float | None, float | None]) -> VideoLength:
+    source, images_fps, max_seconds = asked
     paths = source if isinstance(source, Path) else [str(path) for path in source]
     info = probe(paths, images_fps=images_fps or 2.0)
+    check_duration(info, max_seconds)
     seconds = info.duration_seconds
     if seconds is None:
         seconds = info.num_frames / info.fps if info.fps else 0.0

@@ -44,6 +44,7 @@ class ServedModel:
     ) -> None:
         """`predictor` is loaded."""
         self.predictor, self._decoders = predictor, decoders
+        self._max_seconds = settings.max_video_seconds
         self.files: ModelFiles = replace(predictor.files, generation=generation)
         self._batcher = Batcher(
             predictor.logits,
@@ -120,6 +121,7 @@ class ServedModel:
             spans=spans,
             images_fps=video.images_fps,
             with_frame_images=with_frame_images,
+            max_seconds=self._max_seconds,
         )
 
     async def read(self, request: ClipRequest, timings: Timings) -> tuple[ReadClip | VideoError, ...]:
@@ -129,7 +131,9 @@ class ServedModel:
 
     async def length(self, video: VideoSource) -> VideoLength:
         """How long the video is; raises as `classify` does."""
-        return await _done(lambda: self._decoders.length(video.path, images_fps=video.images_fps))
+        return await _done(
+            lambda: self._decoders.length(video.path, images_fps=video.images_fps, max_seconds=self._max_seconds)
+        )
 
     async def compute(self, sample: Sample, timings: Timings) -> Computed:
         """The model's logits for a clip."""

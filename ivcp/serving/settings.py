@@ -49,6 +49,8 @@ class ServerSettings(Record):
     """Pictures in a request that sends `frames`."""
     max_windows: int = Field(2000, ge=1)
     """Windows of one timeline."""
+    max_video_seconds: float = Field(21600.0, gt=0)
+    """Longest video, also where a request asks for a part of it."""
     keys: str | None = None
     """Folder or file with the keys that requests need, such as a mounted secret: each file's name is the key's name,
     its content the key. Null asks for none."""

@@ -75,12 +75,18 @@ class ClipFrames:
 
 
 def load_clips(
-    source: Source, spans: Sequence[Span], *, processor: FrameSizes, images_fps: float | None = None
+    source: Source,
+    spans: Sequence[Span],
+    *,
+    processor: FrameSizes,
+    images_fps: float | None = None,
+    max_seconds: float | None = None,
 ) -> tuple[ClipFrames | VideoError, ...]:
     """Samples, decodes and resizes clips of one video by the processor's video settings, in the order of `spans`.
 
     The file is opened once, and each stretch that clips share is decoded once. A clip that lies outside the video is a
-    `VideoError` in its place. Frame images were taken `images_fps` per second, null is the settings' `video_fps`.
+    `VideoError` in its place. Frame images were taken `images_fps` per second, null is the settings' `video_fps`. A
+    video that says it is longer than `max_seconds` is not decoded.
 
     Raises:
         VideoError: the video cannot be used for any clip; `reason` says why.
@@ -89,13 +95,16 @@ def load_clips(
         with _local(source) as paths:
             if isinstance(paths, list):
                 return _load_image_clips(paths, spans, processor, fps=images_fps or processor.video.video_fps)
-            return _load_file_clips(paths, spans, processor)
+            return _load_file_clips(paths, spans, processor, max_seconds=max_seconds)
     except MemoryError as error:
         raise VideoError("out_of_memory", "its frames take more memory than there is") from error
 
 
-def _load_file_clips(path: Path, spans: Sequence[Span], processor: FrameSizes) -> tuple[ClipFrames | VideoError, ...]:
+def _load_file_clips(
+    path: Path, spans: Sequence[Span], processor: FrameSizes, *, max_seconds: float | None
+) -> tuple[ClipFrames | VideoError, ...]:
     with VideoReader.open(path) as reader:
+        check_duration(reader.info, max_seconds)
         resize = _resize_to(processor.frame_size(reader.info.height, reader.info.width))
         clips = _load_stretches(reader, spans, processor.video, resize) if reader.can_seek else None
         return clips or _load_whole(reader, spans, processor.video, resize)
@@ -118,6 +127,16 @@ def load_clip(
     if isinstance(clip, VideoError):
         raise clip
     return clip
+
+
+def check_duration(info: VideoInfo, max_seconds: float | None) -> None:
+    """Raises:
+    VideoError: the video says that it is longer than `max_seconds`; null allows any.
+    """
+    if max_seconds is not None and (info.duration_seconds or 0.0) > max_seconds:
+        raise VideoError(
+            "too_large", f"{info.duration_seconds:.1f} s long, expected at most {max_seconds:g} s: send a part of it"
+        )
 
 
 def _load_stretches(

@@ -8,6 +8,7 @@ import pytest
 
 from ivcp.export.predictor_needs import predictor_needs
 from ivcp.settings import ServingConfig
+from ivcp.stages.directory import load_directory
 from tests.integration.deployment.deployed_model import running_predictor
 from tests.models import save_tiny_classifier
 from tests.videos import write_video
@@ -26,6 +27,14 @@ def memory_bytes(process: int) -> int:
     """What a process has of its own, and its share of what it has with others."""
     [pss] = [line for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:")]
     return int(pss.split()[1]) * 1024
+
+
+def test_weights_are_mapped_from_their_files_and_shared_by_models_of_one_base(tmp_path: Path):
+    directory = save_tiny_classifier(tmp_path / "model")
+    models = [load_directory(directory) for _ in range(2)]
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(directory) in line]
+    assert len(mapped) >= len(models)
+    assert all(line.split()[5].endswith("model.safetensors") for line in mapped)
 
 
 def test_all_processes_of_a_predictor_fit_into_what_it_asks_for(tmp_path: Path):

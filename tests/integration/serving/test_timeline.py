@@ -93,6 +93,19 @@ def test_a_part_of_the_video(client: TestClient, video: bytes):
     assert [(window["start_seconds"], window["end_seconds"]) for window in windows] == [(4, 5), (5, 6), (6, 7)]
 
 
+def test_a_video_that_is_too_long_is_refused_before_it_is_decoded(client: TestClient, video: bytes):
+    for model in client.app.state.service.models:
+        model._max_seconds = 10.0
+    try:
+        for path in ("/v1/predict", "/v1/timeline"):
+            reply = ask(client, video, path, end_seconds=1)
+            assert (reply.status_code, reply.json()["code"]) == (422, "video_too_large")
+            assert "10.5 s long, expected at most 10 s" in reply.json()["detail"]
+    finally:
+        for model in client.app.state.service.models:
+            model._max_seconds = 3600.0
+
+
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 @pytest.mark.parametrize(
     ("content", "fields", "code"),
