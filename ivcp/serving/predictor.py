@@ -17,16 +17,13 @@ import torch
 from ivcp import storage
 from ivcp.data.prepared.sample import Sample
 from ivcp.data.prompts import check_no_other_tokens, special_tokens_pattern
-from ivcp.inference.finite import NonFiniteError, check_finite_outputs
+from ivcp.inference.finite import check_finite_outputs
 from ivcp.records import Message
 from ivcp.records.answers import Answer, ClassScore, ModelIdentity
-from ivcp.serving.decoding import ModelFiles, ReadClip, prepare, read_clip
+from ivcp.serving.decoding import ModelFiles, ReadClip, read_clip
 from ivcp.settings import ModelConfig
 from ivcp.stages.directory import LoadedModel, load_directory
-from ivcp.tracking.progress import with_progress
-from ivcp.video import Span, VideoError, load_clip
-
-__all__ = ["Answer", "ClassScore", "ModelIdentity", "NotReadyError", "Predictor", "predict_files", "prepare"]
+from ivcp.video import Span, load_clip
 
 log = logging.getLogger(__name__)
 
@@ -188,26 +185,3 @@ class Predictor:
         names, shares = self.model.labels.label_names, self.model.probabilities(logits).tolist()
         order = sorted(range(len(shares)), key=lambda label: -shares[label])[:top_k]
         return tuple(ClassScore(label=i, label_name=names[i], confidence=shares[i]) for i in order)
-
-
-def predict_files(
-    model_dir: Path | str, videos: Sequence[Path], *, machine: ModelConfig | None = None
-) -> list[Answer | VideoError | NonFiniteError]:
-    """Classifies video files with a model directory (a path or an s3:// URI), in their order; a bad video costs itself.
-
-    So does one whose logits are not finite.
-
-    Raises:
-        ModelFilesError: `model_dir` is no complete, trained model.
-    """
-    predictor = Predictor(model_dir, machine=machine)
-    predictor.load()
-    answers = (_answer_or_error(predictor, video) for video in videos)
-    return list(with_progress(answers, total=len(videos), what="videos classified") if len(videos) > 1 else answers)
-
-
-def _answer_or_error(predictor: Predictor, video: Path) -> Answer | VideoError | NonFiniteError:
-    try:
-        return predictor.predict(video)
-    except (VideoError, NonFiniteError) as error:
-        return error

@@ -16,7 +16,7 @@ from ivcp.records import PREDICTIONS_FILE, Prediction, read_lines
 from ivcp.records.answers import Answer
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.serving.app import create_app
-from ivcp.serving.predictor import predict_files
+from ivcp.serving.files import classify_files
 from ivcp.settings import RunConfig, config_from_settings
 from tests.videos import write_video
 
@@ -64,7 +64,8 @@ def test_evaluation_predictor_and_server_agree_on_every_clip(config: RunConfig) 
     predictions = list(read_lines(steps.results_dir(config) / PREDICTIONS_FILE, Prediction))
     assert len(predictions) == 16
     files = [Path(prediction.video) for prediction in predictions]
-    for prediction, answer in zip(predictions, predict_files(config.train.output_dir, files), strict=True):
+    answers = classify_files(config.train.output_dir, [str(file) for file in files])
+    for prediction, (_, answer) in zip(predictions, answers, strict=True):
         assert isinstance(answer, Answer)
         assert np.abs(np.array(answer.logits) - prediction.logits).max() <= 1e-5
     with TestClient(create_app(config.train.output_dir)) as client:
@@ -100,7 +101,8 @@ def check_served_prompt(config: RunConfig, metrics: EvaluationMetrics) -> None:
     other = EvaluationMetrics.read(steps.results_dir(asked) / "metrics.json")
     assert other.prompt.endswith("<video>Is somebody falling? <ACTION>")
     predictions = list(read_lines(steps.results_dir(asked) / PREDICTIONS_FILE, Prediction))
-    answers = predict_files(exported.model_dir, [Path(prediction.video) for prediction in predictions])
+    videos = [prediction.video for prediction in predictions]
+    answers = [answer for _, answer in classify_files(exported.model_dir, videos)]
     for prediction, answer in zip(predictions, answers, strict=True):
         assert isinstance(answer, Answer)
         assert np.abs(np.array(answer.logits) - prediction.logits).max() <= 1e-4  # merged: rounded once more

@@ -16,7 +16,7 @@ from ivcp.data.prompts import PromptError
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records.answers import Answer, Failure
 from ivcp.serving.files import classify_files
-from ivcp.serving.predictor import Predictor, predict_files
+from ivcp.serving.predictor import Predictor
 from tests.models import save_tiny_classifier
 from tests.videos import write_video
 
@@ -40,12 +40,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_many_are_answered_as_each_alone(model_dir: Path, folder: Path):
     videos = [str(folder / f"clip-{number}.mp4") for number in range(5)]
     together = list(classify_files(model_dir, videos))
-    alone = predict_files(model_dir, [Path(video) for video in videos])
+    predictor = Predictor(model_dir)
+    predictor.load()
+    alone = [predictor.predict(video) for video in videos]
 
     assert [video for video, _ in together] == videos
     for (_, answer), expected in zip(together, alone, strict=True):
         assert isinstance(answer, Answer)
-        assert isinstance(expected, Answer)
         assert answer.logits == pytest.approx(expected.logits, abs=1e-5)
         assert answer.frame_seconds == expected.frame_seconds
 

@@ -1,4 +1,3 @@
-import logging
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ from typer.testing import CliRunner
 
 from ivcp.cli.main import app
 from ivcp.serving.app import create_app
-from ivcp.serving.predictor import Predictor, predict_files
+from ivcp.serving.predictor import Predictor
 from ivcp.serving.settings import ServerSettings
 from ivcp.video import VideoError
 from tests.models import LABELS, save_tiny_classifier
@@ -74,7 +73,9 @@ def test_a_video_gets_an_answer(client: TestClient, video: Path, uploads: Path):
 
 
 def test_the_server_answers_as_the_command_line_does(client: TestClient, model_dir: Path, video: Path):
-    (answer,) = predict_files(model_dir, [video])
+    predictor = Predictor(model_dir)
+    predictor.load()
+    answer = predictor.predict(video)
     assert _ask(client, video.read_bytes()).json()["logits"] == pytest.approx(answer.logits, abs=1e-6)
 
 
@@ -290,11 +291,3 @@ def test_predicting_a_missing_video_names_it(model_dir: Path, tmp_path: Path):
     predictor.load()
     with pytest.raises(VideoError, match=r"gone\.mp4"):
         predictor.predict(tmp_path / "gone.mp4")
-
-
-def test_progress_is_said_for_several_files(model_dir: Path, video: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="ivcp.tracking.progress"):
-        predict_files(model_dir, [video])
-        assert "videos classified" not in caplog.text
-        predict_files(model_dir, [video, video])
-    assert "videos classified: 2 in " in caplog.text
