@@ -47,6 +47,8 @@ class ExportResult(Record):
     """The MLflow run; null where `report_to` does not name mlflow, or nothing was registered."""
     is_measured: bool = True
     """Whether evaluation measured the model before."""
+    uploaded_to: str | None = None
+    """Address of the hub's commit; null where nothing was uploaded."""
 
     @property
     def summary(self) -> str:
@@ -55,4 +57,6 @@ class ExportResult(Record):
         alias = f" ({version.alias})" if version and version.alias else ""
         name = f"{version.name} v{version.version}{alias}" if version else "merged, not registered"
         checked = f", {words}" if (words := self.merge.words) else ""
-        return f"{name}{checked}" + ("" if self.is_measured else ", not measured here: no data set is named")
+        uploaded = f", uploaded as {self.uploaded_to}" if self.uploaded_to else ""
+        measured = "" if self.is_measured else ", not measured here: no data set is named"
+        return f"{name}{checked}{uploaded}{measured}"
