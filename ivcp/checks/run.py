@@ -27,7 +27,7 @@ from ivcp.checks.settings import (
     warn_of_ineffective,
 )
 from ivcp.data.registry import read_dataset_info
-from ivcp.export.exits.hub import check_upload
+from ivcp.export.exits.leaving import check_exits
 from ivcp.models.path import looks_local
 from ivcp.models.source import pinned
 from ivcp.settings import ConfigError, RunConfig
@@ -68,7 +68,7 @@ def check_started(config: RunConfig) -> None:
         check_place_of_model(config)
     check_sharding(config)
     check_stage(config)
-    check_upload(config)
+    check_exits(config)
     check_remote_adapter(config)
     if is_elsewhere(config.model):
         return
@@ -98,7 +98,7 @@ def check_local_run(config: RunConfig, *, containers: bool) -> None:
     check_distribution_files(config)
     if not containers:
         check_packages(config)
-    check_upload(config)
+    check_exits(config)
     warn_of_ineffective(config)
 
 

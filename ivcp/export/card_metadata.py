@@ -95,9 +95,9 @@ def _licence(base: ModelConfig, licence: str | None) -> dict[str, Any]:
 
 def _base_card(base: ModelConfig) -> Any:
     """The metadata of the base model's card; null where there is none, or nobody gives it."""
-    from huggingface_hub.utils import httpx
     from huggingface_hub import ModelCard
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx
 
     name = base.required_name
     folder = Path(local_model(name, with_weights=False)) if is_remote_model(name) else Path(name)

@@ -12,13 +12,14 @@ import torch
 from ivcp import storage
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.sample import Sample
-from ivcp.export.exits.hub import check_upload, upload_model
+from ivcp.export.exits.engines.write import TRANSFORMERS, add_engines, check_engines, remove_engines
+from ivcp.export.exits.leaving import check_exits, take_exits
 from ivcp.export.merge import merge_adapter
 from ivcp.export.model_card import model_card
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.records.evaluation import EvaluationMetrics
-from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult, MergeCheck
+from ivcp.records.export import EXPORT_RESULT_FILE, Exits, ExportResult, MergeCheck
 from ivcp.settings import ConfigError, RunConfig, read_model_config
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
@@ -51,7 +52,7 @@ def export_model(
     The alias `model_alias` moves to it, unless `is_deployed_next`: then it moves when the deployment answers. `metrics`
     null is a model that was not measured: card and registry have no figures then.
 
-    With `export_hub_model_id`, it is uploaded before it is registered. With `models_uri`, what is registered is a copy
+    Other exits (an image, the hub) are taken before it is registered. With `models_uri`, what is registered is a copy
     at `<models_uri>/<registered_model_name>/<run>`; a copy that was interrupted goes on when the step is repeated.
 
     Raises:
@@ -59,16 +60,16 @@ def export_model(
         ModelFilesError: `adapter_dir` is incomplete.
         UploadError: the hub does not take it; nothing is registered then.
     """
-    repository = check_upload(config)
+    repository = check_exits(config)
     checked = _merge(config, adapter_dir, export_dir, _samples_to_check(index))
     if metrics and metrics.calibration:
         metrics.calibration.write(export_dir / CALIBRATION_FILE)
-    uploaded = _described(config, export_dir, metrics=metrics, repository=repository)
+    exits = _described(config, export_dir, metrics=metrics, repository=repository)
     tags = _fingerprints(index, metrics) | {CONFIGURATION_TAG: configuration_fingerprint(config)}
     result = _registered(
         config, export_dir, checked=checked, metrics=metrics, tags=tags, is_champion=not is_deployed_next
     )
-    return _finished(result.model_copy(update={"uploaded_to": uploaded}), export_dir)
+    return _finished(result.model_copy(update={"exits": exits}), export_dir)
 
 
 def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> ExportResult:
@@ -81,28 +82,29 @@ def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> Exp
         ModelFilesError: `adapter_dir` is incomplete.
         UploadError: the hub does not take it.
     """
-    repository = check_upload(config)
+    repository = check_exits(config)
     checked = _merge(config, adapter_dir, export_dir, ())
-    uploaded = _described(config, export_dir, metrics=None, repository=repository)
+    exits = _described(config, export_dir, metrics=None, repository=repository)
     result = ExportResult(model_dir=str(export_dir), merge=checked, is_measured=False)
     if _ASKS_FOR_REGISTRATION & config.export.model_fields_set:
         result = _registered(config, export_dir, checked=checked, metrics=None, tags={})
-    return _finished(result.model_copy(update={"uploaded_to": uploaded}), export_dir)
+    return _finished(result.model_copy(update={"exits": exits}), export_dir)
 
 
 def _described(
     config: RunConfig, export_dir: Path, *, metrics: EvaluationMetrics | None, repository: str | None
-) -> str | None:
-    """Writes the card, and uploads the model where a `repository` is named: the commit's address, or null."""
+) -> Exits:
+    """Writes the card, and takes the exits: the model is what others may read from here on."""
     card = model_card(
         export_dir,
         metrics=metrics,
         repository=repository,
         licence=config.publishing.export_license,
         data_sets=config.data.dataset,
+        is_for_transformers=TRANSFORMERS in config.publishing.export_engines,
     )
     write_whole(export_dir / MODEL_CARD_FILE, card)
-    return upload_model(config, export_dir, repository=repository) if repository else None
+    return take_exits(config, export_dir, repository=repository)
 
 
 def check_export_dir(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> None:
@@ -131,10 +133,12 @@ def check_export_dir(config: RunConfig, *, adapter_dir: Path, export_dir: Path) 
 
 def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequence[Sample]) -> MergeCheck:
     check_complete(adapter_dir)
+    check_engines(adapter_dir, config.publishing.export_engines)
     check_export_dir(config, adapter_dir=adapter_dir, export_dir=export_dir)
     with owned(writable_folder(export_dir), advice="wait for its end, or set another export_dir"):
         (export_dir / _BEGUN_FILE).touch()
-        return merge_adapter(
+        remove_engines(export_dir)
+        checked = merge_adapter(
             adapter_dir,
             export_dir,
             samples=samples,
@@ -142,6 +146,10 @@ def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequ
             max_shard_gigabytes=config.export.export_size,
             served_prompt=config.serving.served_prompt,
         )
+        if not config.publishing.export_engines:
+            return checked
+        difference = add_engines(export_dir, config.publishing.export_engines, machine=config.model)
+        return checked.model_copy(update={"engines_difference": difference})
 
 
 def _registered(

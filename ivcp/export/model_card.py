@@ -39,7 +39,7 @@ import ivcp
 ivcp.load("{name}").predict("VIDEO.mp4")
 ```
 
-The merged weights alone, without what stands beside them ({own_files}), are a model of transformers:
+{pipeline}The merged weights alone, without what stands beside them ({own_files}), are a model of transformers:
 
 ```python
 from ivcp.torchvision_compat import register_missing_operators
@@ -65,7 +65,15 @@ AutoModelForImageTextToText.from_pretrained("{name}")
 Annotations `{data}`, prepared clips `{prepared}` (fingerprints).
 """
 
+_PIPELINE = """With transformers alone, and the code that lies beside the model:
 
+```python
+from transformers import pipeline
+
+pipeline("video-classification", model="{name}", trust_remote_code=True)("VIDEO.mp4")
+```
+
+"""
 _RESULTS = """| split | clips | failed | frames | views | top-1 | top-5 | mean class | majority class |
 |---|---|---|---|---|---|---|---|---|
 | {split} | {num_clips} | {num_failed} | {frames} | 1 | {top1:.4f} | {top5:.4f} | {mean_class:.4f} | {majority:.4f} |
@@ -81,11 +89,12 @@ def model_card(
     repository: str | None = None,
     licence: str | None = None,
     data_sets: Sequence[str] = (),
+    is_for_transformers: bool = False,
 ) -> str:
     """The card of the model in `model_dir`, as Markdown with Hugging Face's metadata block.
 
     `metrics` are null where it was not measured. `repository` is where it is uploaded to on the hub; `licence` null is
-    the base model's.
+    the base model's. `is_for_transformers` says that transformers' own pipeline reads the directory.
     """
     stage, info = stage_of(read_model_config(model_dir / RUN_CONFIG_FILE)), read_info(model_dir)
     config = stage.config
@@ -100,7 +109,7 @@ def model_card(
             licence=licence,
             metrics=metrics,
             data_sets=data_sets,
-            is_for_transformers=False,
+            is_for_transformers=is_for_transformers,
         ),
         base=code(public_name(base)) + ("" if hub_id(base) else ", which lay in a folder or a store of its own"),
         download=f"hf download {repository} --local-dir {name}\n" if repository else "",
@@ -111,6 +120,7 @@ def model_card(
         steps=info.trained_steps,
         results=_results(metrics) if metrics else _NOT_MEASURED,
         name=name,
+        pipeline=_PIPELINE.format(name=name) if is_for_transformers else "",
         prompt=" ".join(code(f"{message.role}: {message.content}") for message in info.prompt),
         sampling=(
             f"{video.video_num_frames}, evenly spread"

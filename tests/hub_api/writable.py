@@ -189,7 +189,7 @@ def _of_repository(hub: Hub, found: re.Match[str], token: dict[str, Any], body: 
         return 200, {}, entries
     if what == "preupload":
         return 200, {}, {"files": [_mode(files, file["path"]) for file in json.loads(body)["files"]]}
-    return _commit(hub, files, body) if what == "commit" else (404, {}, {"error": what})
+    return _commit(hub, found["id"], files, body) if what == "commit" else (404, {}, {"error": what})
 
 
 def _mode(files: dict[str, bytes], name: str) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _oid(content: bytes | None) -> str | None:
     return None if content is None else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _commit(hub: Hub, files: dict[str, bytes], body: bytes) -> Answer:
+def _commit(hub: Hub, name: str, files: dict[str, bytes], body: bytes) -> Answer:
     for line in body.splitlines():
         entry = json.loads(line)
         value = entry["value"]
@@ -212,4 +212,4 @@ def _commit(hub: Hub, files: dict[str, bytes], body: bytes) -> Answer:
             files[value["path"]] = hub.objects[value["oid"]]
         elif entry["key"] == "deletedFile":
             del files[value["path"]]
-    return 200, {}, {"commitUrl": f"{hub.url}/commit/{COMMIT}", "commitOid": COMMIT, "success": True}
+    return 200, {}, {"commitUrl": f"{hub.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT, "success": True}

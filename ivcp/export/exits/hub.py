@@ -155,8 +155,8 @@ def _check_owner(who: Mapping[str, Any], repository: str) -> None:
 @contextmanager
 def _explained(repository: str) -> Iterator[None]:
     """Turns errors of the hub's library into `UploadError`."""
-    from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx
 
     try:
         yield

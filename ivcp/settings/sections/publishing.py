@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from ivcp.settings.sections.section import Section
+from ivcp.settings.places import LocalPath
+from ivcp.settings.sections.section import Section, as_names
 
 _REPOSITORY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 
-class PublishingConfig(Section):
-    """Uploads to the Hugging Face hub, by `ivcp export` and the pipeline's export step."""
+Engine = Literal["transformers", "vllm"]
 
+
+class PublishingConfig(Section):
+    """Other engines, images and the Hugging Face hub, by `ivcp export` and the pipeline's export step."""
+
+    export_engines: Annotated[tuple[Engine, ...], BeforeValidator(as_names)] = ()
+    """Engines besides ivcp that the exported directory is to serve: `transformers` (AutoModelForSequenceClassification
+    and its video-classification pipeline, with code beside the model), `vllm` (its /classify; a linear decoder). What
+    is written is compared with this project's logits in a fresh process: more than 1e-4 apart is an error."""
+    export_image: LocalPath | None = None
+    """Folder that the model is written to as a container image (an OCI layout, without a daemon), its files below
+    `/models`: for a Kubernetes image volume, or KServe's modelcar. `skopeo copy --all oci:FOLDER docker://…` pushes
+    it."""
+    export_image_base: LocalPath | None = None
+    """Folder of an OCI layout that the image is put on; null is an empty image. A modelcar needs one with a shell."""
     export_hub_model_id: str | None = None
     """Repository on the Hugging Face hub that the exported model is uploaded to: `owner/name`, or `name` for one of
     your own. The token comes from the environment's HF_TOKEN and nowhere else. Null uploads nothing."""
@@ -45,12 +59,20 @@ class PublishingConfig(Section):
         return value
 
     @model_validator(mode="after")
+    def _has_an_image(self) -> Self:
+        if self.export_image_base and not self.export_image:
+            raise ValueError(
+                f"export_image_base = {self.export_image_base}: set export_image to the folder that the image goes to"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _names_one_repository(self) -> Self:
         named = {self.export_hub_model_id, self.hub_model_id if self.push_to_hub else None} - {None}
         if len(named) > 1:
             raise ValueError(
-                f"export_hub_model_id = {self.export_hub_model_id} and hub_model_id = {self.hub_model_id}: the model is "
-                "uploaded to one repository: keep one of them"
+                f"export_hub_model_id = {self.export_hub_model_id} and hub_model_id = {self.hub_model_id}: the "
+                "exported model is uploaded to one repository: keep one of them"
             )
         return self
 

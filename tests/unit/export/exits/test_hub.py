@@ -7,7 +7,7 @@ import pytest
 from ivcp.export.exits.hub import UploadError, check_upload, upload_model
 from ivcp.export.model_card import model_card
 from ivcp.settings import ConfigError, config_from_settings
-from tests.hub_api.writable import TOKEN
+from tests.hub_api.writable import COMMIT, TOKEN
 from tests.ports import free_port
 
 NAME = "me/actions"
@@ -33,7 +33,7 @@ def test_the_model_is_there_for_others(hub, described):
     address = upload(described)
 
     files = hub.repositories[NAME]["main"]
-    assert address.startswith(f"{hub.url}/")
+    assert address == f"{hub.url}/{NAME}/commit/{COMMIT}"
     for name in ("model.safetensors", "action_decoder.safetensors", "README.md", "tokenizer.json"):
         assert files[name] == (described / name).read_bytes(), name
     assert "export_result.json" not in files
