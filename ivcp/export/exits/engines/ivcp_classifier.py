@@ -158,7 +158,7 @@ class ActionClassificationPipeline(Pipeline):
             text=[settings["prompt"]],
             videos=[torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)],
             video_metadata=[metadata],
-            videos_kwargs={"do_resize": False, "do_sample_frames": False, "return_tensors": "pt"},
+            videos_kwargs={"do_resize": False, "do_sample_frames": False},
             return_mm_token_type_ids=True,
             return_tensors="pt",
         )
