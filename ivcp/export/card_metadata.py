@@ -95,16 +95,16 @@ def _licence(base: ModelConfig, licence: str | None) -> dict[str, Any]:
 
 def _base_card(base: ModelConfig) -> Any:
     """The metadata of the base model's card; null where there is none, or nobody gives it."""
+    from httpx2 import HTTPError
     from huggingface_hub import ModelCard
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import httpx
 
     name = base.required_name
     folder = Path(local_model(name, with_weights=False)) if is_remote_model(name) else Path(name)
     try:
         path = folder / MODEL_CARD_FILE if folder.is_dir() else _downloaded_card(base)
         return ModelCard.load(path, ignore_metadata_errors=True).data if Path(path).is_file() else None
-    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
         log.warning("the card of %s cannot be read (%s)", name, error)
         return None
 

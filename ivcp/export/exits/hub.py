@@ -155,8 +155,8 @@ def _check_owner(who: Mapping[str, Any], repository: str) -> None:
 @contextmanager
 def _explained(repository: str) -> Iterator[None]:
     """Turns errors of the hub's library into `UploadError`."""
+    from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import httpx
 
     try:
         yield
@@ -164,7 +164,7 @@ def _explained(repository: str) -> Iterator[None]:
         raise UploadError(_refusal(error, repository)) from error
     except UploadError:
         raise
-    except (httpx.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise UploadError(
             f"the Hugging Face hub ({hub_endpoint()}) does not answer ({error}): check the network or HTTPS_PROXY, or "
             "set HF_ENDPOINT to a mirror; `ivcp export` again uploads what is missing"

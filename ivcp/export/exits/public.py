@@ -10,18 +10,16 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ivcp.data.seen_clips import SEEN_CLIPS_FILE
 from ivcp.models.path import looks_local
 from ivcp.records import RUN_CONFIG_FILE
 from ivcp.records.export import EXPORT_RESULT_FILE
 from ivcp.settings.places import is_remote_model
 
-_AT_HOME = frozenset({EXPORT_RESULT_FILE, SEEN_CLIPS_FILE})
 _IN_THE_CACHE = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/")
 """The folder that huggingface_hub downloads a model to says its id."""
 
@@ -45,11 +43,12 @@ def public_files(model_dir: Path) -> Iterator[Path]:
 
     Hidden files are left out.
     """
-    from ivcp.stages.directory import MODEL_INFO_FILE
+    from ivcp.data.seen_clips import SEEN_CLIPS_FILE
+    from ivcp.stages.directory import MODEL_INFO_FILE  # late: both are heavy, and the names above are asked for early
 
     with tempfile.TemporaryDirectory(prefix="ivcp-public-") as made:
         folder = Path(made)
-        for path in _visible(model_dir):
+        for path in _visible(model_dir, at_home={EXPORT_RESULT_FILE, SEEN_CLIPS_FILE}):
             target = folder / path.relative_to(model_dir)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(path.resolve())
@@ -58,12 +57,12 @@ def public_files(model_dir: Path) -> Iterator[Path]:
         yield folder
 
 
-def _visible(model_dir: Path) -> list[Path]:
+def _visible(model_dir: Path, *, at_home: Collection[str]) -> list[Path]:
     return sorted(
         path
         for path in model_dir.rglob("*")
         if path.is_file()
-        and path.name not in _AT_HOME
+        and path.name not in at_home
         and not any(part.startswith(".") for part in path.relative_to(model_dir).parts)
     )
 

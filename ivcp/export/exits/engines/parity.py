@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -69,9 +69,10 @@ def check_parity(export_dir: Path, loaded: LoadedModel) -> float:
 
 
 def _asked(export_dir: Path, clips: list[ClipFrames], folder: Path) -> np.ndarray:
-    arrays = {str(number): clip.frames for number, clip in enumerate(clips)}
-    arrays |= {f"indices_{number}": np.array(clip.frame_indices) for number, clip in enumerate(clips)}
-    np.savez(folder / "clips.npz", fps=np.array(_FPS), total=np.array(_SOURCE_FRAMES), **arrays)
+    arrays: dict[str, Any] = {"fps": np.array(_FPS), "total": np.array(_SOURCE_FRAMES)}
+    for number, clip in enumerate(clips):
+        arrays |= {str(number): clip.frames, f"indices_{number}": np.array(clip.frame_indices)}
+    np.savez(folder / "clips.npz", **arrays)
     words = [str(export_dir.absolute()), str(folder / "clips.npz"), str(folder / "answers.npy")]
     ended = subprocess.run(
         [sys.executable, "-c", _CODE, *words],

@@ -130,7 +130,7 @@ def test_other_weights_than_those_that_were_measured_are_refused(tmp_path, monke
         return asked(export_dir, clips, folder)
 
     monkeypatch.setattr(parity, "_asked", with_another_decoder)
-    with pytest.raises(EngineError, match="expected at most 0.0001"):
+    with pytest.raises(EngineError, match=r"expected at most 0.0001"):
         add_engines(directory, BOTH, machine=ModelConfig())
 
 
