@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "HF_TOKEN"
 _TOKENS = "https://huggingface.co/settings/tokens"
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-"""Those of an earlier upload go: a reader would take them for the model's."""
+_REPLACED = ("*.safetensors", "*.safetensors.index.json", "ivcp_classifier.py", "vllm_chat_template.jinja")
+"""Files of an earlier upload that go: a reader would take them for the model's."""
 _WRITING_ROLES = frozenset({"admin", "write", "contributor"})
 _UNAUTHORISED, _FORBIDDEN, _CONFLICT, _CHANGED = 401, 403, 409, 412
 
@@ -74,7 +74,7 @@ def upload_model(config: RunConfig, model_dir: Path, *, repository: str) -> str:
             folder_path=folder,
             revision=settings.hub_revision,
             commit_message="Upload the model that ivcp exported",
-            delete_patterns=list(_WEIGHTS),
+            delete_patterns=list(_REPLACED),
         )
     log.info("the model was uploaded: %s", commit.commit_url)
     return str(commit.commit_url)
