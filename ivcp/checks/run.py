@@ -25,6 +25,7 @@ from ivcp.checks.settings import (
     check_sharding,
     check_single_step,
     warn_of_ineffective,
+    warn_of_upload_at_export,
 )
 from ivcp.data.registry import read_dataset_info
 from ivcp.export.exits.leaving import check_exits
@@ -159,6 +160,7 @@ def check_training(config: RunConfig, *, num_processes: int) -> None:
     _check_stage_settings(config)
     check_room_for_checkpoints(config, Path(config.train.output_dir))
     warn_of_ineffective(config)
+    warn_of_upload_at_export(config)
 
 
 def _check_stage_settings(config: RunConfig) -> None:

@@ -104,3 +104,9 @@ def warn_of_ineffective(config: RunConfig) -> None:
     """Logs what `find_ineffective` finds."""
     for sentence in find_ineffective(config):
         log.warning("%s", sentence)
+
+
+def warn_of_upload_at_export(config: RunConfig) -> None:
+    """Says of a training alone that it uploads nothing: other trainers upload when they end."""
+    if config.publishing.uploads_to_hub:
+        log.warning("training uploads nothing to the hub: `ivcp export` uploads the merged model, when it is checked")

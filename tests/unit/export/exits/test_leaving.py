@@ -4,6 +4,7 @@ import pytest
 
 from ivcp import steps
 from ivcp.checks.run import check_submitted
+from ivcp.checks.settings import warn_of_upload_at_export
 from ivcp.export.exits.hub import UploadError
 from ivcp.export.exits.leaving import check_exits, take_exits
 from ivcp.settings import ConfigError, config_from_settings
@@ -48,3 +49,10 @@ def test_an_image_in_a_pod_is_refused():
         check_submitted(config_from_settings(BASE | {"export_image": "/image"}))
     with pytest.raises(ConfigError, match="set export_image to the folder"):
         config_from_settings(BASE | {"export_image_base": "/base"})
+
+
+def test_a_training_says_that_it_uploads_nothing(caplog):
+    warn_of_upload_at_export(config_from_settings(BASE))
+    assert caplog.text == ""
+    warn_of_upload_at_export(config_from_settings(BASE | {"push_to_hub": True}))
+    assert "training uploads nothing to the hub: `ivcp export` uploads" in caplog.text
