@@ -34,9 +34,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=["qwen2_vl", "qwen3_vl"])
-def model_dir(request, tmp_path_factory):
-    directory = save_exported(tmp_path_factory.mktemp(request.param) / "model", request.param)
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    directory = save_exported(tmp_path_factory.mktemp("served") / "model", "qwen2_vl")
     add_engines(directory, ("vllm",), machine=ModelConfig())
     return directory
 

@@ -38,8 +38,8 @@ VLLM, TRANSFORMERS = "vllm", "transformers"
 CODE_FILE = "ivcp_classifier.py"
 HEAD_FILE, INDEX_FILE = "classification_head.safetensors", "model.safetensors.index.json"
 TEMPLATE_FILE, PROCESSOR_FILE = "vllm_chat_template.jinja", "processor_config.json"
-_OF_VLLM = ("Qwen2VL", "Qwen2_5_VL", "Qwen3VL")
-"""Families whose directory was served by vLLM and compared."""
+_OF_VLLM = ("Qwen2VL",)
+"""Families whose directory vLLM 0.32 served with this project's probabilities. Qwen3-VL's were up to 0.017 away."""
 
 
 def check_engines(adapter_dir: Path, engines: Collection[str]) -> None:
@@ -144,7 +144,7 @@ def _add_vllm(export_dir: Path, loaded: LoadedModel, head: ClassifierHead, *, pr
     (architecture,) = json.loads((export_dir / MODEL_CONFIG).read_text(encoding="utf-8"))["architectures"]
     if head.linear is None or architecture.removesuffix("ForConditionalGeneration") not in _OF_VLLM:
         raise ConfigError(
-            f"export_engines: vllm was compared with this project for {', '.join(_OF_VLLM)} with a linear decoder, "
+            f"export_engines: vllm gives this project's answers for {', '.join(_OF_VLLM)} with a linear decoder, "
             f"{export_dir} is a {architecture}: leave vllm out"
         )
     weight, bias = head.linear
@@ -170,14 +170,9 @@ def _write_index(export_dir: Path) -> None:
 
 
 def _set_frame_sizes(export_dir: Path, loaded: LoadedModel) -> None:
-    """The trained sizes, which the base model's processor does not know: an engine that resizes does so by them.
-
-    Qwen3-VL's processor counts the pixels of all frames of a clip.
-    """
+    """The trained sizes, which the base model's processor does not know: an engine that resizes does so by them."""
     video = loaded.config.video
-    kind = type(loaded.processor.processor.video_processor).__name__
-    frames = (video.video_num_frames or video.video_maxlen) if kind.startswith("Qwen3") else 1
-    size = {"shortest_edge": video.video_min_pixels * frames, "longest_edge": video.video_max_pixels * frames}
+    size = {"shortest_edge": video.video_min_pixels, "longest_edge": video.video_max_pixels}
     file = export_dir / PROCESSOR_FILE
     described = json.loads(file.read_text(encoding="utf-8"))
     _change(file, {"video_processor": described["video_processor"] | {"size": size}})
