@@ -170,12 +170,14 @@ def export(config: RunConfig) -> ExportResult:
 
     Where there is no test split, and the adapter has seen the validation split, it is exported without figures.
     """
+    from ivcp.export.exits.leaving import check_exits
     from ivcp.export.export import export_model, merge_only
 
     config = pinned(config)
     export_dir = Path(config.export.export_dir or Path(config.train.output_dir) / "model")
     if not config.data.dataset:
         return merge_only(config, adapter_dir=adapter_dir(config), export_dir=export_dir)
+    check_exits(config)
     config = _with_given_splits(config)
     with _owned_output_dir(config):
         _check_adapter(config, adapter_dir(config))

@@ -25,8 +25,10 @@ from ivcp.checks.settings import (
     check_sharding,
     check_single_step,
     warn_of_ineffective,
+    warn_of_upload_at_export,
 )
 from ivcp.data.registry import read_dataset_info
+from ivcp.export.exits.leaving import check_exits
 from ivcp.models.path import looks_local
 from ivcp.models.source import pinned
 from ivcp.settings import ConfigError, RunConfig
@@ -67,6 +69,7 @@ def check_started(config: RunConfig) -> None:
         check_place_of_model(config)
     check_sharding(config)
     check_stage(config)
+    check_exits(config)
     check_remote_adapter(config)
     if is_elsewhere(config.model):
         return
@@ -96,6 +99,7 @@ def check_local_run(config: RunConfig, *, containers: bool) -> None:
     check_distribution_files(config)
     if not containers:
         check_packages(config)
+    check_exits(config)
     warn_of_ineffective(config)
 
 
@@ -156,6 +160,7 @@ def check_training(config: RunConfig, *, num_processes: int) -> None:
     _check_stage_settings(config)
     check_room_for_checkpoints(config, Path(config.train.output_dir))
     warn_of_ineffective(config)
+    warn_of_upload_at_export(config)
 
 
 def _check_stage_settings(config: RunConfig) -> None:

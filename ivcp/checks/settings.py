@@ -10,11 +10,16 @@ log = logging.getLogger(__name__)
 
 
 def check_placement(config: RunConfig) -> None:
-    """Checks what a pipeline on a cluster asks of its training step.
+    """Checks what a pipeline on a cluster asks of its training step, and that it leaves nothing in a pod.
 
     Raises:
-        ConfigError: accelerators and processes do not fit each other.
+        ConfigError: accelerators and processes do not fit each other, or an image would go with its pod.
     """
+    if config.publishing.export_image:
+        raise ConfigError(
+            f"export_image = {config.publishing.export_image}: on a cluster the image would go with the pod of the "
+            "export step; remove it, and write it with `ivcp export` where skopeo can push it"
+        )
     launch, accelerators = config.launch, config.cluster.train_accelerator_count
     processes = launch.train_processes_per_node
     if launch.train_launcher == "inline" and accelerators not in (0, processes):
@@ -99,3 +104,9 @@ def warn_of_ineffective(config: RunConfig) -> None:
     """Logs what `find_ineffective` finds."""
     for sentence in find_ineffective(config):
         log.warning("%s", sentence)
+
+
+def warn_of_upload_at_export(config: RunConfig) -> None:
+    """Says of a training alone that it uploads nothing: other trainers upload when they end."""
+    if config.publishing.uploads_to_hub:
+        log.warning("training uploads nothing to the hub: `ivcp export` uploads the merged model, when it is checked")

@@ -210,7 +210,12 @@ def evaluate(settings: Settings = None) -> None:
 def export(settings: Settings = None) -> None:
     """Merge the adapter into a servable model directory and register it; without a data set, merge it only.
 
-    Examples: `ivcp export my.yaml export_dir=models/mine`, `ivcp export merge.yaml`
+    Other exits are settings: `export_hub_model_id` uploads it to the Hugging Face hub (with HF_TOKEN from the
+    environment), `export_engines` makes it one that vLLM and transformers read too, `export_image` writes a container
+    image.
+
+    Examples: `ivcp export my.yaml export_dir=models/mine`, `ivcp export merge.yaml`,
+    `ivcp export merge.yaml export_hub_model_id=me/actions export_engines=transformers,vllm`
     """
     config = read_settings(settings)
     from ivcp import steps as single_steps

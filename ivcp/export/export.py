@@ -12,12 +12,14 @@ import torch
 from ivcp import storage
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.sample import Sample
+from ivcp.export.exits.engines.write import TRANSFORMERS, add_engines, check_engines, remove_engines
+from ivcp.export.exits.leaving import check_exits, take_exits
 from ivcp.export.merge import merge_adapter
 from ivcp.export.model_card import model_card
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.records.evaluation import EvaluationMetrics
-from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult, MergeCheck
+from ivcp.records.export import EXPORT_RESULT_FILE, Exits, ExportResult, MergeCheck
 from ivcp.settings import ConfigError, RunConfig, read_model_config
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
@@ -50,21 +52,24 @@ def export_model(
     The alias `model_alias` moves to it, unless `is_deployed_next`: then it moves when the deployment answers. `metrics`
     null is a model that was not measured: card and registry have no figures then.
 
-    With `models_uri`, what is registered is a copy at `<models_uri>/<registered_model_name>/<run>`; a copy that was
-    interrupted goes on when the step is repeated.
+    Other exits (an image, the hub) are taken before it is registered. With `models_uri`, what is registered is a copy
+    at `<models_uri>/<registered_model_name>/<run>`; a copy that was interrupted goes on when the step is repeated.
 
     Raises:
         MergeError: the merged model answers differently; nothing is registered then.
         ModelFilesError: `adapter_dir` is incomplete.
+        UploadError: the hub does not take it; nothing is registered then.
     """
+    repository = check_exits(config)
     checked = _merge(config, adapter_dir, export_dir, _samples_to_check(index))
     if metrics and metrics.calibration:
         metrics.calibration.write(export_dir / CALIBRATION_FILE)
-    write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=metrics))
+    exits = _described(config, export_dir, metrics=metrics, repository=repository)
     tags = _fingerprints(index, metrics) | {CONFIGURATION_TAG: configuration_fingerprint(config)}
-    return _registered(
+    result = _registered(
         config, export_dir, checked=checked, metrics=metrics, tags=tags, is_champion=not is_deployed_next
     )
+    return _finished(result.model_copy(update={"exits": exits}), export_dir)
 
 
 def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> ExportResult:
@@ -75,13 +80,31 @@ def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> Exp
 
     Raises:
         ModelFilesError: `adapter_dir` is incomplete.
+        UploadError: the hub does not take it.
     """
+    repository = check_exits(config)
     checked = _merge(config, adapter_dir, export_dir, ())
-    write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=None))
-    if _ASKS_FOR_REGISTRATION & config.export.model_fields_set:
-        return _registered(config, export_dir, checked=checked, metrics=None, tags={})
+    exits = _described(config, export_dir, metrics=None, repository=repository)
     result = ExportResult(model_dir=str(export_dir), merge=checked, is_measured=False)
-    return _finished(result, export_dir)
+    if _ASKS_FOR_REGISTRATION & config.export.model_fields_set:
+        result = _registered(config, export_dir, checked=checked, metrics=None, tags={})
+    return _finished(result.model_copy(update={"exits": exits}), export_dir)
+
+
+def _described(
+    config: RunConfig, export_dir: Path, *, metrics: EvaluationMetrics | None, repository: str | None
+) -> Exits:
+    """Writes the card, and takes the exits: the model is what others may read from here on."""
+    card = model_card(
+        export_dir,
+        metrics=metrics,
+        repository=repository,
+        licence=config.publishing.export_license,
+        data_sets=config.data.dataset,
+        is_for_transformers=TRANSFORMERS in config.publishing.export_engines,
+    )
+    write_whole(export_dir / MODEL_CARD_FILE, card)
+    return take_exits(config, export_dir, repository=repository)
 
 
 def check_export_dir(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> None:
@@ -110,10 +133,12 @@ def check_export_dir(config: RunConfig, *, adapter_dir: Path, export_dir: Path) 
 
 def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequence[Sample]) -> MergeCheck:
     check_complete(adapter_dir)
+    check_engines(adapter_dir, config.publishing.export_engines)
     check_export_dir(config, adapter_dir=adapter_dir, export_dir=export_dir)
     with owned(writable_folder(export_dir), advice="wait for its end, or set another export_dir"):
         (export_dir / _BEGUN_FILE).touch()
-        return merge_adapter(
+        remove_engines(export_dir)
+        checked = merge_adapter(
             adapter_dir,
             export_dir,
             samples=samples,
@@ -121,6 +146,10 @@ def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequ
             max_shard_gigabytes=config.export.export_size,
             served_prompt=config.serving.served_prompt,
         )
+        if not config.publishing.export_engines:
+            return checked
+        difference = add_engines(export_dir, config.publishing.export_engines, machine=config.model)
+        return checked.model_copy(update={"engines_difference": difference})
 
 
 def _registered(
@@ -132,7 +161,7 @@ def _registered(
     tags: Mapping[str, str],
     is_champion: bool = True,
 ) -> ExportResult:
-    """Registers the model, and writes and returns what export did."""
+    """Registers the model, and returns what export did."""
     with tracked_run(config, step="export") as run:
         weights = _weights_hash(export_dir, stage_of(config).files)
         model_uri = _published(export_dir, config=config, run=run.run_id or weights)
@@ -148,14 +177,13 @@ def _registered(
             run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
         if checked.served_difference is not None:
             run.log_metrics({"export/served_logit_difference": checked.served_difference})
-    result = ExportResult(
+    return ExportResult(
         model_dir=str(export_dir),
         merge=checked,
         registered=registered,
         run_id=run.run_id,
         is_measured=metrics is not None,
     )
-    return _finished(result, export_dir)
 
 
 def _finished(result: ExportResult, export_dir: Path) -> ExportResult:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from ivcp.export.card_metadata import card_metadata
+from ivcp.export.exits.public import hub_id, public_name
 from ivcp.records import LABELS_FILE, RUN_CONFIG_FILE, Labels
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.markdown import code, escape
@@ -13,9 +15,7 @@ from ivcp.stages.directory import read_info
 from ivcp.stages.registry import stage_of
 
 _CARD = """---
-base_model: {base_model}
-library_name: transformers
-pipeline_tag: video-classification
+{metadata}
 ---
 
 # {title}
@@ -29,7 +29,7 @@ Made from {base}: {principle}. {method}, {steps} optimizer steps.
 ## Use
 
 ```bash
-ivcp predict --model-dir {name} VIDEO.mp4
+{download}ivcp predict --model-dir {name} VIDEO.mp4
 ivcp serve --model-dir {name} --port 8080
 ```
 
@@ -39,7 +39,7 @@ import ivcp
 ivcp.load("{name}").predict("VIDEO.mp4")
 ```
 
-The merged weights alone, without what stands beside them ({own_files}), are a model of transformers:
+{pipeline}The merged weights alone, without what stands beside them ({own_files}), are a model of transformers:
 
 ```python
 from ivcp.torchvision_compat import register_missing_operators
@@ -65,7 +65,15 @@ AutoModelForImageTextToText.from_pretrained("{name}")
 Annotations `{data}`, prepared clips `{prepared}` (fingerprints).
 """
 
+_PIPELINE = """With transformers alone, and the code that lies beside the model:
 
+```python
+from transformers import pipeline
+
+pipeline("video-classification", model="{name}", trust_remote_code=True)("VIDEO.mp4")
+```
+
+"""
 _RESULTS = """| split | clips | failed | frames | views | top-1 | top-5 | mean class | majority class |
 |---|---|---|---|---|---|---|---|---|
 | {split} | {num_clips} | {num_failed} | {frames} | 1 | {top1:.4f} | {top5:.4f} | {mean_class:.4f} | {majority:.4f} |
@@ -74,26 +82,45 @@ A clip that could not be decoded counts as an error. Measured on {measured_on}.{
 _NOT_MEASURED = "Not measured here: it was exported without a data set, or without a split that it had not seen."
 
 
-def model_card(model_dir: Path, *, metrics: EvaluationMetrics | None) -> str:
+def model_card(
+    model_dir: Path,
+    *,
+    metrics: EvaluationMetrics | None,
+    repository: str | None = None,
+    licence: str | None = None,
+    data_sets: Sequence[str] = (),
+    is_for_transformers: bool = False,
+) -> str:
     """The card of the model in `model_dir`, as Markdown with Hugging Face's metadata block.
 
-    `metrics` are null where it was not measured.
+    `metrics` are null where it was not measured. `repository` is where it is uploaded to on the hub; `licence` null is
+    the base model's. `is_for_transformers` says that transformers' own pipeline reads the directory.
     """
     stage, info = stage_of(read_model_config(model_dir / RUN_CONFIG_FILE)), read_info(model_dir)
     config = stage.config
     labels = Labels.read(model_dir / LABELS_FILE)
     method, video = config.method, config.video
     is_lora = method.finetuning_type == "lora"
+    base, name = config.model.required_name, repository.rpartition("/")[2] if repository else model_dir.name
     return _CARD.format(
-        base_model=json.dumps(config.model.model_name_or_path),
-        base=code(config.model.model_name_or_path or ""),
+        metadata=card_metadata(
+            name=name,
+            base=config.model,
+            licence=licence,
+            metrics=metrics,
+            data_sets=data_sets,
+            is_for_transformers=is_for_transformers,
+        ),
+        base=code(public_name(base)) + ("" if hub_id(base) else ", which lay in a folder or a store of its own"),
+        download=f"hf download {repository} --local-dir {name}\n" if repository else "",
         title=f"{stage.title} with {labels.num_classes} classes",
         principle=stage.principle,
         own_files=", ".join(f"`{name}`" for name in stage.files),
         method=f"LoRA of rank {method.lora_rank}, merged" if is_lora else "Full fine-tuning",
         steps=info.trained_steps,
         results=_results(metrics) if metrics else _NOT_MEASURED,
-        name=model_dir.name,
+        name=name,
+        pipeline=_PIPELINE.format(name=name) if is_for_transformers else "",
         prompt=" ".join(code(f"{message.role}: {message.content}") for message in info.prompt),
         sampling=(
             f"{video.video_num_frames}, evenly spread"

@@ -45,10 +45,10 @@ def check_hub(name: str, *, revision: str = "main", cache_dir: str | None = None
         return
     if not is_cached:
         raise HubError(
-            f"the Hugging Face hub ({_endpoint()}) does not answer ({reason}), and {name} is not in the cache "
+            f"the Hugging Face hub ({hub_endpoint()}) does not answer ({reason}), and {name} is not in the cache "
             f"{_cache(cache_dir)}: {_advice(reason)}, or {_elsewhere(name)}"
         )
-    log.warning("the Hugging Face hub (%s) does not answer (%s): %s comes from the cache", _endpoint(), reason, name)
+    log.warning("the Hugging Face hub (%s) does not answer (%s): %s comes from the cache", hub_endpoint(), reason, name)
     os.environ[OFFLINE_VARIABLE] = "1"
 
 
@@ -72,7 +72,7 @@ def _ask(name: str, revision: str) -> str | None:
     for _ in range(_TRIES):
         try:
             answer = requests.head(
-                f"{_endpoint()}/{name}/resolve/{revision}/config.json", headers=headers, timeout=_SECONDS
+                f"{hub_endpoint()}/{name}/resolve/{revision}/config.json", headers=headers, timeout=_SECONDS
             )
         except requests.RequestException as error:
             reason = _short(error)
@@ -95,15 +95,17 @@ def _short(error: Exception) -> str:
 
 def _refusal(name: str, revision: str, status: int, code: str) -> str:
     if code == "RevisionNotFound":
-        return f"model_revision = {revision}: {name} has no such branch, tag or commit on {_endpoint()}"
+        return f"model_revision = {revision}: {name} has no such branch, tag or commit on {hub_endpoint()}"
     if code == "EntryNotFound":
-        return f"{name} on {_endpoint()} has no config.json: expected a model in transformers' format"
+        return f"{name} on {hub_endpoint()} has no config.json: expected a model in transformers' format"
     if status in (401, 403) or code == "GatedRepo":
         return (
-            f"{_endpoint()} does not give {name} ({status}): the name is wrong, or the model is private or gated; "
+            f"{hub_endpoint()} does not give {name} ({status}): the name is wrong, or the model is private or gated; "
             "accept its terms on its page, and log in with `hf auth login` or set HF_TOKEN"
         )
-    return f"there is no model {name} on {_endpoint()} ({status}): correct model_name_or_path; it may be a local path"
+    return (
+        f"there is no model {name} on {hub_endpoint()} ({status}): correct model_name_or_path; it may be a local path"
+    )
 
 
 def _advice(reason: str) -> str:
@@ -116,7 +118,8 @@ def _elsewhere(name: str) -> str:
     return f"download it where there is a network (hf download {name}) and set model_name_or_path to its folder"
 
 
-def _endpoint() -> str:
+def hub_endpoint() -> str:
+    """The address of the hub or of a mirror, without a slash at its end."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -22,6 +21,7 @@ from ivcp.models.families import (
     vision_inputs,
     vision_token_types,
 )
+from ivcp.models.frame_sizes import size_on_grid
 from ivcp.models.path import check_model_path
 from ivcp.models.source import local_model
 from ivcp.models.vision.features import join_features
@@ -114,21 +114,12 @@ class Processor:
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) in pixels that frames of this size are resized to.
 
-        Keeps the aspect within `video_min_pixels` and `video_max_pixels` on the grid of patches (the rule of
-        Qwen2-VL's `smart_resize`); a model with one fixed input size has that size.
+        Near their own on the grid of patches (`size_on_grid`); a model with one fixed input size has that size.
         """
-        factor = frame_step(self.processor.video_processor)
-        if factor is None:
+        step = frame_step(self.processor.video_processor)
+        if step is None:
             return fixed_frame_size(self.processor.video_processor)
-        pixels = height * width
-        rows, columns = (max(1, round(side / factor)) for side in (height, width))
-        if rows * columns * factor**2 > self.video.video_max_pixels:
-            scale = math.sqrt(self.video.video_max_pixels / pixels) / factor
-            rows, columns = (max(1, math.floor(side * scale)) for side in (height, width))
-        elif rows * columns * factor**2 < self.video.video_min_pixels:
-            scale = math.sqrt(self.video.video_min_pixels / pixels) / factor
-            rows, columns = (math.ceil(side * scale) for side in (height, width))
-        return rows * factor, columns * factor
+        return size_on_grid(height, width, step=step, video=self.video)
 
     def encode(self, text: str, videos: Sequence[SampledVideo]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Token ids and modality ids, (num_tokens,) each, of a rendered prompt with its videos.

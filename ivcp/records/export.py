@@ -21,6 +21,8 @@ class MergeCheck(Record):
     (bfloat16, a quantized base); null where it does not, and `max_logit_difference` says it."""
     served_changes: int = 0
     """Of the clips, those whose class is another one as it is served."""
+    engines_difference: float | None = None
+    """How near transformers alone, in a fresh process, is to the merged model; null without `export_engines`."""
 
     @property
     def words(self) -> str:
@@ -35,6 +37,23 @@ class MergeCheck(Record):
         )
 
 
+class Exits(Record):
+    """Where the model went beside its directory and the registry."""
+
+    uploaded_to: str | None = None
+    """Address of the hub's commit; null where nothing was uploaded."""
+    image: str | None = None
+    """Folder of the OCI layout; null where none was written."""
+    image_digest: str | None = None
+    """Of the image, `sha256:…`."""
+
+    @property
+    def words(self) -> str:
+        """In a few words; empty where there are none."""
+        image = f", as an image in {self.image}" if self.image else ""
+        return image + (f", uploaded as {self.uploaded_to}" if self.uploaded_to else "")
+
+
 class ExportResult(Record):
     """What export did: `export_result.json` in the model directory."""
 
@@ -47,6 +66,7 @@ class ExportResult(Record):
     """The MLflow run; null where `report_to` does not name mlflow, or nothing was registered."""
     is_measured: bool = True
     """Whether evaluation measured the model before."""
+    exits: Exits = Exits()
 
     @property
     def summary(self) -> str:
@@ -55,4 +75,5 @@ class ExportResult(Record):
         alias = f" ({version.alias})" if version and version.alias else ""
         name = f"{version.name} v{version.version}{alias}" if version else "merged, not registered"
         checked = f", {words}" if (words := self.merge.words) else ""
-        return f"{name}{checked}" + ("" if self.is_measured else ", not measured here: no data set is named")
+        measured = "" if self.is_measured else ", not measured here: no data set is named"
+        return f"{name}{checked}{self.exits.words}{measured}"

@@ -34,10 +34,10 @@ NO_MEANING = {
     "a special token is never split": "split_special_tokens",
     "weights are always written as safetensors": "export_legacy_format save_safetensors",
     "export runs on the CPU, in float32": "export_device",
-    "nothing is uploaded to a hub: models_uri copies the model, and MLflow registers it": (
-        "export_hub_model_id push_to_hub hub_model_id"
+    "the exported model is uploaded once, when it is checked": "hub_strategy hub_always_push",
+    "a token stands in no settings: it is HF_TOKEN in the environment": (
+        "hub_token hf_hub_token push_to_hub_token ms_hub_token om_hub_token"
     ),
-    "the hub's token is read from HF_TOKEN or `hf auth login`": "hub_token hf_hub_token",
     "training reads the columns that the stage asks for": "remove_unused_columns",
     "accuracy is always computed": "compute_accuracy",
     "a bar is shown on a terminal, lines elsewhere": "disable_tqdm",

@@ -16,6 +16,7 @@ from ivcp.settings.sections.data import DataConfig, VideoConfig
 from ivcp.settings.sections.evaluation import EvaluationConfig, ExportConfig, TrackingConfig
 from ivcp.settings.sections.launch import LaunchConfig
 from ivcp.settings.sections.model import MethodConfig, ModelConfig
+from ivcp.settings.sections.publishing import PublishingConfig
 from ivcp.settings.sections.section import Section
 from ivcp.settings.sections.serving import ServingConfig
 from ivcp.settings.sections.training import AugmentationConfig, LossConfig, SpeedConfig, TrainConfig
@@ -36,6 +37,7 @@ class RunConfig(Section):
     launch: LaunchConfig = LaunchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
+    publishing: PublishingConfig = PublishingConfig()
     tracking: TrackingConfig = TrackingConfig()
     serving: ServingConfig = ServingConfig()
     cluster: ClusterConfig = ClusterConfig()

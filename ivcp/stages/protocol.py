@@ -70,6 +70,18 @@ class TrainingOutcome:
     """A row of the log; what was measured on the validation split is called `eval_<metric>`."""
 
 
+@dataclass(frozen=True)
+class ClassifierHead:
+    """What another engine needs to make a module's logits of the language model's states."""
+
+    token_id: int
+    """The token at which the state is read; it stands once in every prompt."""
+    shape: Mapping[str, Any]
+    """The decoder's, as JSON types."""
+    linear: tuple[Tensor, Tensor] | None
+    """Weight, (classes, hidden_size), and bias, (classes,), of a decoder that is one linear layer."""
+
+
 class Stage(Protocol):
     """A stage with the settings of a run; small and picklable, for worker processes have it too.
 
@@ -250,3 +262,7 @@ class Stage(Protocol):
         from ivcp.models.backbone_files import ModelFilesError
 
         raise ModelFilesError(f"stage = {self.config.method.stage}: the outputs of a {self.title} are no classes")
+
+    def classifier_head(self, module: BackboneModule) -> ClassifierHead | None:
+        """What another engine needs to compute the module's outputs; null where none can."""
+        return None

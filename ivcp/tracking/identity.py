@@ -19,7 +19,7 @@ from ivcp.tracking.registry import find_champion
 CONFIGURATION_TAG = "configuration_fingerprint"
 PREPARED_TAG = "prepared_fingerprint"
 
-_SECTIONS_WITHOUT_EFFECT = frozenset({"tracking", "serving"})
+_SECTIONS_WITHOUT_EFFECT = frozenset({"tracking", "serving", "publishing"})
 _KEYS_WITHOUT_EFFECT = frozenset(
     {
         "cache_dir",

@@ -18,7 +18,7 @@ from ivcp.data.prepared.sample import Column, Tokens
 from ivcp.data.prompts import VIDEO_TAG, check_prompt, cut_behind_action, render_answer, render_prompt
 from ivcp.records import LABELS_FILE, Clip, Labels, Message, PreparedIndex
 from ivcp.settings import ConfigError, RunConfig
-from ivcp.stages.protocol import Collate, Part, Stage, TrainingInputs, TrainingOutcome
+from ivcp.stages.protocol import ClassifierHead, Collate, Part, Stage, TrainingInputs, TrainingOutcome
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -269,6 +269,17 @@ class ActionClassification(Stage):
     def labels(self, module: BackboneModule) -> Labels:
         """The classes of the decoder."""
         return self._classifier(module).labels
+
+    def classifier_head(self, module: BackboneModule) -> ClassifierHead:
+        """The token, and the decoder's shape; its weights where it is one linear layer."""
+        classifier = self._classifier(module)
+        layers: Any = classifier.decoder.layers
+        is_linear = classifier.decoder.shape.decoder_type == "linear"
+        return ClassifierHead(
+            token_id=classifier.action_token_id,
+            shape=classifier.decoder.shape.model_dump(mode="json"),
+            linear=(layers.weight, layers.bias) if is_linear else None,
+        )
 
     def _classifier(self, module: BackboneModule) -> ActionClassifier:
         from ivcp.stages.action_cls.module import ActionClassifier

@@ -303,4 +303,4 @@ def test_every_key_without_meaning_has_one_reason():
     assert not set(ignored) & set(refused)
     assert not {*ignored, *refused} & SECTION_OF_KEY.keys()
     assert "TENSORBOARD_LOGGING_DIR" in reason_by_key(NO_MEANING)["logging_dir"]
-    assert "models_uri" in reason_by_key(NO_MEANING)["push_to_hub"]
+    assert "HF_TOKEN" in reason_by_key(NO_MEANING)["hub_token"]

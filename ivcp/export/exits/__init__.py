@@ -1,0 +1,1 @@
+"""Where an exported model goes beside its directory: the hub, images, other engines."""

@@ -1,0 +1,1 @@
+"""Other engines that read an exported directory: transformers alone, and vLLM."""
