@@ -114,7 +114,7 @@ export class Band {
 
 /** What a stretch shows. */
 export function nameOf(part) {
-  return part.label === null ? text("unsure_segment") : part.label_name;
+  return part.label === null ? text("unsure") : part.label_name;
 }
 
 /** Windows overlap: each is drawn from its start to the next one's, until segments are known. */

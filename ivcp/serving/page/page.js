@@ -5,9 +5,8 @@ import { Problem, address, eventReader, forgetKey, get, hasKey, keepKey, post, p
 import { Band, partsOfWindows } from "./band.js";
 import { startRecording } from "./camera.js";
 import { curlCommand } from "./command.js";
-import { clock, megabytes, percent, problemText, switchLanguage, text, translateDocument } from "./texts.js";
+import { clock, fileSize, percent, problemText, switchLanguage, text, translateDocument } from "./texts.js";
 
-const TOP_K = 5;
 const RETRY_SECONDS = 3;
 const MOST_TRIES = 5;
 const element = (id) => document.getElementById(id);
@@ -20,8 +19,12 @@ const state = {
   note: null, // why the video is not shown
   clip: null, // an answer for the whole video
   timeline: null, // { start, windows, segments }
+  closer: null, // a window of the timeline, and an answer for it with its frames
   status: null, // [text, values]
+  count: "", // how far it is; apart from the status, which is read aloud
   problem: null,
+  waiting: null, // why the server cannot be asked yet
+  keyProblem: "key_needed",
   recording: null,
   underWay: null, // an AbortController
 };
@@ -36,23 +39,20 @@ async function meetServer() {
       break;
     } catch (problem) {
       if (problem.isAboutKey) return askForKey(problem);
-      element("waiting").hidden = false;
-      element("waiting").textContent =
-        problem.status === 503 ? text("loading") : `${problemText(problem.code)} ${problem.detail}`;
+      show({ waiting: problem });
       await pause(problem.retrySeconds ?? RETRY_SECONDS);
     }
   }
-  element("waiting").hidden = true;
   element("columns").hidden = element("labels").hidden = false;
   element("uri-form").hidden = !state.model.uris;
-  draw();
+  show({ waiting: null });
 }
 
 function askForKey(problem) {
-  element("waiting").hidden = true;
+  show({ waiting: null });
   element("columns").hidden = element("labels").hidden = true;
   element("key-form").hidden = false;
-  element("key-problem").textContent = hasKey() ? problemText(problem.code) : text("key_needed");
+  show({ keyProblem: hasKey() ? `problem_${problem.code}` : "key_needed" });
   forgetKey();
   element("key").focus();
 }
@@ -80,11 +80,11 @@ element("labels").addEventListener("toggle", async () => {
 function choose(chosen) {
   state.underWay?.abort();
   URL.revokeObjectURL(video.src);
-  Object.assign(state, { chosen, clip: null, timeline: null, problem: null, status: null, note: null });
+  Object.assign(state, { chosen, clip: null, timeline: null, closer: null, problem: null, status: null, note: null });
   band.reset();
   element("modes").hidden = true;
   setMode("clip");
-  video.hidden = !chosen.file;
+  Object.assign(video, { hidden: !chosen.file, muted: false });
   if (chosen.file) {
     video.src = URL.createObjectURL(chosen.file);
     if (chosen.isRecorded) Object.assign(element("save"), { href: video.src, download: chosen.name });
@@ -93,7 +93,7 @@ function choose(chosen) {
     video.load();
     lengthIsUnknown("not_shown");
   }
-  draw();
+  drawAll();
   element("ask").focus();
 }
 
@@ -145,7 +145,7 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 }
 document.addEventListener("drop", ({ dataTransfer }) => {
   const dropped = [...dataTransfer.files];
-  if (!state.model || !dropped.length) return;
+  if (!state.model || state.recording || !dropped.length) return;
   chooseFile(dropped[0]);
   if (dropped.length > 1) show({ status: ["one_at_a_time", { name: dropped[0].name }] });
 });
@@ -158,50 +158,57 @@ element("uri-form").addEventListener("submit", (event) => {
 
 element("record").addEventListener("click", async () => {
   if (state.recording) return state.recording.stop();
+  state.underWay?.abort();
   try {
     state.recording = await startRecording();
   } catch (error) {
     return show({ problem: new Problem(error.text) });
   }
-  show({ chosen: null, problem: null });
-  element("chosen").hidden = video.hidden = false;
+  show({ chosen: null, clip: null, timeline: null, problem: null, note: null, status: ["recording"] });
+  element("modes").hidden = true;
+  video.hidden = false;
   Object.assign(video, { srcObject: state.recording.stream, muted: true });
   video.play();
   const started = Date.now();
-  const tick = setInterval(() => show({ status: ["recording", { time: clock((Date.now() - started) / 1000) }] }), 200);
+  const tick = setInterval(() => show({ count: clock((Date.now() - started) / 1000) }), 200);
   const recorded = await state.recording.file;
   clearInterval(tick);
   video.srcObject = null;
-  state.recording = null;
+  Object.assign(state, { recording: null, count: "" });
   chooseFile(recorded, { isRecorded: true });
 });
 
 // Asking
 
-element("ask").addEventListener("click", async () => {
-  const most = state.model.limits.max_upload_mb;
+element("ask").addEventListener("click", () => {
+  const most = state.model.limits.max_upload_mb * 1e6;
   const { file: chosen, name } = state.chosen;
-  if (chosen && chosen.size > most * 1e6) {
-    const values = { name, size: megabytes(chosen.size), most: megabytes(most * 1e6) };
+  if (chosen && chosen.size > most) {
+    const values = { name, size: fileSize(chosen.size), most: fileSize(most) };
     return show({ problem: new Problem("too_large_to_send", { values }) });
   }
-  show({ clip: null, timeline: null, problem: null, underWay: new AbortController() });
+  show({ clip: null, timeline: null, closer: null });
   band.reset();
+  return begin(mode() === "clip" ? askClip : askTimeline);
+});
+element("closer").addEventListener("click", () => begin(askCloser));
+element("cancel").addEventListener("click", () => state.underWay?.abort());
+
+async function begin(ask) {
+  show({ problem: null, status: null, underWay: new AbortController() });
   try {
-    await askWithRetries(mode() === "clip" ? askClip : askTimeline, state.underWay.signal);
-    show({ status: ["done"] });
+    const what = await askWithRetries(ask, state.underWay.signal);
+    show({ status: ["done", { what }] });
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     if (problem.isAboutKey) askForKey(problem);
     const wasCancelled = problem.code === "cancelled";
     show({ status: wasCancelled ? ["cancelled"] : null, problem: wasCancelled ? null : problem });
   } finally {
-    state.underWay = null;
     element("progress").hidden = true;
-    draw();
+    show({ underWay: null, count: "" });
   }
-});
-element("cancel").addEventListener("click", () => state.underWay?.abort());
+}
 
 async function askWithRetries(ask, signal) {
   for (let tries = 1; ; tries++) {
@@ -218,14 +225,25 @@ async function askWithRetries(ask, signal) {
 }
 
 async function askClip(signal) {
-  const answer = await post("v1/predict", bodyOf({ ...fields(), with_frames: true }), { signal, onSent });
-  show({ clip: JSON.parse(answer) });
+  const clip = JSON.parse(await post("v1/predict", bodyOf({ with_frames: true }), { signal, onSent }));
+  show({ clip });
+  return `${clip.label_name}, ${percent(clip.confidence)}`;
+}
+
+/** The window at the cursor once more, with its frames. */
+async function askCloser(signal) {
+  const window = windowHere();
+  const { start_seconds, end_seconds } = window;
+  const asked = { start_seconds, end_seconds, with_frames: true };
+  const answer = JSON.parse(await post("v1/predict", bodyOf(asked), { signal, onSent }));
+  show({ closer: { window, answer } });
+  return `${answer.label_name}, ${percent(answer.confidence)}`;
 }
 
 async function askTimeline(signal) {
-  const found = { start: null, windows: [], segments: null };
+  const found = { start: null, windows: [], segments: null, failure: null };
   const onText = eventReader((kind, data) => {
-    if (kind === "error") throw problemOf(data.status, JSON.stringify(data));
+    if (kind === "error") found.failure = problemOf(data.status, JSON.stringify(data));
     if (kind === "start") found.start = data;
     if (kind === "window") found.windows.push(data);
     if (kind === "segments") found.segments = data.segments;
@@ -233,26 +251,22 @@ async function askTimeline(signal) {
   const onGrowth = (answer) => {
     onText(answer);
     if (!found.start) return;
-    onShare(found.windows.length / found.start.num_windows);
-    show({
-      timeline: found,
-      status: ["looking_at_windows", { done: found.windows.length, all: found.start.num_windows }],
-    });
+    const [done, all] = [found.windows.length, found.start.num_windows];
+    onShare(done / all);
+    show({ timeline: found, count: text("windows", { done, all }) });
   };
   const accept = "text/event-stream";
-  onGrowth(await post("v1/timeline", bodyOf(fields()), { accept, signal, onSent, onText: onGrowth }));
+  onGrowth(await post("v1/timeline", bodyOf(windowFields()), { accept, signal, onSent, onText: onGrowth }));
+  if (found.failure) throw found.failure;
+  if (!found.segments) throw new Problem("unreachable");
+  return text("segments_found", { number: found.segments.length });
 }
 
-/** Of a request; a very long video is cut into as many windows as the server takes, and no more. */
-function fields() {
-  const asked = { top_k: TOP_K };
+/** A very long video is cut into as many windows as the server takes, and no more. */
+function windowFields() {
   const { window_seconds: window, limits } = state.model;
-  const longest = (limits.max_windows - 1) * (window / 2);
-  if (mode() === "timeline" && state.chosen.seconds > longest) {
-    const stride = Math.ceil(state.chosen.seconds / (limits.max_windows - 1));
-    Object.assign(asked, { window_seconds: Math.max(window, stride), stride_seconds: stride });
-  }
-  return asked;
+  const stride = Math.ceil((state.chosen.seconds ?? 0) / (limits.max_windows - 1));
+  return stride <= window / 2 ? {} : { window_seconds: Math.max(window, stride), stride_seconds: stride };
 }
 
 function bodyOf(asked) {
@@ -266,7 +280,7 @@ function bodyOf(asked) {
 
 function onSent(share) {
   onShare(share < 1 ? share : null);
-  show({ status: share < 1 ? ["uploading", { share: percent(share) }] : ["looking"] });
+  show({ status: [share < 1 ? "uploading" : "looking"], count: share < 1 ? percent(share) : "" });
 }
 
 function onShare(share) {
@@ -314,7 +328,7 @@ function draw() {
 }
 
 function drawAll() {
-  const { model, status, problem, recording, underWay, clip, timeline } = state;
+  const { model, status, count, problem, recording, underWay, clip, timeline, waiting } = state;
   translateDocument();
   element("language").textContent = text("other_language");
   element("language").lang = text("other_language") === "English" ? "en" : "zh-CN";
@@ -323,8 +337,13 @@ function drawAll() {
     const values = { name: model.name, version: model.version, classes: model.num_classes, steps: model.trained_steps };
     element("model").textContent = text(model.version ? "model_version" : "model", values);
   }
+  element("waiting").hidden = !waiting;
+  if (waiting) element("waiting").textContent = waitingText(waiting);
+  element("key-problem").textContent = text(state.keyProblem);
   element("status").textContent = status ? text(...status) : "";
-  element("ask").hidden = element("ask").disabled = Boolean(underWay || recording);
+  element("count").textContent = count;
+  element("ask").hidden = Boolean(underWay || recording);
+  file.disabled = element("uri-form").inert = Boolean(recording);
   element("cancel").hidden = !underWay;
   drawProblem(problem);
   drawChosen();
@@ -334,6 +353,10 @@ function drawAll() {
   element("timeline").hidden = !timeline;
   if (clip) drawClip(clip);
   if (timeline) drawTimeline(timeline);
+}
+
+function waitingText({ status, code, detail }) {
+  return status === 503 ? text("loading") : `${problemText(code)} ${detail}`;
 }
 
 function drawProblem(problem) {
@@ -354,13 +377,14 @@ function drawChosen() {
   element("save").hidden = !chosen?.isRecorded;
   if (!chosen) return;
   const url = address(mode() === "clip" ? "v1/predict" : "v1/timeline").href;
-  const command = curlCommand(url, { video: chosen, fields: fields(), withKey: hasKey() });
+  const fields = mode() === "clip" ? {} : windowFields();
+  const command = curlCommand(url, { video: chosen, fields, withKey: hasKey() });
   element("command").textContent = hasKey() ? `# ${text("key_in_command")}\n${command}` : command;
 }
 
 function sizeOf({ uri, name, file: chosen, seconds }) {
   if (uri) return name;
-  const values = { name, size: megabytes(chosen.size), time: seconds && clock(seconds) };
+  const values = { name, size: fileSize(chosen.size), time: seconds && clock(seconds) };
   return text(seconds ? "size_and_length" : "size", values);
 }
 
@@ -368,6 +392,7 @@ function drawClip(clip) {
   showClasses(clip, unsureBelow());
   showFrames(clip, goTo);
   showSegments([], band);
+  element("closer").hidden = true;
   element("moment").textContent = "";
   element("took").textContent = text("took", { seconds: clip.seconds.toFixed(2), backend: clip.backend });
 }
@@ -376,19 +401,23 @@ function drawTimeline({ start, windows, segments }) {
   const end = start.duration_seconds;
   band.show(segments ?? partsOfWindows(windows, end), { end, step: Math.min(start.stride_seconds, 1) });
   showSegments(segments ?? [], band);
-  showFrames({}, goTo);
+  element("closer").hidden = !segments || Boolean(state.underWay);
   drawWindow();
   const values = { number: windows.length, window: start.window_seconds, stride: start.stride_seconds };
   element("took").textContent = text("took_windows", values);
 }
 
-/** The classes of the window in whose middle the cursor is nearest. */
-function drawWindow() {
+/** The window whose middle is nearest to the cursor. */
+function windowHere() {
   const distance = (window) => Math.abs((window.start_seconds + window.end_seconds) / 2 - band.at);
-  const { windows } = state.timeline;
-  if (!windows.length) return;
-  const here = windows.reduce((best, window) => (distance(window) < distance(best) ? window : best));
+  return state.timeline.windows.reduce((best, window) => (distance(window) < distance(best) ? window : best));
+}
+
+function drawWindow() {
+  if (!state.timeline.windows.length) return;
+  const here = windowHere();
   showClasses(here, unsureBelow());
+  showFrames(state.closer?.window === here ? state.closer.answer : {}, goTo);
   const [start, end] = [clock(here.start_seconds), clock(here.end_seconds)];
   element("moment").textContent = text("moment", { start, end });
 }
@@ -405,6 +434,7 @@ element("copy").addEventListener("click", async () => {
     await navigator.clipboard.writeText(element("command").textContent);
     element("copied").textContent = text("copied");
   } catch {
+    getSelection().selectAllChildren(element("command")); // a browser lets pages copy only over https
     element("copied").textContent = text("not_copied");
   }
 });
