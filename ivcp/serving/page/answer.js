@@ -1,9 +1,8 @@
 // The answer's parts: bars of the classes, the frames, the list of segments.
 
 import { nameOf } from "./band.js";
+import { element, made } from "./state.js";
 import { clock, percent, text } from "./texts.js";
-
-const element = (id) => document.getElementById(id);
 
 /** The best classes of an answer or of a window; `unsureBelow` is null where the model has no threshold. */
 export function showClasses({ label_name, confidence, unsure, top }, unsureBelow) {
@@ -47,11 +46,9 @@ export function showSegments(segments, band) {
   element("segments-part").hidden = !segments.length;
   element("segments").replaceChildren(
     ...segments.map((segment) => {
-      const swatch = made("i");
-      band.colour(swatch, segment.label);
       const times = `${clock(segment.start_seconds)}–${clock(segment.end_seconds)}`;
       const words = [made("span", "time", times), made("span", "class", nameOf(segment))];
-      return item([swatch, ...words, made("span", "share", percent(segment.confidence))], () =>
+      return item([band.swatch(segment.label), ...words, made("span", "share", percent(segment.confidence))], () =>
         band.onSeek(segment.start_seconds),
       );
     }),
@@ -65,8 +62,4 @@ function item(content, onClick) {
   button.addEventListener("click", onClick);
   row.append(button);
   return row;
-}
-
-function made(kind, className = "", content = "") {
-  return Object.assign(document.createElement(kind), { className, textContent: content });
 }

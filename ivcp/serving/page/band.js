@@ -49,20 +49,21 @@ export class Band {
     this.#element.setAttribute("aria-valuetext", text("at", { time: clock(this.at), what }));
   }
 
-  /** Gives an element the colour of a class. */
-  colour(element, label) {
-    if (label === null) {
-      element.classList.add("unsure");
-      return;
-    }
-    if (!this.#hues.has(label)) this.#hues.set(label, (255 + this.#hues.size * GOLDEN_ANGLE) % 360);
-    element.style.setProperty("--hue", this.#hues.get(label));
+  /** A small square in the colour of a class. */
+  swatch(label) {
+    return this.#coloured("swatch", label);
+  }
+
+  #coloured(className, label) {
+    const element = Object.assign(document.createElement("div"), { className });
+    element.classList.toggle("unsure", label === null);
+    if (label !== null && !this.#hues.has(label)) this.#hues.set(label, (255 + this.#hues.size * GOLDEN_ANGLE) % 360);
+    if (label !== null) element.style.setProperty("--hue", this.#hues.get(label));
+    return element;
   }
 
   #drawn(part) {
-    const element = document.createElement("div");
-    element.className = "part";
-    this.colour(element, part.label);
+    const element = this.#coloured("part", part.label);
     element.style.left = `${(100 * part.start_seconds) / this.#end}%`;
     element.style.width = `${(100 * (part.end_seconds - part.start_seconds)) / this.#end}%`;
     element.title = `${clock(part.start_seconds)}–${clock(part.end_seconds)} ${nameOf(part)} ${percent(part.confidence)}`;
@@ -81,9 +82,8 @@ export class Band {
     const rows = [...seconds.values()].sort((one, other) => other.sum - one.sum);
     this.#legend.replaceChildren(
       ...rows.map(({ part, sum }) => {
-        const [row, swatch] = [document.createElement("li"), document.createElement("i")];
-        this.colour(swatch, part.label);
-        row.append(swatch, `${nameOf(part)} · ${clock(sum)}`);
+        const row = document.createElement("li");
+        row.append(this.swatch(part.label), `${nameOf(part)} · ${clock(sum)}`);
         return row;
       }),
     );

@@ -10,7 +10,7 @@ export function curlCommand(url, { video, fields, withKey }) {
     words.push(`-F ${quoted(`video=@${formValue(video.name)}`)}`);
     for (const [name, value] of Object.entries(fields)) words.push(`-F ${name}=${value}`);
   }
-  return [...words, quoted(url)].join(" ");
+  return [...words, quoted(url)].join(words.length > 2 ? " \\\n  " : " ");
 }
 
 /** A file name as curl's -F reads it: what means something to it stands between quotation marks. */
