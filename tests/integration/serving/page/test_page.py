@@ -122,7 +122,7 @@ class TestTimeline:
 
     def test_each_class_has_its_colour(self, visited: Visit):
         colours = visited.page.evaluate(
-            "[...document.querySelectorAll('.part')].map(part => [part.innerText, getComputedStyle(part).backgroundColor])"
+            "[...document.querySelectorAll('.part')].map(part => [part.textContent, getComputedStyle(part).backgroundColor])"
         )
         of_class = dict(colours)
         assert len(of_class) == len(set(of_class.values())) > 1
