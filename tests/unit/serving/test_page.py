@@ -66,7 +66,9 @@ def test_a_file_is_sent_again_only_when_it_has_changed(client: TestClient):
     assert (again.status_code, again.content) == (304, b"")
 
 
-@pytest.mark.parametrize("path", ["/page/nothing.js", "/page/..%2fapp.py", "/page/%2e%2e/app.py", "/page/%2fetc%2fpasswd"])
+@pytest.mark.parametrize(
+    "path", ["/page/nothing.js", "/page/..%2fapp.py", "/page/%2e%2e/app.py", "/page/%2fetc%2fpasswd"]
+)
 def test_other_files_are_not_served(client: TestClient, path: str):
     refused = client.get(path)
 

@@ -9,17 +9,24 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserType
 
+from ivcp.records.calibration import CALIBRATION_FILE
+from tests.calibrations import CALIBRATION
 from tests.integration.serving.page.browser import CAMERA_ALLOWED, FAKE_CAMERA, Visit, found_chromium, launched, visit
 from tests.integration.serving.predictor_process import RunningPredictor, running
 from tests.models import save_tiny_classifier
 from tests.videos import write_footage, write_video
 
 KEY = "a-key-of-32-characters-or-so-1234"
+UNSURE_BELOW = 0.45
 
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_classifier(tmp_path_factory.mktemp("page-model") / "tiny")
+    """Sure of some windows of the long video, and unsure of others."""
+    directory = save_tiny_classifier(tmp_path_factory.mktemp("page-model") / "tiny")
+    calibration = CALIBRATION.model_copy(update={"temperature": 0.5, "unsure_below": UNSURE_BELOW})
+    calibration.write(directory / CALIBRATION_FILE)
+    return directory
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +54,9 @@ def browser(chromium: BrowserType) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def predictor(browser: Browser, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPredictor]:
+def predictor(
+    browser: Browser, model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningPredictor]:
     with running(model_dir, tmp_path_factory.mktemp("page-log") / "predictor.log") as started:
         yield started
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserType
 
 from tests.conftest import REPOSITORY
 from tests.integration.serving.page.browser import CAMERA_ALLOWED, FAKE_CAMERA, Visit, launched, visit
-from tests.integration.serving.page.conftest import KEY
+from tests.integration.serving.page.conftest import KEY, UNSURE_BELOW
 from tests.integration.serving.predictor_process import RunningPredictor, running
 from tests.ports import free_port, wait_for_port
 
@@ -73,9 +73,7 @@ def test_the_demo_model_says_what_the_clip_shows(browser: Browser, tmp_path: Pat
         visited.page.context.close()
 
 
-@pytest.mark.parametrize(
-    ("language", "message"), [("en-GB", "The file is no video."), ("zh-CN", "该文件不是视频。")]
-)
+@pytest.mark.parametrize(("language", "message"), [("en-GB", "The file is no video."), ("zh-CN", "该文件不是视频。")])
 def test_a_text_is_refused_with_the_servers_reason(open_page: Open, videos: Path, language: str, message: str):
     visited = open_page(locale=language)
     visited.choose(videos / "notes.txt")
@@ -106,9 +104,10 @@ class TestTimeline:
         answer = run(visited.page.inner_text("#command"), videos)
         segments = answer["segments"]
 
-        assert len(segments) > 3
-        assert visited.texts(".part span") == [segment["label_name"] for segment in segments]
-        assert visited.texts("#segments .class") == [segment["label_name"] for segment in segments]
+        names = [segment["label_name"] or "unsure" for segment in segments]
+        assert len(set(names)) > 2
+        assert "unsure" in names
+        assert visited.texts(".part span") == visited.texts("#segments .class") == names
         edges = visited.page.evaluate(
             "[...document.querySelectorAll('.part')].map(part => [part.style.left, part.style.width].map(parseFloat))"
         )
@@ -122,12 +121,35 @@ class TestTimeline:
 
     def test_each_class_has_its_colour(self, visited: Visit):
         colours = visited.page.evaluate(
-            "[...document.querySelectorAll('.part')].map(part => [part.textContent, getComputedStyle(part).backgroundColor])"
+            """[...document.querySelectorAll(".part")].map(part => {
+                const style = getComputedStyle(part);
+                return [part.textContent, style.backgroundImage === "none" ? style.backgroundColor : "hatched"];
+            })"""
         )
         of_class = dict(colours)
         assert len(of_class) == len(set(of_class.values())) > 1
         assert {tuple(each) for each in colours} == set(of_class.items())
+        assert of_class["unsure"] == "hatched"
         assert {row.split(" · ")[0] for row in visited.texts("#legend li")} == set(of_class)
+
+    def test_what_the_model_is_unsure_of_is_called_so(self, visited: Visit, videos: Path):
+        windows = run(visited.page.inner_text("#command"), videos)["windows"]
+        number = next(number for number, window in enumerate(windows) if window["unsure"])
+        is_sure = next(number for number, window in enumerate(windows) if not window["unsure"])
+
+        visited.page.focus("#band")
+        for window, is_shown in ((number, True), (is_sure, False)):
+            visited.page.keyboard.press("Home")
+            for _ in range(window + 1 if window else 0):  # a window's middle is a second behind its start
+                visited.page.keyboard.press("ArrowRight")
+            assert visited.page.inner_text("#label") == windows[window]["label_name"]
+            assert visited.page.is_visible("#unsure") == is_shown
+            visited.check_accessible()
+        lines = visited.page.evaluate(
+            "[...document.querySelectorAll('.line')].map(line => parseFloat(line.style.left))"
+        )
+        assert lines == [100 * UNSURE_BELOW] * 3
+        assert visited.page.inner_text("#threshold").startswith("The line is at 45%")
 
     def test_windows_are_drawn_as_they_come(self, visited: Visit):
         counts = visited.page.evaluate("counts")
@@ -313,7 +335,7 @@ class TestKeys:
         command = visited.page.inner_text("#command")
         assert KEY not in visited.page.content()
         answer = run(command, videos, IVCP_KEY=KEY)
-        assert visited.texts(".part span") == [segment["label_name"] for segment in answer["segments"]]
+        assert visited.texts(".part span") == [segment["label_name"] or "unsure" for segment in answer["segments"]]
         visited.check_quiet(refused=True)
 
     def test_what_is_too_large_is_not_sent(self, visited: Visit, videos: Path):
