@@ -24,7 +24,7 @@ from ivcp.serving.decoding import ModelFiles, ReadClip, prepare, read_clip
 from ivcp.settings import ModelConfig
 from ivcp.stages.directory import LoadedModel, load_directory
 from ivcp.tracking.progress import with_progress
-from ivcp.video import Span, VideoError, load_clip
+from ivcp.video import VideoError, load_clip
 
 __all__ = ["Answer", "ClassScore", "ModelIdentity", "NotReadyError", "Predictor", "predict_files", "prepare"]
 
@@ -106,7 +106,7 @@ class Predictor:
         messages, model = self.messages(prompt), self.model
         clip = load_clip(video, processor=model.processor)
         read = read_clip(
-            clip, Span(), messages, stage=model.stage, processor=model.processor, prompt=model.prompt, name=video.name
+            clip, messages, stage=model.stage, processor=model.processor, prompt=model.prompt, name=video.name
         )
         return self.answer(self.logits([read.sample])[0], read, top_k=top_k, seconds=time.monotonic() - started)
 
