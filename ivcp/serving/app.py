@@ -22,7 +22,7 @@ from ivcp.serving.predictor import Predictor
 from ivcp.serving.problems import ProblemError, problem_of
 from ivcp.serving.remote_videos import UriError
 from ivcp.serving.request_log import RequestLog
-from ivcp.serving.routes import classify, health, models, open_inference, predict, timeline
+from ivcp.serving.routes import classify, health, models, open_inference, page, predict, timeline
 from ivcp.serving.service import Service
 from ivcp.serving.settings import ServerSettings
 from ivcp.serving.timings import current_timings
@@ -81,6 +81,7 @@ def create_app(
         open_inference.routes(service),
         models.routes(service),
         health.routes(service, metrics if settings.probe_port is None else None),
+        page.routes(),
     ):
         app.include_router(router)
     _answer_errors(app)

@@ -211,7 +211,6 @@ def _read(request: ClipRequest) -> ReadClips:
         if isinstance(clip, VideoError)
         else read_clip(
             clip,
-            span,
             request.messages or model.prompt,
             stage=model.stage,
             processor=model.processor,
@@ -219,7 +218,7 @@ def _read(request: ClipRequest) -> ReadClips:
             name=request.name,
             with_frame_images=request.with_frame_images,
         )
-        for clip, span in zip(clips, request.spans, strict=True)
+        for clip in clips
     )
 
 
@@ -236,7 +235,6 @@ def _length(asked: tuple[Path | tuple[Path, ...], float | None, float | None]) -
 
 def read_clip(
     clip: ClipFrames,
-    span: Span,
     messages: tuple[Message, ...],
     *,
     stage: Stage,
@@ -259,10 +257,9 @@ def read_clip(
             f"{own} with the model's own prompt: "
             + ("shorten it" if own <= longest else "send fewer seconds of the video, or smaller frames")
         )
-    start = span.start_seconds or 0.0
     return ReadClip(
         sample=sample,
-        frame_seconds=tuple(round(start + index / clip.source_fps, 3) for index in clip.frame_indices),
+        frame_seconds=tuple(round(seconds, 3) for seconds in clip.frame_seconds),
         backend=clip.backend,
         frame_images=_as_jpeg(clip) if with_frame_images else (),
     )

@@ -23,7 +23,7 @@ from ivcp.records.answers import Answer, ClassScore, ModelIdentity
 from ivcp.serving.decoding import ModelFiles, ReadClip, read_clip
 from ivcp.settings import ModelConfig
 from ivcp.stages.directory import LoadedModel, load_directory
-from ivcp.video import Span, load_clip
+from ivcp.video import load_clip
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Predictor:
         messages, model = self.messages(prompt), self.model
         clip = load_clip(video, processor=model.processor)
         read = read_clip(
-            clip, Span(), messages, stage=model.stage, processor=model.processor, prompt=model.prompt, name=video.name
+            clip, messages, stage=model.stage, processor=model.processor, prompt=model.prompt, name=video.name
         )
         return self.answer(self.logits([read.sample])[0], read, top_k=top_k, seconds=time.monotonic() - started)
 

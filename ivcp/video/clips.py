@@ -57,6 +57,8 @@ class ClipFrames:
     """(num_frames, height, width, 3)"""
     frame_indices: tuple[int, ...]
     """Where they stood in the clip, in frames of `source_fps`."""
+    frame_seconds: tuple[float, ...]
+    """When in the video they are shown."""
     source_fps: float
     total_frames: int
     """Frames of the clip."""
@@ -253,6 +255,7 @@ def _clip(
     return ClipFrames(
         frames=candidates[sampled_candidate(choice.num_candidates) :: choice.num_candidates],
         frame_indices=choice.frame_indices,
+        frame_seconds=choice.frame_seconds,
         source_fps=fps,
         total_frames=choice.total_frames,
         video_frames=video_frames,

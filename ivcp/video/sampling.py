@@ -66,6 +66,8 @@ class ChosenFrames:
     num_candidates: int
     frame_indices: tuple[int, ...]
     """Where the sampled ones stand in the clip, in frames of the video's average rate."""
+    frame_seconds: tuple[float, ...]
+    """When in the video the sampled ones are shown."""
     total_frames: int
     """Frames of the clip."""
 
@@ -87,6 +89,7 @@ def choose_frames(timeline: Timeline, span: Span, video: VideoConfig) -> ChosenF
         places=tuple(first + place for place in chosen),
         num_candidates=count,
         frame_indices=tuple(in_time),
+        frame_seconds=tuple(float(timeline.seconds[first + place]) for place in sampled),
         total_frames=last - first,
     )
 

@@ -21,6 +21,7 @@ from ivcp.records.answers import (
 from ivcp.serving.problems import ProblemError, problem_of
 from ivcp.serving.requests import BatchRequest, Options, PredictRequest, read_json, received, stored
 from ivcp.serving.routes.openapi import OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
+from ivcp.serving.routes.timeline import DEFAULT_WINDOW_SECONDS
 from ivcp.serving.served_model import VideoSource
 from ivcp.serving.service import Service
 from ivcp.serving.timings import Timings, current_timings
@@ -121,6 +122,7 @@ def _described(service: Service, predictor: Any) -> ModelDescription:
             "max_windows": settings.max_windows,
             "request_timeout_seconds": settings.request_timeout_seconds,
         },
+        window_seconds=DEFAULT_WINDOW_SECONDS,
         uris=service.reads_uris,
     )
 

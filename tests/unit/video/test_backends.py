@@ -8,7 +8,7 @@ import pytest
 
 from ivcp.models.processor import Processor
 from ivcp.settings import VideoConfig
-from ivcp.video import load_clip
+from ivcp.video import ClipFrames, Span, load_clip, load_clips
 from ivcp.video.backends import Backend, decode_places, has_torchcodec, is_allowed
 from ivcp.video.decoders import Frames, VideoReader
 from tests.videos import write_footage
@@ -140,6 +140,23 @@ def test_frames_of_a_variable_rate_are_those_that_are_shown_at_even_times(
     moments = (np.arange(8) + 0.5) * (shown[-1] + 1 / 8.3) / 8
     expected = [sum(second <= moment for second in shown) - 1 for moment in moments]
     assert [_number_of(frame) for frame in clip.frames] == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav", "decord", "torchcodec"])
+def test_frames_know_when_they_are_shown(tmp_path: Path, base_model_dir: Path, backend: Backend) -> None:
+    """Also in a part of the video whose rate is not the average one."""
+    hundredths = [*range(0, 120, 4), *range(120, 720, 20)]
+    path = write_footage(tmp_path / "vfr.mp4", num_frames=60, times=hundredths)
+    config = VideoConfig(video_num_frames=8, video_backend=backend, video_min_pixels=72 * 96 * 4)
+    processor = Processor.from_pretrained(base_model_dir, video=config, special_tokens=("<ACTION>",))
+    spans = [Span(), Span(None, 1.2), Span(0.3, 1.1), Span(2.0, 6.0)]
+
+    for span, clip in zip(spans, load_clips(path, spans, processor=processor), strict=True):
+        assert isinstance(clip, ClipFrames)
+        for frame, seconds in zip(clip.frames, clip.frame_seconds, strict=True):
+            around = [hundredths[min(max(_number_of(frame) + off, 0), 59)] / 100 for off in (-1, 1)]
+            assert around[0] - 1e-6 <= seconds <= around[1] + 1e-6
+        assert (span.start_seconds or 0) <= clip.frame_seconds[0] < clip.frame_seconds[-1] < (span.end_seconds or 7.2)
 
 
 def _number_of(frame: np.ndarray) -> int:
