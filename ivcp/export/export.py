@@ -12,12 +12,14 @@ import torch
 from ivcp import storage
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.sample import Sample
+from ivcp.export.graph import check_graph_settings, export_graph, remove_graphs
 from ivcp.export.merge import merge_adapter
 from ivcp.export.model_card import model_card
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult, MergeCheck
+from ivcp.records.graph import GraphInfo
 from ivcp.settings import ConfigError, RunConfig, read_model_config
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
@@ -56,14 +58,18 @@ def export_model(
     Raises:
         MergeError: the merged model answers differently; nothing is registered then.
         ModelFilesError: `adapter_dir` is incomplete.
+        ConfigError, RuntimeMissingError, GraphError, GraphDiffersError: as `ivcp.export.graph` says; nothing is
+            registered then.
     """
+    check_graph_settings(config.export, splits=[split for split, clips in index.num_clips.items() if clips])
     checked = _merge(config, adapter_dir, export_dir, _samples_to_check(index))
     if metrics and metrics.calibration:
         metrics.calibration.write(export_dir / CALIBRATION_FILE)
+    graph = _graph(config, export_dir, index)
     write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=metrics))
     tags = _fingerprints(index, metrics) | {CONFIGURATION_TAG: configuration_fingerprint(config)}
     return _registered(
-        config, export_dir, checked=checked, metrics=metrics, tags=tags, is_champion=not is_deployed_next
+        config, export_dir, checked=checked, graph=graph, metrics=metrics, tags=tags, is_champion=not is_deployed_next
     )
 
 
@@ -76,6 +82,7 @@ def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> Exp
     Raises:
         ModelFilesError: `adapter_dir` is incomplete.
     """
+    check_graph_settings(config.export, splits=())
     checked = _merge(config, adapter_dir, export_dir, ())
     write_whole(export_dir / MODEL_CARD_FILE, model_card(export_dir, metrics=None))
     if _ASKS_FOR_REGISTRATION & config.export.model_fields_set:
@@ -113,6 +120,7 @@ def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequ
     check_export_dir(config, adapter_dir=adapter_dir, export_dir=export_dir)
     with owned(writable_folder(export_dir), advice="wait for its end, or set another export_dir"):
         (export_dir / _BEGUN_FILE).touch()
+        remove_graphs(export_dir)
         return merge_adapter(
             adapter_dir,
             export_dir,
@@ -120,6 +128,7 @@ def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequ
             machine=config.model,
             max_shard_gigabytes=config.export.export_size,
             served_prompt=config.serving.served_prompt,
+            device=config.export.export_device,
         )
 
 
@@ -128,6 +137,7 @@ def _registered(
     export_dir: Path,
     *,
     checked: MergeCheck,
+    graph: GraphInfo | None = None,
     metrics: EvaluationMetrics | None,
     tags: Mapping[str, str],
     is_champion: bool = True,
@@ -153,9 +163,22 @@ def _registered(
         merge=checked,
         registered=registered,
         run_id=run.run_id,
+        graph=graph,
         is_measured=metrics is not None,
     )
     return _finished(result, export_dir)
+
+
+def _graph(config: RunConfig, export_dir: Path, index: PreparedIndex) -> GraphInfo | None:
+    """The whole test split is asked, or where there is none some clips of another one."""
+    is_measured = bool(index.num_clips.get("test"))
+    return export_graph(
+        export_dir,
+        export=config.export,
+        machine=config.model,
+        samples=PreparedSamples(index, "test") if is_measured else _samples_to_check(index),
+        split=_split_to_check(index),
+    )
 
 
 def _finished(result: ExportResult, export_dir: Path) -> ExportResult:
@@ -191,8 +214,11 @@ def _weights_hash(directory: Path, files: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _samples_to_check(index: PreparedIndex) -> list[Sample]:
+def _split_to_check(index: PreparedIndex) -> Split:
     order: tuple[Split, ...] = ("test", "val", "train")
-    split = next(split for split in order if index.num_clips.get(split))
-    samples = PreparedSamples(index, split)
+    return next(split for split in order if index.num_clips.get(split))
+
+
+def _samples_to_check(index: PreparedIndex) -> list[Sample]:
+    samples = PreparedSamples(index, _split_to_check(index))
     return [samples[i] for i in range(min(_CHECKED_CLIPS, len(samples)))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ivcp.records.graph import GraphInfo
 from ivcp.records.record import Record
 from ivcp.records.registered import ModelVersionRef
 
@@ -45,6 +46,8 @@ class ExportResult(Record):
     """Null where export had no data set and no setting asked for registration."""
     run_id: str | None = None
     """The MLflow run; null where `report_to` does not name mlflow, or nothing was registered."""
+    graph: GraphInfo | None = None
+    """The graph in a folder of the model directory; null where none was asked for."""
     is_measured: bool = True
     """Whether evaluation measured the model before."""
 
@@ -55,4 +58,5 @@ class ExportResult(Record):
         alias = f" ({version.alias})" if version and version.alias else ""
         name = f"{version.name} v{version.version}{alias}" if version else "merged, not registered"
         checked = f", {words}" if (words := self.merge.words) else ""
-        return f"{name}{checked}" + ("" if self.is_measured else ", not measured here: no data set is named")
+        graph = f"; {self.graph.words}" if self.graph else ""
+        return f"{name}{checked}{graph}" + ("" if self.is_measured else ", not measured here: no data set is named")

@@ -33,7 +33,9 @@ NO_MEANING = {
     "the tokenizer is the model's own, as its files say": "use_fast_tokenizer",
     "a special token is never split": "split_special_tokens",
     "weights are always written as safetensors": "export_legacy_format save_safetensors",
-    "export runs on the CPU, in float32": "export_device",
+    "weights are rounded without examples, and then measured on the test split": (
+        "export_quantization_dataset export_quantization_nsamples export_quantization_maxlen"
+    ),
     "nothing is uploaded to a hub: models_uri copies the model, and MLflow registers it": (
         "export_hub_model_id push_to_hub hub_model_id"
     ),
@@ -69,9 +71,6 @@ REFUSED = {
     ),
     "the vocabulary is the base model's and action_token": (
         "resize_vocab add_tokens add_special_tokens new_special_tokens_config"
-    ),
-    "the exported model is not quantized: quantize it with the tool that serves it": (
-        "export_quantization_bit export_quantization_dataset export_quantization_nsamples export_quantization_maxlen"
     ),
     "one format is written, a Hugging Face folder with safetensors (and the decoder beside them): leave it out": (
         "export_format"

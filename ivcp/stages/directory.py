@@ -281,7 +281,7 @@ def load_directory(
         module = stage.restore(directory, model_without_weights(directory, model), processor).eval()
         tower = language_model_of(module.backbone).get_encoder(modality="video")
         graph = Graph(directory, GraphInfo.read(directory / GRAPH_FILE), tower=tower)
-        return LoadedModel(stage, module, processor, info, directory, computes_as_trained=False, graph=graph)
+        return LoadedModel(stage, module, processor, info, directory, False, read_calibration(directory), graph)
     backbone = load_backbone(
         directory,
         model,
