@@ -40,7 +40,11 @@ def _for_openvino(graph: Path, bits: Bits) -> Path:
     import openvino
 
     mode = nncf.CompressWeightsMode.INT8_ASYM if bits == 8 else nncf.CompressWeightsMode.INT4_SYM
-    model = nncf.compress_weights(openvino.Core().read_model(graph), mode=mode)
+    # Groups of 128 weights, of 64 or 32 where a layer's width asks for it; layers that fit none have 8 bits.
+    groups = nncf.AdvancedCompressionParameters(group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST)
+    model = nncf.compress_weights(
+        openvino.Core().read_model(graph), mode=mode, advanced_parameters=groups if bits == 4 else None
+    )
     path = graph.with_name(f"model_int{bits}.xml")
     openvino.save_model(model, path, compress_to_fp16=False)
     return path
