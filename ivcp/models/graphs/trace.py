@@ -27,18 +27,18 @@ class GraphError(ValueError):
 
 
 def check_traceable(module: BackboneModule) -> None:
-    """Checks that a module's vision tower is of the kind that can be traced: it sees slices of one size.
+    """Checks that a module's vision tower is Qwen2-VL's: it sees slices of one size and gives one row for each token.
 
     Raises:
         GraphError: it is not.
     """
     model = language_model_of(module.backbone)
     config = model.get_encoder(modality="video").config
-    if config._attn_implementation == IMPLEMENTATION and not hasattr(config, "window_size"):
+    if config.model_type.startswith("qwen2_vl") and config._attn_implementation == IMPLEMENTATION:
         return
     raise GraphError(
-        f"a {model.config.model_type} model has no graph for ONNX Runtime or OpenVINO here, only models with the "
-        "vision tower of Qwen2-VL or Qwen3-VL have: leave export_runtime out, and PyTorch serves it"
+        f"a {model.config.model_type} model has no graph for ONNX Runtime or OpenVINO here, only models with "
+        "Qwen2-VL's vision tower have: leave export_runtime out, and PyTorch serves it"
     )
 
 
