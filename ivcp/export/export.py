@@ -14,12 +14,14 @@ from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.sample import Sample
 from ivcp.export.exits.engines.write import TRANSFORMERS, add_engines, check_engines, remove_engines
 from ivcp.export.exits.leaving import check_exits, take_exits
+from ivcp.export.graph import check_graph_settings, export_graph, remove_graphs
 from ivcp.export.merge import merge_adapter
 from ivcp.export.model_card import model_card
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE, Exits, ExportResult, MergeCheck
+from ivcp.records.graph import GraphInfo
 from ivcp.settings import ConfigError, RunConfig, read_model_config
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
@@ -59,15 +61,19 @@ def export_model(
         MergeError: the merged model answers differently; nothing is registered then.
         ModelFilesError: `adapter_dir` is incomplete.
         UploadError: the hub does not take it; nothing is registered then.
+        ConfigError, RuntimeMissingError, GraphError, GraphDiffersError: as `ivcp.export.graph` says; nothing is
+            registered then.
     """
+    check_graph_settings(config.export, splits=[split for split, clips in index.num_clips.items() if clips])
     repository = check_exits(config)
     checked = _merge(config, adapter_dir, export_dir, _samples_to_check(index))
     if metrics and metrics.calibration:
         metrics.calibration.write(export_dir / CALIBRATION_FILE)
+    graph = _graph(config, export_dir, index)
     exits = _described(config, export_dir, metrics=metrics, repository=repository)
     tags = _fingerprints(index, metrics) | {CONFIGURATION_TAG: configuration_fingerprint(config)}
     result = _registered(
-        config, export_dir, checked=checked, metrics=metrics, tags=tags, is_champion=not is_deployed_next
+        config, export_dir, checked=checked, graph=graph, metrics=metrics, tags=tags, is_champion=not is_deployed_next
     )
     return _finished(result.model_copy(update={"exits": exits}), export_dir)
 
@@ -82,6 +88,7 @@ def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> Exp
         ModelFilesError: `adapter_dir` is incomplete.
         UploadError: the hub does not take it.
     """
+    check_graph_settings(config.export, splits=())
     repository = check_exits(config)
     checked = _merge(config, adapter_dir, export_dir, ())
     exits = _described(config, export_dir, metrics=None, repository=repository)
@@ -138,6 +145,7 @@ def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequ
     with owned(writable_folder(export_dir), advice="wait for its end, or set another export_dir"):
         (export_dir / _BEGUN_FILE).touch()
         remove_engines(export_dir)
+        remove_graphs(export_dir)
         checked = merge_adapter(
             adapter_dir,
             export_dir,
@@ -145,6 +153,7 @@ def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequ
             machine=config.model,
             max_shard_gigabytes=config.export.export_size,
             served_prompt=config.serving.served_prompt,
+            device=config.export.export_device,
         )
         if not config.publishing.export_engines:
             return checked
@@ -157,6 +166,7 @@ def _registered(
     export_dir: Path,
     *,
     checked: MergeCheck,
+    graph: GraphInfo | None = None,
     metrics: EvaluationMetrics | None,
     tags: Mapping[str, str],
     is_champion: bool = True,
@@ -182,7 +192,20 @@ def _registered(
         merge=checked,
         registered=registered,
         run_id=run.run_id,
+        graph=graph,
         is_measured=metrics is not None,
+    )
+
+
+def _graph(config: RunConfig, export_dir: Path, index: PreparedIndex) -> GraphInfo | None:
+    """The whole test split is asked, or where there is none some clips of another one."""
+    is_measured = bool(index.num_clips.get("test"))
+    return export_graph(
+        export_dir,
+        export=config.export,
+        machine=config.model,
+        samples=PreparedSamples(index, "test") if is_measured else _samples_to_check(index),
+        split=_split_to_check(index),
     )
 
 
@@ -219,8 +242,11 @@ def _weights_hash(directory: Path, files: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _samples_to_check(index: PreparedIndex) -> list[Sample]:
+def _split_to_check(index: PreparedIndex) -> Split:
     order: tuple[Split, ...] = ("test", "val", "train")
-    split = next(split for split in order if index.num_clips.get(split))
-    samples = PreparedSamples(index, split)
+    return next(split for split in order if index.num_clips.get(split))
+
+
+def _samples_to_check(index: PreparedIndex) -> list[Sample]:
+    samples = PreparedSamples(index, _split_to_check(index))
     return [samples[i] for i in range(min(_CHECKED_CLIPS, len(samples)))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -35,10 +35,12 @@ def merge_adapter(
     machine: ModelConfig,
     max_shard_gigabytes: float,
     served_prompt: str | None = None,
+    device: Literal["cpu", "auto"] = "cpu",
 ) -> MergeCheck:
     """Writes the merged model of `adapter_dir` to `export_dir` and compares both on `samples`, where there are any.
 
-    `served_prompt` is what the merged model asks; null keeps the adapter's. The merge happens in float32; the weights
+    `served_prompt` is what the merged model asks; null keeps the adapter's. `device` is `auto` for the GPU where there
+    is one. The merge happens in float32; the weights
     are written in the precision of training. What a stage can put into the plain model goes there, so that
     transformers' `from_pretrained` reads a model that has it.
 
@@ -47,7 +49,9 @@ def merge_adapter(
         NonFiniteError: logits or weights are not finite.
         ModelFilesError: `adapter_dir` is incomplete.
     """
-    loaded = load_directory(adapter_dir, machine=machine, dtype=torch.float32, quantize=False).asking(served_prompt)
+    here = str(Compute.here().device) if device == "auto" else device
+    loaded = load_directory(adapter_dir, machine=machine, device=here, dtype=torch.float32, quantize=False)
+    loaded = loaded.asking(served_prompt)
     if loaded.config.method.quantization_bit:
         log.warning(
             "the adapter was trained on %d-bit weights and is merged into the exact ones",
@@ -72,7 +76,7 @@ def merge_adapter(
     )
     if before is None:
         return MergeCheck(clips=0, max_logit_difference=None, dtype=_name_of(dtype))
-    check = check_merged(export_dir, samples=samples, machine=machine, expected=before, dtype=dtype)
+    check = check_merged(export_dir, samples=samples, machine=machine, expected=before, dtype=dtype, device=here)
     if not (loaded.config.train.bf16 or loaded.config.train.fp16 or loaded.config.method.quantization_bit):
         return check  # evaluation and predictor compute what was compared
     return _with_served(check, (adapter_dir, export_dir), samples=samples, machine=machine, prompt=served_prompt)
@@ -130,6 +134,7 @@ def check_merged(
     machine: ModelConfig,
     expected: torch.Tensor,
     dtype: torch.dtype,
+    device: str = "cpu",
 ) -> MergeCheck:
     """Reads the written model and compares its logits, (samples, outputs), with `expected`.
 
@@ -138,7 +143,7 @@ def check_merged(
         MergeError: they differ. A model written in bfloat16 is compared in float32 arithmetic of its rounded weights,
             and only a changed best class counts.
     """
-    written = load_directory(export_dir, machine=machine, dtype=torch.float32).outputs(samples)
+    written = load_directory(export_dir, machine=machine, device=device, dtype=torch.float32).outputs(samples)
     check_finite_outputs(written, lambda row: samples[row].sample_id, source=str(export_dir))
     difference = (written - expected).abs().max().item()
     is_same = (

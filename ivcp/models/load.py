@@ -79,6 +79,17 @@ def load_base_model(
     return model.eval()
 
 
+def model_without_weights(directory: Path, settings: ModelConfig) -> Any:
+    """The model that a directory's configuration describes, on the device `meta`: what has no weights costs nothing."""
+    from transformers import AutoModelForImageTextToText
+
+    config = read_configuration(str(directory), settings)
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(
+            config, attn_implementation=_ATTENTION["sdpa"], trust_remote_code=settings.trust_remote_code
+        )
+
+
 def check_attention(settings: ModelConfig) -> None:
     """Checks that this machine has the attention that `flash_attn` names.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ivcp.records.graph import GraphInfo
 from ivcp.records.record import Record
 from ivcp.records.registered import ModelVersionRef
 
@@ -64,6 +65,8 @@ class ExportResult(Record):
     """Null where export had no data set and no setting asked for registration."""
     run_id: str | None = None
     """The MLflow run; null where `report_to` does not name mlflow, or nothing was registered."""
+    graph: GraphInfo | None = None
+    """The graph in a folder of the model directory; null where none was asked for."""
     is_measured: bool = True
     """Whether evaluation measured the model before."""
     exits: Exits = Exits()
@@ -75,5 +78,6 @@ class ExportResult(Record):
         alias = f" ({version.alias})" if version and version.alias else ""
         name = f"{version.name} v{version.version}{alias}" if version else "merged, not registered"
         checked = f", {words}" if (words := self.merge.words) else ""
+        graph = f"; {self.graph.words}" if self.graph else ""
         measured = "" if self.is_measured else ", not measured here: no data set is named"
-        return f"{name}{checked}{self.exits.words}{measured}"
+        return f"{name}{checked}{graph}{self.exits.words}{measured}"

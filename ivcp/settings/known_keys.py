@@ -33,8 +33,10 @@ NO_MEANING = {
     "the tokenizer is the model's own, as its files say": "use_fast_tokenizer",
     "a special token is never split": "split_special_tokens",
     "weights are always written as safetensors": "export_legacy_format save_safetensors",
-    "export runs on the CPU, in float32": "export_device",
     "the exported model is uploaded once, when it is checked": "hub_strategy hub_always_push",
+    "weights are rounded without examples, and then measured on the test split": (
+        "export_quantization_dataset export_quantization_nsamples export_quantization_maxlen"
+    ),
     "a token stands in no settings: it is HF_TOKEN in the environment": (
         "hub_token hf_hub_token push_to_hub_token ms_hub_token om_hub_token"
     ),
@@ -69,9 +71,6 @@ REFUSED = {
     ),
     "the vocabulary is the base model's and action_token": (
         "resize_vocab add_tokens add_special_tokens new_special_tokens_config"
-    ),
-    "the exported model is not quantized: quantize it with the tool that serves it": (
-        "export_quantization_bit export_quantization_dataset export_quantization_nsamples export_quantization_maxlen"
     ),
     "one format is written, a Hugging Face folder with safetensors (and the decoder beside them): leave it out": (
         "export_format"

@@ -22,7 +22,7 @@ from ivcp.data.seen_clips import SEEN_CLIPS_FILE, SeenClips
 from ivcp.distributed.weights import write_weights
 from ivcp.inference.compute import Compute
 from ivcp.inference.loop import Samples, run_batches
-from ivcp.models.backbone import BackboneModule
+from ivcp.models.backbone import BackboneModule, language_model_of
 from ivcp.models.backbone_files import (
     BACKBONE_FILES,
     MODEL_CONFIG,
@@ -34,7 +34,10 @@ from ivcp.models.backbone_files import (
 )
 from ivcp.models.base_files import damage
 from ivcp.models.fingerprint import BaseWeights, base_weights
-from ivcp.models.load import training_dtype, without_training_attention
+from ivcp.models.graphs.batches import BySize
+from ivcp.models.graphs.run import Graph
+from ivcp.models.load import model_without_weights, training_dtype, without_training_attention
+from ivcp.models.positions import RopePositions
 from ivcp.models.processor import Processor, SampledVideo
 from ivcp.records import (
     CHECKPOINT_FILE,
@@ -46,6 +49,7 @@ from ivcp.records import (
     VersionedRecord,
 )
 from ivcp.records.calibration import CALIBRATION_FILE, Calibration
+from ivcp.records.graph import GRAPH_FILE, GraphInfo
 from ivcp.settings import ModelConfig, RunConfig, read_model_config, save_model_config
 from ivcp.stages.protocol import Collate, Stage
 from ivcp.stages.registry import stage_of
@@ -92,6 +96,8 @@ class LoadedModel:
     """Whether it computes in the precision of its training, as validation did; else in that of its weights."""
     calibration: Calibration | None = None
     """What its directory says of its confidence; null where evaluation has fitted none."""
+    graph: Graph | None = None
+    """What computes the logits in place of `module`, which has no weights then."""
 
     @property
     def config(self) -> RunConfig:
@@ -118,12 +124,16 @@ class LoadedModel:
     @property
     def compute(self) -> Compute:
         """Where and in which precision it computes."""
+        if self.graph:
+            return Compute(torch.device("cpu"))
         device = next(self.module.parameters()).device
         return Compute.as_trained(self.config.train, device) if self.computes_as_trained else Compute(device)
 
     @property
     def precision(self) -> str:
         """What it computes in, in a few words: "float32", "bfloat16", "bfloat16, 4-bit weights"."""
+        if self.graph:
+            return self.graph.precision
         dtype = self.compute.autocast_dtype or next(self.module.parameters()).dtype
         bits = getattr(self.module.backbone.config, "quantization_config", None) and self.config.method.quantization_bit
         return str(dtype).removeprefix("torch.") + (f", {bits}-bit weights" if bits else "")
@@ -152,22 +162,29 @@ class LoadedModel:
         """Of each batch: the module's logits, (batch, outputs), float32 on the CPU, and its samples without pixels."""
         return run_batches(
             samples,
-            lambda batch: (self.module(**batch["inputs"]).logits.float().cpu(), batch["samples"]),
+            lambda batch: (self._logits(batch["inputs"]), batch["samples"]),
             collate=_KeepSamples(self._collate),
             batches=batches,
             compute=self.compute,
             num_workers=num_workers,
         )
 
+    def _logits(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        if self.graph:
+            return self.graph.logits(inputs)
+        logits: torch.Tensor = self.module(**inputs).logits.float().cpu()
+        return logits
+
     def outputs(self, samples: Sequence[Sample]) -> torch.Tensor:
         """The logits of one batch, (len(samples), outputs), float32 on the CPU; without the cost of a loader."""
         with torch.no_grad(), self.compute.autocast():
-            logits: torch.Tensor = self.module(**self.compute.to_device(self._collate(samples))).logits
-        return logits.float().cpu()
+            return self._logits(self.compute.to_device(self._collate(samples)))
 
     @cached_property
     def _collate(self) -> Collate:
-        return self.stage.collator(self.module, self.processor, positions=None, training=False)
+        positions = RopePositions.of(language_model_of(self.module.backbone)) if self.graph else None
+        collate = self.stage.collator(self.module, self.processor, positions=positions, training=False)
+        return BySize(collate) if self.graph else collate
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """The calibrated probabilities of logits, over the last dimension, float64 on the logits' device."""
@@ -241,10 +258,12 @@ def load_directory(
     `machine` says what belongs to this machine and not to the model: attention (but for fa2, which is training's),
     trusted code, the cache of downloads; null has the defaults. `dtype` is the precision of the backbone and of what is
     computed, by default that of training for both. A base model that was quantized for training is quantized again,
-    unless `quantize` is false.
+    unless `quantize` is false. A directory with a graph (`ivcp.records.graph`) runs on the CPU in its runtime, whatever
+    `device` and `dtype` say.
 
     Raises:
         ModelFilesError: files are missing or damaged, do not fit each other or the base model, or were never trained.
+        RuntimeMissingError: the graph's runtime is not installed.
         ConfigError: the directory is of a stage that is not installed, or of a newer version.
     """
     check_complete(directory)
@@ -258,6 +277,11 @@ def load_directory(
         special_tokens=stage.special_tokens,
         trust_remote_code=model.trust_remote_code,
     )
+    if (directory / GRAPH_FILE).is_file():
+        module = stage.restore(directory, model_without_weights(directory, model), processor).eval()
+        tower = language_model_of(module.backbone).get_encoder(modality="video")
+        graph = Graph(directory, GraphInfo.read(directory / GRAPH_FILE), tower=tower)
+        return LoadedModel(stage, module, processor, info, directory, False, read_calibration(directory), graph)
     backbone = load_backbone(
         directory,
         model,

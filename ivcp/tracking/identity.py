@@ -32,6 +32,7 @@ _KEYS_WITHOUT_EFFECT = frozenset(
         "train_start_seconds",
         "dataloader_num_workers",
         "ddp_timeout",
+        "export_device",
         "export_dir",
         "logging_steps",
         "models_uri",

@@ -54,17 +54,18 @@ def attend_in_slices(
     cu_seq_lens_q: Tensor,
     scaling: float,
     dropout: float = 0.0,
+    slice_length: Any = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention within slices of one row: tensors are (1, heads, patches, head_dim), the result has heads and patches
     exchanged.
 
     `cu_seq_lens_q` is (slices + 1,): where slices start and, last, the number of patches. Slices of one size share a
-    call.
+    call; `slice_length` says that all have it, where a graph is traced and no number can be read from a tensor.
     """
     attend = partial(scaled_dot_product_attention, dropout_p=dropout, scale=scaling)
-    lengths = cu_seq_lens_q.diff().tolist()
-    if len(set(lengths)) == 1:
+    lengths = [slice_length] if slice_length is not None else cu_seq_lens_q.diff().tolist()
+    if slice_length is not None or len(set(lengths)) == 1:
         attended = attend(*(_slices(tensor, lengths[0]) for tensor in (query, key, value)))
         return attended.transpose(1, 2).flatten(0, 1).unsqueeze(0), None
     of_length: dict[int, list[int]] = defaultdict(list)

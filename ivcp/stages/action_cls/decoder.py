@@ -101,7 +101,7 @@ class TransformerDecoder(nn.Module):
         tokens, hidden = states.unsqueeze(1), None
         if context is not None and context_mask is not None:
             tokens = torch.cat([tokens, context], dim=1)
-            hidden = ~torch.cat([context_mask.new_ones(len(states), 1), context_mask], dim=1)
+            hidden = ~torch.cat([context_mask.new_ones(states.shape[0], 1), context_mask], dim=1)
         encoded = self.encoder(self.project(tokens), src_key_padding_mask=hidden)
         logits: Tensor = self.classify(self.norm(encoded[:, 0]))
         return logits

@@ -122,7 +122,7 @@ class ActionClassifier(BackboneModule):
 
     def _at_action(self, states: Tensor, input_ids: Tensor) -> Tensor:
         positions = (input_ids == self.action_token_id).int().argmax(dim=1)
-        return states[torch.arange(len(positions), device=states.device), positions]
+        return states[torch.arange(positions.shape[0], device=states.device), positions]
 
     def _token_loss(self, states: Tensor, token_labels: Tensor) -> Tensor:
         """Mean cross-entropy of the answer's tokens; vocabulary logits exist only where one is predicted."""

@@ -94,7 +94,8 @@ def _clip(processor: Processor, height: int, width: int, *, seed: int) -> ClipFr
     shape = (count, *processor.frame_size(height, width), 3)
     frames = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     indices = tuple(int((2 * place + 1) * _SOURCE_FRAMES // (2 * count)) for place in range(count))
-    return ClipFrames(frames, indices, _FPS, _SOURCE_FRAMES, _SOURCE_FRAMES, "pyav", frames)
+    seconds = tuple(index / _FPS for index in indices)
+    return ClipFrames(frames, indices, seconds, _FPS, _SOURCE_FRAMES, _SOURCE_FRAMES, "pyav", frames)
 
 
 def _sample(loaded: LoadedModel, clip: ClipFrames) -> Sample:
