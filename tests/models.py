@@ -1,6 +1,8 @@
 """A small classifier directory that was never trained but says it was: real files, real code path."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,22 +24,23 @@ PROMPT = (
 )
 
 
+FRAMES = {"video_num_frames": 4, "video_min_pixels": 1024, "video_max_pixels": 1024}
+
+
 def save_tiny_classifier(
-    directory: Path, *, labels: Labels = LABELS, seed: int = 0, seen: SeenClips | None = None
+    directory: Path,
+    *,
+    labels: Labels = LABELS,
+    seed: int = 0,
+    seen: SeenClips | None = None,
+    frames: Mapping[str, Any] = FRAMES,
 ) -> Path:
     """Writes a model directory of a tiny Qwen2-VL with a random decoder, for clips of four 32x32 frames.
 
-    It has seen nothing, unless `seen` says otherwise.
+    It has seen nothing, unless `seen` says otherwise; `frames` are other settings of how it samples and sizes them.
     """
     build_tiny_model(directory, warm_up=False, seed=seed)
-    config = config_from_settings(
-        {
-            "model_name_or_path": str(directory),
-            "video_num_frames": 4,
-            "video_min_pixels": 1024,
-            "video_max_pixels": 1024,
-        }
-    )
+    config = config_from_settings({"model_name_or_path": str(directory), **frames})
     processor = Processor.from_pretrained(directory, video=config.video, special_tokens=("<ACTION>",))
     model = load_base_model(directory, settings=config.model)
     torch.manual_seed(seed)

@@ -6,7 +6,6 @@ Python client uses by default.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import struct
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from ivcp.serving.routes.openapi import OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
 from ivcp.serving.routes.predict import answer
 from ivcp.serving.served_model import ServedModel, VideoSource
 from ivcp.serving.service import Service
+from ivcp.serving.side_by_side import each_of
 from ivcp.serving.timings import Timings, current_timings
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
@@ -224,28 +224,22 @@ def _elements(content: bytes) -> list[bytes]:
 async def _answers(
     service: Service, name: str, videos: list[str | bytes], parameters: dict[str, Any], timings: Timings
 ) -> list[Answer]:
-    room = asyncio.Semaphore(2 * service.decoders.num_workers)
     prompt = parameters.get("prompt")
 
     async def one(video: str | bytes) -> Answer:
-        async with room:
-            with service.uploads.folder() as folder:
-                options = {"model": name, "top_k": 1, "prompt": prompt}
-                if isinstance(video, bytes):
-                    path = Path(folder) / "video"
-                    await in_thread(lambda: path.write_bytes(video))
-                    return await answer(service, VideoSource(path, "the video"), parsed(Options, options), timings)
-                field = "uri" if video.startswith(("http:", "https:", "s3:")) else "video"
-                asked = parsed(PredictRequest, options | {field: video})
-                async with stored(asked, Path(folder), service) as stored_video:
-                    return await answer(service, stored_video, asked, timings)
+        with service.uploads.folder() as folder:
+            options = {"model": name, "top_k": 1, "prompt": prompt}
+            if isinstance(video, bytes):
+                path = Path(folder) / "video"
+                await in_thread(lambda: path.write_bytes(video))
+                return await answer(service, VideoSource(path, "the video"), parsed(Options, options), timings)
+            field = "uri" if video.startswith(("http:", "https:", "s3:")) else "video"
+            asked = parsed(PredictRequest, options | {field: video})
+            async with stored(asked, Path(folder), service) as stored_video:
+                return await answer(service, stored_video, asked, timings)
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(video)) for video in videos]
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from group  # the first video that cannot be used: the protocol has no partial answers
-    return [task.result() for task in running]
+    # The first video that cannot be used is the answer to all: the protocol has no partial ones.
+    return await each_of(videos, one, at_once=2 * service.decoders.num_workers)
 
 
 def _reply(asked: InferRequest, model: ServedModel, outputs: Outputs, answers: list[Answer]) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ivcp.serving.requests import BatchRequest, Options, PredictRequest, read_js
 from ivcp.serving.routes.openapi import OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
 from ivcp.serving.served_model import VideoSource
 from ivcp.serving.service import Service
+from ivcp.serving.side_by_side import each_of
 from ivcp.serving.timings import Timings, current_timings
 
 _EXAMPLE = {"uri": "s3://clips/wave_0001.mp4", "top_k": 3}
@@ -85,23 +85,19 @@ async def answer(service: Service, video: VideoSource, asked: Options, timings: 
 
 async def _answers(service: Service, requests: tuple[PredictRequest, ...], timings: Timings) -> list[BatchItem]:
     """In their order; as many at a time as keep the decoders busy."""
-    room = asyncio.Semaphore(2 * service.decoders.num_workers)
 
     async def one(asked: PredictRequest) -> BatchItem:
-        async with room:
-            try:
-                with service.uploads.folder() as folder:
-                    async with stored(asked, Path(folder), service) as video:
-                        return BatchItem(answer=await answer(service, video, asked, timings))
-            except Exception as error:
-                problem = problem_of(error)
-                if problem is None:
-                    raise
-                return BatchItem(error=Problem.model_validate(problem.body()))
+        try:
+            with service.uploads.folder() as folder:
+                async with stored(asked, Path(folder), service) as video:
+                    return BatchItem(answer=await answer(service, video, asked, timings))
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is None:
+                raise
+            return BatchItem(error=Problem.model_validate(problem.body()))
 
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(one(asked)) for asked in requests]
-    return [task.result() for task in running]
+    return await each_of(requests, one, at_once=2 * service.decoders.num_workers)
 
 
 def _described(service: Service, predictor: Any) -> ModelDescription:

@@ -48,7 +48,7 @@ async def ask(admission: Admission, *messages: Message, headers: tuple[tuple[byt
             raise AssertionError
         return message
 
-    await admission({"type": "http", "method": "POST", "headers": headers, "state": {}}, receive, answer.send)
+    await admission({"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers, "state": {}}, receive, answer.send)
     return answer
 
 
