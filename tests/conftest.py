@@ -72,10 +72,21 @@ def shared_data(shared_data_or_none: Path | None) -> Path:
     return shared_data_or_none
 
 
+SHARED_CASES = Path(os.environ.get("IVCP_TEST_CASES", REPOSITORY.parent / "shared" / "cases"))
+
+
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Inputs that went wrong once, and how to make them; not part of the project."""
+    if not SHARED_CASES.is_dir():
+        pytest.skip(f"no cases at {SHARED_CASES}: set IVCP_TEST_CASES")
+    return SHARED_CASES
+
+
 @pytest.fixture(scope="session")
 def cluster_cases() -> Path:
     """What real servers said, in files that are not part of the project."""
-    folder = Path(os.environ.get("IVCP_TEST_CASES", REPOSITORY.parent / "shared" / "cases")) / "cluster"
+    folder = SHARED_CASES / "cluster"
     if not folder.is_dir():
         pytest.skip(f"nothing of real servers at {folder}: set IVCP_TEST_CASES")
     return folder

@@ -52,7 +52,10 @@ class PredictorMetrics:
             registry=registry,
         )
         self._batches = Histogram(
-            "ivcp_batch_clips", "For each clip, how many were computed together with it", buckets=_CLIPS, registry=registry
+            "ivcp_batch_clips",
+            "How many were computed together, for each clip",
+            buckets=_CLIPS,
+            registry=registry,
         )
         self.in_progress = Gauge("ivcp_requests_in_progress", "Requests under way", registry=registry)
         _gauge("ivcp_ready", "1 when videos can be classified", is_ready, registry)

@@ -7,6 +7,7 @@ Python client uses by default.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable
 from importlib.metadata import version as version_of
@@ -31,6 +32,7 @@ from ivcp.serving.timings import Timings, current_timings
 JSON_LENGTH_HEADER = "inference-header-content-length"
 _INPUT = "video"
 _LENGTH = struct.Struct("<I")
+_LENGTH_OF_HEAD = re.compile(r"[0-9]{1,18}")
 _EXAMPLE = {"inputs": [{"name": _INPUT, "shape": [1], "datatype": "BYTES", "data": ["<base64 of a video file>"]}]}
 
 
@@ -174,7 +176,7 @@ def _split(body: bytes, header: str | None) -> tuple[InferRequest, bytes]:
     """The JSON, and the binary tensors behind it."""
     if header is None:
         return parsed(InferRequest, body), b""
-    if not (header.isascii() and header.isdigit()) or int(header) > len(body):
+    if not _LENGTH_OF_HEAD.fullmatch(header) or int(header) > len(body):
         raise ProblemError("bad_request", f"Inference-Header-Content-Length must be a number up to {len(body)}")
     return parsed(InferRequest, body[: int(header)]), body[int(header) :]
 

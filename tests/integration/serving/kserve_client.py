@@ -29,7 +29,7 @@ async def main(url: str, model: str, video: str) -> None:
         "binary": {output.name: output.as_numpy().tolist() for output in binary.outputs},
         "plain": {output.name: output.as_numpy().tolist() for output in plain.outputs},
     }
-    print(json.dumps(answers))
+    sys.stdout.write(json.dumps(answers))
 
 
 if __name__ == "__main__":
