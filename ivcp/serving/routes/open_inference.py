@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ivcp.records.answers import Answer
 from ivcp.serving.problems import ProblemError
 from ivcp.serving.requests import Options, PredictRequest, Text, in_thread, parsed, stored
-from ivcp.serving.routes.openapi import OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
+from ivcp.serving.routes.openapi import OF_A_MODEL, OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
 from ivcp.serving.routes.predict import answer
 from ivcp.serving.served_model import ServedModel, VideoSource
 from ivcp.serving.service import Service
@@ -98,8 +98,8 @@ def routes(service: Service) -> APIRouter:
         response.status_code = 200 if service.is_ready else 503
         return {"ready": service.is_ready}
 
-    @router.get("/v2/models/{name}", responses=ON_EVERY_ROUTE)
-    @router.get("/v2/models/{name}/versions/{version}", responses=ON_EVERY_ROUTE, include_in_schema=False)
+    @router.get("/v2/models/{name}", responses=OF_A_MODEL)
+    @router.get("/v2/models/{name}/versions/{version}", responses=OF_A_MODEL, include_in_schema=False)
     async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
         """Inputs and outputs of a model."""
         with service.using(name) as model:
@@ -112,8 +112,8 @@ def routes(service: Service) -> APIRouter:
                 "outputs": [kind.model_dump() for kind, _ in _outputs(model).values()],
             }
 
-    @router.get("/v2/models/{name}/ready", responses=ON_EVERY_ROUTE)
-    @router.get("/v2/models/{name}/versions/{version}/ready", responses=ON_EVERY_ROUTE, include_in_schema=False)
+    @router.get("/v2/models/{name}/ready", responses=OF_A_MODEL)
+    @router.get("/v2/models/{name}/versions/{version}/ready", responses=OF_A_MODEL, include_in_schema=False)
     async def model_ready(name: str, response: Response, version: str | None = None) -> dict[str, Any]:
         """Whether a model answers."""
         with service.using(name) as model:

@@ -19,7 +19,7 @@ from ivcp.records.answers import (
 )
 from ivcp.serving.problems import ProblemError, problem_of
 from ivcp.serving.requests import BatchRequest, Options, PredictRequest, read_json, received, stored
-from ivcp.serving.routes.openapi import OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
+from ivcp.serving.routes.openapi import OF_A_MODEL, OF_PREDICTIONS, body_of
 from ivcp.serving.served_model import VideoSource
 from ivcp.serving.service import Service
 from ivcp.serving.side_by_side import each_of
@@ -53,14 +53,14 @@ def routes(service: Service) -> APIRouter:
             )
         return BatchReply(answers=tuple(await _answers(service, batch.requests, current_timings())))
 
-    @router.get("/v1/labels", responses=ON_EVERY_ROUTE)
+    @router.get("/v1/labels", responses=OF_A_MODEL)
     async def labels(model: str | None = None) -> LabelList:
         """The classes, by label."""
         with service.using(model) as served:
             names = served.predictor.model.labels.label_names
             return LabelList(labels=tuple(Label(label=i, label_name=name) for i, name in enumerate(names)))
 
-    @router.get("/v1/model", responses=ON_EVERY_ROUTE)
+    @router.get("/v1/model", responses=OF_A_MODEL)
     async def model(model: str | None = None) -> ModelDescription:
         """Which model answers, how it looks at a video, and what may be sent."""
         with service.using(model) as served:
