@@ -119,7 +119,15 @@ def test_nothing_of_a_request_is_in_the_log(guarded: RunningPredictor, clip: Pat
     log = guarded.log.read_text()
     assert MARK not in log, [line for line in log.splitlines() if MARK in line]
     assert "Traceback" not in log
-    assert {"ok", "key_unknown", "model_not_found", "uri_forbidden", "bad_prompt", "video_not_a_video"} <= set(codes)
+    assert {
+        "ok",
+        "key_unknown",
+        "model_not_found",
+        "uri_forbidden",
+        "uri_failed",
+        "bad_prompt",
+        "video_not_a_video",
+    } <= set(codes)
     noted = [line["code"] for line in guarded.requests() if "code" in line]
     assert [code for code in codes if code != "ok"] == noted[-len([code for code in codes if code != "ok"]) :]
     assert {line.get("key") for line in guarded.requests()} == {None, "inference/team"}
