@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import threading
@@ -20,7 +21,7 @@ from tests.integration.serving.documented import code_of
 from tests.integration.serving.evaluated_clips import FRAMES
 from tests.integration.serving.predictor_process import NAME, RunningPredictor, running
 from tests.integration.serving.test_memory import memory_bytes, processes_below
-from tests.models import save_tiny_classifier
+from tests.models import save_tiny_adapter, save_tiny_classifier
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +62,23 @@ def other_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def known(model_dir: Path, other_dir: Path, clip: Path) -> dict[str, list[float]]:
-    """The logits of each model for the clip."""
+def adapter_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter over a base model."""
+    folder = tmp_path_factory.mktemp("adapter")
+    frames = {"video_num_frames": None, **FRAMES}
+    return save_tiny_adapter(folder / "adapter", base=folder / "base", frames=frames, seed=2)
+
+
+@pytest.fixture(scope="module")
+def known(model_dir: Path, other_dir: Path, adapter_dir: Path, clip: Path) -> dict[str, list[float]]:
+    """The logits of each model for the clip, which no other has."""
     logits = {}
-    for name, directory in (("first", model_dir), ("other", other_dir)):
+    for name, directory in (("first", model_dir), ("other", other_dir), ("adapter", adapter_dir)):
         here = Predictor(directory)
         here.load()
         logits[name] = list(here.predict(clip).logits)
-    assert np.abs(np.subtract(*logits.values())).max() > 0.01
+    for one, another in itertools.combinations(logits.values(), 2):
+        assert np.abs(np.subtract(one, another)).max() > 0.01
     return logits
 
 
@@ -138,6 +148,7 @@ def test_models_come_and_go_while_clients_ask(
     operator: httpx.Client,
     model_dir: Path,
     other_dir: Path,
+    adapter_dir: Path,
     clip: Path,
     known: dict[str, list[float]],
 ) -> None:
@@ -145,14 +156,14 @@ def test_models_come_and_go_while_clients_ask(
         clients.wait_for("7")
         assert put(operator, "canary", other_dir, version="8", share=0.5).status_code == 200
         clients.wait_for("8", 30)
-        assert put(operator, "canary", model_dir, version="9", share=1.0).status_code == 200
+        assert put(operator, "canary", adapter_dir, version="9", share=1.0).status_code == 200
         clients.wait_for("9")
         assert put(operator, NAME, other_dir, version="10").status_code == 200
         assert operator.delete("/v1/models/canary").status_code == 200
         clients.wait_for("10")
         assert put(operator, NAME, model_dir, version="7").status_code == 200
         clients.wait_for("7")
-    whose = {"7": "first", "8": "other", "9": "first", "10": "other"}
+    whose = {"7": "first", "8": "other", "9": "adapter", "10": "other"}
     assert {(version, logits) for _, version, logits in clients.found} == set(whose.items())
     assert {name for name, version, _ in clients.found if version in ("8", "9")} == {"canary"}
     assert not [line for line in operated.requests() if line["status"] >= 500]

@@ -119,6 +119,7 @@ def test_many_clients_at_once(predictor: RunningPredictor, clips: Sequence[Evalu
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_two_hundred_clips_through_every_route(
     model_dir: Path, predictor: RunningPredictor, shared_data: Path, tmp_path: Path
 ) -> None:
