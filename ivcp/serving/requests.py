@@ -123,6 +123,19 @@ class BatchRequest(BaseModel):
 
     requests: tuple[PredictRequest, ...] = Field(min_length=1)
     """Each as for `/v1/predict`."""
+    prompt: Text | None = Field(None, max_length=_MOST_PROMPT)
+    """Of the requests that have none of their own; so are `top_k` and `model`."""
+    top_k: int | None = Field(None, ge=1, le=100_000)
+    model: Text | None = None
+
+    @property
+    def filled(self) -> tuple[PredictRequest, ...]:
+        """The requests, with what is said for all of them where they say nothing themselves."""
+        given = self.model_dump(include={"prompt", "top_k", "model"}, exclude_none=True)
+        return tuple(
+            one.model_copy(update={name: value for name, value in given.items() if name not in one.model_fields_set})
+            for one in self.requests
+        )
 
 
 @asynccontextmanager

@@ -46,7 +46,7 @@ class InputTensor(_Lenient):
     name: Text
     shape: tuple[int, ...]
     datatype: Text
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] | None = None
     data: tuple[Any, ...] | None = None
     """Each a video file in base64, a `data:` URI, or a URI; null where the bytes come behind the JSON."""
 
@@ -55,16 +55,16 @@ class OutputTensor(_Lenient):
     """An output that is wanted."""
 
     name: Text
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] | None = None
 
 
 class InferRequest(_Lenient):
     """One inference."""
 
     id: Text | None = None
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] | None = None
     inputs: tuple[InputTensor, ...] = Field(min_length=1)
-    outputs: tuple[OutputTensor, ...] = ()
+    outputs: tuple[OutputTensor, ...] | None = None
 
 
 class OutputKind(BaseModel):
@@ -138,7 +138,7 @@ def routes(service: Service) -> APIRouter:
             most = service.settings.max_batch_requests
             if len(videos) > most:
                 raise ProblemError("bad_request_fields", f"shape: {len(videos)} videos, expected at most {most}")
-            answers = await _answers(service, name, videos, asked.parameters, current_timings())
+            answers = await _answers(service, name, videos, asked.parameters or {}, current_timings())
             return await in_thread(lambda: _reply(asked, model, outputs, answers))
 
     return router
@@ -182,7 +182,7 @@ def _split(body: bytes, header: str | None) -> tuple[InferRequest, bytes]:
 
 
 def _wanted(asked: InferRequest, outputs: Outputs) -> Outputs:
-    names = [output.name for output in asked.outputs] or list(outputs)
+    names = [output.name for output in asked.outputs or ()] or list(outputs)
     if unknown := [name for name in names if name not in outputs]:
         raise ProblemError("bad_request_fields", f"outputs: {unknown[0][:100]!r} is none of {', '.join(outputs)}")
     return {name: outputs[name] for name in names}
@@ -192,7 +192,7 @@ def _videos(asked: InferRequest, behind: bytes) -> list[str | bytes]:
     tensor = next((one for one in asked.inputs if one.name == _INPUT), None)
     if tensor is None or len(asked.inputs) > 1 or tensor.datatype != "BYTES":
         raise ProblemError("bad_request_fields", f"inputs: expected one input named {_INPUT} of the datatype BYTES")
-    size = tensor.parameters.get("binary_data_size")
+    size = (tensor.parameters or {}).get("binary_data_size")
     if size is not None:
         if not isinstance(size, int) or isinstance(size, bool) or size != len(behind):
             raise ProblemError("bad_request_fields", f"binary_data_size: {len(behind)} bytes came behind the JSON")
@@ -245,8 +245,8 @@ async def _answers(
 
 
 def _reply(asked: InferRequest, model: ServedModel, outputs: Outputs, answers: list[Answer]) -> Response:
-    as_binary = {output.name: output.parameters.get("binary_data") for output in asked.outputs}
-    by_default = asked.parameters.get("binary_data_output") is True
+    as_binary = {output.name: (output.parameters or {}).get("binary_data") for output in asked.outputs or ()}
+    by_default = (asked.parameters or {}).get("binary_data_output") is True
     described, binary = [], []
     for name, (kind, values_of) in outputs.items():
         values = values_of(answers)

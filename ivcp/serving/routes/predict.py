@@ -51,7 +51,7 @@ def routes(service: Service) -> APIRouter:
                 "bad_request_fields",
                 f"requests: {len(batch.requests)} came, expected at most {most} (max_batch_requests)",
             )
-        return BatchReply(answers=tuple(await _answers(service, batch.requests, current_timings())))
+        return BatchReply(answers=tuple(await _answers(service, batch.filled, current_timings())))
 
     @router.get("/v1/labels", responses=OF_A_MODEL)
     async def labels(model: str | None = None) -> LabelList:
