@@ -21,7 +21,7 @@ from tests.integration.serving.routes import data_uri, text_of
 from tests.models import LABELS
 
 pytestmark = pytest.mark.slow
-KSERVE = "IVCP_TEST_KSERVE"
+KSERVE, VLLM = "IVCP_TEST_KSERVE", "IVCP_TEST_VLLM"
 
 
 @pytest.fixture(scope="module")
@@ -153,17 +153,21 @@ def _read_answer(file: Any) -> bytes:
     return bytes(status)
 
 
-def test_kserves_client(predictor: RunningPredictor, clip: Path, logits: list[float]) -> None:
-    """In an environment of its own: the package pins other versions than this project."""
-    python = os.environ.get(KSERVE)
+def _said_by(program: str, variable: str, predictor: RunningPredictor, clip: Path) -> Any:
+    """What a program of this folder says that runs in an environment of its own."""
+    python = os.environ.get(variable)
     if python is None:
-        pytest.skip(f"{KSERVE} names no python that has kserve")
-    program = Path(__file__).with_name("kserve_client.py")
-    words = [python, str(program), predictor.url, NAME, str(clip)]
+        pytest.skip(f"{variable} names no python with what {program} needs")
+    words = [python, str(Path(__file__).with_name(program)), predictor.url, NAME, str(clip)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_kserves_client(predictor: RunningPredictor, clip: Path, logits: list[float]) -> None:
+    """In an environment of its own: the package pins other versions than this project."""
+    said = _said_by("kserve_client.py", KSERVE, predictor, clip)
     assert (said["live"], said["ready"], said["model_ready"]) == (True, True, True)
     for kind in ("binary", "plain"):
         assert said[kind]["logits"][0] == pytest.approx(logits, abs=1e-5)
@@ -177,6 +181,8 @@ WHAT_VLLM_TAKES = {
     "request_id": "mine",
     "priority": 0,
     "truncate_prompt_tokens": None,
+    "truncation_side": None,
+    "padding": None,
     "add_generation_prompt": False,
     "continue_final_message": False,
     "add_special_tokens": False,
@@ -186,7 +192,7 @@ WHAT_VLLM_TAKES = {
     "mm_processor_kwargs": None,
     "cache_salt": None,
 }
-"""Fields of its `ClassificationChatRequest` (vllm/entrypoints/pooling) beside model, messages and use_activation."""
+"""Fields of its `ClassificationChatRequest` (vllm/entrypoints/pooling, 0.32) beside model, messages, use_activation."""
 
 
 def test_classify_as_vllms_clients_ask(predictor: RunningPredictor, clip: Path, logits: list[float]) -> None:
@@ -210,6 +216,13 @@ def test_classify_as_vllms_clients_ask(predictor: RunningPredictor, clip: Path, 
     usage = answer["usage"]
     assert usage["prompt_tokens"] == usage["total_tokens"] > 20
     assert (usage["completion_tokens"], usage["prompt_tokens_details"]) == (0, None)
+
+
+def test_classify_with_vllms_own_models(predictor: RunningPredictor, clip: Path, logits: list[float]) -> None:
+    said = _said_by("vllm_client.py", VLLM, predictor, clip)
+    assert said["unknown"] == []
+    assert said["label"] == LABELS.label_names[int(np.argmax(logits))]
+    assert said["probs"] == pytest.approx((np.exp(logits) / np.exp(logits).sum()).tolist(), abs=1e-5)
 
 
 def test_classify_without_one_video_says_what_it_wants(predictor: RunningPredictor, clip: Path) -> None:
