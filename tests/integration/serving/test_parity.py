@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from tests.integration.serving.evaluated_clips import EvaluatedClip, evaluated
 from tests.integration.serving.predictor_process import RunningPredictor
 from tests.integration.serving.routes import FOR_FILES, Logits, Video, json_body, post, routes_for
 from tests.videos import write_footage, write_video
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-5
 """Largest difference of a logit, in float32."""
@@ -81,9 +84,11 @@ def clips(
     return evaluated(videos, model_dir, folder / "evaluation")
 
 
-def check(found: Logits, clip: EvaluatedClip, route: str) -> None:
+def check(found: Logits, clip: EvaluatedClip, route: str) -> float:
+    """The largest difference of a logit."""
     difference = float(np.abs(found - clip.logits).max())
     assert difference <= TOLERANCE, f"{route}: {clip.video} differs by {difference}"
+    return difference
 
 
 def test_the_clips_tell_a_wrong_answer_from_a_right_one(clips: Sequence[EvaluatedClip]) -> None:
@@ -137,8 +142,8 @@ def _ask_at_once(predictor: RunningPredictor, clips: Sequence[EvaluatedClip]) ->
     random.Random(0).shuffle(calls)
     with predictor.client(limits=httpx.Limits(max_connections=CLIENTS)) as client, ThreadPoolExecutor(CLIENTS) as pool:
         found = pool.map(lambda call: call[2](client, call[0].video), calls)
-        for (clip, route, _), logits in zip(calls, found, strict=True):
-            check(logits, clip, route)
+        largest = max(check(logits, clip, route) for (clip, route, _), logits in zip(calls, found, strict=True))
+    log.info("%d answers for %d clients: logits differ by at most %.1e", len(calls), CLIENTS, largest)
 
 
 def _batched(before: dict[str, float], after: dict[str, float], *, count: str) -> float:
