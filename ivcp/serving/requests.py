@@ -28,6 +28,8 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
 _DATA_URI = re.compile(r"data:(?P<type>[-\w.+]+/[-\w.+]+)?(?:;[-\w.+]+=[-\w.+]+)*;base64,", re.ASCII)
 _SUFFIXES = {"video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "image/gif": ".gif"}
 _MOST_PROMPT = 100_000
+_MOST_ERRORS = 50
+"""That are listed: a small request can have a hundred thousand."""
 BodyT = TypeVar("BodyT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
 
@@ -196,7 +198,9 @@ def invalid(error: ValidationError) -> ProblemError:
     found = error.errors(include_url=False, include_input=False, include_context=False)
     if found and found[0]["type"] == "json_invalid":
         return ProblemError("bad_request", f"the body is no JSON: {found[0]['msg']}")
-    fields = [{"loc": list(each["loc"]), "msg": each["msg"].removeprefix("Value error, ")} for each in found]
+    fields = [
+        {"loc": list(each["loc"]), "msg": each["msg"].removeprefix("Value error, ")} for each in found[:_MOST_ERRORS]
+    ]
     said = "; ".join(": ".join(filter(None, (".".join(map(str, f["loc"])), str(f["msg"])))) for f in fields[:8])
     return ProblemError("bad_request_fields", said, errors=fields)
 

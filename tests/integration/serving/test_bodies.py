@@ -131,6 +131,7 @@ def test_json(client: httpx.Client, case: str) -> None:
     for route in ("/v1/predict", "/v1/timeline", "/v1/predict:batch", "/classify", INFER):
         reply = client.post(route, content=body, headers={"Content-Type": "application/json"})
         assert code_of(reply) != "ok", route
+        assert len(reply.content) < 100_000, route
     reply = client.post("/v1/predict:batch", content=b'{"requests": [' + body + b"]}")
     if code_of(reply) == "ok":
         (item,) = reply.json()["answers"]

@@ -103,6 +103,13 @@ def test_a_batch_says_once_what_holds_for_all(client: TestClient, video: Path):
     assert [item["error"]["code"] for item in wrong] == ["model_not_found"] * 2
 
 
+def test_a_request_that_is_wrong_in_many_places_gets_a_short_answer(client: TestClient):
+    reply = client.post("/v1/predict", json={f"key{number}": number for number in range(10_000)})
+    assert (reply.status_code, reply.json()["code"]) == (422, "bad_request_fields")
+    assert len(reply.json()["errors"]) == 50
+    assert len(reply.content) < 10_000
+
+
 def test_what_is_null_in_an_inference_is_as_if_it_were_not_there(client: TestClient, video: Path):
     """As clients write out what they do not use."""
     text = base64.b64encode(video.read_bytes()).decode()
