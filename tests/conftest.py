@@ -55,19 +55,38 @@ def mlflow_uri(_empty_mlflow_store: Path, tmp_path: Path) -> str:
     return f"sqlite:///{shutil.copy(_empty_mlflow_store, tmp_path / 'mlflow.db')}"
 
 
+SHARED_DATA = Path(os.environ.get("IVCP_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data_or_none() -> Path | None:
+    """Real files that are not part of the project; null where they are absent."""
+    return SHARED_DATA if SHARED_DATA.is_dir() else None
+
+
 @pytest.fixture
-def shared_data() -> Path:
-    """Real files that are not part of the project."""
-    folder = Path(os.environ.get("IVCP_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}: set IVCP_TEST_DATA")
-    return folder
+def shared_data(shared_data_or_none: Path | None) -> Path:
+    """The same for tests that make no sense without them."""
+    if shared_data_or_none is None:
+        pytest.skip(f"no real data at {SHARED_DATA}: set IVCP_TEST_DATA")
+    return shared_data_or_none
+
+
+SHARED_CASES = Path(os.environ.get("IVCP_TEST_CASES", REPOSITORY.parent / "shared" / "cases"))
+
+
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Inputs that went wrong once, and how to make them; not part of the project."""
+    if not SHARED_CASES.is_dir():
+        pytest.skip(f"no cases at {SHARED_CASES}: set IVCP_TEST_CASES")
+    return SHARED_CASES
 
 
 @pytest.fixture(scope="session")
 def cluster_cases() -> Path:
     """What real servers said, in files that are not part of the project."""
-    folder = Path(os.environ.get("IVCP_TEST_CASES", REPOSITORY.parent / "shared" / "cases")) / "cluster"
+    folder = SHARED_CASES / "cluster"
     if not folder.is_dir():
         pytest.skip(f"nothing of real servers at {folder}: set IVCP_TEST_CASES")
     return folder

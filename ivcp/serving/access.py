@@ -56,7 +56,7 @@ class Access:
         )
         problem = ProblemError(error.code, str(error), retry_after=error.retry_seconds, headers=headers)
         current_timings().code = problem.code
-        await problem.response(scope.get("state", {}).get("request_id"))(scope, receive, send)
+        await problem.response(scope)(scope, receive, send)
 
 
 def needed_key(path: str) -> KeyKind | None:

@@ -105,7 +105,7 @@ class Admission:
         except ProblemError as problem:
             if response.is_started:
                 raise
-            await problem.response(scope.get("state", {}).get("request_id"))(scope, receive, send)
+            await problem.response(scope)(scope, receive, send)
             current_timings().code = problem.code
 
     def _begin(self, scope: Scope) -> Timings:

@@ -133,4 +133,4 @@ async def _unknown(request: Request, error: Exception) -> Response:
 
 def _reply(request: Request, problem: ProblemError) -> Response:
     current_timings().code = problem.code
-    return problem.response(getattr(request.state, "request_id", None))
+    return problem.response(request.scope)

@@ -52,7 +52,10 @@ class PredictorMetrics:
             registry=registry,
         )
         self._batches = Histogram(
-            "ivcp_batch_clips", "Clips that were computed together with a request's", buckets=_CLIPS, registry=registry
+            "ivcp_batch_clips",
+            "How many were computed together, for each clip",
+            buckets=_CLIPS,
+            registry=registry,
         )
         self.in_progress = Gauge("ivcp_requests_in_progress", "Requests under way", registry=registry)
         _gauge("ivcp_ready", "1 when videos can be classified", is_ready, registry)
@@ -67,8 +70,8 @@ class PredictorMetrics:
         self._seconds.labels(route=route).observe(seconds)
         for part, took in timings.seconds.items():
             self._parts.labels(part=part).observe(took)
-        if timings.batch_size is not None:
-            self._batches.observe(timings.batch_size)
+        for clips in timings.batch_sizes:
+            self._batches.observe(clips)
 
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""

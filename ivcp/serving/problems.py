@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi.responses import JSONResponse
+from starlette.types import Scope
 
 from ivcp.data.prompts import PromptError
 from ivcp.inference.finite import NonFiniteError
@@ -19,6 +20,8 @@ from ivcp.serving.remote_videos import UriError
 from ivcp.video import VideoError
 
 MEDIA_TYPE = "application/problem+json"
+_OPEN_INFERENCE = "/v2"
+"""Routes whose protocol, and its clients, want the message in `error`."""
 CLIENT_GONE = "client_gone"
 STATUS_OF_CODE: Mapping[str, int] = {
     "bad_request": 400,
@@ -93,9 +96,12 @@ class ProblemError(Exception):
             body["errors"] = self.errors
         return body | ({"request_id": request_id} if request_id else {})
 
-    def response(self, request_id: str | None = None) -> JSONResponse:
-        """The HTTP response."""
-        return JSONResponse(self.body(request_id), status_code=self.status, media_type=MEDIA_TYPE, headers=self.headers)
+    def response(self, scope: Scope) -> JSONResponse:
+        """The HTTP response to the request of `scope`."""
+        body = self.body(scope.get("state", {}).get("request_id"))
+        if scope["path"].startswith(_OPEN_INFERENCE):
+            body["error"] = self.detail
+        return JSONResponse(body, status_code=self.status, media_type=MEDIA_TYPE, headers=self.headers)
 
 
 def problem_of(error: Exception) -> ProblemError | None:

@@ -71,7 +71,7 @@ class RequestLog:
             "code": timings.code,
             "seconds": round(seconds, 4),
             **{f"{part}_seconds": round(took, 4) for part, took in timings.seconds.items()},
-            "batch": timings.batch_size,
+            "batch": max(timings.batch_sizes, default=None),
             "model": timings.model,
             "key": timings.key,
         }

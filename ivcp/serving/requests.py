@@ -28,6 +28,8 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
 _DATA_URI = re.compile(r"data:(?P<type>[-\w.+]+/[-\w.+]+)?(?:;[-\w.+]+=[-\w.+]+)*;base64,", re.ASCII)
 _SUFFIXES = {"video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "image/gif": ".gif"}
 _MOST_PROMPT = 100_000
+_MOST_ERRORS = 50
+"""That are listed: a small request can have a hundred thousand."""
 BodyT = TypeVar("BodyT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
 
@@ -123,6 +125,19 @@ class BatchRequest(BaseModel):
 
     requests: tuple[PredictRequest, ...] = Field(min_length=1)
     """Each as for `/v1/predict`."""
+    prompt: Text | None = Field(None, max_length=_MOST_PROMPT)
+    """Of the requests that have none of their own; so are `top_k` and `model`."""
+    top_k: int | None = Field(None, ge=1, le=100_000)
+    model: Text | None = None
+
+    @property
+    def filled(self) -> tuple[PredictRequest, ...]:
+        """The requests, with what is said for all of them where they say nothing themselves."""
+        given = self.model_dump(include={"prompt", "top_k", "model"}, exclude_none=True)
+        return tuple(
+            one.model_copy(update={name: value for name, value in given.items() if name not in one.model_fields_set})
+            for one in self.requests
+        )
 
 
 @asynccontextmanager
@@ -183,7 +198,9 @@ def invalid(error: ValidationError) -> ProblemError:
     found = error.errors(include_url=False, include_input=False, include_context=False)
     if found and found[0]["type"] == "json_invalid":
         return ProblemError("bad_request", f"the body is no JSON: {found[0]['msg']}")
-    fields = [{"loc": list(each["loc"]), "msg": each["msg"].removeprefix("Value error, ")} for each in found]
+    fields = [
+        {"loc": list(each["loc"]), "msg": each["msg"].removeprefix("Value error, ")} for each in found[:_MOST_ERRORS]
+    ]
     said = "; ".join(": ".join(filter(None, (".".join(map(str, f["loc"])), str(f["msg"])))) for f in fields[:8])
     return ProblemError("bad_request_fields", said, errors=fields)
 

@@ -143,7 +143,7 @@ class ServedModel:
         computed = await asyncio.wrap_future(future)
         timings.add("queue", computed.queue_seconds)
         timings.add("model", computed.model_seconds)
-        timings.batch_size = computed.batch_size
+        timings.batch_sizes.append(computed.batch_size)
         return computed
 
     def close(self) -> None:

@@ -18,7 +18,8 @@ class Timings:
     deadline: float | None = None
     """In seconds of `time.monotonic`."""
     seconds: dict[str, float] = field(default_factory=dict)
-    batch_size: int | None = None
+    batch_sizes: list[int] = field(default_factory=list)
+    """For each clip, how many were computed together with it."""
     tokens: int = 0
     """Of all clips of the request."""
     code: str | None = None

@@ -6,8 +6,8 @@ Python client uses by default.
 
 from __future__ import annotations
 
-import asyncio
 import json
+import re
 import struct
 from collections.abc import Callable
 from importlib.metadata import version as version_of
@@ -22,15 +22,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from ivcp.records.answers import Answer
 from ivcp.serving.problems import ProblemError
 from ivcp.serving.requests import Options, PredictRequest, Text, in_thread, parsed, stored
-from ivcp.serving.routes.openapi import OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
+from ivcp.serving.routes.openapi import OF_A_MODEL, OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
 from ivcp.serving.routes.predict import answer
 from ivcp.serving.served_model import ServedModel, VideoSource
 from ivcp.serving.service import Service
+from ivcp.serving.side_by_side import each_of
 from ivcp.serving.timings import Timings, current_timings
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
 _INPUT = "video"
 _LENGTH = struct.Struct("<I")
+_LENGTH_OF_HEAD = re.compile(r"[0-9]{1,18}")
 _EXAMPLE = {"inputs": [{"name": _INPUT, "shape": [1], "datatype": "BYTES", "data": ["<base64 of a video file>"]}]}
 
 
@@ -44,7 +46,7 @@ class InputTensor(_Lenient):
     name: Text
     shape: tuple[int, ...]
     datatype: Text
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] | None = None
     data: tuple[Any, ...] | None = None
     """Each a video file in base64, a `data:` URI, or a URI; null where the bytes come behind the JSON."""
 
@@ -53,16 +55,16 @@ class OutputTensor(_Lenient):
     """An output that is wanted."""
 
     name: Text
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] | None = None
 
 
 class InferRequest(_Lenient):
     """One inference."""
 
     id: Text | None = None
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] | None = None
     inputs: tuple[InputTensor, ...] = Field(min_length=1)
-    outputs: tuple[OutputTensor, ...] = ()
+    outputs: tuple[OutputTensor, ...] | None = None
 
 
 class OutputKind(BaseModel):
@@ -96,8 +98,8 @@ def routes(service: Service) -> APIRouter:
         response.status_code = 200 if service.is_ready else 503
         return {"ready": service.is_ready}
 
-    @router.get("/v2/models/{name}", responses=ON_EVERY_ROUTE)
-    @router.get("/v2/models/{name}/versions/{version}", responses=ON_EVERY_ROUTE, include_in_schema=False)
+    @router.get("/v2/models/{name}", responses=OF_A_MODEL)
+    @router.get("/v2/models/{name}/versions/{version}", responses=OF_A_MODEL, include_in_schema=False)
     async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
         """Inputs and outputs of a model."""
         with service.using(name) as model:
@@ -110,8 +112,8 @@ def routes(service: Service) -> APIRouter:
                 "outputs": [kind.model_dump() for kind, _ in _outputs(model).values()],
             }
 
-    @router.get("/v2/models/{name}/ready", responses=ON_EVERY_ROUTE)
-    @router.get("/v2/models/{name}/versions/{version}/ready", responses=ON_EVERY_ROUTE, include_in_schema=False)
+    @router.get("/v2/models/{name}/ready", responses=OF_A_MODEL)
+    @router.get("/v2/models/{name}/versions/{version}/ready", responses=OF_A_MODEL, include_in_schema=False)
     async def model_ready(name: str, response: Response, version: str | None = None) -> dict[str, Any]:
         """Whether a model answers."""
         with service.using(name) as model:
@@ -136,7 +138,7 @@ def routes(service: Service) -> APIRouter:
             most = service.settings.max_batch_requests
             if len(videos) > most:
                 raise ProblemError("bad_request_fields", f"shape: {len(videos)} videos, expected at most {most}")
-            answers = await _answers(service, name, videos, asked.parameters, current_timings())
+            answers = await _answers(service, name, videos, asked.parameters or {}, current_timings())
             return await in_thread(lambda: _reply(asked, model, outputs, answers))
 
     return router
@@ -174,13 +176,13 @@ def _split(body: bytes, header: str | None) -> tuple[InferRequest, bytes]:
     """The JSON, and the binary tensors behind it."""
     if header is None:
         return parsed(InferRequest, body), b""
-    if not (header.isascii() and header.isdigit()) or int(header) > len(body):
+    if not _LENGTH_OF_HEAD.fullmatch(header) or int(header) > len(body):
         raise ProblemError("bad_request", f"Inference-Header-Content-Length must be a number up to {len(body)}")
     return parsed(InferRequest, body[: int(header)]), body[int(header) :]
 
 
 def _wanted(asked: InferRequest, outputs: Outputs) -> Outputs:
-    names = [output.name for output in asked.outputs] or list(outputs)
+    names = [output.name for output in asked.outputs or ()] or list(outputs)
     if unknown := [name for name in names if name not in outputs]:
         raise ProblemError("bad_request_fields", f"outputs: {unknown[0][:100]!r} is none of {', '.join(outputs)}")
     return {name: outputs[name] for name in names}
@@ -190,7 +192,7 @@ def _videos(asked: InferRequest, behind: bytes) -> list[str | bytes]:
     tensor = next((one for one in asked.inputs if one.name == _INPUT), None)
     if tensor is None or len(asked.inputs) > 1 or tensor.datatype != "BYTES":
         raise ProblemError("bad_request_fields", f"inputs: expected one input named {_INPUT} of the datatype BYTES")
-    size = tensor.parameters.get("binary_data_size")
+    size = (tensor.parameters or {}).get("binary_data_size")
     if size is not None:
         if not isinstance(size, int) or isinstance(size, bool) or size != len(behind):
             raise ProblemError("bad_request_fields", f"binary_data_size: {len(behind)} bytes came behind the JSON")
@@ -224,33 +226,27 @@ def _elements(content: bytes) -> list[bytes]:
 async def _answers(
     service: Service, name: str, videos: list[str | bytes], parameters: dict[str, Any], timings: Timings
 ) -> list[Answer]:
-    room = asyncio.Semaphore(2 * service.decoders.num_workers)
     prompt = parameters.get("prompt")
 
     async def one(video: str | bytes) -> Answer:
-        async with room:
-            with service.uploads.folder() as folder:
-                options = {"model": name, "top_k": 1, "prompt": prompt}
-                if isinstance(video, bytes):
-                    path = Path(folder) / "video"
-                    await in_thread(lambda: path.write_bytes(video))
-                    return await answer(service, VideoSource(path, "the video"), parsed(Options, options), timings)
-                field = "uri" if video.startswith(("http:", "https:", "s3:")) else "video"
-                asked = parsed(PredictRequest, options | {field: video})
-                async with stored(asked, Path(folder), service) as stored_video:
-                    return await answer(service, stored_video, asked, timings)
+        with service.uploads.folder() as folder:
+            options = {"model": name, "top_k": 1, "prompt": prompt}
+            if isinstance(video, bytes):
+                path = Path(folder) / "video"
+                await in_thread(lambda: path.write_bytes(video))
+                return await answer(service, VideoSource(path, "the video"), parsed(Options, options), timings)
+            field = "uri" if video.startswith(("http:", "https:", "s3:")) else "video"
+            asked = parsed(PredictRequest, options | {field: video})
+            async with stored(asked, Path(folder), service) as stored_video:
+                return await answer(service, stored_video, asked, timings)
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(video)) for video in videos]
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from group  # the first video that cannot be used: the protocol has no partial answers
-    return [task.result() for task in running]
+    # The first video that cannot be used is the answer to all: the protocol has no partial ones.
+    return await each_of(videos, one, at_once=2 * service.decoders.num_workers)
 
 
 def _reply(asked: InferRequest, model: ServedModel, outputs: Outputs, answers: list[Answer]) -> Response:
-    as_binary = {output.name: output.parameters.get("binary_data") for output in asked.outputs}
-    by_default = asked.parameters.get("binary_data_output") is True
+    as_binary = {output.name: (output.parameters or {}).get("binary_data") for output in asked.outputs or ()}
+    by_default = (asked.parameters or {}).get("binary_data_output") is True
     described, binary = [], []
     for name, (kind, values_of) in outputs.items():
         values = values_of(answers)

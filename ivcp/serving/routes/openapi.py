@@ -40,6 +40,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 ON_EVERY_ROUTE = problems(401, 403, 405, 429, 503)
+OF_A_MODEL = {**ON_EVERY_ROUTE, **problems(404, 422)}
+"""Of routes that take a model's name."""
 OF_PREDICTIONS = problems(400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 502, 503, 504)
 
 

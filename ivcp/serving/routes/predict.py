@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from ivcp.records.answers import (
 )
 from ivcp.serving.problems import ProblemError, problem_of
 from ivcp.serving.requests import BatchRequest, Options, PredictRequest, read_json, received, stored
-from ivcp.serving.routes.openapi import OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
+from ivcp.serving.routes.openapi import OF_A_MODEL, OF_PREDICTIONS, body_of
 from ivcp.serving.routes.timeline import DEFAULT_WINDOW_SECONDS
 from ivcp.serving.served_model import VideoSource
 from ivcp.serving.service import Service
+from ivcp.serving.side_by_side import each_of
 from ivcp.serving.timings import Timings, current_timings
 
 _EXAMPLE = {"uri": "s3://clips/wave_0001.mp4", "top_k": 3}
@@ -52,16 +52,16 @@ def routes(service: Service) -> APIRouter:
                 "bad_request_fields",
                 f"requests: {len(batch.requests)} came, expected at most {most} (max_batch_requests)",
             )
-        return BatchReply(answers=tuple(await _answers(service, batch.requests, current_timings())))
+        return BatchReply(answers=tuple(await _answers(service, batch.filled, current_timings())))
 
-    @router.get("/v1/labels", responses=ON_EVERY_ROUTE)
+    @router.get("/v1/labels", responses=OF_A_MODEL)
     async def labels(model: str | None = None) -> LabelList:
         """The classes, by label."""
         with service.using(model) as served:
             names = served.predictor.model.labels.label_names
             return LabelList(labels=tuple(Label(label=i, label_name=name) for i, name in enumerate(names)))
 
-    @router.get("/v1/model", responses=ON_EVERY_ROUTE)
+    @router.get("/v1/model", responses=OF_A_MODEL)
     async def model(model: str | None = None) -> ModelDescription:
         """Which model answers, how it looks at a video, and what may be sent."""
         with service.using(model) as served:
@@ -86,23 +86,19 @@ async def answer(service: Service, video: VideoSource, asked: Options, timings: 
 
 async def _answers(service: Service, requests: tuple[PredictRequest, ...], timings: Timings) -> list[BatchItem]:
     """In their order; as many at a time as keep the decoders busy."""
-    room = asyncio.Semaphore(2 * service.decoders.num_workers)
 
     async def one(asked: PredictRequest) -> BatchItem:
-        async with room:
-            try:
-                with service.uploads.folder() as folder:
-                    async with stored(asked, Path(folder), service) as video:
-                        return BatchItem(answer=await answer(service, video, asked, timings))
-            except Exception as error:
-                problem = problem_of(error)
-                if problem is None:
-                    raise
-                return BatchItem(error=Problem.model_validate(problem.body()))
+        try:
+            with service.uploads.folder() as folder:
+                async with stored(asked, Path(folder), service) as video:
+                    return BatchItem(answer=await answer(service, video, asked, timings))
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is None:
+                raise
+            return BatchItem(error=Problem.model_validate(problem.body()))
 
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(one(asked)) for asked in requests]
-    return [task.result() for task in running]
+    return await each_of(requests, one, at_once=2 * service.decoders.num_workers)
 
 
 def _described(service: Service, predictor: Any) -> ModelDescription:

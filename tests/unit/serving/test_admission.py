@@ -48,7 +48,9 @@ async def ask(admission: Admission, *messages: Message, headers: tuple[tuple[byt
             raise AssertionError
         return message
 
-    await admission({"type": "http", "method": "POST", "headers": headers, "state": {}}, receive, answer.send)
+    await admission(
+        {"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers, "state": {}}, receive, answer.send
+    )
     return answer
 
 
@@ -90,6 +92,14 @@ def test_a_body_beyond_the_limit_is_refused_and_its_connection_closed(headers: t
     answer = asyncio.run(ask(admission(app, max_upload_mb=8e-6), PART, LAST, headers=headers))
     assert (answer.status, answer.code, answer.headers[b"connection"]) == (413, "body_too_large", b"close")
     assert asked == ([] if headers else [True])  # what is announced is refused before it is read
+
+
+def test_a_body_that_is_never_let_in_is_not_asked_for_again():
+    """Not "send it again later", which clients do, however much is under way."""
+    headers = ((b"content-length", b"10"),)
+    answer = asyncio.run(ask(admission(answers, max_upload_mb=8e-6, max_uploads_mb=8e-6), headers=headers))
+    assert (answer.status, answer.code) == (413, "body_too_large")
+    assert b"retry-after" not in answer.headers
 
 
 def test_json_has_a_limit_of_its_own():

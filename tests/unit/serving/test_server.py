@@ -1,3 +1,4 @@
+import base64
 import os
 import re
 import shutil
@@ -85,6 +86,40 @@ def test_a_prompt_replaces_the_question(client: TestClient, video: Path):
     other = _ask(client, video.read_bytes(), prompt="Is it raining?").json()["logits"]
     assert same == pytest.approx(own, abs=1e-6)
     assert other != pytest.approx(own, abs=1e-6)
+
+
+def test_a_batch_says_once_what_holds_for_all(client: TestClient, video: Path):
+    text = base64.b64encode(video.read_bytes()).decode()
+    requests = [{"video": text}, {"video": text, "top_k": 1, "prompt": "What is the person doing?"}]
+    asked = {"requests": requests, "top_k": 2, "prompt": "Is it raining?", "model": "walks"}
+    reply = client.post("/v1/predict:batch", json=asked)
+    assert reply.status_code == 200, reply.text
+    first, second = (item["answer"] for item in reply.json()["answers"])
+    assert (len(first["top"]), len(second["top"])) == (2, 1)
+    assert first["logits"] == pytest.approx(
+        _ask(client, video.read_bytes(), prompt="Is it raining?").json()["logits"], abs=1e-6
+    )
+    assert second["logits"] == pytest.approx(_ask(client, video.read_bytes()).json()["logits"], abs=1e-6)
+    wrong = client.post("/v1/predict:batch", json=asked | {"model": "another"}).json()["answers"]
+    assert [item["error"]["code"] for item in wrong] == ["model_not_found"] * 2
+
+
+def test_a_request_that_is_wrong_in_many_places_gets_a_short_answer(client: TestClient):
+    reply = client.post("/v1/predict", json={f"key{number}": number for number in range(10_000)})
+    assert (reply.status_code, reply.json()["code"]) == (422, "bad_request_fields")
+    assert len(reply.json()["errors"]) == 50
+    assert len(reply.content) < 10_000
+
+
+def test_what_is_null_in_an_inference_is_as_if_it_were_not_there(client: TestClient, video: Path):
+    """As clients write out what they do not use."""
+    text = base64.b64encode(video.read_bytes()).decode()
+    tensor = {"name": "video", "shape": [1], "datatype": "BYTES", "parameters": None, "data": [text]}
+    asked = {"id": None, "parameters": None, "inputs": [tensor]}
+    for outputs in (None, [{"name": "logits", "parameters": None}]):
+        reply = client.post("/v2/models/walks/infer", json=asked | {"outputs": outputs})
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["outputs"][0]["name"] == "logits"
 
 
 def test_bad_uploads_are_the_senders_error(client: TestClient, video: Path, uploads: Path):
