@@ -14,18 +14,18 @@ from starlette.exceptions import HTTPException
 
 from ivcp.data.prompts import PromptError
 from ivcp.inference.finite import NonFiniteError
-from ivcp.serving.access import Access
-from ivcp.serving.admission import Admission
 from ivcp.serving.decoding import DecoderError
-from ivcp.serving.metrics import PredictorMetrics
+from ivcp.serving.http.access import Access
+from ivcp.serving.http.admission import Admission
+from ivcp.serving.http.metrics import PredictorMetrics
+from ivcp.serving.http.problems import ProblemError, problem_of
+from ivcp.serving.http.request_log import RequestLog
+from ivcp.serving.http.timings import current_timings
 from ivcp.serving.predictor import Predictor
-from ivcp.serving.problems import ProblemError, problem_of
 from ivcp.serving.remote_videos import UriError
-from ivcp.serving.request_log import RequestLog
 from ivcp.serving.routes import classify, health, models, open_inference, page, predict, timeline
 from ivcp.serving.service import Service
 from ivcp.serving.settings import ServerSettings
-from ivcp.serving.timings import current_timings
 from ivcp.settings import ModelConfig
 from ivcp.video import VideoError
 

@@ -15,9 +15,9 @@ from ivcp.data.prepared.sample import Sample
 from ivcp.records.answers import Answer
 from ivcp.serving.batching import Batcher, Computed
 from ivcp.serving.decoding import ClipRequest, Decoders, ModelFiles, ReadClip, VideoLength, reason_of
+from ivcp.serving.http.timings import Timings
 from ivcp.serving.predictor import Predictor
 from ivcp.serving.settings import ServerSettings
-from ivcp.serving.timings import Timings
 from ivcp.video import Span, VideoError
 
 ResultT = TypeVar("ResultT")

@@ -23,10 +23,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from ivcp.serving.app import create_app, create_probes
-from ivcp.serving.request_log import JsonLines, PlainLines
+from ivcp.serving.http.request_log import JsonLines, PlainLines
+from ivcp.serving.http.slow_clients import ImpatientProtocol
 from ivcp.serving.service import Service
 from ivcp.serving.settings import ServerSettings, add_flags, given_flags
-from ivcp.serving.slow_clients import ImpatientProtocol
 from ivcp.settings import ModelConfig
 
 MODEL_URI_VARIABLE = "IVCP_MODEL_URI"

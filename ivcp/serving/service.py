@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ivcp.records.answers import ModelIdentity
-from ivcp.serving.admission import Load
 from ivcp.serving.decoding import Decoders, ModelFiles
+from ivcp.serving.http.admission import Load
+from ivcp.serving.http.problems import ProblemError
+from ivcp.serving.http.timings import current_timings
 from ivcp.serving.predictor import Predictor
-from ivcp.serving.problems import ProblemError
 from ivcp.serving.remote_videos import fetch
 from ivcp.serving.served_model import ServedModel
 from ivcp.serving.settings import ServerSettings
-from ivcp.serving.timings import current_timings
 from ivcp.serving.uploads import UploadFolder
 from ivcp.serving.warm_up import warm_up
 from ivcp.stages.directory import check_complete

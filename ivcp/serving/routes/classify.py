@@ -13,12 +13,12 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from ivcp.serving.problems import ProblemError
-from ivcp.serving.requests import PredictRequest, Text, parsed, read_json, stored
+from ivcp.serving.http.problems import ProblemError
+from ivcp.serving.http.requests import PredictRequest, Text, parsed, read_json, stored
+from ivcp.serving.http.timings import current_timings
 from ivcp.serving.routes.openapi import OF_PREDICTIONS, body_of
 from ivcp.serving.routes.predict import answer
 from ivcp.serving.service import Service
-from ivcp.serving.timings import current_timings
 
 _PICTURES = "data:video/jpeg;base64,"
 """vLLM's own form of a video that is a list of pictures, which commas divide."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from ivcp.serving.metrics import PredictorMetrics
+from ivcp.serving.http.metrics import PredictorMetrics
 from ivcp.serving.service import Service
 
 

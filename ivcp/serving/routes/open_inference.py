@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ivcp.records.answers import Answer
-from ivcp.serving.problems import ProblemError
-from ivcp.serving.requests import Options, PredictRequest, Text, in_thread, parsed, stored
+from ivcp.serving.http.problems import ProblemError
+from ivcp.serving.http.requests import Options, PredictRequest, Text, in_thread, parsed, stored
+from ivcp.serving.http.timings import Timings, current_timings
 from ivcp.serving.routes.openapi import OF_A_MODEL, OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
 from ivcp.serving.routes.predict import answer
 from ivcp.serving.served_model import ServedModel, VideoSource
 from ivcp.serving.service import Service
 from ivcp.serving.side_by_side import each_of
-from ivcp.serving.timings import Timings, current_timings
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
 _INPUT = "video"

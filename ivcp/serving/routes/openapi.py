@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ivcp.records.answers import Problem
-from ivcp.serving.problems import MEDIA_TYPE
+from ivcp.serving.http.problems import MEDIA_TYPE
 
 _SAID = {
     400: "The body cannot be read.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from starlette.staticfiles import StaticFiles
 
-from ivcp.serving.access import PAGE_FILES
+from ivcp.serving.http.access import PAGE_FILES
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "

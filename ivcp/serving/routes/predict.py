@@ -17,14 +17,14 @@ from ivcp.records.answers import (
     ModelDescription,
     Problem,
 )
-from ivcp.serving.problems import ProblemError, problem_of
-from ivcp.serving.requests import BatchRequest, Options, PredictRequest, read_json, received, stored
+from ivcp.serving.http.problems import ProblemError, problem_of
+from ivcp.serving.http.requests import BatchRequest, Options, PredictRequest, read_json, received, stored
+from ivcp.serving.http.timings import Timings, current_timings
 from ivcp.serving.routes.openapi import OF_A_MODEL, OF_PREDICTIONS, body_of
 from ivcp.serving.routes.timeline import DEFAULT_WINDOW_SECONDS
 from ivcp.serving.served_model import VideoSource
 from ivcp.serving.service import Service
 from ivcp.serving.side_by_side import each_of
-from ivcp.serving.timings import Timings, current_timings
 
 _EXAMPLE = {"uri": "s3://clips/wave_0001.mp4", "top_k": 3}
 

@@ -23,13 +23,13 @@ from ivcp.records.answers import (
     TimelineWindow,
 )
 from ivcp.serving.decoding import ReadClips
-from ivcp.serving.problems import ProblemError, problem_of
-from ivcp.serving.requests import TimelineOptions, TimelineRequest, received
+from ivcp.serving.http.problems import ProblemError, problem_of
+from ivcp.serving.http.requests import TimelineOptions, TimelineRequest, received
+from ivcp.serving.http.timings import current_timings
 from ivcp.serving.routes.openapi import OF_PREDICTIONS, body_of
 from ivcp.serving.segments import merge_windows, windows_over
 from ivcp.serving.served_model import ServedModel, VideoSource
 from ivcp.serving.service import Service
-from ivcp.serving.timings import current_timings
 from ivcp.video import Span, VideoError
 
 DEFAULT_WINDOW_SECONDS = 2.0

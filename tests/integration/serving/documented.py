@@ -7,7 +7,7 @@ from typing import Any, get_args
 import httpx
 
 from ivcp.records.answers import Answer, Problem
-from ivcp.serving.problems import STATUS_OF_CODE
+from ivcp.serving.http.problems import STATUS_OF_CODE
 from ivcp.video.files import Reason
 
 CODES = {*STATUS_OF_CODE, *(f"video_{reason}" for reason in get_args(Reason))}

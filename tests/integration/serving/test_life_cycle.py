@@ -90,9 +90,8 @@ def test_a_log_line_says_where_the_time_went_and_nothing_of_the_content(model_di
 
 
 def test_a_head_that_does_not_come_ends_the_connection(model_dir: Path, video: bytes, tmp_path: Path):
-    script = (
-        "import ivcp.serving.slow_clients as slow, ivcp.serving.server as server; slow.HEAD_SECONDS = 1; server.main()"
-    )
+    script = "import ivcp.serving.http.slow_clients as slow, ivcp.serving.server as server; "
+    script += "slow.HEAD_SECONDS = 1; server.main()"
     port = free_port()
     command = [sys.executable, "-c", script, "--model-dir", str(model_dir), "--port", str(port), "--num-decoders", "1"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"TMPDIR": str(tmp_path)}) as process:

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ivcp.serving.http.problems import ProblemError
+from ivcp.serving.http.timings import current_timings
 from ivcp.serving.keys import KeyKind, KeyRefusedError, KeyRing
-from ivcp.serving.problems import ProblemError
-from ivcp.serving.timings import current_timings
 
 FREE_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Probes, what Prometheus reads, and the page, which asks its reader for a key."""

@@ -16,9 +16,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ivcp.serving.metrics import PredictorMetrics
-from ivcp.serving.problems import CLIENT_GONE, STATUS_OF_CODE
-from ivcp.serving.timings import Timings, timed_request
+from ivcp.serving.http.metrics import PredictorMetrics
+from ivcp.serving.http.problems import CLIENT_GONE, STATUS_OF_CODE
+from ivcp.serving.http.timings import Timings, timed_request
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from prometheus_client.core import InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from ivcp.records.answers import ModelIdentity
-from ivcp.serving.timings import Timings
+from ivcp.serving.http.timings import Timings
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper ends of the histograms' buckets: from a short clip on a GPU to the limit of decoding."""

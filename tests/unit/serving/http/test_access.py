@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.routing import BaseRoute, Mount
 
-from ivcp.serving.access import FREE_PATHS, PAGE_FILES, needed_key
 from ivcp.serving.app import create_app
+from ivcp.serving.http.access import FREE_PATHS, PAGE_FILES, needed_key
 from ivcp.serving.settings import ServerSettings
 from tests.models import save_tiny_classifier
 

@@ -17,10 +17,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ivcp.serving.problems import ProblemError
+from ivcp.serving.http.problems import ProblemError
+from ivcp.serving.http.timings import current_timings
 from ivcp.serving.served_model import VideoSource
 from ivcp.serving.service import Service
-from ivcp.serving.timings import current_timings
 from ivcp.video import Span
 
 _MOST_FIELDS = 16

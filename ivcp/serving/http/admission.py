@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ivcp.serving.problems import CLIENT_GONE, ProblemError
+from ivcp.serving.http.problems import CLIENT_GONE, ProblemError
+from ivcp.serving.http.timings import Timings, current_timings
 from ivcp.serving.settings import ServerSettings
-from ivcp.serving.timings import Timings, current_timings
 
 DEADLINE_HEADER = b"x-deadline-seconds"
 _MOST_RETRY_SECONDS = 60.0

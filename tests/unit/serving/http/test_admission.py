@@ -9,9 +9,9 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from ivcp.serving.admission import Admission, Load
+from ivcp.serving.http.admission import Admission, Load
+from ivcp.serving.http.timings import Timings, current_timings, timed_request
 from ivcp.serving.settings import ServerSettings
-from ivcp.serving.timings import Timings, current_timings, timed_request
 
 PART: Message = {"type": "http.request", "body": b"12345", "more_body": True}
 LAST: Message = {"type": "http.request", "body": b"12345", "more_body": False}
