@@ -189,7 +189,7 @@ class ModelDescription(ModelIdentity):
     calibration: ModelCalibration | None
     limits: dict[str, float | None]
     """What a request may be, such as `max_upload_mb`."""
-    window_seconds: float
+    window_seconds: float | None = None
     """Length of a timeline's windows, where a request does not say."""
     uris: bool
     """Whether videos may be named by a URI."""
