@@ -90,7 +90,7 @@ def running_predictor(model_dir: Path | None, *, name: str = NAME, version: int 
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while not _is_ready(url):
                 assert process.poll() is None, "the predictor ended"
                 assert time.monotonic() < deadline, "the predictor does not become ready"
