@@ -78,7 +78,7 @@ def test_evaluation_predictor_and_server_agree_on_every_clip(config: RunConfig) 
 
 
 def wait_until_ready(client: TestClient) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while client.get("/readyz").status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.1)

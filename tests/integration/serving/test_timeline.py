@@ -24,7 +24,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     model_dir = save_tiny_classifier(tmp_path_factory.mktemp("model") / "tiny")
     settings = ServerSettings(num_decoders=1, max_windows=100)
     with TestClient(create_app(model_dir, settings=settings)) as client:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while client.get("/readyz").status_code != 200:
             assert time.monotonic() < deadline, client.get("/readyz").text
             time.sleep(0.1)

@@ -42,7 +42,7 @@ def client(model_dir: Path, uploads: Path) -> Iterator[TestClient]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(uploads))
         with TestClient(create_app(model_dir, model_name="walks", model_version="7", settings=SETTINGS)) as client:
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + 180
             while client.get("/readyz").status_code != 200:
                 assert time.monotonic() < deadline, client.get("/readyz").text
                 time.sleep(0.1)
