@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from ivcp.serving.settings import ServerSettings
 from ivcp.serving.uploads import UploadFolder
 from ivcp.serving.warm_up import warm_up
 from ivcp.stages.directory import check_complete
+from ivcp.video import VideoError
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ class Service:
             predictor = Predictor(uri, name=name, version=version, machine=self.first.machine)
             try:
                 model = await asyncio.to_thread(lambda: self._loaded(predictor, decoders))
-            except (ValueError, OSError, RuntimeError) as error:
+            except (ValueError, OSError, RuntimeError, VideoError) as error:
                 raise ProblemError("bad_model", f"{name} cannot be loaded: {error}") from error
             earlier, self._slots[name] = self._slots.get(name), _Slot(model, share)
         finally:
@@ -271,8 +272,10 @@ class Service:
             for future in started:
                 future.result()
             model = ServedModel(self.first, decoders, settings)
-            with suppress(Exception):
+            try:
                 warm_up(model, self.uploads)
+            except (VideoError, RuntimeError, OSError, ValueError) as error:
+                log.warning("%s did not answer the server's own clip: %s", self.first.model_uri, error)
         except BaseException:
             decoders.close()
             raise
