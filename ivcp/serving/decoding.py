@@ -76,6 +76,8 @@ class ReadClip:
     frame_seconds: tuple[float, ...]
     """When the frames that the model sees stand in the video."""
     backend: str
+    needed_whole_video: bool
+    """Whether all of the video was decoded for it, as another call would do again."""
     frame_images: tuple[bytes, ...] = ()
     """The frames as JPEG files, where they were asked for."""
 
@@ -261,6 +263,7 @@ def read_clip(
         sample=sample,
         frame_seconds=tuple(round(seconds, 3) for seconds in clip.frame_seconds),
         backend=clip.backend,
+        needed_whole_video=clip.video_frames is not None,
         frame_images=_as_jpeg(clip) if with_frame_images else (),
     )
 

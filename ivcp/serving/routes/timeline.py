@@ -22,7 +22,7 @@ from ivcp.records.answers import (
     TimelineStart,
     TimelineWindow,
 )
-from ivcp.serving.decoding import ReadClips
+from ivcp.serving.decoding import ReadClip, ReadClips
 from ivcp.serving.http.problems import ProblemError, problem_of
 from ivcp.serving.http.requests import TimelineOptions, TimelineRequest, received
 from ivcp.serving.http.timings import current_timings
@@ -35,6 +35,8 @@ from ivcp.video import Span, VideoError
 DEFAULT_WINDOW_SECONDS = 2.0
 _WINDOWS_AT_ONCE = 16
 """That are decoded by one call: neighbours share what is read."""
+_FRAME_BYTES_AT_ONCE = 256 * 1024**2
+"""Of one call where each decodes the whole video, as for files that cannot be sought: the fewer calls the better."""
 _CALLS_AHEAD = 2
 _EVENTS = "text/event-stream"
 Event = TimelineStart | TimelineWindow | TimelineSegments
@@ -124,15 +126,18 @@ class _Timeline:
     async def _read(self, windows: list[Span]) -> AsyncGenerator[tuple[list[Span], ReadClips]]:
         """Decoded windows in their order, some calls ahead of what is computed."""
         timings = current_timings()
-        parts = [windows[at : at + _WINDOWS_AT_ONCE] for at in range(0, len(windows), _WINDOWS_AT_ONCE)]
+        rest, size = deque(windows), _WINDOWS_AT_ONCE
         coming: deque[tuple[list[Span], asyncio.Task[ReadClips]]] = deque()
         try:
-            while parts or coming:
-                while parts and len(coming) < _CALLS_AHEAD:
-                    request = self.model.request(self.video, prompt=self.asked.prompt, spans=tuple(parts[0]))
-                    coming.append((parts.pop(0), asyncio.create_task(self.model.read(request, timings))))
+            while rest or coming:
+                while rest and len(coming) < _CALLS_AHEAD:
+                    spans = [rest.popleft() for _ in range(min(size, len(rest)))]
+                    request = self.model.request(self.video, prompt=self.asked.prompt, spans=tuple(spans))
+                    coming.append((spans, asyncio.create_task(self.model.read(request, timings))))
                 spans, task = coming.popleft()
-                yield spans, await task
+                clips = await task
+                size = max(size, _worth_reading_at_once(clips))
+                yield spans, clips
         finally:
             for _, task in coming:
                 task.cancel()
@@ -176,6 +181,13 @@ class _Timeline:
             )
             for segment in merge_windows(self.spans, np.stack(self.probabilities), unsure_below=threshold)
         )
+
+
+def _worth_reading_at_once(clips: ReadClips) -> int:
+    """Windows like these that one call should decode."""
+    whole = [clip for clip in clips if isinstance(clip, ReadClip) and clip.needed_whole_video]
+    num_bytes = [sum(medium.frames.nbytes for medium in clip.sample.media) for clip in whole]
+    return _FRAME_BYTES_AT_ONCE // max(num_bytes) if num_bytes else _WINDOWS_AT_ONCE
 
 
 async def _whole(events: AsyncIterator[Event]) -> Timeline:

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from ivcp.records.calibration import Calibration, ConfidenceQuality
 from ivcp.serving.app import create_app
+from ivcp.serving.served_model import ServedModel
 from ivcp.serving.settings import ServerSettings
 from tests.models import save_tiny_classifier
 from tests.videos import write_video
@@ -64,6 +65,24 @@ def test_each_window_is_answered_as_if_it_came_alone(client: TestClient, video: 
         alone = ask(client, video, "/v1/predict", **span).json()
         assert window["label"] == alone["label"]
         assert window["confidence"] == pytest.approx(alone["confidence"], abs=1e-6)
+
+
+def test_a_video_that_cannot_be_sought_is_decoded_a_few_times_only(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (model,), sizes = client.app.state.service.models, []
+    monkeypatch.setattr(
+        model,
+        "read",
+        lambda request, timings: sizes.append(len(request.spans)) or ServedModel.read(model, request, timings),
+    )
+    video = write_video(tmp_path / "long.ts", num_frames=84, fps=8).read_bytes()
+    windows = ask(client, video, window_seconds=0.5, stride_seconds=0.125).json()["windows"]
+    assert (sum(sizes), len(sizes)) == (len(windows), 3)
+    assert len(windows) > 80
+    span = {key: windows[-1][key] for key in ("start_seconds", "end_seconds")}
+    alone = ask(client, video, "/v1/predict", **span).json()
+    assert windows[-1]["confidence"] == pytest.approx(alone["confidence"], abs=1e-6)
 
 
 def test_segments_cover_the_video_in_order(client: TestClient, video: bytes):
