@@ -11,7 +11,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -34,13 +35,21 @@ class UploadFolder:
             self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
             self._lock = os.open(self.path, os.O_RDONLY)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._removals = ThreadPoolExecutor(1, "remove-uploads")
 
-    def folder(self) -> tempfile.TemporaryDirectory[str]:
-        """A new folder for the files of one request; a context manager."""
-        return tempfile.TemporaryDirectory(prefix="upload-", dir=self.path, ignore_cleanup_errors=True)
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A new folder for the files of one request, which are removed behind it while others are answered."""
+        path = Path(tempfile.mkdtemp(prefix="upload-", dir=self.path))
+        try:
+            yield path
+        finally:
+            with suppress(RuntimeError):  # all was removed, and the server ends
+                self._removals.submit(shutil.rmtree, path, ignore_errors=True)
 
     def remove(self) -> None:
         """Removes the folder with all that is in it."""
+        self._removals.shutdown()
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 

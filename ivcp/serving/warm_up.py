@@ -25,7 +25,7 @@ def warm_up(model: ServedModel, uploads: UploadFolder) -> None:
     """
     started = time.monotonic()
     with uploads.folder() as folder:
-        video = VideoSource(_write_clip(Path(folder) / "warm_up.avi"), "the server's own clip")
+        video = VideoSource(_write_clip(folder / "warm_up.avi"), "the server's own clip")
         model.try_out(video)
     log.info("%s answered its first clip after %.1f s", model.predictor.name, time.monotonic() - started)
 

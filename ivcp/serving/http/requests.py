@@ -153,12 +153,12 @@ async def received(
     with service.uploads.folder() as folder:
         if kind == "multipart/form-data":
             with current_timings().of("receive"):
-                video, fields = await _read_form(request, Path(folder), options)
+                video, fields = await _read_form(request, folder, options)
             yield video, fields
         elif kind.endswith("json") or not kind:
             asked = await read_json(request, body)
             assert isinstance(asked, VideoFields)
-            async with stored(asked, Path(folder), service) as video:
+            async with stored(asked, folder, service) as video:
                 yield video, asked
         else:
             raise ProblemError(

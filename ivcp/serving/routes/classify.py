@@ -7,7 +7,6 @@ entry of `data` for each input.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -106,7 +105,7 @@ def routes(service: Service) -> APIRouter:
         body = _as_request(asked)
         timings = current_timings()
         with service.uploads.folder() as folder:
-            async with stored(body, Path(folder), service) as video:
+            async with stored(body, folder, service) as video:
                 said = await answer(service, video, body, timings)
         with service.using(asked.model) as model:
             logits = said.logits

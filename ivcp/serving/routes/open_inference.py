@@ -11,7 +11,6 @@ import re
 import struct
 from collections.abc import Callable
 from importlib.metadata import version as version_of
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -232,12 +231,12 @@ async def _answers(
         with service.uploads.folder() as folder:
             options = {"model": name, "top_k": 1, "prompt": prompt}
             if isinstance(video, bytes):
-                path = Path(folder) / "video"
+                path = folder / "video"
                 await in_thread(lambda: path.write_bytes(video))
                 return await answer(service, VideoSource(path, "the video"), parsed(Options, options), timings)
             field = "uri" if video.startswith(("http:", "https:", "s3:")) else "video"
             asked = parsed(PredictRequest, options | {field: video})
-            async with stored(asked, Path(folder), service) as stored_video:
+            async with stored(asked, folder, service) as stored_video:
                 return await answer(service, stored_video, asked, timings)
 
     # The first video that cannot be used is the answer to all: the protocol has no partial ones.

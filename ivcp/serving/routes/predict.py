@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -90,7 +89,7 @@ async def _answers(service: Service, requests: tuple[PredictRequest, ...], timin
     async def one(asked: PredictRequest) -> BatchItem:
         try:
             with service.uploads.folder() as folder:
-                async with stored(asked, Path(folder), service) as video:
+                async with stored(asked, folder, service) as video:
                     return BatchItem(answer=await answer(service, video, asked, timings))
         except Exception as error:
             problem = problem_of(error)

@@ -1,6 +1,7 @@
 """Mixed traffic for minutes: right answers, no request lost, bounded memory and disk, whatever some clients do."""
 
 import logging
+import time
 from pathlib import Path
 
 import httpx
@@ -42,6 +43,9 @@ def test_mixed_traffic(tmp_path: Path, seconds: int, kill_every_seconds: int):
             warm = predictor.memory_bytes()
             traffic._is_over.wait(seconds / 2)
             used = predictor.memory_bytes()
+        deadline = time.monotonic() + 10
+        while predictor.upload_bytes() and time.monotonic() < deadline:
+            time.sleep(0.1)
         assert predictor.upload_bytes() == 0
         requests = predictor.requests()
         assert predictor.end() == 0
