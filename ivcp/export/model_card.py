@@ -8,10 +8,11 @@ from pathlib import Path
 from ivcp.export.card_metadata import card_metadata
 from ivcp.export.exits.public import hub_id, public_name
 from ivcp.records import LABELS_FILE, RUN_CONFIG_FILE, Labels
+from ivcp.records.calibration import Calibration
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.markdown import code, escape
 from ivcp.settings import read_model_config
-from ivcp.stages.directory import read_info
+from ivcp.stages.directory import read_calibration, read_info
 from ivcp.stages.registry import stage_of
 
 _CARD = """---
@@ -118,7 +119,7 @@ def model_card(
         own_files=", ".join(f"`{name}`" for name in stage.files),
         method=f"LoRA of rank {method.lora_rank}, merged" if is_lora else "Full fine-tuning",
         steps=info.trained_steps,
-        results=_results(metrics) if metrics else _NOT_MEASURED,
+        results=(_results(metrics) if metrics else _NOT_MEASURED) + _confidence(read_calibration(model_dir)),
         name=name,
         pipeline=_PIPELINE.format(name=name) if is_for_transformers else "",
         prompt=" ".join(code(f"{message.role}: {message.content}") for message in info.prompt),
@@ -147,6 +148,17 @@ def _results(metrics: EvaluationMetrics) -> str:
         majority=metrics.majority_baseline,
         measured_on=metrics.measured_on,
         precision=f" Computed in {metrics.precision}, as the predictor computes." if metrics.precision else "",
+    )
+
+
+def _confidence(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return ""
+    before, after = (quality.expected_calibration_error for quality in (calibration.before, calibration.after))
+    fitted_on = f"{calibration.num_clips} clips of the {calibration.split} split"
+    return (
+        f"\n\nConfidences are softmax(logits / {calibration.temperature:.3f}), fitted on {fitted_on} (expected "
+        f"calibration error {before:.4f} before, {after:.4f} after); {calibration.threshold_words}."
     )
 
 

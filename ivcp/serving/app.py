@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from ivcp.data.prompts import PromptError
@@ -73,8 +74,7 @@ def create_app(
     app.state.service, app.state.metrics = service, metrics
     app.add_middleware(Admission, load=service.load)
     app.add_middleware(Access, keys=settings.key_ring)
-    app.add_middleware(RequestLog, metrics=metrics, paths=lambda: app.openapi()["paths"])
-    for router in (
+    routers = (
         predict.routes(service),
         timeline.routes(service),
         classify.routes(service),
@@ -82,8 +82,11 @@ def create_app(
         models.routes(service),
         health.routes(service, metrics if settings.probe_port is None else None),
         page.routes(),
-    ):
+    )
+    for router in routers:
         app.include_router(router)
+    paths = {route.path for router in routers for route in router.routes if isinstance(route, APIRoute)}
+    app.add_middleware(RequestLog, metrics=metrics, paths=paths)
     _answer_errors(app)
     return app
 

@@ -27,6 +27,9 @@ from ivcp.video import VideoError
 
 log = logging.getLogger(__name__)
 
+_ROUNDING = 1e-9
+"""By which shares like 0.1 + 0.2 + 0.7 may come to more than 1."""
+
 
 @dataclass
 class _Slot:
@@ -51,7 +54,8 @@ class Service:
         self._decoders: Decoders | None = None
         self._uploads: UploadFolder | None = None
         self._generation, self._lock = 0, threading.Lock()
-        self._loading: set[str] = set()
+        self._loading: dict[str, float] = {}
+        """The shares of the models that are being loaded, by name."""
 
     @property
     def uploads(self) -> UploadFolder:
@@ -150,12 +154,13 @@ class Service:
         """Loads a model beside the others, or in place of the one of that name, which answers until then.
 
         Raises:
-            ProblemError: it cannot be loaded, or somebody loads one of this name.
+            ProblemError: it cannot be loaded, somebody loads one of this name, or the shares come to more than 1.
         """
         decoders = self.decoders
         if name in self._loading:
             raise ProblemError("not_ready", f"a model is being loaded as {name}: wait for it")
-        self._loading.add(name)
+        self._check_share(name, share)
+        self._loading[name] = share
         try:
             predictor = Predictor(uri, name=name, version=version, machine=self.first.machine)
             try:
@@ -164,7 +169,7 @@ class Service:
                 raise ProblemError("bad_model", f"{name} cannot be loaded: {error}") from error
             earlier, self._slots[name] = self._slots.get(name), _Slot(model, share)
         finally:
-            self._loading.discard(name)
+            del self._loading[name]
         log.info("%s answers as %s, with %g of the requests that name no model", uri, name, share)
         if earlier is not None:
             earlier.is_retired = True
@@ -224,6 +229,17 @@ class Service:
                 if drawn < 0:
                     return name
         return self.first.name
+
+    def _check_share(self, name: str, share: float) -> None:
+        if name == self.first.name:
+            if share:
+                raise ProblemError("bad_request_fields", f"share: {name} has what the other models leave: leave it out")
+            return
+        shares = {key: slot.share for key, slot in self._slots.items()} | self._loading
+        others = {key: taken for key, taken in shares.items() if taken and key != name}
+        if sum(others.values()) + share > 1 + _ROUNDING:
+            taken = ", ".join(f"{key} has {taken:g}" for key, taken in others.items())
+            raise ProblemError("bad_request_fields", f"share: {share:g} is more than there is left: {taken}")
 
     def _close_if_unused(self, slot: _Slot) -> None:
         if slot.is_retired and slot.users == 0:

@@ -70,6 +70,8 @@ class ServerSettings(Record):
     """How those servers may be asked."""
     uri_ports: tuple[int, ...] = ()
     """Ports of those servers; none is the scheme's own."""
+    uri_timeout_seconds: float = Field(60.0, gt=0)
+    """For fetching one video, with the resolution of the server's name."""
     probe_port: int | None = Field(None, ge=0, le=65535)
     """Another port for probes and metrics, which then are not on the first one; null has all on one."""
     drain_seconds: float = Field(30.0, gt=0)
@@ -89,6 +91,7 @@ class ServerSettings(Record):
             schemes=self.uri_schemes,
             ports=self.uri_ports,
             max_bytes=int(self.max_upload_mb * 1e6),
+            total_seconds=self.uri_timeout_seconds,
         )
 
     @property

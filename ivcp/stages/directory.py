@@ -81,6 +81,8 @@ class ModelInfo(VersionedRecord):
     """Hash of everything the prepared samples depend on."""
     base: BaseWeights | None = None
     """The base model that it was trained on; null where an earlier version wrote the directory."""
+    clip_seconds: float | None = None
+    """What a training clip lasted, in the median; null where that is not known. A timeline's window lasts as long."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ivcp.data.prepared.batches import token_lengths
 from ivcp.data.prepared.reader import PreparedSamples
+from ivcp.data.prepared.sample import Sample
 from ivcp.data.seen_clips import SeenClips
 from ivcp.distributed.disks import Disk
 from ivcp.feature_cache.vision import VisionCache
@@ -34,6 +38,8 @@ from ivcp.training.loop.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
 
+_LOOKED_AT = 32
+"""Training clips, to know how long one is."""
 Track = Callable[[dict[str, float], int], None]
 
 
@@ -101,6 +107,7 @@ def build_trainer(
     _warn_of_other_base(config)
     if config.method.adapter_name_or_path:
         load_weights(stage, module, Path(local_model(config.method.adapter_name_or_path)))
+    clip_seconds = _clip_seconds(samples["train"])
     cache = VisionCache(
         config,
         index,
@@ -130,6 +137,7 @@ def build_trainer(
             data_fingerprint=index.data_fingerprint,
             prepared_fingerprint=index.fingerprint,
             base=base_weights(config.model),
+            clip_seconds=clip_seconds,
         ),
         seen=seen or SeenClips(is_complete=False),
         train_samples=samples["train"],
@@ -143,6 +151,14 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     _warn_of_warmup(config, planned_steps(config, len(samples["train"]), arguments.world_size))
     return trainer
+
+
+def _clip_seconds(samples: Sequence[Sample]) -> float | None:
+    """What a clip lasts, in the median of some."""
+    places = np.unique(np.linspace(0, len(samples) - 1, num=min(_LOOKED_AT, len(samples)), dtype=int))
+    media = [medium for place in places for medium in samples[int(place)].media if medium.total_frames]
+    lengths = [medium.total_frames / medium.source_fps for medium in media]
+    return round(statistics.median(lengths), 2) if lengths else None
 
 
 def _warn_of_other_base(config: RunConfig) -> None:

@@ -21,7 +21,7 @@ from ivcp.video import VideoError
 
 MEDIA_TYPE = "application/problem+json"
 _OPEN_INFERENCE = "/v2"
-"""Routes whose protocol, and its clients, want the message in `error`."""
+"""Routes whose protocol wants the message in `error` of application/json: KServe's client reads no other type."""
 CLIENT_GONE = "client_gone"
 STATUS_OF_CODE: Mapping[str, int] = {
     "bad_request": 400,
@@ -98,10 +98,10 @@ class ProblemError(Exception):
 
     def response(self, scope: Scope) -> JSONResponse:
         """The HTTP response to the request of `scope`."""
-        body = self.body(scope.get("state", {}).get("request_id"))
+        body, media_type = self.body(scope.get("state", {}).get("request_id")), MEDIA_TYPE
         if scope["path"].startswith(_OPEN_INFERENCE):
-            body["error"] = self.detail
-        return JSONResponse(body, status_code=self.status, media_type=MEDIA_TYPE, headers=self.headers)
+            body["error"], media_type = self.detail, "application/json"
+        return JSONResponse(body, status_code=self.status, media_type=media_type, headers=self.headers)
 
 
 def problem_of(error: Exception) -> ProblemError | None:

@@ -10,8 +10,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from functools import cached_property
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,9 +30,10 @@ _UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v
 class RequestLog:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, *, metrics: PredictorMetrics, paths: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: PredictorMetrics, paths: Iterable[str]) -> None:
         """`paths` are those of the routes, with `{name}` for their parameters."""
-        self.app, self._metrics, self._paths = app, metrics, paths
+        self.app, self._metrics = app, metrics
+        self._patterns = [(re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), path) for path in sorted(paths)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, and writes down how."""
@@ -81,10 +81,6 @@ class RequestLog:
         """The path as the routes have it, also of what is refused before: one name for all models."""
         found = (path for pattern, path in self._patterns if pattern.fullmatch(scope["path"]))
         return next(found, "other")
-
-    @cached_property
-    def _patterns(self) -> list[tuple[re.Pattern[str], str]]:
-        return [(re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), path) for path in self._paths()]
 
 
 class JsonLines(logging.Formatter):

@@ -63,6 +63,9 @@ class ClassifyRequest(_Lenient):
     messages: tuple[ChatTurn, ...] = Field(min_length=1)
     use_activation: bool | None = None
     """Whether `probs` are probabilities, the default, or logits."""
+    media_io_kwargs: dict[str, Any] | None = None
+    mm_processor_kwargs: dict[str, Any] | None = None
+    """Other frames, or other sizes of them, than the model was trained with: there are none."""
 
 
 class ClassifiedVideo(BaseModel):
@@ -123,6 +126,11 @@ def routes(service: Service) -> APIRouter:
 
 def _as_request(asked: ClassifyRequest) -> PredictRequest:
     """The chat's one video, and its text as the question where it has some."""
+    for field in ("media_io_kwargs", "mm_processor_kwargs"):
+        if getattr(asked, field):
+            raise ProblemError(
+                "bad_request_fields", f"{field}: frames are chosen and sized as in training: leave it out"
+            )
     parts = [part for turn in asked.messages if not isinstance(turn.content, str) for part in turn.content]
     urls = [part.video_url.url for part in parts if part.video_url is not None]
     if len(urls) != 1:

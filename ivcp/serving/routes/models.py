@@ -23,7 +23,7 @@ class ModelToLoad(BaseModel):
     version: str | None = Field(None, max_length=200)
     """What answers call it."""
     share: float = Field(0.0, ge=0, le=1)
-    """The part of the requests that name no model which it answers."""
+    """The part of the requests that name no model which it answers; the default model has what others leave."""
 
 
 class LoadedModelRow(BaseModel):

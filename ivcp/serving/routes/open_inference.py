@@ -97,6 +97,11 @@ def routes(service: Service) -> APIRouter:
         response.status_code = 200 if service.is_ready else 503
         return {"ready": service.is_ready}
 
+    @router.get("/v2/models", responses=ON_EVERY_ROUTE)
+    async def models() -> dict[str, list[str]]:
+        """The names of the models, as KServe's own servers list them."""
+        return {"models": [model.predictor.name for model in service.models]}
+
     @router.get("/v2/models/{name}", responses=OF_A_MODEL)
     @router.get("/v2/models/{name}/versions/{version}", responses=OF_A_MODEL, include_in_schema=False)
     async def metadata(name: str, version: str | None = None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ivcp.serving.http.problems import ProblemError, problem_of
 from ivcp.serving.http.requests import BatchRequest, Options, PredictRequest, read_json, received, stored
 from ivcp.serving.http.timings import Timings, current_timings
 from ivcp.serving.routes.openapi import OF_A_MODEL, OF_PREDICTIONS, body_of
-from ivcp.serving.routes.timeline import DEFAULT_WINDOW_SECONDS
+from ivcp.serving.routes.timeline import window_seconds_of
 from ivcp.serving.served_model import VideoSource
 from ivcp.serving.service import Service
 from ivcp.serving.side_by_side import each_of
@@ -117,7 +117,7 @@ def _described(service: Service, predictor: Any) -> ModelDescription:
             "max_windows": settings.max_windows,
             "request_timeout_seconds": settings.request_timeout_seconds,
         },
-        window_seconds=DEFAULT_WINDOW_SECONDS,
+        window_seconds=window_seconds_of(predictor),
         uris=service.reads_uris,
     )
 

@@ -26,13 +26,15 @@ from ivcp.serving.decoding import ReadClip, ReadClips
 from ivcp.serving.http.problems import ProblemError, problem_of
 from ivcp.serving.http.requests import TimelineOptions, TimelineRequest, received
 from ivcp.serving.http.timings import current_timings
+from ivcp.serving.predictor import Predictor
 from ivcp.serving.routes.openapi import OF_PREDICTIONS, body_of
 from ivcp.serving.segments import merge_windows, windows_over
 from ivcp.serving.served_model import ServedModel, VideoSource
 from ivcp.serving.service import Service
 from ivcp.video import Span, VideoError
 
-DEFAULT_WINDOW_SECONDS = 2.0
+_WINDOW_SECONDS = 2.0
+"""Where it is not known what the training clips lasted."""
 _WINDOWS_AT_ONCE = 16
 """That are decoded by one call: neighbours share what is read."""
 _FRAME_BYTES_AT_ONCE = 256 * 1024**2
@@ -72,6 +74,11 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
+def window_seconds_of(predictor: Predictor) -> float:
+    """What a window lasts unless a request says otherwise: what a training clip did."""
+    return predictor.model.info.clip_seconds or _WINDOW_SECONDS
+
+
 @dataclass
 class _Timeline:
     """One video that is looked at in windows."""
@@ -109,7 +116,7 @@ class _Timeline:
         asked = self.asked
         self.model.request(self.video, prompt=asked.prompt, spans=())  # a prompt that does not fit is said first
         self.duration = (await self.model.length(self.video)).seconds
-        self.window = asked.window_seconds or DEFAULT_WINDOW_SECONDS
+        self.window = asked.window_seconds or window_seconds_of(self.model.predictor)
         self.stride = asked.stride_seconds or self.window / 2
         start, end = asked.start_seconds or 0.0, min(asked.end_seconds or self.duration, self.duration)
         if start >= end:

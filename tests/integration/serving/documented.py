@@ -20,7 +20,9 @@ def code_of(reply: httpx.Response) -> str:
     assert reply.headers["x-request-id"]
     if reply.status_code == 200:
         return "ok"
-    assert reply.headers["content-type"] == "application/problem+json", reply.text[:500]
+    is_open_inference = reply.request.url.path.startswith("/v2")
+    expected = "application/json" if is_open_inference else "application/problem+json"
+    assert reply.headers["content-type"] == expected, reply.text[:500]
     problem = Problem.model_validate(reply.json())
     assert problem.status == reply.status_code
     assert problem.code in CODES - FAILURES, problem

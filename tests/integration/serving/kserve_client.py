@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+import httpx
 import numpy as np
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
@@ -21,7 +22,13 @@ async def main(url: str, model: str, video: str) -> None:
     outputs = [RequestedOutput(name, parameters={"binary_data": True}) for name in ("logits", "label", "label_name")]
     binary = await client.infer(url, InferRequest(model, [tensor], request_outputs=outputs), model_name=model)
     plain = await client.infer(url, InferRequest(model, [tensor]), model_name=model)
+    refused = ""
+    try:
+        await client.infer(url, InferRequest("another", [tensor]), model_name="another")
+    except httpx.HTTPStatusError as error:
+        refused = str(error)
     answers = {
+        "refused": refused,
         "live": await client.is_server_live(url),
         "ready": await client.is_server_ready(url),
         "model_ready": await client.is_model_ready(url, model),

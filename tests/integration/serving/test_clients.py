@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from ivcp.serving.predictor import Predictor
+from tests.integration.serving.documented import code_of
 from tests.integration.serving.predictor_process import NAME, VERSION, RunningPredictor
 from tests.integration.serving.routes import data_uri, text_of
 from tests.models import LABELS
@@ -110,6 +111,11 @@ class TestTritonsClient:
         assert result.as_numpy("logits") == pytest.approx(np.array([logits]), abs=1e-5)
         assert [output["name"] for output in result.get_response()["outputs"]] == ["logits"]
 
+    def test_models_are_listed(self, predictor: RunningPredictor) -> None:
+        """`GET /v2/models`, which KServe's own servers have."""
+        with predictor.client() as client:
+            assert client.get("/v2/models").json() == {"models": [NAME]}
+
     def test_errors_are_read(self, triton: Any, clip: Path) -> None:
         from tritonclient.utils import InferenceServerException
 
@@ -174,6 +180,7 @@ def test_kserves_client(predictor: RunningPredictor, clip: Path, logits: list[fl
         assert said[kind]["label"] == [int(np.argmax(logits))]
         assert said[kind]["label_name"] == [said["binary"]["label_name"][0]]
     assert set(said["plain"]) == {"logits", "probabilities", "label", "label_name"}
+    assert said["refused"].startswith("there is no model 'another'")
 
 
 WHAT_VLLM_TAKES = {
@@ -188,7 +195,7 @@ WHAT_VLLM_TAKES = {
     "add_special_tokens": False,
     "chat_template": None,
     "chat_template_kwargs": None,
-    "media_io_kwargs": None,
+    "media_io_kwargs": {},
     "mm_processor_kwargs": None,
     "cache_salt": None,
 }
@@ -216,6 +223,16 @@ def test_classify_as_vllms_clients_ask(predictor: RunningPredictor, clip: Path, 
     usage = answer["usage"]
     assert usage["prompt_tokens"] == usage["total_tokens"] > 20
     assert (usage["completion_tokens"], usage["prompt_tokens_details"]) == (0, None)
+
+
+def test_classify_with_other_frames_than_the_models_is_refused(predictor: RunningPredictor, clip: Path) -> None:
+    """An answer for other frames than those that were asked for would be wrong without a word."""
+    turns = [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": data_uri(clip)}}]}]
+    for kwargs in ({"media_io_kwargs": {"video": {"num_frames": 32}}}, {"mm_processor_kwargs": {"fps": 1}}):
+        with predictor.client() as client:
+            reply = client.post("/classify", json={"messages": turns, **kwargs})
+        assert (reply.status_code, code_of(reply)) == (422, "bad_request_fields")
+        assert "frames are chosen and sized as in training" in reply.json()["detail"]
 
 
 def test_classify_with_vllms_own_models(predictor: RunningPredictor, clip: Path, logits: list[float]) -> None:

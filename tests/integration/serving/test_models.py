@@ -169,6 +169,19 @@ def test_models_come_and_go_while_clients_ask(
     assert not [line for line in operated.requests() if line["status"] >= 500]
 
 
+def test_shares_come_to_one_at_most(operator: httpx.Client, other_dir: Path) -> None:
+    assert put(operator, "canary", other_dir, share=0.7).status_code == 200
+    reply = put(operator, "another", other_dir, share=0.4)
+    assert (reply.status_code, code_of(reply)) == (422, "bad_request_fields")
+    assert "0.4 is more than there is left: canary has 0.7" in reply.json()["detail"]
+    assert put(operator, "another", other_dir, share=0.3).status_code == 200
+    assert put(operator, "canary", other_dir, share=0.7).status_code == 200, "its own share does not count twice"
+    reply = put(operator, NAME, other_dir, share=0.1)
+    assert (reply.status_code, code_of(reply)) == (422, "bad_request_fields")
+    shares = {model["name"]: model["share"] for model in operator.get("/v1/models").json()["models"]}
+    assert shares == pytest.approx({NAME: 0.0, "canary": 0.7, "another": 0.3})
+
+
 def test_a_share_is_the_share_of_requests(
     operator: httpx.Client, other_dir: Path, clip: Path, known: dict[str, list[float]]
 ) -> None:

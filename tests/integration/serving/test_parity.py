@@ -116,6 +116,18 @@ def test_batches_of_unlike_clips(predictor: RunningPredictor, clips: Sequence[Ev
     assert _batched(before, predictor.metrics(), count="clips")
 
 
+def test_a_timeline_of_one_window(predictor: RunningPredictor, clips: Sequence[EvaluatedClip]) -> None:
+    """Its answers have confidences and no logits; those of several windows are compared in `test_timeline.py`."""
+    with predictor.client() as client:
+        for clip in clips:
+            body = json_body(clip.video) | {"window_seconds": 1e6, "top_k": len(clip.logits)}
+            (window,) = post(client, "/v1/timeline", json=body)["windows"]
+            found = {score["label"]: score["confidence"] for score in window["top"]}
+            shares = np.exp(clip.logits - clip.logits.max())
+            difference = np.abs(np.array([found[label] for label in sorted(found)]) - shares / shares.sum()).max()
+            assert difference <= TOLERANCE, f"{clip.video} differs by {difference}"
+
+
 @pytest.mark.slow
 def test_many_clients_at_once(predictor: RunningPredictor, clips: Sequence[EvaluatedClip]) -> None:
     before = predictor.metrics()
@@ -133,6 +145,7 @@ def test_two_hundred_clips_through_every_route(
     assert len(clips) >= 200
     test_every_route_alone(predictor, clips)
     test_batches_of_unlike_clips(predictor, clips)
+    test_a_timeline_of_one_window(predictor, clips)
     test_many_clients_at_once(predictor, clips)
 
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ def test_streamed_events_say_the_same(client: TestClient, video: bytes):
     assert confidences == pytest.approx([window["confidence"] for window in whole["windows"]], abs=1e-6)
     labels = [[segment["label"] for segment in one["segments"]] for one in (whole, said[-1][1])]
     assert labels[0] == labels[1]
+
+
+def test_a_window_is_as_long_as_a_training_clip(client: TestClient, video: bytes, monkeypatch: pytest.MonkeyPatch):
+    (served,) = client.app.state.service.models
+    assert client.get("/v1/model").json()["window_seconds"] == 2.0, "its directory does not say"
+    info = served.predictor.model.info.model_copy(update={"clip_seconds": 3.5})
+    monkeypatch.setattr(served.predictor, "_model", replace(served.predictor.model, info=info))
+    assert client.get("/v1/model").json()["window_seconds"] == 3.5
+    timeline = ask(client, video).json()
+    assert (timeline["window_seconds"], timeline["stride_seconds"]) == (3.5, 1.75)
 
 
 def test_a_part_of_the_video(client: TestClient, video: bytes):

@@ -1,4 +1,5 @@
 import re
+import shutil
 import subprocess
 import sys
 
@@ -7,7 +8,9 @@ import yaml
 
 from ivcp.evaluation.measure import measure
 from ivcp.export.model_card import model_card
+from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.records.evaluation import EvaluationMetrics, GateVerdict
+from tests.calibrations import CALIBRATION
 from tests.hub_api.writable import card_problems
 from tests.models import LABELS, save_tiny_classifier
 from tests.unit.evaluation.predicted import predicted_split
@@ -48,6 +51,16 @@ def test_the_hub_takes_the_card_of_a_measured_model(directory):
     assert [metric["value"] for result in model["results"] for metric in result["metrics"]] == [1.0, 1.0, 1.0]
     assert "base_model" not in found  # it is a folder
     assert str(directory.parent) not in card
+
+
+def test_it_says_what_its_confidences_are(directory, tmp_path):
+    calibrated = shutil.copytree(directory, tmp_path / "calibrated")
+    CALIBRATION.write(calibrated / CALIBRATION_FILE)
+    card, plain = (model_card(each, metrics=measured(directory), licence="mit") for each in (calibrated, directory))
+    assert f"softmax(logits / {CALIBRATION.temperature:.3f}), fitted on {CALIBRATION.num_clips} clips" in card
+    assert CALIBRATION.threshold_words in card
+    assert "softmax" not in plain
+    assert card_problems(card) == []
 
 
 def test_a_model_that_was_not_measured_has_no_figures(directory):

@@ -44,6 +44,14 @@ def test_every_file_is_served(client: TestClient, name: str):
     assert served.headers["content-type"].startswith(kind[Path(name).suffix])
 
 
+def test_it_is_counted_as_what_it_is(client: TestClient):
+    client.get("/")
+    client.get("/page/page.js")
+    text = client.get("/metrics").text
+    for route in ("/", "/page/{name}"):
+        assert f'ivcp_requests_total{{code="ok",route="{route}",status="200"}}' in text
+
+
 @pytest.mark.parametrize("path", ["/", "/page/page.js"])
 def test_nothing_else_may_be_loaded_and_nobody_may_frame_it(client: TestClient, path: str):
     headers = client.get(path).headers

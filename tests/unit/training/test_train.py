@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +106,20 @@ def test_resuming_from_the_middle_repeats_the_losses(make_trainer, tmp_path, set
     expected = losses(whole)
     assert set(expected) == set(losses(resumed)) == set(range(1, 9))
     assert losses(resumed) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_directory_says_what_a_training_clip_lasts(make_config, make_index, prepared_clips, tmp_path):
+    """Windows of a timeline are as long; it is the median, which one long clip does not move."""
+    lengths = [50, 50, 50, 50, 50, 5000]
+    clips = [
+        clip.with_media([replace(clip.media[0], total_frames=length, source_fps=25.0)])
+        for clip, length in zip(prepared_clips, lengths, strict=False)
+    ]
+    trainer = build_trainer(
+        make_config(), index=make_index(), samples={"train": clips, "val": clips}, output_dir=tmp_path / "adapter"
+    )
+    run_trainer(trainer)
+    assert load_directory(tmp_path / "adapter").info.clip_seconds == 2.0
 
 
 def test_same_seed_same_losses(make_trainer, tmp_path):
