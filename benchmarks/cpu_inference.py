@@ -39,7 +39,9 @@ from ivcp.records import Labels, Message
 from ivcp.settings import config_from_settings
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.module import ActionClassifier
-from ivcp.stages.directory import LoadedModel, ModelInfo, load_directory, save_directory
+from ivcp.stages.directory import load_directory, save_directory
+from ivcp.stages.loaded_model import LoadedModel
+from ivcp.stages.model_info import ModelInfo
 from ivcp.stages.registry import stage_of
 
 _SIDES = {"tiny": 48, "small": 112}

@@ -31,7 +31,8 @@ from ivcp.records import Labels, Message
 from ivcp.settings import ServingConfig, config_from_settings
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.module import ActionClassifier
-from ivcp.stages.directory import ModelInfo, save_directory
+from ivcp.stages.directory import save_directory
+from ivcp.stages.model_info import ModelInfo
 from ivcp.stages.registry import stage_of
 
 _PORT = 18473

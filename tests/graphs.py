@@ -13,7 +13,9 @@ from ivcp.records import Labels, Message
 from ivcp.settings import config_from_settings
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.module import ActionClassifier
-from ivcp.stages.directory import LoadedModel, ModelInfo, save_directory
+from ivcp.stages.directory import save_directory
+from ivcp.stages.loaded_model import LoadedModel
+from ivcp.stages.model_info import ModelInfo
 from ivcp.stages.registry import stage_of
 from tests.samples import PROMPT, sample_of
 from tests.tiny_families import build_tiny_family

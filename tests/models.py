@@ -15,7 +15,8 @@ from ivcp.records import Labels, Message
 from ivcp.settings import RunConfig, config_from_settings
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.module import ActionClassifier
-from ivcp.stages.directory import ModelInfo, save_directory
+from ivcp.stages.directory import save_directory
+from ivcp.stages.model_info import ModelInfo
 from ivcp.stages.registry import stage_of
 
 LABELS = Labels(label_names=("sit_down", "stand_up", "wave"), reversed_pairs=(("sit_down", "stand_up"),))

@@ -44,7 +44,8 @@ from ivcp.records.evaluation import (
     SplitMetrics,
 )
 from ivcp.settings import RunConfig
-from ivcp.stages.directory import LoadedModel, load_directory
+from ivcp.stages.directory import load_directory
+from ivcp.stages.loaded_model import LoadedModel
 from ivcp.tracking import DEFAULT_STORE, find_champion, tracked_run
 
 log = logging.getLogger(__name__)

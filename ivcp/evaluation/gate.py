@@ -18,7 +18,8 @@ from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records import PreparedIndex
 from ivcp.records.evaluation import ChampionComparison, GateVerdict, LeftOut, SplitMetrics
 from ivcp.settings import EvaluationConfig, ModelConfig, video_meaning
-from ivcp.stages.directory import LoadedModel, load_directory
+from ivcp.stages.directory import load_directory
+from ivcp.stages.loaded_model import LoadedModel
 from ivcp.tracking import Champion
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from ivcp.records.evaluation import Disturbance
 
 
 class Predict(Protocol):
-    """Logits of samples, batch by batch, as `ivcp.stages.directory.LoadedModel.predict` gives them."""
+    """Logits of samples, batch by batch, as `ivcp.stages.loaded_model.LoadedModel.predict` gives them."""
 
     def __call__(
         self, samples: Samples, batches: Iterable[Sequence[int]], *, num_workers: int = 0

@@ -10,7 +10,7 @@ from ivcp.data.prepared.sample import Sample
 from ivcp.evaluation.predict import PredictedSplit
 from ivcp.inference.loop import Samples
 from ivcp.records.evaluation import SmokeClip
-from ivcp.stages.directory import LoadedModel
+from ivcp.stages.loaded_model import LoadedModel
 from ivcp.video import VideoError, load_clip
 
 log = logging.getLogger(__name__)

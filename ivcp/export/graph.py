@@ -21,7 +21,8 @@ from ivcp.models.graphs.trace import write_graph
 from ivcp.models.positions import RopePositions
 from ivcp.records.graph import GRAPH_FILE, Bits, GraphComparison, GraphInfo, Runtime
 from ivcp.settings import ConfigError, ExportConfig, ModelConfig
-from ivcp.stages.directory import LoadedModel, load_directory, save_directory
+from ivcp.stages.directory import load_directory, save_directory
+from ivcp.stages.loaded_model import LoadedModel
 
 log = logging.getLogger(__name__)
 

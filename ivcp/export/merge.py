@@ -16,7 +16,8 @@ from ivcp.models.backbone import language_model_of
 from ivcp.models.load import training_dtype
 from ivcp.records.export import MergeCheck
 from ivcp.settings import ModelConfig
-from ivcp.stages.directory import LoadedModel, load_directory, save_directory
+from ivcp.stages.directory import load_directory, save_directory
+from ivcp.stages.loaded_model import LoadedModel
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from ivcp.records.calibration import Calibration
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.markdown import code, escape
 from ivcp.settings import read_model_config
-from ivcp.stages.directory import read_calibration, read_info
+from ivcp.stages.directory import read_calibration
+from ivcp.stages.model_info import read_info
 from ivcp.stages.registry import stage_of
 
 _CARD = """---

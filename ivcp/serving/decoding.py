@@ -18,7 +18,7 @@ from ivcp.models.processor import Processor
 from ivcp.models.processor_settings import PRELOAD
 from ivcp.records import RUN_CONFIG_FILE, Message
 from ivcp.settings import ModelConfig, read_model_config
-from ivcp.stages.directory import read_info
+from ivcp.stages.model_info import read_info
 from ivcp.stages.protocol import Stage
 from ivcp.stages.registry import stage_of
 from ivcp.video import ClipFrames, Span, VideoError, load_clips, probe

@@ -22,7 +22,8 @@ from ivcp.records import Message
 from ivcp.records.answers import Answer, ClassScore, ModelIdentity
 from ivcp.serving.decoding import ModelFiles, ReadClip, read_clip
 from ivcp.settings import ModelConfig
-from ivcp.stages.directory import LoadedModel, load_directory
+from ivcp.stages.directory import load_directory
+from ivcp.stages.loaded_model import LoadedModel
 from ivcp.video import load_clip
 
 log = logging.getLogger(__name__)

@@ -9,19 +9,13 @@ Nothing falls back to random weights: an incomplete or untrained directory is an
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
 
 import torch
 
-from ivcp.data.prepared.sample import Sample, Tokens
 from ivcp.data.seen_clips import SEEN_CLIPS_FILE, SeenClips
 from ivcp.distributed.weights import write_weights
-from ivcp.inference.compute import Compute
-from ivcp.inference.loop import Samples, run_batches
 from ivcp.models.backbone import BackboneModule, language_model_of
 from ivcp.models.backbone_files import (
     BACKBONE_FILES,
@@ -33,179 +27,35 @@ from ivcp.models.backbone_files import (
     weights_below,
 )
 from ivcp.models.base_files import damage
-from ivcp.models.fingerprint import BaseWeights, base_weights
-from ivcp.models.graphs.batches import BySize
+from ivcp.models.fingerprint import base_weights
 from ivcp.models.graphs.run import Graph
 from ivcp.models.load import model_without_weights, training_dtype, without_training_attention
-from ivcp.models.positions import RopePositions
-from ivcp.models.processor import Processor, SampledVideo
+from ivcp.models.processor import Processor
 from ivcp.records import (
     CHECKPOINT_FILE,
     CHECKPOINT_FOLDER,
     RUN_CONFIG_FILE,
     UNFINISHED_FILE,
-    Labels,
-    Message,
-    VersionedRecord,
 )
 from ivcp.records.calibration import CALIBRATION_FILE, Calibration
 from ivcp.records.graph import GRAPH_FILE, GraphInfo
-from ivcp.settings import ModelConfig, RunConfig, read_model_config, save_model_config
-from ivcp.stages.protocol import Collate, Stage
+from ivcp.settings import ModelConfig, read_model_config, save_model_config
+from ivcp.stages.loaded_model import LoadedModel
+from ivcp.stages.model_info import (
+    EARLIER_INFO_FILE,
+    MODEL_INFO_FILE,
+    ModelInfo,
+    is_model_directory,
+    read_info,
+)
+from ivcp.stages.protocol import Stage
 from ivcp.stages.registry import stage_of
 
 log = logging.getLogger(__name__)
 
-MODEL_INFO_FILE = "model_info.json"
-_EARLIER_INFO_FILE = "action_classifier.json"
-"""Its name in directories that were written before files had a format version."""
 
-
-OWN_FILES = (MODEL_INFO_FILE, _EARLIER_INFO_FILE, RUN_CONFIG_FILE, SEEN_CLIPS_FILE, CALIBRATION_FILE)
+OWN_FILES = (MODEL_INFO_FILE, EARLIER_INFO_FILE, RUN_CONFIG_FILE, SEEN_CLIPS_FILE, CALIBRATION_FILE)
 """What a directory of any stage may have, beside the files of the stage, of the backbone and of the processor."""
-
-
-class ModelInfo(VersionedRecord):
-    """`model_info.json`: where the weights come from and how they are asked."""
-
-    NEWEST_FORMAT: ClassVar[int] = 2
-
-    format_version: int = 2
-    trained_steps: int
-    """Optimizer steps behind them."""
-    prompt: tuple[Message, ...]
-    """The conversation that the predictor uses when none is given."""
-    data_fingerprint: str
-    """Hash of the validated annotations."""
-    prepared_fingerprint: str
-    """Hash of everything the prepared samples depend on."""
-    base: BaseWeights | None = None
-    """The base model that it was trained on; null where an earlier version wrote the directory."""
-    clip_seconds: float | None = None
-    """What a training clip lasted, in the median; null where that is not known. A timeline's window lasts as long."""
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model ready to predict, with all that its inputs depend on."""
-
-    stage: Stage
-    module: BackboneModule
-    processor: Processor
-    info: ModelInfo
-    directory: Path
-    computes_as_trained: bool = True
-    """Whether it computes in the precision of its training, as validation did; else in that of its weights."""
-    calibration: Calibration | None = None
-    """What its directory says of its confidence; null where evaluation has fitted none."""
-    graph: Graph | None = None
-    """What computes the logits in place of `module`, which has no weights then."""
-
-    @property
-    def config(self) -> RunConfig:
-        """What the model means; settings of a machine have their defaults."""
-        return self.stage.config
-
-    @property
-    def prompt(self) -> tuple[Message, ...]:
-        """The conversation that is used when none is given."""
-        return self.info.prompt
-
-    def asking(self, prompt: str | None) -> LoadedModel:
-        """The model with another prompt for the user's turn; null is its own.
-
-        Raises:
-            PromptError: `prompt` has `<video>` or a special token twice, or in the wrong order.
-        """
-        if prompt is None:
-            return self
-        system = [message for message in self.prompt if message.role == "system"]
-        asked = self.stage.ask(prompt, system=system)
-        return replace(self, info=self.info.model_copy(update={"prompt": asked}))
-
-    @property
-    def compute(self) -> Compute:
-        """Where and in which precision it computes."""
-        if self.graph:
-            return Compute(torch.device("cpu"))
-        device = next(self.module.parameters()).device
-        return Compute.as_trained(self.config.train, device) if self.computes_as_trained else Compute(device)
-
-    @property
-    def precision(self) -> str:
-        """What it computes in, in a few words: "float32", "bfloat16", "bfloat16, 4-bit weights"."""
-        if self.graph:
-            return self.graph.precision
-        dtype = self.compute.autocast_dtype or next(self.module.parameters()).dtype
-        bits = getattr(self.module.backbone.config, "quantization_config", None) and self.config.method.quantization_bit
-        return str(dtype).removeprefix("torch.") + (f", {bits}-bit weights" if bits else "")
-
-    @cached_property
-    def labels(self) -> Labels:
-        """The classes of its outputs.
-
-        Raises:
-            ModelFilesError: its outputs are no classes.
-        """
-        return self.stage.labels(self.module)
-
-    @cached_property
-    def seen(self) -> SeenClips:
-        """The clips that it was trained on and chosen by."""
-        return SeenClips.of_directory(self.directory)
-
-    def tokenize(self, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
-        """A conversation with its videos as the model reads it."""
-        return self.stage.tokenize(self.processor, messages, videos)
-
-    def predict(
-        self, samples: Samples, batches: Iterable[Sequence[int]], *, num_workers: int = 0
-    ) -> Iterator[tuple[torch.Tensor, Sequence[Sample]]]:
-        """Of each batch: the module's logits, (batch, outputs), float32 on the CPU, and its samples without pixels."""
-        return run_batches(
-            samples,
-            lambda batch: (self._logits(batch["inputs"]), batch["samples"]),
-            collate=_KeepSamples(self._collate),
-            batches=batches,
-            compute=self.compute,
-            num_workers=num_workers,
-        )
-
-    def _logits(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        if self.graph:
-            return self.graph.logits(inputs)
-        logits: torch.Tensor = self.module(**inputs).logits.float().cpu()
-        return logits
-
-    def outputs(self, samples: Sequence[Sample]) -> torch.Tensor:
-        """The logits of one batch, (len(samples), outputs), float32 on the CPU; without the cost of a loader."""
-        with torch.no_grad(), self.compute.autocast():
-            return self._logits(self.compute.to_device(self._collate(samples)))
-
-    @cached_property
-    def _collate(self) -> Collate:
-        positions = RopePositions.of(language_model_of(self.module.backbone)) if self.graph else None
-        collate = self.stage.collator(self.module, self.processor, positions=positions, training=False)
-        return BySize(collate) if self.graph else collate
-
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """The calibrated probabilities of logits, over the last dimension, float64 on the logits' device."""
-        temperature = self.calibration.temperature if self.calibration else 1.0
-        return (logits.double() / temperature).softmax(dim=-1)
-
-    def is_unsure(self, confidence: float) -> bool | None:
-        """Whether an answer with this calibrated probability is unsure; null where no threshold is known."""
-        return self.calibration.is_unsure(confidence) if self.calibration else None
-
-
-@dataclass(frozen=True)
-class _KeepSamples:
-    """Collates, and hands the samples on beside the batch, without what is large in them."""
-
-    collate: Collate
-
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        return {"inputs": self.collate(samples), "samples": [sample.without_pixels() for sample in samples]}
 
 
 def save_directory(
@@ -242,7 +92,7 @@ def save_directory(
     seen.write(directory / SEEN_CLIPS_FILE)
     if calibration:
         calibration.write(directory / CALIBRATION_FILE)
-    (directory / _EARLIER_INFO_FILE).unlink(missing_ok=True)
+    (directory / EARLIER_INFO_FILE).unlink(missing_ok=True)
     for path in directory.glob("*.safetensors"):
         path.chmod((directory / MODEL_INFO_FILE).stat().st_mode)  # safetensors 0.8 hides them from all but their owner
 
@@ -386,21 +236,6 @@ def check_complete(directory: Path) -> None:
     damaged = [problem for path in sorted(directory.glob("*.safetensors")) if (problem := damage(path))]
     if damaged:
         raise ModelFilesError(f"{directory} is damaged: {'; '.join(damaged)}")
-
-
-def is_model_directory(directory: Path) -> bool:
-    """Whether training or export wrote it."""
-    return any((directory / name).is_file() for name in (MODEL_INFO_FILE, _EARLIER_INFO_FILE))
-
-
-def read_info(directory: Path) -> ModelInfo:
-    """Where a directory's weights come from.
-
-    Raises:
-        FileNotFoundError: the directory does not say.
-    """
-    path, earlier = directory / MODEL_INFO_FILE, directory / _EARLIER_INFO_FILE
-    return ModelInfo.read(earlier if earlier.is_file() and not path.is_file() else path)
 
 
 def read_calibration(directory: Path) -> Calibration | None:

@@ -25,7 +25,8 @@ from ivcp.models.processor import Processor
 from ivcp.models.source import local_model
 from ivcp.records import Message, PreparedIndex, Split
 from ivcp.settings import RunConfig
-from ivcp.stages.directory import ModelInfo, is_model_directory, load_weights, other_base
+from ivcp.stages.directory import load_weights, other_base
+from ivcp.stages.model_info import ModelInfo, is_model_directory
 from ivcp.stages.protocol import Stage, TrainingInputs
 from ivcp.stages.registry import stage_of
 from ivcp.training.arguments import check_label_settings, training_arguments

@@ -11,7 +11,7 @@ from ivcp.data.seen_clips import SeenClips
 from ivcp.models.source import local_model
 from ivcp.records import PreparedIndex
 from ivcp.settings import RunConfig
-from ivcp.stages.directory import is_model_directory
+from ivcp.stages.model_info import is_model_directory
 
 log = logging.getLogger(__name__)
 

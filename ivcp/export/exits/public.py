@@ -44,7 +44,7 @@ def public_files(model_dir: Path) -> Iterator[Path]:
     Hidden files are left out.
     """
     from ivcp.data.seen_clips import SEEN_CLIPS_FILE
-    from ivcp.stages.directory import MODEL_INFO_FILE  # late: both are heavy, and the names above are asked for early
+    from ivcp.stages.model_info import MODEL_INFO_FILE  # late: both are heavy, and the names above are asked for early
 
     with tempfile.TemporaryDirectory(prefix="ivcp-public-") as made:
         folder = Path(made)

@@ -29,7 +29,8 @@ from ivcp.records import (
 from ivcp.records.evaluation import SMOKE_CLIP_FILE, EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE
 from ivcp.settings import ConfigError, read_model_config
-from ivcp.stages.directory import OWN_FILES, is_model_directory
+from ivcp.stages.directory import OWN_FILES
+from ivcp.stages.model_info import is_model_directory
 from ivcp.stages.registry import stage_of
 from ivcp.training.run_record import RUN_RECORD_FILE
 

@@ -25,7 +25,7 @@ from ivcp.distributed.processes import wait_for_all
 from ivcp.distributed.sharding import Sharding
 from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, UNFINISHED_FILE, VersionedRecord
 from ivcp.settings import LaunchConfig, RunConfig
-from ivcp.stages.directory import is_model_directory
+from ivcp.stages.model_info import is_model_directory
 from ivcp.storage.atomic import flush_to_disk, write_whole
 from ivcp.storage.claims import OWNER_FILE
 from ivcp.training.checkpoints.earlier_result import remove_result

@@ -24,7 +24,8 @@ from ivcp.distributed.sharding import sharded_layers, sharding_of
 from ivcp.distributed.weights import gather_weights, match_sharded_precision
 from ivcp.models.backbone import BackboneModule
 from ivcp.models.processor import Processor
-from ivcp.stages.directory import ModelInfo, check_base, load_weights, save_directory
+from ivcp.stages.directory import check_base, load_weights, save_directory
+from ivcp.stages.model_info import ModelInfo
 from ivcp.stages.protocol import Collate, Stage
 from ivcp.torchvision_compat import register_missing_operators
 from ivcp.training.batches import planned_batches

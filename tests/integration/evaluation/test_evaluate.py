@@ -8,7 +8,8 @@ from ivcp.evaluation.evaluate import evaluate_adapter
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records import Labels, PreparedIndex
 from ivcp.settings import RunConfig
-from ivcp.stages.directory import MODEL_INFO_FILE, ModelInfo, load_directory
+from ivcp.stages.directory import load_directory
+from ivcp.stages.model_info import MODEL_INFO_FILE, ModelInfo
 from ivcp.tracking import client
 from tests.models import save_tiny_classifier
 from tests.prepared import prepare_video, write_index

@@ -17,7 +17,8 @@ from ivcp.evaluation.evaluate import SplitEvaluation
 from ivcp.evaluation.unseen import SplitClips
 from ivcp.records import PreparedIndex
 from ivcp.settings import from_flat
-from ivcp.stages.directory import LoadedModel, load_directory
+from ivcp.stages.directory import load_directory
+from ivcp.stages.loaded_model import LoadedModel
 from tests.changing_rows import LABELS, Row, changed, rows_of, split_clips, write
 from tests.models import PROMPT, save_tiny_classifier
 from tests.prepared import write_index

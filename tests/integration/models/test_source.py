@@ -17,7 +17,8 @@ from ivcp.models.processor_settings import ProcessorSettings
 from ivcp.models.source import local_model, pinned, weight_bytes
 from ivcp.records import PreparedIndex
 from ivcp.settings import config_from_settings
-from ivcp.stages.directory import load_directory, read_info
+from ivcp.stages.directory import load_directory
+from ivcp.stages.model_info import read_info
 from ivcp.tracking import RegistryError
 from ivcp.tracking.client import connect
 from ivcp.training.train import train_model

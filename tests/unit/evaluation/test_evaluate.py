@@ -17,7 +17,8 @@ from ivcp.inference.finite import NonFiniteError
 from ivcp.records import Labels, Prediction, PreparedIndex, TableInfo, read_lines
 from ivcp.records.evaluation import EvaluationMetrics, LeftOut
 from ivcp.settings import RunConfig, from_flat
-from ivcp.stages.directory import LoadedModel, load_directory
+from ivcp.stages.directory import load_directory
+from ivcp.stages.loaded_model import LoadedModel
 from ivcp.tracking import register_model
 from ivcp.tracking.client import connect, tracking_uri
 from tests.models import LABELS, PROMPT, save_tiny_classifier

@@ -21,7 +21,7 @@ from ivcp.models.processor import Processor
 from ivcp.video.clips import ClipFrames
 
 if TYPE_CHECKING:
-    from ivcp.stages.directory import LoadedModel
+    from ivcp.stages.loaded_model import LoadedModel
 
 MAX_DIFFERENCE = 1e-4
 _FPS, _SOURCE_FRAMES = 25.0, 200

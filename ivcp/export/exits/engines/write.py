@@ -28,7 +28,8 @@ from ivcp.models.backbone_files import MODEL_CONFIG
 from ivcp.models.families import frame_step
 from ivcp.records import RUN_CONFIG_FILE, Labels
 from ivcp.settings import ConfigError, ModelConfig, read_model_config
-from ivcp.stages.directory import LoadedModel, load_directory
+from ivcp.stages.directory import load_directory
+from ivcp.stages.loaded_model import LoadedModel
 from ivcp.stages.protocol import ClassifierHead
 from ivcp.storage.atomic import write_whole
 
