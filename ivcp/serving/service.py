@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ivcp.records.answers import ModelIdentity
@@ -19,6 +17,7 @@ from ivcp.serving.http.timings import current_timings
 from ivcp.serving.predictor import Predictor
 from ivcp.serving.remote_videos import fetch
 from ivcp.serving.served_model import ServedModel
+from ivcp.serving.served_models import ServedModels
 from ivcp.serving.settings import ServerSettings
 from ivcp.serving.uploads import UploadFolder
 from ivcp.serving.warm_up import warm_up
@@ -26,19 +25,6 @@ from ivcp.stages.directory import check_complete
 from ivcp.video import VideoError
 
 log = logging.getLogger(__name__)
-
-_ROUNDING = 1e-9
-"""By which shares like 0.1 + 0.2 + 0.7 may come to more than 1."""
-
-
-@dataclass
-class _Slot:
-    """A name under which a model answers."""
-
-    model: ServedModel
-    share: float
-    users: int = 0
-    is_retired: bool = False
 
 
 class Service:
@@ -50,12 +36,10 @@ class Service:
         self.first = predictor
         self.failure: BaseException | None = None
         self.on_failure: Callable[[], None] = lambda: None
-        self._slots: dict[str, _Slot] = {}
+        self.models = ServedModels(predictor.name)
         self._decoders: Decoders | None = None
         self._uploads: UploadFolder | None = None
         self._generation, self._lock = 0, threading.Lock()
-        self._loading: dict[str, float] = {}
-        """The shares of the models that are being loaded, by name."""
 
     @property
     def uploads(self) -> UploadFolder:
@@ -65,7 +49,7 @@ class Service:
             ProblemError: the server has not begun.
         """
         if self._uploads is None:
-            raise ProblemError("loading", "the model is still loading: wait until /readyz answers 200")
+            raise _loading()
         return self._uploads
 
     @property
@@ -76,7 +60,7 @@ class Service:
             ProblemError: they have not been started.
         """
         if self._decoders is None:
-            raise ProblemError("loading", "the model is still loading: wait until /readyz answers 200")
+            raise _loading()
         return self._decoders
 
     @property
@@ -91,7 +75,7 @@ class Service:
             return f"failed: {self.failure}"
         if self.load.is_draining:
             return "draining"
-        if self._decoders is None or self.first.name not in self._slots:
+        if self._decoders is None or not self.models.has_first:
             return "loading"
         failure = self._decoders.failure()
         return f"failed: {failure}" if failure else "ready"
@@ -100,11 +84,6 @@ class Service:
     def reads_uris(self) -> bool:
         """Whether a request may name its video by a URI."""
         return self._uri_rules.allow_any
-
-    @property
-    def models(self) -> list[ServedModel]:
-        """Those that are loaded, the first one first."""
-        return [slot.model for slot in list(self._slots.values())]
 
     @property
     def num_waiting(self) -> int:
@@ -127,9 +106,7 @@ class Service:
     def stop(self) -> None:
         """Answers what was accepted, and ends the decoding processes."""
         decoders, self._decoders = self._decoders, None
-        slots, self._slots = list(self._slots.values()), {}
-        for slot in slots:
-            slot.model.close()
+        self.models.close()
         if decoders is not None:
             decoders.close()
         if self._uploads is not None:
@@ -142,60 +119,26 @@ class Service:
         Raises:
             ProblemError: it is not loaded.
         """
-        slot = self._slot(name)
-        slot.users += 1
-        try:
-            yield slot.model
-        finally:
-            slot.users -= 1
-            self._close_if_unused(slot)
+        if self.failure is not None or not self.models.has_first:
+            raise _loading()
+        with self.models.using(name) as model:
+            yield model
 
-    async def put(self, name: str, uri: str, *, version: str | None, share: float) -> ServedModel:
+    async def put(self, name: str, uri: str, *, version: str | None, share: float) -> None:
         """Loads a model beside the others, or in place of the one of that name, which answers until then.
 
         Raises:
             ProblemError: it cannot be loaded, somebody loads one of this name, or the shares come to more than 1.
         """
         decoders = self.decoders
-        if name in self._loading:
-            raise ProblemError("not_ready", f"a model is being loaded as {name}: wait for it")
-        self._check_share(name, share)
-        self._loading[name] = share
-        try:
+        with self.models.coming(name, share):
             predictor = Predictor(uri, name=name, version=version, machine=self.first.machine)
             try:
                 model = await asyncio.to_thread(lambda: self._loaded(predictor, decoders))
             except (ValueError, OSError, RuntimeError, VideoError) as error:
                 raise ProblemError("bad_model", f"{name} cannot be loaded: {error}") from error
-            earlier, self._slots[name] = self._slots.get(name), _Slot(model, share)
-        finally:
-            del self._loading[name]
+            self.models.put(name, model, share)
         log.info("%s answers as %s, with %g of the requests that name no model", uri, name, share)
-        if earlier is not None:
-            earlier.is_retired = True
-            self._close_if_unused(earlier)
-        return model
-
-    def remove(self, name: str) -> None:
-        """Unloads a model when its requests are answered.
-
-        Raises:
-            ProblemError: there is none of this name, or it is the first one.
-        """
-        if name == self.first.name:
-            raise ProblemError(
-                "bad_request_fields", f"{name} is the model that requests are answered by: replace it instead"
-            )
-        slot = self._slots.pop(name, None)
-        if slot is None:
-            raise _no_model(name, self._slots)
-        slot.is_retired = True
-        self._close_if_unused(slot)
-
-    def share_of(self, name: str) -> float:
-        """The part of the requests without a model's name that it answers."""
-        others = sum(slot.share for key, slot in self._slots.items() if key != self.first.name)
-        return max(0.0, 1.0 - others) if name == self.first.name else self._slots[name].share
 
     async def fetch(self, uri: str, folder: Path) -> Path:
         """Downloads a video.
@@ -210,40 +153,6 @@ class Service:
         path = folder / "video"
         await fetch(uri, path, rules=self._uri_rules, deadline=current_timings().deadline)
         return path
-
-    def _slot(self, name: str | None) -> _Slot:
-        if self.failure is not None or self.first.name not in self._slots:
-            raise ProblemError("loading", "the model is still loading: wait until /readyz answers 200")
-        if name is None:
-            name = self._chosen()
-        slot = self._slots.get(name)
-        if slot is None:
-            raise _no_model(name, self._slots)
-        return slot
-
-    def _chosen(self) -> str:
-        drawn = random.random()
-        for name, slot in self._slots.items():
-            if name != self.first.name:
-                drawn -= slot.share
-                if drawn < 0:
-                    return name
-        return self.first.name
-
-    def _check_share(self, name: str, share: float) -> None:
-        if name == self.first.name:
-            if share:
-                raise ProblemError("bad_request_fields", f"share: {name} has what the other models leave: leave it out")
-            return
-        shares = {key: slot.share for key, slot in self._slots.items()} | self._loading
-        others = {key: taken for key, taken in shares.items() if taken and key != name}
-        if sum(others.values()) + share > 1 + _ROUNDING:
-            taken = ", ".join(f"{key} has {taken:g}" for key, taken in others.items())
-            raise ProblemError("bad_request_fields", f"share: {share:g} is more than there is left: {taken}")
-
-    def _close_if_unused(self, slot: _Slot) -> None:
-        if slot.is_retired and slot.users == 0:
-            threading.Thread(target=slot.model.close, name="unload-model", daemon=True).start()
 
     def _loaded(self, predictor: Predictor, decoders: Decoders) -> ServedModel:
         """Loads a model and lets it answer once."""
@@ -269,7 +178,7 @@ class Service:
             log.error("cannot load %s: %s", self.first.model_uri, error, exc_info=None if is_explained else error)
             self.on_failure()
         else:
-            self._slots[self.first.name] = _Slot(model, 0.0)
+            self.models.put(self.first.name, model, share=0.0)
 
     def _load_with_decoders(self) -> ServedModel:
         """Loads the model here while decoding processes start; both need its files, which are downloaded first."""
@@ -299,6 +208,5 @@ class Service:
         return model
 
 
-def _no_model(name: str, known: object) -> ProblemError:
-    names = ", ".join(sorted(known)) if isinstance(known, dict) else ""
-    return ProblemError("model_not_found", f"there is no model {name[:100]!r}: loaded are {names}")
+def _loading() -> ProblemError:
+    return ProblemError("loading", "the model is still loading: wait until /readyz answers 200")

@@ -55,7 +55,7 @@ def routes(service: Service) -> APIRouter:
                     version=model.predictor.version,
                     uri=str(model.predictor.model_uri),
                     is_default=model.predictor.name == service.first.name,
-                    share=service.share_of(model.predictor.name),
+                    share=service.models.share_of(model.predictor.name),
                 )
                 for model in service.models
             ]
@@ -75,7 +75,7 @@ def routes(service: Service) -> APIRouter:
     @router.delete("/v1/models/{name}", responses={**ON_EVERY_ROUTE, **problems(404, 422)})
     async def unload(name: Name) -> LoadedModels:
         """Unloads a model when its requests are answered."""
-        service.remove(name)
+        service.models.remove(name)
         return rows()
 
     return router
