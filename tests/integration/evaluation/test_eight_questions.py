@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.serving.app import create_app
 from ivcp.serving.files import classify_files
 from ivcp.settings import RunConfig, config_from_settings
+from tests.ready import wait_until_ready
 from tests.videos import write_video
 
 pytestmark = pytest.mark.slow
@@ -75,13 +75,6 @@ def test_evaluation_predictor_and_server_agree_on_every_clip(config: RunConfig) 
             assert np.abs(np.array(answered["logits"]) - prediction.logits).max() <= 1e-5
     check_prompts(metrics)
     check_served_prompt(config, metrics)
-
-
-def wait_until_ready(client: TestClient) -> None:
-    deadline = time.monotonic() + 180
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def check_prompts(metrics: EvaluationMetrics) -> None:

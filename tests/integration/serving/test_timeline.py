@@ -1,7 +1,6 @@
 """A long video in windows: the same answers as for each window alone, streamed or at once."""
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -16,6 +15,7 @@ from ivcp.serving.app import create_app
 from ivcp.serving.served_model import ServedModel
 from ivcp.serving.settings import ServerSettings
 from tests.models import save_tiny_classifier
+from tests.ready import wait_until_ready
 from tests.videos import write_video
 
 pytestmark = pytest.mark.slow
@@ -26,10 +26,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     model_dir = save_tiny_classifier(tmp_path_factory.mktemp("model") / "tiny")
     settings = ServerSettings(num_decoders=1, max_windows=100)
     with TestClient(create_app(model_dir, settings=settings)) as client:
-        deadline = time.monotonic() + 180
-        while client.get("/readyz").status_code != 200:
-            assert time.monotonic() < deadline, client.get("/readyz").text
-            time.sleep(0.1)
+        wait_until_ready(client)
         yield client
 
 

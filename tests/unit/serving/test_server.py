@@ -21,6 +21,7 @@ from ivcp.serving.predictor import Predictor
 from ivcp.serving.settings import ServerSettings
 from ivcp.video import VideoError
 from tests.models import LABELS, save_tiny_classifier
+from tests.ready import wait_until_ready
 from tests.videos import write_video
 
 SETTINGS = ServerSettings(max_upload_mb=0.5, num_decoders=1)
@@ -42,10 +43,7 @@ def client(model_dir: Path, uploads: Path) -> Iterator[TestClient]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(uploads))
         with TestClient(create_app(model_dir, model_name="walks", model_version="7", settings=SETTINGS)) as client:
-            deadline = time.monotonic() + 180
-            while client.get("/readyz").status_code != 200:
-                assert time.monotonic() < deadline, client.get("/readyz").text
-                time.sleep(0.1)
+            wait_until_ready(client)
             yield client
 
 
@@ -210,10 +208,7 @@ def test_without_a_decoder_the_server_is_not_ready_until_one_starts(
         assert client.get("/healthz").status_code == 200
     finally:
         away.rename(model_dir)
-    deadline = time.monotonic() + 60
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() < deadline, client.get("/readyz").text
-        time.sleep(0.1)
+    wait_until_ready(client)
     assert _ask(client, video.read_bytes()).status_code == 200
 
 
