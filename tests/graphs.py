@@ -73,4 +73,5 @@ def clip_of(model: LoadedModel, number: int, *, size=(32, 32), frames=4, questio
         sample_id=f"clip {number}",
         source=f"{number}.mp4",
         messages=messages,
+        seconds_per_frame=0.5,
     )

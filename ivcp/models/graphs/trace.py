@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ivcp.models.backbone import BackboneModule, language_model_of
-from ivcp.models.graphs.inputs import SLICES, TOWER_PREFIX, graph_inputs
+from ivcp.models.graphs.inputs import SLICES, TOWER_PREFIX, WINDOWS, graph_inputs
+from ivcp.models.positions import ROPE_POSITIONS
 from ivcp.models.vision.attention import IMPLEMENTATION
 
-GRAPH_FILE = "model.onnx"
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+"""Model types whose graphs answer as they do."""
 _NO_CHECKS = "TRANSFORMERS_DISABLE_TORCH_CHECK"
 """Checks of values, such as the number of vision tokens, that a graph cannot hold."""
 
@@ -27,19 +29,20 @@ class GraphError(ValueError):
 
 
 def check_traceable(module: BackboneModule) -> None:
-    """Checks that a module's vision tower is Qwen2-VL's: it sees slices of one size and gives one row for each token.
+    """Checks that a graph of a module's model has been compared: others may trace, and answer otherwise.
 
     Raises:
-        GraphError: it is not.
+        GraphError: it has not, or its vision tower attends in another way.
     """
     model = language_model_of(module.backbone)
-    config = model.get_encoder(modality="video").config
-    if config.model_type.startswith("qwen2_vl") and config._attn_implementation == IMPLEMENTATION:
-        return
-    raise GraphError(
-        f"a {model.config.model_type} model has no graph for ONNX Runtime or OpenVINO here, only models with "
-        "Qwen2-VL's vision tower have: leave export_runtime out, and PyTorch serves it"
-    )
+    if (family := model.config.model_type) not in FAMILIES:
+        raise GraphError(
+            f"a {family} model has no graph for ONNX Runtime or OpenVINO here, only {', '.join(FAMILIES)} models have: "
+            "leave export_runtime out, and PyTorch serves it"
+        )
+    attention = model.get_encoder(modality="video").config._attn_implementation
+    if attention != IMPLEMENTATION:
+        raise GraphError(f"a graph is traced with flash_attn: auto, this model was loaded with {attention} attention")
 
 
 def write_graph(module: BackboneModule, batch: Mapping[str, Any], path: Path) -> None:
@@ -91,10 +94,12 @@ class _ByName(nn.Module):
         tower = language_model_of(self.module.backbone).get_encoder(modality="video")
         known = {name.removeprefix(TOWER_PREFIX): inputs.pop(name) for name in self.names if TOWER_PREFIX in name}
         bounds = {"cu_seqlens": torch.zeros(2, dtype=torch.int32), "max_seqlen": 1, "slice_length": slices.shape[1]}
+        if WINDOWS in known:
+            bounds["max_window_seqlen"] = 1
         seen = tower(slices.flatten(0, 1), None, **bounds, **known)
         features = {"video.pooler_output.0": seen.pooler_output}
         for number, layer in enumerate(getattr(seen, "deepstack_features", None) or ()):
-            features[f"video.deepstack_features.{number}"] = layer
+            features[f"video.deepstack_features.{number}.0"] = layer
         logits: Tensor = self.module(**inputs, vision_features=features).logits
         return logits
 
@@ -115,5 +120,6 @@ def _traceable() -> Iterator[None]:
 
 def _any_size(name: str, value: Tensor) -> dict[int, Any]:
     """The dimensions that may have any size: all but the axes of positions and the values of a patch."""
-    fixed = {SLICES: {2}, "rope_positions": {1}}.get(name, {1} if name.startswith(TOWER_PREFIX) else set())
+    per_patch = name.startswith(TOWER_PREFIX) and name != TOWER_PREFIX + WINDOWS
+    fixed = {SLICES: {2}, ROPE_POSITIONS: {1}}.get(name, {1} if per_patch else set())
     return {axis: torch.export.Dim.AUTO for axis in range(value.ndim) if axis not in fixed}

@@ -61,12 +61,15 @@ def attend_in_slices(
     exchanged.
 
     `cu_seq_lens_q` is (slices + 1,): where slices start and, last, the number of patches. Slices of one size share a
-    call; `slice_length` says that all have it, where a graph is traced and no number can be read from a tensor.
+    call; `slice_length` says that all have it, where a graph is traced and no number can be read from a tensor. With
+    it, a `cu_seq_lens_q` of (slice_length, slice_length) says which patches of a slice see each other.
     """
     attend = partial(scaled_dot_product_attention, dropout_p=dropout, scale=scaling)
     lengths = [slice_length] if slice_length is not None else cu_seq_lens_q.diff().tolist()
     if slice_length is not None or len(set(lengths)) == 1:
-        attended = attend(*(_slices(tensor, lengths[0]) for tensor in (query, key, value)))
+        mask = cu_seq_lens_q if cu_seq_lens_q.ndim == 2 else None
+        queries, keys, values = (_slices(tensor, lengths[0]) for tensor in (query, key, value))
+        attended = attend(queries, keys, values, attn_mask=mask)
         return attended.transpose(1, 2).flatten(0, 1).unsqueeze(0), None
     of_length: dict[int, list[int]] = defaultdict(list)
     for number, length in enumerate(lengths):

@@ -13,6 +13,7 @@ from ivcp.models.graphs.run import RuntimeMissingError, check_installed
 from ivcp.models.graphs.trace import GraphError, check_traceable, write_graph
 from ivcp.models.positions import RopePositions
 from ivcp.records.graph import GRAPH_FILE, GraphInfo
+from ivcp.settings import ModelConfig
 from ivcp.stages.directory import load_directory
 from tests.graphs import clip_of, save_tiny_model
 
@@ -20,11 +21,15 @@ for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
     pytest.importorskip(package, reason="the extra `graphs` is not installed")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return load_directory(
-        save_tiny_model(tmp_path_factory.mktemp("qwen2_vl") / "model", "qwen2_vl", decoder="transformer")
-    )
+@pytest.fixture(
+    scope="module",
+    params=[("qwen2_vl", "transformer"), ("qwen2_5_vl", "mlp"), ("qwen3_vl", "linear")],
+    ids=lambda each: each[0],
+)
+def model(request, tmp_path_factory):
+    """Qwen2.5-VL's tower attends in windows of up to 2x2 tokens, a clip of 48x48 has four of three sizes."""
+    family, decoder = request.param
+    return load_directory(save_tiny_model(tmp_path_factory.mktemp(family) / "model", family, decoder=decoder))
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +60,7 @@ def test_one_graph_answers_as_the_model_for_clips_of_any_shape(model, graph_dir,
     for clips in (
         [clip_of(model, 1)],
         [clip_of(model, number, size=(32, 48)) for number in range(2)],
+        [clip_of(model, 4, size=(48, 48), frames=8), clip_of(model, 5, size=(48, 48))],
         [clip_of(model, 2, size=(48, 32), frames=6, question="Is it this, or that, or the other?"), clip_of(model, 3)],
     ):
         torch.testing.assert_close(graph.outputs(clips), model.outputs(clips), atol=1e-5, rtol=0)
@@ -85,10 +91,16 @@ def size_of(directory, stem):
     return sum(path.stat().st_size for path in directory.glob(f"{stem}.*"))
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-def test_another_tower_is_refused(tmp_path, family):
-    model = load_directory(save_tiny_model(tmp_path / "model", family))
-    with pytest.raises(GraphError, match=rf"a {family} model has no graph .* leave export_runtime out"):
+def test_a_graph_of_another_family_is_refused(tmp_path):
+    model = load_directory(save_tiny_model(tmp_path / "model", "qwen3_5"))
+    with pytest.raises(GraphError, match=r"a qwen3_5 model has no graph .* leave export_runtime out"):
+        check_traceable(model.module)
+
+
+def test_a_model_with_another_attention_is_refused(tmp_path):
+    directory = save_tiny_model(tmp_path / "model", "qwen3_vl")
+    model = load_directory(directory, machine=ModelConfig(flash_attn="disabled"))
+    with pytest.raises(GraphError, match=r"traced with flash_attn: auto, this model was loaded with eager attention"):
         check_traceable(model.module)
 
 
