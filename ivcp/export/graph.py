@@ -12,6 +12,7 @@ import torch
 
 from ivcp.evaluation.asked import AskedSamples
 from ivcp.evaluation.predict import predict_split
+from ivcp.export.merge import save_beside_weights
 from ivcp.inference.loop import Samples
 from ivcp.models.backbone import language_model_of
 from ivcp.models.backbone_files import MODEL_CONFIG
@@ -21,7 +22,7 @@ from ivcp.models.graphs.trace import write_graph
 from ivcp.models.positions import RopePositions
 from ivcp.records.graph import GRAPH_FILE, Bits, GraphComparison, GraphInfo, Runtime
 from ivcp.settings import ConfigError, ExportConfig, ModelConfig
-from ivcp.stages.directory import load_directory, save_directory
+from ivcp.stages.directory import load_directory
 from ivcp.stages.loaded_model import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -99,16 +100,7 @@ def remove_graphs(model_dir: Path) -> None:
 
 def _write(directory: Path, model: LoadedModel, *, runtime: Runtime, bits: Bits | None, samples: Samples) -> None:
     """Everything of a model directory but the backbone's weights, and the graph."""
-    save_directory(
-        directory,
-        stage=model.stage,
-        module=model.module,
-        processor=model.processor,
-        info=model.info,
-        seen=model.seen,
-        calibration=model.calibration,
-        with_backbone=False,
-    )
+    save_beside_weights(directory, model)
     shutil.copy(model.directory / MODEL_CONFIG, directory / MODEL_CONFIG)
     positions = RopePositions.of(language_model_of(model.module.backbone))
     collate = model.stage.collator(model.module, model.processor, positions=positions, training=False)

@@ -65,22 +65,27 @@ def merge_adapter(
     _check_weights(merged, loaded)
     dtype = training_dtype(loaded.config)
     merged.to(dtype).save_pretrained(export_dir, max_shard_size=f"{max_shard_gigabytes}GB")
-    save_directory(
-        export_dir,
-        stage=loaded.stage,
-        module=loaded.module,
-        processor=loaded.processor,
-        info=loaded.info,
-        seen=loaded.seen,
-        with_backbone=False,
-        calibration=loaded.calibration,
-    )
+    save_beside_weights(export_dir, loaded)
     if before is None:
         return MergeCheck(clips=0, max_logit_difference=None, dtype=_name_of(dtype))
     check = check_merged(export_dir, samples=samples, machine=machine, expected=before, dtype=dtype, device=here)
     if not (loaded.config.train.bf16 or loaded.config.train.fp16 or loaded.config.method.quantization_bit):
         return check  # evaluation and predictor compute what was compared
     return _with_served(check, (adapter_dir, export_dir), samples=samples, machine=machine, prompt=served_prompt)
+
+
+def save_beside_weights(directory: Path, model: LoadedModel) -> None:
+    """Writes everything of a model directory but the backbone's weights."""
+    save_directory(
+        directory,
+        stage=model.stage,
+        module=model.module,
+        processor=model.processor,
+        info=model.info,
+        seen=model.seen,
+        with_backbone=False,
+        calibration=model.calibration,
+    )
 
 
 def _with_served(
