@@ -12,7 +12,6 @@ from ivcp import storage
 from ivcp.client.transport import KEY_VARIABLE
 from ivcp.deployment.predictor_manifests import ServedModel
 from ivcp.kubernetes.api import Termination
-from ivcp.models.load import training_dtype
 from ivcp.network import authorities
 from ivcp.records import RUN_CONFIG_FILE, Record
 from ivcp.records.answers import Answer
@@ -20,7 +19,7 @@ from ivcp.records.evaluation import SMOKE_CLIP_FILE, SmokeClip
 from ivcp.settings import read_model_config
 
 MAX_LOGIT_DIFFERENCE = 1e-3
-"""Between the server's and evaluation's logits of one clip, for a float32 model."""
+"""Between the server's and evaluation's logits of one clip, where both compute in float32."""
 REQUEST_SECONDS = 120.0
 """How long one answer may take."""
 SERVICE_SECONDS = 60.0
@@ -81,7 +80,7 @@ def _key() -> dict[str, str]:
 def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> SmokeOutcome:
     """Compares the predictor's answer to a clip with evaluation's.
 
-    A model in bfloat16 only has to give the same class: its merged weights are rounded.
+    Where one of them computes in bfloat16 or with rounded weights, only the class has to be the same.
 
     Raises:
         DeploymentError: the class differs, or the logits do by more than `MAX_LOGIT_DIFFERENCE`.
@@ -92,8 +91,7 @@ def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> Smo
             f"evaluation predicted {expected.predicted_name} of {len(expected.logits)}: it serves another model"
         )
     difference = max(abs(a - b) for a, b in zip(answer.logits, expected.logits, strict=True))
-    is_rounded = training_dtype(read_model_config(model_dir / RUN_CONFIG_FILE)).itemsize < 4
-    if difference > MAX_LOGIT_DIFFERENCE and not is_rounded:
+    if difference > MAX_LOGIT_DIFFERENCE and _is_exact(answer, model_dir):
         raise DeploymentError(
             f"{expected.clip_id}: the predictor's logits differ from evaluation's by {difference:.3g}, expected "
             f"at most {MAX_LOGIT_DIFFERENCE:g}: preparation and serving do not see the same clip, or the model changed"
@@ -104,6 +102,13 @@ def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> Smo
         max_logit_difference=difference,
         request_seconds=answer.seconds,
     )
+
+
+def _is_exact(answer: Answer, model_dir: Path) -> bool:
+    """Whether evaluation and the predictor compute in float32, with weights as they were trained."""
+    config = read_model_config(model_dir / RUN_CONFIG_FILE)
+    is_evaluated_so = not (config.train.bf16 or config.train.fp16 or config.method.quantization_bit)
+    return is_evaluated_so and answer.model.precision.startswith("float32") and "-bit" not in answer.model.precision
 
 
 def check_service(

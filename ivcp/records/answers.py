@@ -32,6 +32,8 @@ class ModelIdentity(HttpRecord):
     """Version in the model registry, where the deployment gave one."""
     trained_steps: int
     data_fingerprint: str
+    precision: str = "float32"
+    """What it computes in, such as `bfloat16`, or `float32 in openvino, 8-bit weights`."""
 
 
 class Answer(HttpRecord):
@@ -181,7 +183,6 @@ class ModelCalibration(HttpRecord):
 class ModelDescription(ModelIdentity):
     """What a client can know of the model that answers, and of what the server takes."""
 
-    precision: str
     num_classes: int
     prompt: str
     video: dict[str, Any]

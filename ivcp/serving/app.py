@@ -45,8 +45,10 @@ def create_app(
     settings: ServerSettings | None = None,
 ) -> FastAPI:
     """The predictor as an ASGI application; it begins to load the model when it starts."""
-    predictor = Predictor(model_dir, name=model_name, version=model_version, machine=machine)
     settings = settings or ServerSettings()
+    predictor = Predictor(
+        model_dir, name=model_name, version=model_version, machine=machine, infer_dtype=settings.infer_dtype
+    )
     service = Service(predictor, settings)
     metrics = PredictorMetrics(
         is_ready=lambda: service.is_ready,

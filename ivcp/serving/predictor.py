@@ -21,12 +21,19 @@ from ivcp.inference.finite import check_finite_outputs
 from ivcp.records import Message
 from ivcp.records.answers import Answer, ClassScore, ModelIdentity
 from ivcp.serving.decoding import ModelFiles, ReadClip, read_clip
+from ivcp.serving.settings import InferDtype
 from ivcp.settings import ModelConfig
 from ivcp.stages.directory import load_directory
 from ivcp.stages.loaded_model import LoadedModel
 from ivcp.video import load_clip
 
 log = logging.getLogger(__name__)
+
+_DTYPES: dict[InferDtype, torch.dtype | None] = {
+    "auto": None,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+}
 
 
 class NotReadyError(RuntimeError):
@@ -43,9 +50,13 @@ class Predictor:
         name: str | None = None,
         version: str | None = None,
         machine: ModelConfig | None = None,
+        infer_dtype: InferDtype = "auto",
     ) -> None:
-        """`model_uri` is a path or an s3:// URI of a model directory; `machine` says how it runs here."""
-        self.model_uri = model_uri
+        """`model_uri` is a path or an s3:// URI of a model directory; `machine` says how it runs here.
+
+        `infer_dtype` is what PyTorch computes in, `auto` the precision of the training.
+        """
+        self.model_uri, self.infer_dtype = model_uri, infer_dtype
         self.machine = machine or ModelConfig()
         self.name, self.version = name or posixpath.basename(str(model_uri).rstrip("/")), version
         self._model: LoadedModel | None = None
@@ -86,10 +97,16 @@ class Predictor:
             FileNotFoundError, PermissionError, ConnectionError: as `fetch` says.
         """
         model_dir, started = self.fetch(), time.monotonic()
-        self._model = load_directory(
-            model_dir, machine=self.machine, device="cuda" if torch.cuda.is_available() else "cpu"
+        model = load_directory(
+            model_dir,
+            machine=self.machine,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            dtype=_DTYPES[self.infer_dtype],
         )
-        log.info("loaded %s in %.1f s", self.model_uri, time.monotonic() - started)
+        if model.graph and self.infer_dtype != "auto":
+            log.warning("infer_dtype = %s means nothing for a graph: it is %s", self.infer_dtype, model.precision)
+        self._model = model
+        log.info("loaded %s in %.1f s, %s", self.model_uri, time.monotonic() - started, model.precision)
 
     def predict(self, video: str | Path, *, prompt: str | None = None, top_k: int = 5) -> Answer:
         """Classifies one video file.
@@ -149,6 +166,7 @@ class Predictor:
             version=self.version,
             trained_steps=info.trained_steps,
             data_fingerprint=info.data_fingerprint,
+            precision=self.model.precision,
         )
 
     def answer(self, logits: torch.Tensor, clip: ReadClip, *, top_k: int, seconds: float) -> Answer:

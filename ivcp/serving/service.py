@@ -132,7 +132,9 @@ class Service:
         """
         decoders = self.decoders
         with self.models.coming(name, share):
-            predictor = Predictor(uri, name=name, version=version, machine=self.first.machine)
+            predictor = Predictor(
+                uri, name=name, version=version, machine=self.first.machine, infer_dtype=self.settings.infer_dtype
+            )
             try:
                 model = await asyncio.to_thread(lambda: self._loaded(predictor, decoders))
             except (ValueError, OSError, RuntimeError, VideoError) as error:

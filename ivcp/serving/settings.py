@@ -16,6 +16,7 @@ from ivcp.serving.keys import KeyLimits, KeyRing
 from ivcp.serving.remote_videos import UriRules
 
 PREFIX = "IVCP_SERVE_"
+InferDtype = Literal["auto", "float32", "bfloat16"]
 
 
 class ServerSettings(Record):
@@ -72,6 +73,9 @@ class ServerSettings(Record):
     """Ports of those servers; none is the scheme's own."""
     uri_timeout_seconds: float = Field(60.0, gt=0)
     """For fetching one video, with the resolution of the server's name."""
+    infer_dtype: InferDtype = "auto"
+    """What PyTorch computes in: `auto` is the precision of the training, as evaluation has it, on a CPU too. With
+    another one answers differ from evaluation's."""
     probe_port: int | None = Field(None, ge=0, le=65535)
     """Another port for probes and metrics, which then are not on the first one; null has all on one."""
     drain_seconds: float = Field(30.0, gt=0)
@@ -164,4 +168,6 @@ def _kind(annotation: Any) -> tuple[type, bool]:
         annotation = next(each for each in get_args(annotation) if each is not NoneType)
     if get_origin(annotation) is tuple:
         return str, True
+    if get_origin(annotation) is Literal:
+        return str, False
     return annotation, False

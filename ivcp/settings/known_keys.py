@@ -27,8 +27,9 @@ NO_MEANING = {
     ),
     "`ivcp evaluate` writes the predictions of the test split": "do_predict",
     "`ivcp serve` has one engine, the classifier itself": (
-        "infer_backend infer_dtype vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config"
+        "infer_backend vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config"
     ),
+    "the predictor computes as training did; its own setting (`ivcp serve infer_dtype=…`) changes that": "infer_dtype",
     "the table of what trains is always logged": "print_param_status",
     "the tokenizer is the model's own, as its files say": "use_fast_tokenizer",
     "a special token is never split": "split_special_tokens",

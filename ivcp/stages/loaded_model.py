@@ -77,7 +77,7 @@ class LoadedModel:
         """What it computes in, in a few words: "float32", "bfloat16", "bfloat16, 4-bit weights"."""
         if self.graph:
             return self.graph.precision
-        dtype = self.compute.autocast_dtype or next(self.module.parameters()).dtype
+        dtype = self.compute.autocast_dtype or next(self.module.backbone.parameters()).dtype
         bits = getattr(self.module.backbone.config, "quantization_config", None) and self.config.method.quantization_bit
         return str(dtype).removeprefix("torch.") + (f", {bits}-bit weights" if bits else "")
 

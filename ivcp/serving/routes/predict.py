@@ -104,7 +104,6 @@ def _described(service: Service, predictor: Any) -> ModelDescription:
     model, settings = predictor.model, service.settings
     return ModelDescription(
         **predictor.identity.model_dump(),
-        precision=model.precision,
         num_classes=model.labels.num_classes,
         prompt="\n".join(message.content for message in model.prompt if message.role == "user"),
         video=model.config.video.model_dump(mode="json"),

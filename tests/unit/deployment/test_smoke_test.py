@@ -1,6 +1,7 @@
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.authority import Authority
 EXPECTED = SmokeClip(clip_id="d:0", video="a.mp4", prediction=1, predicted_name="wave", logits=(0.0, 2.0))
 
 
-def _answer(*logits: float) -> Answer:
+def _answer(*logits: float, precision: str = "float32") -> Answer:
     label = max(range(len(logits)), key=logits.__getitem__)
     return Answer(
         label=label,
@@ -24,7 +25,7 @@ def _answer(*logits: float) -> Answer:
         confidence=0.9,
         top=(ClassScore(label=label, label_name="wave", confidence=0.9),),
         logits=logits,
-        model=ModelIdentity(name="m", version=None, trained_steps=1, data_fingerprint="d"),
+        model=ModelIdentity(name="m", version=None, trained_steps=1, data_fingerprint="d", precision=precision),
         frames=4,
         backend="pyav",
         seconds=0.1,
@@ -56,9 +57,27 @@ def test_another_answer_is_refused(logits: tuple[float, ...], message: str, mode
         check_answer(_answer(*logits), EXPECTED, model_dir=model_dir)
 
 
-def test_a_rounded_model_must_give_the_same_class(tmp_path: Path):
-    save_config(from_flat({"bf16": True}), tmp_path / "run_config.json")
-    assert check_answer(_answer(0.02, 2.0), EXPECTED, model_dir=tmp_path).max_logit_difference == pytest.approx(0.02)
+@pytest.mark.parametrize(
+    ("settings", "precision"),
+    [
+        ({"bf16": True}, "bfloat16"),
+        ({"bf16": True, "finetuning_type": "full"}, "bfloat16"),
+        ({"quantization_bit": 4}, "float32"),
+        ({}, "bfloat16"),
+        ({}, "float32 in openvino, 8-bit weights"),
+    ],
+)
+def test_where_one_side_rounds_the_class_must_be_the_same(tmp_path: Path, settings: dict[str, Any], precision: str):
+    save_config(from_flat(settings), tmp_path / "run_config.json")
+    found = check_answer(_answer(0.02, 2.0, precision=precision), EXPECTED, model_dir=tmp_path)
+    assert found.max_logit_difference == pytest.approx(0.02)
+    with pytest.raises(DeploymentError, match="answers sit of 2 classes"):
+        check_answer(_answer(2.0, 0.0, precision=precision), EXPECTED, model_dir=tmp_path)
+
+
+def test_a_float32_graph_must_give_evaluations_logits(model_dir: Path):
+    with pytest.raises(DeploymentError, match=r"differ from evaluation's by 0\.02"):
+        check_answer(_answer(0.02, 2.0, precision="float32 in onnxruntime"), EXPECTED, model_dir=model_dir)
 
 
 def test_the_smoke_clip_is_evaluations_choice(tmp_path: Path):

@@ -33,6 +33,7 @@ def test_commas_divide_only_what_takes_several():
     [
         ("max_upload_mb", "much", "max_upload_mb"),
         ("num_decoders", "0", "num_decoders"),
+        ("infer_dtype", "float16", "infer_dtype: Input should be 'auto', 'float32' or 'bfloat16'"),
         ("max_uploads", "3", "max_uploads: Extra inputs"),
         ("uri_hosts", "https://a.example.com", "is no host"),
         ("uri_networks", "169.254.0.0/16", "cannot be allowed"),
@@ -47,7 +48,8 @@ def test_every_setting_has_a_flag():
     parser = argparse.ArgumentParser()
     add_flags(parser)
     words = ["--max-upload-mb", "3", "--uri-hosts", "a.example.com", "b.example.com", "--keys", "/keys"]
-    given = given_flags(vars(parser.parse_args(words)))
+    given = given_flags(vars(parser.parse_args([*words, "--infer-dtype", "bfloat16"])))
+    assert given.pop("infer_dtype") == "bfloat16"
     assert given == {"max_upload_mb": 3.0, "uri_hosts": ["a.example.com", "b.example.com"], "keys": "/keys"}
     flags = {action.dest for action in parser._actions}
     assert set(ServerSettings.model_fields) <= flags
