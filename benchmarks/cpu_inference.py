@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from ivcp.data.prepared.sample import Medium, Sample
@@ -36,6 +36,7 @@ from ivcp.models.load import load_base_model
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import Processor
 from ivcp.records import Labels, Message
+from ivcp.records.graph import Bits, Runtime
 from ivcp.settings import config_from_settings
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.module import ActionClassifier
@@ -47,6 +48,13 @@ from ivcp.stages.registry import stage_of
 _SIDES = {"tiny": 48, "small": 112}
 _FRAMES = 8
 _NAMES = tuple(f"class {number}" for number in range(10))
+_GRAPHS: tuple[tuple[Runtime, Bits | None], ...] = (
+    ("onnxruntime", None),
+    ("openvino", None),
+    ("onnxruntime", 8),
+    ("openvino", 8),
+    ("openvino", 4),
+)
 Way = Callable[[dict[str, Any]], Tensor]
 
 
@@ -59,11 +67,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each way")
     parser.add_argument("--clips", type=int, default=32, help="for the comparison of logits")
     parser.add_argument("--ways", nargs="+", help="only these, by the names in the table; the first is always there")
+    parser.add_argument("--folder", type=Path, help="keeps models and graphs for the next time")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for name in options.models:
-        with tempfile.TemporaryDirectory() as folder:
-            model_dir = write_model(Path(folder) / "model", name)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in options.models:
+            model_dir = (options.folder or Path(temporary)) / name
+            if not model_dir.is_dir():
+                write_model(model_dir, name)
             for threads in options.threads:
                 torch.set_num_threads(threads)
                 rows += _measure(model_dir, name, options)
@@ -73,7 +84,7 @@ def main() -> None:
 def _measure(model_dir: Path, name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     model = load_directory(model_dir)
     samples = _clips(model, _SIDES[name], max(options.clips, *options.batches))
-    ways = {way: call for way, call in _ways(model, model_dir, samples) if _is_asked(way, options.ways)}
+    ways = dict(_ways(model, model_dir, samples, options.ways))
     logits = {way: torch.cat([call(_batch(model, [each])) for each in samples]) for way, call in ways.items()}
     expected = next(iter(logits.values()))
     rows = []
@@ -120,8 +131,30 @@ def _fastest(ways: dict[str, Way], batch: dict[str, Any], rounds: int) -> dict[s
     return {way: (min(wall for wall, _ in each), min(busy for _, busy in each)) for way, each in taken.items()}
 
 
-def _ways(model: LoadedModel, model_dir: Path, samples: list[Sample]) -> Iterator[tuple[str, Way]]:
-    module = model.module
+def _ways(
+    model: LoadedModel, model_dir: Path, samples: list[Sample], asked: list[str] | None
+) -> Iterator[tuple[str, Way]]:
+    yield from [each for each in _in_process(model, model_dir) if _is_asked(each[0], asked)]
+    graph = model_dir / "graph" / "model.onnx"
+    tower = language_model_of(model.module.backbone).get_encoder(modality="video")
+    for runtime, bits in _GRAPHS:
+        name = f"{runtime} {'float32' if bits is None else f'int{bits}'}"
+        if not _is_asked(name, asked):
+            continue
+        if not graph.is_file():
+            graph.parent.mkdir(exist_ok=True)
+            write_graph(model.module, _batch(model, samples[:3]), graph)
+        rounded = graph.with_name(f"model_int{bits}.{'xml' if runtime == 'openvino' else 'onnx'}")
+        path = graph if bits is None else rounded
+        if not path.is_file():
+            write_quantized(graph, runtime, bits)
+        run = open_graph(path, runtime)
+        yield name, lambda batch, run=run: run(graph_inputs(batch, tower))
+
+
+def _in_process(model: LoadedModel, model_dir: Path) -> list[tuple[str, Way]]:
+    """What PyTorch can do."""
+    module, half = model.module, load_directory(model_dir, dtype=torch.bfloat16).module
 
     def today(batch: dict[str, Any]) -> Tensor:
         with torch.no_grad():
@@ -132,29 +165,27 @@ def _ways(model: LoadedModel, model_dir: Path, samples: list[Sample]) -> Iterato
             return module(**batch).logits
 
     def bfloat16(batch: dict[str, Any]) -> Tensor:
+        """As `infer_dtype: bfloat16` of the predictor computes."""
+        with torch.no_grad():
+            return half(**batch).logits.float()
+
+    def autocast(batch: dict[str, Any]) -> Tensor:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            return module(**batch).logits
+            return module(**batch).logits.float()
 
     def slice_by_slice(batch: dict[str, Any]) -> Tensor:
         with _attention("sdpa", module), torch.no_grad():
             return module(**batch).logits
 
-    yield from [("today", today), ("inference_mode", inference_mode), ("slice by slice", slice_by_slice)]
-    yield "bfloat16", bfloat16
-    yield "torch.compile", _compiled(module)
-    graph = model_dir / "graph" / "model.onnx"
-    graph.parent.mkdir(exist_ok=True)
-    write_graph(module, _batch(model, samples[:3]), graph)
-    tower = language_model_of(module.backbone).get_encoder(modality="video")
-    for runtime, bits in (
-        ("onnxruntime", None), ("openvino", None), ("onnxruntime", 8), ("openvino", 8), ("openvino", 4)
-    ):  # fmt: skip
-        path = graph if bits is None else write_quantized(graph, runtime, bits)
-        run = open_graph(path, runtime)
-        yield (
-            f"{runtime} {'float32' if bits is None else f'int{bits}'}",
-            lambda batch, run=run: run(graph_inputs(batch, tower)),
-        )
+    return [
+        ("today", today),
+        ("inference_mode", inference_mode),
+        ("slice by slice", slice_by_slice),
+        ("bfloat16", bfloat16),
+        ("bfloat16 autocast", autocast),
+        ("torch.compile", _compiled(module)),
+        ("torch.jit.trace", _traced(module)),
+    ]
 
 
 def _compiled(module: ActionClassifier) -> Way:
@@ -166,6 +197,34 @@ def _compiled(module: ActionClassifier) -> Way:
             return compiled(**batch).logits
 
     return call
+
+
+def _traced(module: ActionClassifier) -> Way:
+    """By torch.jit.trace, anew for each shape of a batch: grids are numbers in it."""
+    traces: dict[str, Any] = {}
+
+    def call(batch: dict[str, Any]) -> Tensor:
+        shape = str([(name, tuple(value.shape)) for name, value in batch.items()])
+        names = tuple(batch)
+        if shape not in traces:
+            wrapped = _ByPlace(module, names)
+            traces[shape] = torch.jit.trace(wrapped, tuple(batch.values()), check_trace=False)
+        with torch.no_grad():
+            return traces[shape](*batch.values())
+
+    return call
+
+
+class _ByPlace(nn.Module):
+    """Takes a batch's tensors by their places."""
+
+    def __init__(self, module: ActionClassifier, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.module, self.names = module, names
+
+    def forward(self, *values: Tensor) -> Tensor:
+        """Logits, (batch, outputs)."""
+        return self.module(**dict(zip(self.names, values, strict=True))).logits
 
 
 @contextlib.contextmanager
