@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ivcp import storage
 from ivcp.deployment.locally import DeploymentResult, deploy_local
 from ivcp.deployment.on_cluster import ClusterDeployment, deploy_cluster
 from ivcp.deployment.predictor_manifests import ServedModel
-from ivcp.deployment.smoke_test import choose_smoke_clip
+from ivcp.deployment.smoke_test import DeploymentError, choose_smoke_clip
 from ivcp.export.predictor_needs import PredictorNeeds, predictor_needs
 from ivcp.kubernetes import images
+from ivcp.models.graphs.run import RuntimeMissingError, check_installed
 from ivcp.records import METRICS_FILE
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
@@ -52,23 +54,48 @@ def _deployed(
         if exported.registered is not None:
             promote_model(exported.registered, config=config, deployed_to=config.serving.place)
 
+    served_dir = _served_directory(config, model_dir)
     if config.serving.serve_target != "cluster":
-        result = deploy_local(config, model_dir=model_dir, smoke_clip=smoke_clip, output_dir=output_dir)
+        result = deploy_local(config, model_dir=served_dir, smoke_clip=smoke_clip, output_dir=output_dir)
         promote()
         return result
     return deploy_cluster(
         config,
         image=config.serving.serve_image or predictor_image,
-        model=served_model(exported, results, needs=predictor_needs(model_dir, config.serving)),
-        model_dir=model_dir,
+        model=served_model(
+            exported, results, needs=predictor_needs(served_dir, config.serving), folder=config.deployed_graph
+        ),
+        model_dir=served_dir,
         smoke_clip=smoke_clip,
         output_dir=output_dir,
         promote=promote,
     )
 
 
-def served_model(exported: ExportResult, results: Path, *, needs: PredictorNeeds | None = None) -> ServedModel:
+def _served_directory(config: RunConfig, model_dir: Path) -> Path:
+    """The exported directory, or the folder of its graph.
+
+    Raises:
+        DeploymentError: this machine, or the predictor's image, which the step runs in too unless `serve_image` names
+            another, cannot run the graph.
+    """
+    if config.deployed_graph is None:
+        return model_dir
+    runtime = config.export.graph_runtime
+    if runtime is not None and (config.serving.serve_target != "cluster" or config.serving.serve_image is None):
+        try:
+            check_installed(runtime)
+        except RuntimeMissingError as error:
+            raise DeploymentError(f"{error}; or set serve_graph: false, which deploys the PyTorch model") from error
+    return model_dir / config.deployed_graph
+
+
+def served_model(
+    exported: ExportResult, results: Path, *, needs: PredictorNeeds | None = None, folder: str | None = None
+) -> ServedModel:
     """The model as export registered it and evaluation measured it, and what its predictors need.
+
+    `folder` is that of a graph which is deployed in place of the registered directory that it lies in.
 
     Raises:
         ValueError: export did not register it.
@@ -77,9 +104,9 @@ def served_model(exported: ExportResult, results: Path, *, needs: PredictorNeeds
         raise ValueError(
             f"{exported.model_dir} is not registered: a cluster deploys what export registered after evaluation"
         )
-    metrics = EvaluationMetrics.read(results / METRICS_FILE)
+    metrics, source = EvaluationMetrics.read(results / METRICS_FILE), exported.registered.source
     return ServedModel(
-        uri=exported.registered.source,
+        uri=storage.join(source, folder) if folder else source,
         name=exported.registered.name,
         version=exported.registered.version,
         run_id=exported.run_id,

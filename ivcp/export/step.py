@@ -33,4 +33,4 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, mode
         if not deploy:
             note_end(config, result.summary)
         outcome.directory = model
-    return step_memory(Path(model), config.serving)
+    return step_memory(Path(model) / (config.deployed_graph or ""), config.serving)

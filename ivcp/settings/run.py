@@ -49,6 +49,8 @@ class RunConfig(Section):
                 "serve_target: cluster needs models_uri, a place that the predictor's pods can read the model from: "
                 "an s3:// prefix, or a folder on a volume that they mount"
             )
+        if self.serving.serve_graph and self.export.graph_runtime is None:
+            raise ValueError("serve_graph: true needs a graph: set export_runtime or export_quantization_bit")
         if self.train.bf16 and self.train.fp16:
             raise ValueError("bf16 and fp16 exclude each other: keep one")
         bits, finetuning_type = self.method.quantization_bit, self.method.finetuning_type
@@ -100,6 +102,12 @@ class RunConfig(Section):
                 f"head_sweep trains new decoders on states that are computed once: remove {', '.join(set_keys)}"
             )
         return self
+
+    @property
+    def deployed_graph(self) -> str | None:
+        """The folder of the exported directory whose graph is deployed; null where the PyTorch model is."""
+        is_deployed = self.export.graph_runtime is not None and self.serving.serve_graph is not False
+        return self.export.graph_folder if is_deployed else None
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its key, as JSON types."""

@@ -59,7 +59,8 @@ def check_installed(*packages: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise RuntimeMissingError(
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: pip install 'ivcp[graphs]'"
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: pip install 'ivcp[graphs]', "
+            "or build the image with it (BUILD_OPTIONS='--build-arg EXTRAS=smolvlm,graphs')"
         )
 
 

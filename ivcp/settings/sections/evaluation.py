@@ -50,8 +50,8 @@ class ExportConfig(Section):
     """Where the merge and its check compute, in float32: `auto` is the GPU where there is one."""
     export_runtime: Literal["onnxruntime", "openvino"] | None = None
     """Also write the model as a graph that this runtime computes on CPUs, faster than PyTorch: a complete directory of
-    its own, `<runtime>` or `<runtime>_int8` in the exported one. Null writes none, unless `export_quantization_bit`
-    is set: then it is `openvino`."""
+    its own, `<runtime>` or `<runtime>_int8` in the exported one, which is deployed unless `serve_graph` is false. Null
+    writes none, unless `export_quantization_bit` is set: then it is `openvino`."""
     export_quantization_bit: Literal[8, 4] | None = None
     """Bits of the graph's weights; null is float32. The graph is measured on the test split before it is let out. 4
     needs `openvino`."""

@@ -46,6 +46,9 @@ class ServingConfig(Section):
     """Port the predictor listens on; 0 takes a free one."""
     serve_timeout_seconds: float = Field(900.0, gt=0)
     """How long a deployment may take to become ready: a new node, the image and the model take minutes."""
+    serve_graph: bool | None = None
+    """Deploy the graph that export writes (`export_runtime`, `export_quantization_bit`) in place of the PyTorch model;
+    it computes on CPUs only. Null does where export writes one."""
     serve_keep: bool = False
     """Leave the predictor running after the local deployment's smoke test."""
 

@@ -58,7 +58,7 @@ def folders(model_dir):
     return sorted(path.name for path in model_dir.iterdir() if path.is_dir())
 
 
-def test_a_graph_is_a_directory_that_the_predictor_serves(model_dir, clips, tmp_path):
+def test_a_graph_is_a_directory_that_the_predictor_serves(model_dir, clips, tmp_path, caplog):
     info = graph_of(model_dir, clips, export_runtime="onnxruntime")
     assert info.comparison.clips == NUM_CLIPS
     assert info.comparison.top1_accuracy == info.comparison.top1_accuracy_before == 1.0
@@ -72,8 +72,11 @@ def test_a_graph_is_a_directory_that_the_predictor_serves(model_dir, clips, tmp_
         predictor = Predictor(directory)
         predictor.load()
         answers.append(predictor.predict(tmp_path / "clip.mp4", prompt="Which one is it?"))
+    assert answers[1].model.precision == "float32 in onnxruntime"
     assert answers[1].logits == pytest.approx(answers[0].logits, abs=1e-5)
     assert answers[1].label_name == answers[0].label_name
+    Predictor(model_dir / "onnxruntime", infer_dtype="bfloat16").load()
+    assert "infer_dtype = bfloat16 means nothing for a graph: it is float32 in onnxruntime" in caplog.text
 
 
 def test_rounded_weights_that_lose_accuracy_do_not_get_out(model_dir, clips):
@@ -124,3 +127,10 @@ def test_settings_of_llama_factory_have_a_meaning():
     assert (export.export_device, export.graph_runtime, export.graph_folder) == ("auto", "openvino", "openvino_int4")
     with pytest.raises(ConfigError, match="ONNX Runtime computes in 8 bits here"):
         config_from_settings({"export_quantization_bit": 4, "export_runtime": "onnxruntime"})
+
+
+def test_what_export_writes_is_deployed_unless_the_settings_say():
+    asked = {"export_quantization_bit": 8}
+    assert config_from_settings(asked).deployed_graph == "openvino_int8"
+    assert config_from_settings(asked | {"serve_graph": False}).deployed_graph is None
+    assert config_from_settings({}).deployed_graph is None

@@ -8,10 +8,10 @@ from ivcp.settings import ConfigError, ServingConfig, config_from_settings
 GIB = 2**30
 
 
-def model_dir(folder: Path, *, gibibytes: float, others: float = 0.0) -> Path:
+def model_dir(folder: Path, *, gibibytes: float, others: float = 0.0, weights_file: str = "model.safetensors") -> Path:
     """Files of a size, and nothing in them."""
     folder.mkdir()
-    for name, size in (("model.safetensors", gibibytes), ("tokenizer.json", others)):
+    for name, size in ((weights_file, gibibytes), ("tokenizer.json", others)):
         with (folder / name).open("wb") as file:
             file.truncate(int(size * GIB))
     return folder
@@ -26,6 +26,17 @@ def test_needs_follow_the_files(tmp_path: Path):
     assert (two_billion.memory_request, two_billion.memory_limit) == ("8Gi", "16Gi")
     assert (seven_billion.memory_request, seven_billion.memory_limit) == ("22Gi", "30Gi")
     assert (two_billion.disk_request, two_billion.disk, two_billion.disk_limit) == ("7Gi", "11Gi", "13Gi")
+
+
+@pytest.mark.parametrize("weights_file", ["model.onnx.data", "model_int8.bin"])
+def test_a_graph_is_there_twice_and_beside_the_model_not_at_all(tmp_path: Path, weights_file: str):
+    folder = model_dir(tmp_path / "model", gibibytes=4.2)
+    graph = model_dir(folder / "openvino", gibibytes=2.0, weights_file=weights_file)
+
+    assert predictor_needs(graph, ServingConfig()).memory_request == "7Gi"
+    assert step_memory(graph, ServingConfig()) == "12Gi"
+    beside = predictor_needs(folder, ServingConfig())
+    assert (beside.memory_request, beside.disk_request) == ("8Gi", "9Gi")
 
 
 def test_a_setting_overrules_the_memory(tmp_path: Path):

@@ -158,6 +158,7 @@ def test_a_bare_no_in_yaml_is_the_strategy_no(tmp_path):
         ({"finetuning_type": "qlora"}, "finetuning_type = 'qlora': input should be 'lora'"),
         ({"lora_rank": 0}, "lora_rank = 0: input should be greater than or equal to 1"),
         ({"bf16": True, "fp16": True}, "bf16 and fp16 exclude each other"),
+        ({"serve_graph": True}, "serve_graph: true needs a graph: set export_runtime or export_quantization_bit"),
         ({"val_size": 0.1, "eval_dataset": "b"}, "eval_dataset = b and val_size = 0.1 exclude each other"),
         ({"action_decoder_hidden_size": 64}, "no meaning for action_decoder_type: linear"),
         ({"load_best_model_at_end": True}, "needs a validation split"),
