@@ -24,7 +24,7 @@ class ServerSettings(Record):
     max_upload_mb: float = Field(512.0, gt=0)
     """Largest request, in MB (10^6 bytes)."""
     max_json_mb: float = Field(64.0, gt=0)
-    """Largest JSON request, in MB: it is held in memory."""
+    """Largest request that is no form, JSON or binary tensors, in MB: it is held in memory."""
     max_uploads_mb: float = Field(2048.0, gt=0)
     """Of all requests under way together, in MB; on disk there may be twice as much."""
     max_requests: int = Field(64, ge=1)

@@ -173,12 +173,12 @@ class _Body:
         headers = dict(scope["headers"])
         announced = headers.get(b"content-length", b"")
         self.announced = int(announced) if announced.isdigit() else 0
-        is_json = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().endswith(b"json")
-        self._most = (self._settings.max_json_mb if is_json else self._settings.max_upload_mb) * 1e6
+        is_form = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"multipart/form-data"
+        self._most = (self._settings.max_upload_mb if is_form else self._settings.max_json_mb) * 1e6
         self._kind = (
-            "a JSON request (max_json_mb): send the video as multipart/form-data"
-            if is_json
-            else ("an upload (max_upload_mb): send fewer seconds of it, or a smaller picture")
+            "an upload (max_upload_mb): send fewer seconds of it, or a smaller picture"
+            if is_form
+            else "a request that is no form (max_json_mb): send the video to /v1/predict as multipart/form-data"
         )
         self._arrived, self._counted = 0, 0
         self._is_whole, self._client_left = anyio.Event(), anyio.Event()

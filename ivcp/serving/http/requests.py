@@ -23,6 +23,7 @@ from ivcp.serving.served_model import VideoSource
 from ivcp.serving.service import Service
 from ivcp.video import Span
 
+_FORM = "multipart/form-data"
 _MOST_FIELDS = 16
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
 _DATA_URI = re.compile(r"data:(?P<type>[-\w.+]+/[-\w.+]+)?(?:;[-\w.+]+=[-\w.+]+)*;base64,", re.ASCII)
@@ -30,6 +31,8 @@ _SUFFIXES = {"video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mo
 _MOST_PROMPT = 100_000
 _MOST_ERRORS = 50
 """That are listed: a small request can have a hundred thousand."""
+_MOST_VALUES = 100_000
+"""Lists, objects and what commas divide in them, in a JSON request: each that does not fit takes a kilobyte."""
 BodyT = TypeVar("BodyT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
 
@@ -149,9 +152,9 @@ async def received(
     Raises:
         ProblemError: it cannot be read, does not fit, or its video may not or cannot be fetched.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind_of(request)
     with service.uploads.folder() as folder:
-        if kind == "multipart/form-data":
+        if kind == _FORM:
             with current_timings().of("receive"):
                 video, fields = await _read_form(request, folder, options)
             yield video, fields
@@ -163,9 +166,13 @@ async def received(
         else:
             raise ProblemError(
                 "unsupported_media_type",
-                "expected multipart/form-data with a file in the field `video`, or application/json; "
+                f"expected {_FORM} with a file in the field `video`, or application/json; "
                 f"{kind[:100]} came",
             )
+
+
+def _kind_of(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_json(request: Request, kind: type[BodyT]) -> BodyT:
@@ -174,9 +181,20 @@ async def read_json(request: Request, kind: type[BodyT]) -> BodyT:
     Raises:
         ProblemError: it is no JSON, or does not fit.
     """
-    with current_timings().of("receive"):
-        body = await request.body()
+    body = await read_body(request)
     return await in_thread(lambda: parsed(kind, body))
+
+
+async def read_body(request: Request) -> bytes:
+    """The body of a request that is no form, which is held in memory.
+
+    Raises:
+        ProblemError: it is a form, which may be larger.
+    """
+    if _kind_of(request) == _FORM:
+        raise ProblemError("unsupported_media_type", f"expected application/json; {_FORM} came")
+    with current_timings().of("receive"):
+        return await request.body()
 
 
 def parsed(kind: type[BodyT], body: bytes | Any) -> BodyT:
@@ -185,6 +203,8 @@ def parsed(kind: type[BodyT], body: bytes | Any) -> BodyT:
     Raises:
         ProblemError: it does not fit.
     """
+    if isinstance(body, bytes) and sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise ProblemError("bad_request", f"the JSON has more than {_MOST_VALUES} values: send less at a time")
     try:
         return kind.model_validate_json(body) if isinstance(body, bytes) else kind.model_validate(body)
     except ValidationError as error:
