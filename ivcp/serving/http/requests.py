@@ -166,8 +166,7 @@ async def received(
         else:
             raise ProblemError(
                 "unsupported_media_type",
-                f"expected {_FORM} with a file in the field `video`, or application/json; "
-                f"{kind[:100]} came",
+                f"expected {_FORM} with a file in the field `video`, or application/json; {kind[:100]} came",
             )
 
 
