@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import math
 import os
@@ -147,6 +148,7 @@ def main() -> None:
     machine = ModelConfig(trust_remote_code=arguments.pop("trust_remote_code"))
     settings = ServerSettings.from_environment(given_flags(arguments))
     set_up_logging()
+    faulthandler.enable()  # a file of weights that is cut while it is mapped ends the process: with a word, at least
     serve(**arguments, machine=machine, settings=settings)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ivcp.records.answers import ModelIdentity
 from ivcp.serving.decoding import Decoders, ModelFiles
+from ivcp.serving.held_files import HeldFiles
 from ivcp.serving.http.admission import Load
 from ivcp.serving.http.problems import ProblemError
 from ivcp.serving.http.timings import current_timings
@@ -77,7 +78,7 @@ class Service:
             return "draining"
         if self._decoders is None or not self.models.has_first:
             return "loading"
-        failure = self._decoders.failure()
+        failure = self._decoders.failure() or self._slots[self.first.name].model.failure
         return f"failed: {failure}" if failure else "ready"
 
     @property
@@ -156,11 +157,16 @@ class Service:
 
     def _loaded(self, predictor: Predictor, decoders: Decoders) -> ServedModel:
         """Loads a model and lets it answer once."""
-        predictor.load()
+        held = HeldFiles(predictor.fetch(), into=self.uploads.path)
+        try:
+            predictor.load()
+        except BaseException:
+            held.release()
+            raise
         with self._lock:
             self._generation += 1
             generation = self._generation
-        model = ServedModel(predictor, decoders, self.settings, generation=generation)
+        model = ServedModel(predictor, decoders, self.settings, held=held, generation=generation)
         try:
             decoders.warm(model.files).result()
             warm_up(model, self.uploads)
@@ -184,9 +190,9 @@ class Service:
         """Loads the model here while decoding processes start; both need its files, which are downloaded first."""
         model_dir = self.first.fetch()
         check_complete(model_dir)
-        settings = self.settings
+        settings, held = self.settings, HeldFiles(model_dir, into=self.uploads.path)
         decoders = Decoders(
-            [ModelFiles(model_dir, self.first.machine.trust_remote_code)],
+            [ModelFiles(held.directory, self.first.machine.trust_remote_code)],
             num_workers=settings.num_decoders,
             timeout_seconds=settings.decode_timeout_seconds,
             memory_gigabytes=settings.decode_memory_gb,
@@ -196,7 +202,7 @@ class Service:
             self.first.load()
             for future in started:
                 future.result()
-            model = ServedModel(self.first, decoders, settings)
+            model = ServedModel(self.first, decoders, settings, held=held)
             try:
                 warm_up(model, self.uploads)
             except (VideoError, RuntimeError, OSError, ValueError) as error:

@@ -16,6 +16,7 @@ from starlette.types import Scope
 from ivcp.data.prompts import PromptError
 from ivcp.inference.finite import NonFiniteError
 from ivcp.serving.decoding import DecoderError, TooManyTokensError
+from ivcp.serving.held_files import ModelChangedError
 from ivcp.serving.remote_videos import UriError
 from ivcp.video import VideoError
 
@@ -51,6 +52,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "draining": 503,
     "overloaded": 503,
     "no_decoder": 503,
+    "model_changed": 503,
     "uri_timeout": 504,
     "deadline_exceeded": 504,
 }
@@ -119,6 +121,8 @@ def problem_of(error: Exception) -> ProblemError | None:
             return ProblemError("bad_prompt", f"prompt: {error}")
         case DecoderError():
             return ProblemError("no_decoder", str(error))
+        case ModelChangedError():
+            return ProblemError("model_changed", str(error))
         case UriError():
             return ProblemError(error.code, f"uri: {error}")
         case NonFiniteError():
