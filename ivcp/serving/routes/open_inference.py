@@ -212,7 +212,8 @@ def _videos(asked: InferRequest, behind: bytes, *, most: int) -> list[str | byte
 
 def _elements(content: bytes, *, most: int) -> list[bytes]:
     """BYTES tensors: each element behind its length, four bytes, the lowest first; not many more than `most`."""
-    elements, at = [], 0
+    elements: list[bytes] = []
+    at = 0
     while at < len(content) and len(elements) <= most:
         if at + _LENGTH.size > len(content):
             break
