@@ -102,7 +102,7 @@ def create_probes(app: FastAPI) -> FastAPI:
 def _answer_errors(app: FastAPI) -> None:
     """Every error is a problem."""
     expected = (ProblemError, VideoError, PromptError, DecoderError, NonFiniteError, UriError, ModelChangedError)
-    for kind in (*expected, ExceptionGroup):
+    for kind in (*expected, OSError, ExceptionGroup):
         app.add_exception_handler(kind, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -113,7 +113,7 @@ async def _known(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     if problem is None:
         raise error
-    if isinstance(error, NonFiniteError | ModelChangedError):
+    if isinstance(error, NonFiniteError | ModelChangedError | OSError):
         log.error("%s", error)
     return _reply(request, problem)
 

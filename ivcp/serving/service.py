@@ -41,6 +41,7 @@ class Service:
         self._decoders: Decoders | None = None
         self._uploads: UploadFolder | None = None
         self._generation, self._lock = 0, threading.Lock()
+        self._is_ending = False
 
     @property
     def uploads(self) -> UploadFolder:
@@ -106,6 +107,7 @@ class Service:
 
     def stop(self) -> None:
         """Answers what was accepted, and ends the decoding processes."""
+        self._is_ending = True
         decoders, self._decoders = self._decoders, None
         self.models.close()
         if decoders is not None:
@@ -179,6 +181,8 @@ class Service:
         try:
             model = self._load_with_decoders()
         except BaseException as error:  # the edge of a thread: `serve` raises it again
+            if self._is_ending:  # the model is wanted by nobody any more
+                return
             self.failure = error
             is_explained = isinstance(error, ValueError | OSError)
             log.error("cannot load %s: %s", self.first.model_uri, error, exc_info=None if is_explained else error)

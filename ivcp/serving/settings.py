@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,11 +125,19 @@ class ServerSettings(Record):
         variables = os.environ if variables is None else variables
         named = {key[len(PREFIX) :].lower(): value for key, value in variables.items() if key.startswith(PREFIX)}
         values = {key: value for key, value in named.items() if value != ""}
+        values |= given or {}
+        for name in values.keys() - cls.model_fields.keys():
+            raise ValueError(f"{name!r} is no setting of the server{_nearest(name)}: docs/serving.md lists them")
         try:
-            return cls.model_validate(_listed({**values, **(given or {})}))
+            return cls.model_validate(_listed(values))
         except ValidationError as error:
             found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
             raise ValueError(f"the server's settings ({PREFIX}<NAME>) do not fit: {found}") from error
+
+
+def _nearest(name: str) -> str:
+    found = difflib.get_close_matches(name, ServerSettings.model_fields, n=1)
+    return f"; the nearest is {found[0]}" if found else ""
 
 
 def _listed(values: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The codes are also labels of the metrics and words of the log, so that an alert 
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -58,6 +59,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
 }
 """Besides these there is `video_<reason>`, 422, for every reason of `VideoError`."""
 _RETRY_SECONDS = 5
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PASSES_BY = frozenset({"loading", "not_ready", "draining", "overloaded", "no_decoder"})
 """Codes after which the same request may succeed a little later."""
 
@@ -121,6 +123,8 @@ def problem_of(error: Exception) -> ProblemError | None:
             return ProblemError("bad_prompt", f"prompt: {error}")
         case DecoderError():
             return ProblemError("no_decoder", str(error))
+        case OSError() if error.errno in _FULL:
+            return ProblemError("overloaded", "the server's disk for uploads is full: send it again later")
         case ModelChangedError():
             return ProblemError("model_changed", str(error))
         case UriError():

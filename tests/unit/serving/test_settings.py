@@ -33,7 +33,8 @@ def test_commas_divide_only_what_takes_several():
     [
         ("max_upload_mb", "much", "max_upload_mb"),
         ("num_decoders", "0", "num_decoders"),
-        ("max_uploads", "3", "max_uploads: Extra inputs"),
+        ("max_uploads", "3", "'max_uploads' is no setting of the server; the nearest is max_uploads_mb"),
+        ("colour", "blue", "'colour' is no setting of the server: docs"),
         ("uri_hosts", "https://a.example.com", "is no host"),
         ("uri_networks", "169.254.0.0/16", "cannot be allowed"),
     ],
