@@ -191,8 +191,7 @@ def _load(*models: ModelFiles) -> None:
 
     torch.set_num_threads(1)  # there are as many processes as cores
     for files in models:
-        if files.model_dir.is_dir():  # else another model has taken its place since
-            _loaded(files)
+        _loaded(files)
 
 
 def _warm(files: ModelFiles) -> None:

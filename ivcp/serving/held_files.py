@@ -46,11 +46,12 @@ class HeldFiles:
         """A file of weights that somebody has written to since; null where there is none."""
         return next((name for name, state in self._now().items() if state != self._states[name]), None)
 
-    def release(self) -> None:
-        """Removes the copies, and closes the files."""
+    def release(self, *, keep_copies: bool = False) -> None:
+        """Closes the files of weights, and removes the copies."""
         self._opened.close()
         self._weights = {}
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if not keep_copies:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _now(self) -> dict[str, tuple[int, int]]:
         found = {name: os.fstat(descriptor) for name, descriptor in self._weights.items()}

@@ -168,7 +168,8 @@ class ServedModel:
     def close(self) -> None:
         """Answers what was handed in, and ends its thread."""
         self._batcher.close()
-        self._held.release()
+        # a decoding process that starts reads the first model's before all others
+        self._held.release(keep_copies=self.files.generation == 0)
 
 
 async def _done(call: Callable[[], Future[ResultT]]) -> ResultT:

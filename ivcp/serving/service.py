@@ -41,6 +41,7 @@ class Service:
         self._decoders: Decoders | None = None
         self._uploads: UploadFolder | None = None
         self._generation, self._lock = 0, threading.Lock()
+        self._puts: set[asyncio.Task[None]] = set()
         self._is_ending = False
 
     @property
@@ -79,7 +80,8 @@ class Service:
             return "draining"
         if self._decoders is None or not self.models.has_first:
             return "loading"
-        failure = self._decoders.failure() or self._slots[self.first.name].model.failure
+        with self.models.using(self.first.name) as model:
+            failure = self._decoders.failure() or model.failure
         return f"failed: {failure}" if failure else "ready"
 
     @property
@@ -130,21 +132,31 @@ class Service:
     async def put(self, name: str, uri: str, *, version: str | None, share: float) -> None:
         """Loads a model beside the others, or in place of the one of that name, which answers until then.
 
+        That goes on where whoever asked for it does not wait any more.
+
         Raises:
             ProblemError: it cannot be loaded, somebody loads one of this name, or the shares come to more than 1.
         """
         decoders = self.decoders
+        predictor = Predictor(uri, name=name, version=version, machine=self.first.machine)
+        task = asyncio.create_task(self._put(predictor, decoders, share))
+        self._puts.add(task)
+        task.add_done_callback(self._puts.discard)
+        await asyncio.shield(task)  # a large model may take longer than a request
+
+    async def _put(self, predictor: Predictor, decoders: Decoders, share: float) -> None:
+        name, uri = predictor.name, predictor.model_uri
         with self.models.coming(name, share):
-            predictor = Predictor(uri, name=name, version=version, machine=self.first.machine)
             try:
                 model = await asyncio.to_thread(lambda: self._loaded(predictor, decoders))
-            except (ValueError, OSError, RuntimeError, VideoError) as error:
+            except Exception as error:  # a directory that somebody else wrote: whatever its files make libraries raise
+                log.warning("%s cannot be loaded as %s: %s", uri, name, error)
                 raise ProblemError("bad_model", f"{name} cannot be loaded: {error}") from error
             self.models.put(name, model, share)
         log.info("%s answers as %s, with %g of the requests that name no model", uri, name, share)
 
-    async def fetch(self, uri: str, folder: Path) -> Path:
-        """Downloads a video.
+    async def fetch(self, uri: str, folder: Path, *, count: Callable[[int], None]) -> Path:
+        """Downloads a video; `count` is told of its bytes before they are written.
 
         Raises:
             ProblemError, UriError: this server may not read from there, or could not.
@@ -154,12 +166,14 @@ class Service:
                 "uri_forbidden", "uri: this server reads no URIs (uri_hosts, uri_buckets): send the file"
             )
         path = folder / "video"
-        await fetch(uri, path, rules=self._uri_rules, deadline=current_timings().deadline)
+        await fetch(uri, path, rules=self._uri_rules, deadline=current_timings().deadline, count=count)
         return path
 
     def _loaded(self, predictor: Predictor, decoders: Decoders) -> ServedModel:
         """Loads a model and lets it answer once."""
-        held = HeldFiles(predictor.fetch(), into=self.uploads.path)
+        model_dir = predictor.fetch()
+        check_complete(model_dir)
+        held = HeldFiles(model_dir, into=self.uploads.path)
         try:
             predictor.load()
         except BaseException:
@@ -213,6 +227,7 @@ class Service:
                 log.warning("%s did not answer the server's own clip: %s", self.first.model_uri, error)
         except BaseException:
             decoders.close()
+            held.release()
             raise
         self._decoders = decoders
         return model

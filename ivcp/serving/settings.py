@@ -27,7 +27,7 @@ class ServerSettings(Record):
     max_json_mb: float = Field(64.0, gt=0)
     """Largest request that is no form, JSON or binary tensors, in MB: it is held in memory."""
     max_uploads_mb: float = Field(2048.0, gt=0)
-    """Of all requests under way together, in MB; on disk there may be twice as much."""
+    """Of all requests under way together with what they have fetched, in MB; on disk there may be twice as much."""
     max_requests: int = Field(64, ge=1)
     """Requests for predictions that are under way or wait; more are answered 503 before their body is read."""
     upload_timeout_seconds: float = Field(120.0, gt=0)

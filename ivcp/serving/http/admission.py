@@ -6,7 +6,7 @@ All of this is decided before or while a body arrives: a request that is refused
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
@@ -57,19 +57,21 @@ class Load:
             self._seconds_per_request += 0.1 * (time.monotonic() - started - self._seconds_per_request)
 
     @contextmanager
-    def holding(self, num_bytes: int) -> Iterator[None]:
-        """Inside, so many bytes more are under way.
+    def counting(self) -> Iterator[Callable[[int], None]]:
+        """Inside, the bytes that the function is told of are under way too; it raises a ProblemError for too many."""
+        counted = 0
 
-        Raises:
-            ProblemError: that is too many.
-        """
-        self.bytes += num_bytes
-        try:
+        def more(num_bytes: int) -> None:
+            nonlocal counted
+            counted += num_bytes
+            self.bytes += num_bytes
             if self.bytes > self.settings.max_uploads_mb * 1e6:
                 raise self.too_many_bytes()
-            yield
+
+        try:
+            yield more
         finally:
-            self.bytes -= num_bytes
+            self.bytes -= counted
 
     def too_many_bytes(self) -> ProblemError:
         """Uploads together are larger than the limit."""
@@ -103,10 +105,10 @@ class Admission:
             with self._load.admitted(body.announced), body:
                 await self._within_time(scope, body, response, timings)
         except ProblemError as problem:
+            current_timings().code = problem.code
             if response.is_started:
                 raise
             await problem.response(scope)(scope, receive, send)
-            current_timings().code = problem.code
 
     def _begin(self, scope: Scope) -> Timings:
         timings = current_timings()

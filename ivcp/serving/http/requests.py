@@ -226,7 +226,7 @@ def invalid(error: ValidationError) -> ProblemError:
 
 @asynccontextmanager
 async def stored(asked: VideoFields, folder: Path, service: Service) -> AsyncIterator[VideoSource]:
-    """The video of a JSON request as files in `folder`; inside, what was fetched counts among the uploads.
+    """The video of a JSON request as files in `folder`; what is fetched counts among the uploads.
 
     Raises:
         ProblemError: it is no base64, has too many pictures, or may not or cannot be fetched.
@@ -242,9 +242,9 @@ async def stored(asked: VideoFields, folder: Path, service: Service) -> AsyncIte
             )
         yield VideoSource(await in_thread(lambda: _pictures(frames, folder)), "the frames", images_fps=asked.fps)
     elif asked.uri is not None:
-        with current_timings().of("fetch"):
-            path = await service.fetch(asked.uri, folder)
-        with service.load.holding(path.stat().st_size):
+        with service.load.counting() as count:
+            with current_timings().of("fetch"):
+                path = await service.fetch(asked.uri, folder, count=count)
             yield VideoSource(path, "the video")
 
 

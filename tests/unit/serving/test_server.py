@@ -190,9 +190,9 @@ def _process_id(_: None) -> int:
 def test_without_a_decoder_the_server_is_not_ready_until_one_starts(
     client: TestClient, video: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The model's files are gone for a while: a new decoding process cannot read its processor."""
+    """The copies of the model's files are gone for a while: a new decoding process cannot read its processor."""
     pool = client.app.state.service.decoders._pool
-    model_dir = client.app.state.service.first.model_uri
+    model_dir = client.app.state.service.models[0].files.model_dir
     away = model_dir.with_name("away")
     model_dir.rename(away)
     try:
