@@ -29,6 +29,8 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
 _DATA_URI = re.compile(r"data:(?P<type>[-\w.+]+/[-\w.+]+)?(?:;[-\w.+]+=[-\w.+]+)*;base64,", re.ASCII)
 _SUFFIXES = {"video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "image/gif": ".gif"}
 _MOST_PROMPT = 100_000
+_LEAST_SECONDS, _MOST_SECONDS = 0.001, 1e9
+"""Of windows and moments; beyond these sums overflow."""
 _MOST_ERRORS = 50
 """That are listed: a small request can have a hundred thousand."""
 _MOST_VALUES = 100_000
@@ -55,9 +57,9 @@ class Options(BaseModel):
     """Another question; `<video>` and the action token are added where it lacks them. By default the model's own."""
     top_k: int = Field(5, ge=1, le=100_000)
     """Classes in `top`."""
-    start_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    start_seconds: float | None = Field(None, ge=0, le=_MOST_SECONDS, allow_inf_nan=False)
     """Where the clip begins in the video; by default at its start."""
-    end_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    end_seconds: float | None = Field(None, gt=0, le=_MOST_SECONDS, allow_inf_nan=False)
     """Where it ends; by default at the video's end."""
     with_frames: bool = False
     """Whether the answer holds the frames that the model saw, as JPEG pictures."""
@@ -107,9 +109,9 @@ class PredictRequest(VideoFields, Options):
 class WindowOptions(BaseModel):
     """How a timeline cuts its video."""
 
-    window_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    window_seconds: float | None = Field(None, ge=_LEAST_SECONDS, le=_MOST_SECONDS, allow_inf_nan=False)
     """Length of a window; by default that of the clips that the model was trained with, or 2."""
-    stride_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    stride_seconds: float | None = Field(None, ge=_LEAST_SECONDS, le=_MOST_SECONDS, allow_inf_nan=False)
     """From one window's start to the next; by default half a window."""
 
 

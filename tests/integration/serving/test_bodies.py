@@ -138,6 +138,15 @@ def test_json(client: httpx.Client, case: str) -> None:
         assert item["error"]["code"] in CODES - {"internal"}
 
 
+@pytest.mark.parametrize("field", ["start_seconds", "end_seconds", "window_seconds", "stride_seconds"])
+@pytest.mark.parametrize("seconds", [5e-324, 1e-300, 1e15, 1e300, 1e308])
+def test_seconds_that_no_video_has(client: httpx.Client, clip: Path, field: str, seconds: float) -> None:
+    """Of a sound video: the clock of FFmpeg has 64 bits, and a quotient has no place for all of them."""
+    for route in ("/v1/predict", "/v1/timeline"):
+        code = code_of(client.post(route, json={"video": text_of(clip), field: seconds}))
+        assert code == "bad_request_fields" or (field.startswith(("start", "end")) and seconds < 1)
+
+
 @pytest.mark.parametrize("route", ["/v1/predict", "/v1/timeline", "/v1/predict:batch", "/classify", INFER])
 def test_many_values_cost_nothing_but_their_bytes(client: httpx.Client, route: str) -> None:
     """Sixteen megabytes of zeros that do not fit took seven gigabytes and a minute in which no probe was answered."""
