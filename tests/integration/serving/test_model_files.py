@@ -37,8 +37,12 @@ def served(models: tuple[Path, Path], tmp_path: Path) -> Iterator[tuple[Path, Ru
 
 
 def end_decoders(predictor: RunningPredictor) -> None:
-    for process in psutil.Process(predictor.process_id).children(recursive=True):
+    """Those that decode, not the one that they are forked from."""
+    decoders = [one for child in psutil.Process(predictor.process_id).children() for one in child.children()]
+    assert decoders
+    for process in decoders:
         process.kill()
+    psutil.wait_procs(decoders, timeout=10)
 
 
 def test_a_directory_that_is_exchanged_or_removed_changes_no_answer(
