@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from ivcp.data.prompts import PromptError
 from ivcp.inference.finite import NonFiniteError
 from ivcp.serving.decoding import DecoderError
+from ivcp.serving.held_files import ModelChangedError
 from ivcp.serving.http.access import Access
 from ivcp.serving.http.admission import Admission
 from ivcp.serving.http.metrics import PredictorMetrics
@@ -102,7 +103,8 @@ def create_probes(app: FastAPI) -> FastAPI:
 
 def _answer_errors(app: FastAPI) -> None:
     """Every error is a problem."""
-    for kind in (ProblemError, VideoError, PromptError, DecoderError, NonFiniteError, UriError, ExceptionGroup):
+    expected = (ProblemError, VideoError, PromptError, DecoderError, NonFiniteError, UriError, ModelChangedError)
+    for kind in (*expected, OSError, ExceptionGroup):
         app.add_exception_handler(kind, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -113,7 +115,7 @@ async def _known(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     if problem is None:
         raise error
-    if isinstance(error, NonFiniteError):
+    if isinstance(error, NonFiniteError | ModelChangedError | OSError):
         log.error("%s", error)
     return _reply(request, problem)
 

@@ -7,8 +7,9 @@ the process that answers only runs the model.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,13 +202,14 @@ def _warm(files: ModelFiles) -> None:
 def _read(request: ClipRequest) -> ReadClips:
     model = _loaded(request.files)
     source = request.source if isinstance(request.source, Path) else [str(path) for path in request.source]
-    clips = load_clips(
-        source,
-        request.spans,
-        processor=model.processor,
-        images_fps=request.images_fps,
-        max_seconds=request.max_seconds,
-    )
+    with _pictures_by_number(request.source):
+        clips = load_clips(
+            source,
+            request.spans,
+            processor=model.processor,
+            images_fps=request.images_fps,
+            max_seconds=request.max_seconds,
+        )
     return tuple(
         clip
         if isinstance(clip, VideoError)
@@ -224,10 +226,22 @@ def _read(request: ClipRequest) -> ReadClips:
     )
 
 
+@contextmanager
+def _pictures_by_number(source: Path | tuple[Path, ...]) -> Iterator[None]:
+    """Whoever sent pictures is told which one is bad, and nothing of this machine's folders."""
+    try:
+        yield
+    except VideoError as error:
+        if isinstance(source, Path) or not source:
+            raise
+        raise VideoError(error.reason, error.detail.replace(f"{source[0].parent}/", "picture ")) from error
+
+
 def _length(asked: tuple[Path | tuple[Path, ...], float | None, float | None]) -> VideoLength:
     source, images_fps, max_seconds = asked
     paths = source if isinstance(source, Path) else [str(path) for path in source]
-    info = probe(paths, images_fps=images_fps or 2.0)
+    with _pictures_by_number(source):
+        info = probe(paths, images_fps=images_fps or 2.0)
     check_duration(info, max_seconds)
     seconds = info.duration_seconds
     if seconds is None:

@@ -15,6 +15,7 @@ from ivcp.data.prepared.sample import Sample
 from ivcp.records.answers import Answer
 from ivcp.serving.batching import Batcher, Computed
 from ivcp.serving.decoding import ClipRequest, Decoders, ModelFiles, ReadClip, VideoLength, reason_of
+from ivcp.serving.held_files import HeldFiles, ModelChangedError
 from ivcp.serving.http.timings import Timings
 from ivcp.serving.predictor import Predictor
 from ivcp.serving.settings import ServerSettings
@@ -40,12 +41,18 @@ class ServedModel:
     """A predictor, its batches, and the decoders that it shares with other models."""
 
     def __init__(
-        self, predictor: Predictor, decoders: Decoders, settings: ServerSettings, *, generation: int = 0
+        self,
+        predictor: Predictor,
+        decoders: Decoders,
+        settings: ServerSettings,
+        *,
+        held: HeldFiles,
+        generation: int = 0,
     ) -> None:
-        """`predictor` is loaded."""
-        self.predictor, self._decoders = predictor, decoders
+        """`predictor` is loaded, `held` are its files since before that."""
+        self.predictor, self._decoders, self._held = predictor, decoders, held
         self._max_seconds = settings.max_video_seconds
-        self.files: ModelFiles = replace(predictor.files, generation=generation)
+        self.files: ModelFiles = replace(predictor.files, model_dir=held.directory, generation=generation)
         self._batcher = Batcher(
             predictor.logits,
             max_tokens=settings.max_batch_tokens,
@@ -57,6 +64,15 @@ class ServedModel:
     def num_waiting(self) -> int:
         """Clips that are decoded and wait for a batch."""
         return self._batcher.num_waiting
+
+    @property
+    def failure(self) -> str | None:
+        """Why its answers would not be those of the model that was loaded; null where they are."""
+        changed = self._held.changed
+        return changed and (
+            f"{changed} of {self.predictor.model_uri} was written over while it was served: start the server again, "
+            "and write new models beside those that serve"
+        )
 
     async def classify(
         self,
@@ -75,6 +91,7 @@ class ServedModel:
             VideoError: the video cannot be used.
             DecoderError: no process starts that could decode it.
             NonFiniteError: the model's logits are not finite.
+            ModelChangedError: its weights were written over.
         """
         started = time.monotonic()
         request = self.request(video, prompt=prompt, spans=(span,), with_frame_images=with_frame_images)
@@ -141,6 +158,8 @@ class ServedModel:
 
     async def _computed(self, future: Future[Computed], timings: Timings) -> Computed:
         computed = await asyncio.wrap_future(future)
+        if failure := self.failure:
+            raise ModelChangedError(failure)
         timings.add("queue", computed.queue_seconds)
         timings.add("model", computed.model_seconds)
         timings.batch_sizes.append(computed.batch_size)
@@ -149,6 +168,8 @@ class ServedModel:
     def close(self) -> None:
         """Answers what was handed in, and ends its thread."""
         self._batcher.close()
+        # a decoding process that starts reads the first model's before all others
+        self._held.release(keep_copies=self.files.generation == 0)
 
 
 async def _done(call: Callable[[], Future[ResultT]]) -> ResultT:

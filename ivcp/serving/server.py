@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import math
 import os
@@ -71,8 +72,11 @@ def serve(
     Raises:
         ModelFilesError: `model_dir` is no complete, trained model.
         FileNotFoundError, PermissionError, ConnectionError: it cannot be read.
+        OSError: a port is taken.
     """
     settings = settings or ServerSettings()
+    for name, wanted in (("port", port), ("probe_port", settings.probe_port)):
+        _check_free(host, wanted, name)
     app = create_app(model_dir, model_name=model_name, model_version=model_version, machine=machine, settings=settings)
     service: Service = app.state.service
     server = _Server(_config(app, host, port, settings), service)
@@ -85,6 +89,25 @@ def serve(
         server.run()
     if service.failure is not None:
         raise service.failure
+
+
+def _check_free(host: str, port: int | None, name: str) -> None:
+    """Before the model is loaded: uvicorn says it behind that, and of the probes' port in a thread that nobody watches.
+
+    Raises:
+        OSError: nobody can listen there.
+    """
+    if not port:
+        return
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    try:
+        with socket.socket(family, kind) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+            tried.listen()
+    except OSError as error:
+        reason = f"{host}:{port} cannot be listened on ({error.strerror}): end what does, or choose another {name}"
+        raise OSError(error.errno, reason) from error
 
 
 def _config(app: FastAPI, host: str, port: int, settings: ServerSettings) -> uvicorn.Config:
@@ -147,6 +170,7 @@ def main() -> None:
     machine = ModelConfig(trust_remote_code=arguments.pop("trust_remote_code"))
     settings = ServerSettings.from_environment(given_flags(arguments))
     set_up_logging()
+    faulthandler.enable()  # a file of weights that is cut while it is mapped ends the process: with a word, at least
     serve(**arguments, machine=machine, settings=settings)
 
 

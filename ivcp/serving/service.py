@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ivcp.records.answers import ModelIdentity
 from ivcp.serving.decoding import Decoders, ModelFiles
+from ivcp.serving.held_files import HeldFiles
 from ivcp.serving.http.admission import Load
 from ivcp.serving.http.problems import ProblemError
 from ivcp.serving.http.timings import current_timings
@@ -40,6 +41,8 @@ class Service:
         self._decoders: Decoders | None = None
         self._uploads: UploadFolder | None = None
         self._generation, self._lock = 0, threading.Lock()
+        self._puts: set[asyncio.Task[None]] = set()
+        self._is_ending = False
 
     @property
     def uploads(self) -> UploadFolder:
@@ -77,7 +80,8 @@ class Service:
             return "draining"
         if self._decoders is None or not self.models.has_first:
             return "loading"
-        failure = self._decoders.failure()
+        with self.models.using(self.first.name) as model:
+            failure = self._decoders.failure() or model.failure
         return f"failed: {failure}" if failure else "ready"
 
     @property
@@ -105,6 +109,7 @@ class Service:
 
     def stop(self) -> None:
         """Answers what was accepted, and ends the decoding processes."""
+        self._is_ending = True
         decoders, self._decoders = self._decoders, None
         self.models.close()
         if decoders is not None:
@@ -127,23 +132,33 @@ class Service:
     async def put(self, name: str, uri: str, *, version: str | None, share: float) -> None:
         """Loads a model beside the others, or in place of the one of that name, which answers until then.
 
+        That goes on where whoever asked for it does not wait any more.
+
         Raises:
             ProblemError: it cannot be loaded, somebody loads one of this name, or the shares come to more than 1.
         """
         decoders = self.decoders
+        predictor = Predictor(
+            uri, name=name, version=version, machine=self.first.machine, infer_dtype=self.settings.infer_dtype
+        )
+        task = asyncio.create_task(self._put(predictor, decoders, share))
+        self._puts.add(task)
+        task.add_done_callback(self._puts.discard)
+        await asyncio.shield(task)  # a large model may take longer than a request
+
+    async def _put(self, predictor: Predictor, decoders: Decoders, share: float) -> None:
+        name, uri = predictor.name, predictor.model_uri
         with self.models.coming(name, share):
-            predictor = Predictor(
-                uri, name=name, version=version, machine=self.first.machine, infer_dtype=self.settings.infer_dtype
-            )
             try:
                 model = await asyncio.to_thread(lambda: self._loaded(predictor, decoders))
-            except (ValueError, OSError, RuntimeError, VideoError) as error:
+            except Exception as error:  # a directory that somebody else wrote: whatever its files make libraries raise
+                log.warning("%s cannot be loaded as %s: %s", uri, name, error)
                 raise ProblemError("bad_model", f"{name} cannot be loaded: {error}") from error
             self.models.put(name, model, share)
         log.info("%s answers as %s, with %g of the requests that name no model", uri, name, share)
 
-    async def fetch(self, uri: str, folder: Path) -> Path:
-        """Downloads a video.
+    async def fetch(self, uri: str, folder: Path, *, count: Callable[[int], None]) -> Path:
+        """Downloads a video; `count` is told of its bytes before they are written.
 
         Raises:
             ProblemError, UriError: this server may not read from there, or could not.
@@ -153,16 +168,23 @@ class Service:
                 "uri_forbidden", "uri: this server reads no URIs (uri_hosts, uri_buckets): send the file"
             )
         path = folder / "video"
-        await fetch(uri, path, rules=self._uri_rules, deadline=current_timings().deadline)
+        await fetch(uri, path, rules=self._uri_rules, deadline=current_timings().deadline, count=count)
         return path
 
     def _loaded(self, predictor: Predictor, decoders: Decoders) -> ServedModel:
         """Loads a model and lets it answer once."""
-        predictor.load()
+        model_dir = predictor.fetch()
+        check_complete(model_dir)
+        held = HeldFiles(model_dir, into=self.uploads.path)
+        try:
+            predictor.load()
+        except BaseException:
+            held.release()
+            raise
         with self._lock:
             self._generation += 1
             generation = self._generation
-        model = ServedModel(predictor, decoders, self.settings, generation=generation)
+        model = ServedModel(predictor, decoders, self.settings, held=held, generation=generation)
         try:
             decoders.warm(model.files).result()
             warm_up(model, self.uploads)
@@ -175,6 +197,8 @@ class Service:
         try:
             model = self._load_with_decoders()
         except BaseException as error:  # the edge of a thread: `serve` raises it again
+            if self._is_ending:  # the model is wanted by nobody any more
+                return
             self.failure = error
             is_explained = isinstance(error, ValueError | OSError)
             log.error("cannot load %s: %s", self.first.model_uri, error, exc_info=None if is_explained else error)
@@ -186,9 +210,9 @@ class Service:
         """Loads the model here while decoding processes start; both need its files, which are downloaded first."""
         model_dir = self.first.fetch()
         check_complete(model_dir)
-        settings = self.settings
+        settings, held = self.settings, HeldFiles(model_dir, into=self.uploads.path)
         decoders = Decoders(
-            [ModelFiles(model_dir, self.first.machine.trust_remote_code)],
+            [ModelFiles(held.directory, self.first.machine.trust_remote_code)],
             num_workers=settings.num_decoders,
             timeout_seconds=settings.decode_timeout_seconds,
             memory_gigabytes=settings.decode_memory_gb,
@@ -198,13 +222,14 @@ class Service:
             self.first.load()
             for future in started:
                 future.result()
-            model = ServedModel(self.first, decoders, settings)
+            model = ServedModel(self.first, decoders, settings, held=held)
             try:
                 warm_up(model, self.uploads)
             except (VideoError, RuntimeError, OSError, ValueError) as error:
                 log.warning("%s did not answer the server's own clip: %s", self.first.model_uri, error)
         except BaseException:
             decoders.close()
+            held.release()
             raise
         self._decoders = decoders
         return model

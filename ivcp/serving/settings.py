@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,9 +26,9 @@ class ServerSettings(Record):
     max_upload_mb: float = Field(512.0, gt=0)
     """Largest request, in MB (10^6 bytes)."""
     max_json_mb: float = Field(64.0, gt=0)
-    """Largest JSON request, in MB: it is held in memory."""
+    """Largest request that is no form, JSON or binary tensors, in MB: it is held in memory."""
     max_uploads_mb: float = Field(2048.0, gt=0)
-    """Of all requests under way together, in MB; on disk there may be twice as much."""
+    """Of all requests under way together with what they have fetched, in MB; on disk there may be twice as much."""
     max_requests: int = Field(64, ge=1)
     """Requests for predictions that are under way or wait; more are answered 503 before their body is read."""
     upload_timeout_seconds: float = Field(120.0, gt=0)
@@ -128,11 +129,19 @@ class ServerSettings(Record):
         variables = os.environ if variables is None else variables
         named = {key[len(PREFIX) :].lower(): value for key, value in variables.items() if key.startswith(PREFIX)}
         values = {key: value for key, value in named.items() if value != ""}
+        values |= given or {}
+        for name in values.keys() - cls.model_fields.keys():
+            raise ValueError(f"{name!r} is no setting of the server{_nearest(name)}: docs/serving.md lists them")
         try:
-            return cls.model_validate(_listed({**values, **(given or {})}))
+            return cls.model_validate(_listed(values))
         except ValidationError as error:
             found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
             raise ValueError(f"the server's settings ({PREFIX}<NAME>) do not fit: {found}") from error
+
+
+def _nearest(name: str) -> str:
+    found = difflib.get_close_matches(name, ServerSettings.model_fields, n=1)
+    return f"; the nearest is {found[0]}" if found else ""
 
 
 def _listed(values: dict[str, Any]) -> dict[str, Any]:

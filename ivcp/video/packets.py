@@ -21,6 +21,9 @@ _MOST_STEPS_BACK = 4
 _LONGEST_PAUSE, _LONGEST_PAUSE_OF_STREAMS = 30 * 3600.0, 10.0
 """Seconds between two frames beyond which FFmpeg takes the clock for set anew, in files and in recorded broadcasts."""
 
+_MOST_SECONDS = 1e9
+"""Of a moment that is looked for: FFmpeg's times have 64 bits."""
+
 
 @dataclass
 class Packets:
@@ -82,6 +85,7 @@ def read_packets(container: Any, stream: Any, start: float | None = None, end: f
         LookupError: seeking does not lead to `start`.
     """
     zero = zero_of(container, stream)
+    start, end = (None if seconds is None else min(seconds, _MOST_SECONDS) for seconds in (start, end))
     first_pts = None if start is None else zero + int(start / stream.time_base)
     last_pts = None if end is None else zero + int(end / stream.time_base) + 1
     if first_pts is not None:

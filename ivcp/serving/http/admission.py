@@ -6,7 +6,7 @@ All of this is decided before or while a body arrives: a request that is refused
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
@@ -57,19 +57,21 @@ class Load:
             self._seconds_per_request += 0.1 * (time.monotonic() - started - self._seconds_per_request)
 
     @contextmanager
-    def holding(self, num_bytes: int) -> Iterator[None]:
-        """Inside, so many bytes more are under way.
+    def counting(self) -> Iterator[Callable[[int], None]]:
+        """Inside, the bytes that the function is told of are under way too; it raises a ProblemError for too many."""
+        counted = 0
 
-        Raises:
-            ProblemError: that is too many.
-        """
-        self.bytes += num_bytes
-        try:
+        def more(num_bytes: int) -> None:
+            nonlocal counted
+            counted += num_bytes
+            self.bytes += num_bytes
             if self.bytes > self.settings.max_uploads_mb * 1e6:
                 raise self.too_many_bytes()
-            yield
+
+        try:
+            yield more
         finally:
-            self.bytes -= num_bytes
+            self.bytes -= counted
 
     def too_many_bytes(self) -> ProblemError:
         """Uploads together are larger than the limit."""
@@ -103,10 +105,10 @@ class Admission:
             with self._load.admitted(body.announced), body:
                 await self._within_time(scope, body, response, timings)
         except ProblemError as problem:
+            current_timings().code = problem.code
             if response.is_started:
                 raise
             await problem.response(scope)(scope, receive, send)
-            current_timings().code = problem.code
 
     def _begin(self, scope: Scope) -> Timings:
         timings = current_timings()
@@ -173,12 +175,12 @@ class _Body:
         headers = dict(scope["headers"])
         announced = headers.get(b"content-length", b"")
         self.announced = int(announced) if announced.isdigit() else 0
-        is_json = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().endswith(b"json")
-        self._most = (self._settings.max_json_mb if is_json else self._settings.max_upload_mb) * 1e6
+        is_form = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"multipart/form-data"
+        self._most = (self._settings.max_upload_mb if is_form else self._settings.max_json_mb) * 1e6
         self._kind = (
-            "a JSON request (max_json_mb): send the video as multipart/form-data"
-            if is_json
-            else ("an upload (max_upload_mb): send fewer seconds of it, or a smaller picture")
+            "an upload (max_upload_mb): send fewer seconds of it, or a smaller picture"
+            if is_form
+            else "a request that is no form (max_json_mb): send the video to /v1/predict as multipart/form-data"
         )
         self._arrived, self._counted = 0, 0
         self._is_whole, self._client_left = anyio.Event(), anyio.Event()

@@ -5,6 +5,7 @@ The codes are also labels of the metrics and words of the log, so that an alert 
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from starlette.types import Scope
 from ivcp.data.prompts import PromptError
 from ivcp.inference.finite import NonFiniteError
 from ivcp.serving.decoding import DecoderError, TooManyTokensError
+from ivcp.serving.held_files import ModelChangedError
 from ivcp.serving.remote_videos import UriError
 from ivcp.video import VideoError
 
@@ -51,11 +53,13 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "draining": 503,
     "overloaded": 503,
     "no_decoder": 503,
+    "model_changed": 503,
     "uri_timeout": 504,
     "deadline_exceeded": 504,
 }
 """Besides these there is `video_<reason>`, 422, for every reason of `VideoError`."""
 _RETRY_SECONDS = 5
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PASSES_BY = frozenset({"loading", "not_ready", "draining", "overloaded", "no_decoder"})
 """Codes after which the same request may succeed a little later."""
 
@@ -119,6 +123,10 @@ def problem_of(error: Exception) -> ProblemError | None:
             return ProblemError("bad_prompt", f"prompt: {error}")
         case DecoderError():
             return ProblemError("no_decoder", str(error))
+        case OSError() if error.errno in _FULL:
+            return ProblemError("overloaded", "the server's disk for uploads is full: send it again later")
+        case ModelChangedError():
+            return ProblemError("model_changed", str(error))
         case UriError():
             return ProblemError(error.code, f"uri: {error}")
         case NonFiniteError():

@@ -23,13 +23,18 @@ from ivcp.serving.served_model import VideoSource
 from ivcp.serving.service import Service
 from ivcp.video import Span
 
+_FORM = "multipart/form-data"
 _MOST_FIELDS = 16
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
 _DATA_URI = re.compile(r"data:(?P<type>[-\w.+]+/[-\w.+]+)?(?:;[-\w.+]+=[-\w.+]+)*;base64,", re.ASCII)
 _SUFFIXES = {"video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "image/gif": ".gif"}
 _MOST_PROMPT = 100_000
+_LEAST_SECONDS, _MOST_SECONDS = 0.001, 1e9
+"""Of windows and moments; beyond these sums overflow."""
 _MOST_ERRORS = 50
 """That are listed: a small request can have a hundred thousand."""
+_MOST_VALUES = 100_000
+"""Lists, objects and what commas divide in them, in a JSON request: each that does not fit takes a kilobyte."""
 BodyT = TypeVar("BodyT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
 
@@ -52,9 +57,9 @@ class Options(BaseModel):
     """Another question; `<video>` and the action token are added where it lacks them. By default the model's own."""
     top_k: int = Field(5, ge=1, le=100_000)
     """Classes in `top`."""
-    start_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    start_seconds: float | None = Field(None, ge=0, le=_MOST_SECONDS, allow_inf_nan=False)
     """Where the clip begins in the video; by default at its start."""
-    end_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    end_seconds: float | None = Field(None, gt=0, le=_MOST_SECONDS, allow_inf_nan=False)
     """Where it ends; by default at the video's end."""
     with_frames: bool = False
     """Whether the answer holds the frames that the model saw, as JPEG pictures."""
@@ -104,9 +109,9 @@ class PredictRequest(VideoFields, Options):
 class WindowOptions(BaseModel):
     """How a timeline cuts its video."""
 
-    window_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    window_seconds: float | None = Field(None, ge=_LEAST_SECONDS, le=_MOST_SECONDS, allow_inf_nan=False)
     """Length of a window; by default that of the clips that the model was trained with, or 2."""
-    stride_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    stride_seconds: float | None = Field(None, ge=_LEAST_SECONDS, le=_MOST_SECONDS, allow_inf_nan=False)
     """From one window's start to the next; by default half a window."""
 
 
@@ -149,9 +154,9 @@ async def received(
     Raises:
         ProblemError: it cannot be read, does not fit, or its video may not or cannot be fetched.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind_of(request)
     with service.uploads.folder() as folder:
-        if kind == "multipart/form-data":
+        if kind == _FORM:
             with current_timings().of("receive"):
                 video, fields = await _read_form(request, folder, options)
             yield video, fields
@@ -163,9 +168,12 @@ async def received(
         else:
             raise ProblemError(
                 "unsupported_media_type",
-                "expected multipart/form-data with a file in the field `video`, or application/json; "
-                f"{kind[:100]} came",
+                f"expected {_FORM} with a file in the field `video`, or application/json; {kind[:100]} came",
             )
+
+
+def _kind_of(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_json(request: Request, kind: type[BodyT]) -> BodyT:
@@ -174,9 +182,20 @@ async def read_json(request: Request, kind: type[BodyT]) -> BodyT:
     Raises:
         ProblemError: it is no JSON, or does not fit.
     """
-    with current_timings().of("receive"):
-        body = await request.body()
+    body = await read_body(request)
     return await in_thread(lambda: parsed(kind, body))
+
+
+async def read_body(request: Request) -> bytes:
+    """The body of a request that is no form, which is held in memory.
+
+    Raises:
+        ProblemError: it is a form, which may be larger.
+    """
+    if _kind_of(request) == _FORM:
+        raise ProblemError("unsupported_media_type", f"expected application/json; {_FORM} came")
+    with current_timings().of("receive"):
+        return await request.body()
 
 
 def parsed(kind: type[BodyT], body: bytes | Any) -> BodyT:
@@ -185,6 +204,8 @@ def parsed(kind: type[BodyT], body: bytes | Any) -> BodyT:
     Raises:
         ProblemError: it does not fit.
     """
+    if isinstance(body, bytes) and sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise ProblemError("bad_request", f"the JSON has more than {_MOST_VALUES} values: send less at a time")
     try:
         return kind.model_validate_json(body) if isinstance(body, bytes) else kind.model_validate(body)
     except ValidationError as error:
@@ -207,7 +228,7 @@ def invalid(error: ValidationError) -> ProblemError:
 
 @asynccontextmanager
 async def stored(asked: VideoFields, folder: Path, service: Service) -> AsyncIterator[VideoSource]:
-    """The video of a JSON request as files in `folder`; inside, what was fetched counts among the uploads.
+    """The video of a JSON request as files in `folder`; what is fetched counts among the uploads.
 
     Raises:
         ProblemError: it is no base64, has too many pictures, or may not or cannot be fetched.
@@ -223,9 +244,9 @@ async def stored(asked: VideoFields, folder: Path, service: Service) -> AsyncIte
             )
         yield VideoSource(await in_thread(lambda: _pictures(frames, folder)), "the frames", images_fps=asked.fps)
     elif asked.uri is not None:
-        with current_timings().of("fetch"):
-            path = await service.fetch(asked.uri, folder)
-        with service.load.holding(path.stat().st_size):
+        with service.load.counting() as count:
+            with current_timings().of("fetch"):
+                path = await service.fetch(asked.uri, folder, count=count)
             yield VideoSource(path, "the video")
 
 

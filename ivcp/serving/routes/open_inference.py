@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ivcp.records.answers import Answer
 from ivcp.serving.http.problems import ProblemError
-from ivcp.serving.http.requests import Options, PredictRequest, Text, in_thread, parsed, stored
+from ivcp.serving.http.requests import Options, PredictRequest, Text, in_thread, parsed, read_body, stored
 from ivcp.serving.http.timings import Timings, current_timings
 from ivcp.serving.routes.openapi import OF_A_MODEL, OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
 from ivcp.serving.routes.predict import answer
@@ -132,16 +132,12 @@ def routes(service: Service) -> APIRouter:
     async def infer(name: str, request: Request, version: str | None = None) -> Response:
         """Classifies the videos of the input `video`."""
         header = request.headers.get(JSON_LENGTH_HEADER)
-        with current_timings().of("receive"):
-            body = await request.body()
+        body = await read_body(request)
         with service.using(name) as model:
             _check_version(model, version)
             asked, behind = _split(body, header)
             outputs = _wanted(asked, _outputs(model))
-            videos = _videos(asked, behind)
-            most = service.settings.max_batch_requests
-            if len(videos) > most:
-                raise ProblemError("bad_request_fields", f"shape: {len(videos)} videos, expected at most {most}")
+            videos = _videos(asked, behind, most=service.settings.max_batch_requests)
             answers = await _answers(service, name, videos, asked.parameters or {}, current_timings())
             return await in_thread(lambda: _reply(asked, model, outputs, answers))
 
@@ -192,7 +188,7 @@ def _wanted(asked: InferRequest, outputs: Outputs) -> Outputs:
     return {name: outputs[name] for name in names}
 
 
-def _videos(asked: InferRequest, behind: bytes) -> list[str | bytes]:
+def _videos(asked: InferRequest, behind: bytes, *, most: int) -> list[str | bytes]:
     tensor = next((one for one in asked.inputs if one.name == _INPUT), None)
     if tensor is None or len(asked.inputs) > 1 or tensor.datatype != "BYTES":
         raise ProblemError("bad_request_fields", f"inputs: expected one input named {_INPUT} of the datatype BYTES")
@@ -200,11 +196,13 @@ def _videos(asked: InferRequest, behind: bytes) -> list[str | bytes]:
     if size is not None:
         if not isinstance(size, int) or isinstance(size, bool) or size != len(behind):
             raise ProblemError("bad_request_fields", f"binary_data_size: {len(behind)} bytes came behind the JSON")
-        videos: list[str | bytes] = list(_elements(behind))
+        videos: list[str | bytes] = list(_elements(behind, most=most))
     else:
         videos = list(tensor.data or ())
         if not all(isinstance(video, str) for video in videos):
             raise ProblemError("bad_request_fields", "data: expected text, a video in base64 or a URI in each element")
+    if len(videos) > most:
+        raise ProblemError("bad_request_fields", f"shape: more than {most} videos came (max_batch_requests)")
     if len(videos) != int(np.prod(tensor.shape)) or not videos or min(tensor.shape, default=0) < 1:
         raise ProblemError(
             "bad_request_fields", f"shape: {list(tensor.shape)[:8]} does not fit the {len(videos)} elements that came"
@@ -212,10 +210,11 @@ def _videos(asked: InferRequest, behind: bytes) -> list[str | bytes]:
     return videos
 
 
-def _elements(content: bytes) -> list[bytes]:
-    """BYTES tensors: each element behind its length, four bytes, the lowest first."""
-    elements, at = [], 0
-    while at < len(content):
+def _elements(content: bytes, *, most: int) -> list[bytes]:
+    """BYTES tensors: each element behind its length, four bytes, the lowest first; not many more than `most`."""
+    elements: list[bytes] = []
+    at = 0
+    while at < len(content) and len(elements) <= most:
         if at + _LENGTH.size > len(content):
             break
         (size,) = _LENGTH.unpack_from(content, at)

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
@@ -41,6 +42,7 @@ _FRAME_BYTES_AT_ONCE = 256 * 1024**2
 """Of one call where each decodes the whole video, as for files that cannot be sought: the fewer calls the better."""
 _CALLS_AHEAD = 2
 _EVENTS = "text/event-stream"
+_SECONDS_TO_SAY_SO = 0.2
 Event = TimelineStart | TimelineWindow | TimelineSegments
 
 
@@ -227,7 +229,7 @@ async def _stream(
     async with kept:
         yield _event(first)
         try:
-            async for event in events:
+            while (event := await _next(events)) is not None:
                 yield _event(event)
         except Exception as error:
             problem = problem_of(error)
@@ -235,6 +237,24 @@ async def _stream(
                 raise
             current_timings().code = problem.code
             yield f"event: error\ndata: {json.dumps(problem.body(request_id))}\n\n".encode()
+
+
+async def _next(events: AsyncIterator[Event]) -> Event | None:
+    """The next event; null behind the last one.
+
+    Raises:
+        ProblemError: the request's time is over, a moment before its connection is cut for that.
+    """
+    left = current_timings().left_seconds()
+    try:
+        with anyio.fail_after(None if left is None else max(0.0, left - _SECONDS_TO_SAY_SO)):
+            return await anext(events, None)
+    except TimeoutError as error:
+        raise ProblemError(
+            "deadline_exceeded",
+            "its other windows were not computed in time (X-Deadline-Seconds, request_timeout_seconds): ask for a part "
+            "of the video (start_seconds, end_seconds), or take a longer stride",
+        ) from error
 
 
 _NAMES: dict[type[BaseModel], str] = {TimelineStart: "start", TimelineWindow: "window", TimelineSegments: "segments"}

@@ -18,6 +18,7 @@ def code_of(reply: httpx.Response) -> str:
     """`ok`, or the code of the problem that was answered, which must be a documented one and no failure."""
     assert reply.status_code != 500, reply.text[:500]
     assert reply.headers["x-request-id"]
+    assert "ivcp-uploads" not in reply.text  # nothing of the server's own folders
     if reply.status_code == 200:
         return "ok"
     is_open_inference = reply.request.url.path.startswith("/v2")

@@ -138,6 +138,32 @@ def test_json(client: httpx.Client, case: str) -> None:
         assert item["error"]["code"] in CODES - {"internal"}
 
 
+@pytest.mark.parametrize("field", ["start_seconds", "end_seconds", "window_seconds", "stride_seconds"])
+@pytest.mark.parametrize("seconds", [5e-324, 1e-300, 1e15, 1e300, 1e308])
+def test_seconds_that_no_video_has(client: httpx.Client, clip: Path, field: str, seconds: float) -> None:
+    """Of a sound video: the clock of FFmpeg has 64 bits, and a quotient has no place for all of them."""
+    for route in ("/v1/predict", "/v1/timeline"):
+        code = code_of(client.post(route, json={"video": text_of(clip), field: seconds}))
+        assert code == "bad_request_fields" or (field.startswith(("start", "end")) and seconds < 1)
+
+
+@pytest.mark.parametrize("route", ["/v1/predict", "/v1/timeline", "/v1/predict:batch", "/classify", INFER])
+def test_many_values_cost_nothing_but_their_bytes(client: httpx.Client, route: str) -> None:
+    """Sixteen megabytes of zeros that do not fit took seven gigabytes and a minute in which no probe was answered."""
+    for field in ("requests", "frames", "messages", "inputs", "other"):
+        body = f'{{"{field}": [' + "0," * 200_000 + "0]}"
+        reply = client.post(route, content=body, headers={"Content-Type": "application/json"})
+        assert code_of(reply) == "bad_request"
+        assert "values" in reply.json()["detail"]
+
+
+@pytest.mark.parametrize("route", ["/v1/predict:batch", "/classify", INFER])
+def test_forms_are_not_read_into_memory(client: httpx.Client, route: str) -> None:
+    """They may be larger than what is."""
+    reply = client.post(route, files={"video": b"x"})
+    assert code_of(reply) == "unsupported_media_type"
+
+
 BYTES = {"name": "video", "shape": [1], "datatype": "BYTES"}
 TENSORS: dict[str, tuple[dict[str, Any], bytes]] = {
     "a length beyond the data": (BYTES, struct.pack("<I", 100) + b"x"),
@@ -245,7 +271,8 @@ def test_a_body_that_is_shorter_than_it_said(predictor: RunningPredictor, client
     head = POST + b"Host: a\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
     with socket.create_connection((address.hostname, address.port), timeout=60.0) as connection:
         connection.sendall(head + b'{"video": ')
-        answer = connection.recv(65536)
+        with connection.makefile("rb") as reader:
+            answer = reader.read()
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"upload_timeout" in answer
 

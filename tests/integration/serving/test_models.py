@@ -6,6 +6,7 @@ import itertools
 import logging
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -198,6 +199,20 @@ def test_a_share_is_the_share_of_requests(
         assert operator.post("/v1/predict", **body).json()["model"]["name"] == NAME
 
 
+def test_loading_goes_on_where_nobody_waits_for_it_any_more(
+    operated: RunningPredictor, operator: httpx.Client, other_dir: Path, model_dir: Path
+) -> None:
+    """A large model may take longer than a request may, and what was half loaded was kept for ever."""
+    late = operator.put("/v1/models/large", json={"uri": str(other_dir)}, headers={"X-Deadline-Seconds": "0.01"})
+    assert late.json()["code"] == "deadline_exceeded"
+    meanwhile = put(operator, "large", model_dir)
+    assert meanwhile.json()["code"] == "not_ready"
+    deadline = time.monotonic() + 60
+    while [model["uri"] for model in operator.get("/v1/models").json()["models"]][1:] != [str(other_dir)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_what_cannot_be_loaded_changes_nothing(
     operator: httpx.Client, model_dir: Path, other_dir: Path, clip: Path, tmp_path: Path
 ) -> None:
@@ -210,7 +225,17 @@ def test_what_cannot_be_loaded_changes_nothing(
     (cut / "action_decoder.safetensors").write_bytes((cut / "action_decoder.safetensors").read_bytes()[:100])
     text = shutil.copytree(model_dir, tmp_path / "text")
     (text / "run_config.json").write_text("{")
-    for directory in (tmp_path / "absent", tmp_path / "empty", half, cut, text, Path("s3://no-such-bucket/model")):
+    template = shutil.copytree(model_dir, tmp_path / "template")
+    (template / "chat_template.jinja").write_text("{% for message in messages %}")
+    for directory in (
+        tmp_path / "absent",
+        tmp_path / "empty",
+        half,
+        cut,
+        text,
+        template,
+        Path("s3://no-such-bucket/model"),
+    ):
         for name in (NAME, "canary", "new"):
             reply = put(operator, name, directory)
             assert (reply.status_code, code_of(reply)) == (422, "bad_model"), (directory.name, name)

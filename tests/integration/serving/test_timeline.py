@@ -1,5 +1,6 @@
 """A long video in windows: the same answers as for each window alone, streamed or at once."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -113,6 +114,28 @@ def test_a_window_is_as_long_as_a_training_clip(client: TestClient, video: bytes
     assert client.get("/v1/model").json()["window_seconds"] == 3.5
     timeline = ask(client, video).json()
     assert (timeline["window_seconds"], timeline["stride_seconds"]) == (3.5, 1.75)
+
+
+def test_a_stream_whose_time_is_over_says_so_as_its_last_event(
+    client: TestClient, video: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    """It was cut off, which clients take for a broken connection, and metrics took for an answer."""
+    (model,) = client.app.state.service.models
+    compute = model.compute
+
+    async def slowly(*arguments: Any) -> Any:
+        await asyncio.sleep(0.4)
+        return await compute(*arguments)
+
+    monkeypatch.setattr(model, "compute", slowly)
+    headers = {"Accept": "text/event-stream", "X-Deadline-Seconds": "2"}
+    fields = {"window_seconds": 0.2, "stride_seconds": 0.15}
+    reply = client.post("/v1/timeline", files={"video": ("a.mp4", video)}, data=fields, headers=headers)
+    said = events(reply.text)
+    assert said[0][0] == "start"
+    assert (said[-1][0], said[-1][1]["code"]) == ("error", "deadline_exceeded")
+    counted = 'ivcp_requests_total{code="deadline_exceeded",route="/v1/timeline",status="200"} 1.0'
+    assert counted in client.get("/metrics").text
 
 
 def test_a_part_of_the_video(client: TestClient, video: bytes):

@@ -118,6 +118,15 @@ def test_ten_hours_claimed_in_the_header(footage: Path, tmp_path: Path, processo
     assert clips[1].reason == "span_outside_video"
 
 
+@pytest.mark.parametrize("seconds", [1e15, 1e300, 1.7e308])
+def test_moments_beyond_the_clock_of_ffmpeg(footage: Path, processor: Processor, seconds: float) -> None:
+    whole, outside = load_clips(footage, [Span(None, seconds), Span(seconds, None)], processor=processor)
+    assert len(whole.frames) == 4
+    assert outside.reason == "span_outside_video"
+    (alone,) = load_clips(footage, [Span(seconds, None)], processor=processor)
+    assert alone.reason == "span_outside_video"
+
+
 def test_frames_of_8k_fit_and_larger_ones_are_refused(tmp_path: Path, processor: Processor) -> None:
     path = write_footage(tmp_path / "8k.mov", codec="mjpeg", pixel_format="yuvj420p", size=(4320, 7680), num_frames=2)
     assert load_clip(path, processor=processor).video_frames == 2

@@ -81,32 +81,36 @@ def test_bytes_count_until_a_request_ends_or_its_client_is_gone():
     assert (one._load.bytes, one._load.requests) == (0, 0)
 
 
-@pytest.mark.parametrize("headers", [(), ((b"content-length", b"10"),)], ids=["counted", "announced"])
-def test_a_body_beyond_the_limit_is_refused_and_its_connection_closed(headers: tuple[tuple[bytes, bytes], ...]):
+FORM = (b"content-type", b"multipart/form-data; boundary=b")
+
+
+@pytest.mark.parametrize("length", [(), ((b"content-length", b"10"),)], ids=["counted", "announced"])
+def test_a_body_beyond_the_limit_is_refused_and_its_connection_closed(length: tuple[tuple[bytes, bytes], ...]):
     asked: list[bool] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         asked.append(True)
         await answers(scope, receive, send)
 
-    answer = asyncio.run(ask(admission(app, max_upload_mb=8e-6), PART, LAST, headers=headers))
+    answer = asyncio.run(ask(admission(app, max_upload_mb=8e-6), PART, LAST, headers=(FORM, *length)))
     assert (answer.status, answer.code, answer.headers[b"connection"]) == (413, "body_too_large", b"close")
-    assert asked == ([] if headers else [True])  # what is announced is refused before it is read
+    assert asked == ([] if length else [True])  # what is announced is refused before it is read
 
 
 def test_a_body_that_is_never_let_in_is_not_asked_for_again():
     """Not "send it again later", which clients do, however much is under way."""
-    headers = ((b"content-length", b"10"),)
+    headers = (FORM, (b"content-length", b"10"))
     answer = asyncio.run(ask(admission(answers, max_upload_mb=8e-6, max_uploads_mb=8e-6), headers=headers))
     assert (answer.status, answer.code) == (413, "body_too_large")
     assert b"retry-after" not in answer.headers
 
 
-def test_json_has_a_limit_of_its_own():
-    headers = ((b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"10"))
+@pytest.mark.parametrize("kind", [b"application/json; charset=utf-8", b"application/octet-stream", b"text/plain", b""])
+def test_what_is_held_in_memory_has_a_limit_of_its_own(kind: bytes):
+    headers = ((b"content-type", kind), (b"content-length", b"10"))
     answer = asyncio.run(ask(admission(answers, max_json_mb=8e-6), LAST, headers=headers))
     assert (answer.status, answer.code) == (413, "body_too_large")
-    assert "send the video as multipart/form-data" in json.loads(answer.body)["detail"]
+    assert "send the video to /v1/predict as multipart/form-data" in json.loads(answer.body)["detail"]
 
 
 def test_more_requests_than_the_queue_holds_are_refused_unread_and_told_when_to_come_again():
