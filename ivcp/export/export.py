@@ -13,7 +13,7 @@ from ivcp import storage
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.sample import Sample
 from ivcp.export.exits.engines.check import check_engines_of
-from ivcp.export.exits.engines.names import TRANSFORMERS
+from ivcp.export.exits.engines.names import TRANSFORMERS, VLLM
 from ivcp.export.exits.engines.write import add_engines, remove_engines
 from ivcp.export.exits.leaving import check_exits, take_exits
 from ivcp.export.graph import check_graph_settings, export_graph, remove_graphs
@@ -111,6 +111,7 @@ def _described(
         licence=config.publishing.export_license,
         data_sets=config.data.dataset,
         is_for_transformers=TRANSFORMERS in config.publishing.export_engines,
+        is_for_vllm=VLLM in config.publishing.export_engines,
     )
     write_whole(export_dir / MODEL_CARD_FILE, card)
     return take_exits(config, export_dir, repository=repository)

@@ -30,13 +30,13 @@ def test_vllm_is_refused_for_a_family_that_it_answers_otherwise(other_base, base
 
 @pytest.mark.parametrize("entrance", [check_started, lambda config: check_local_run(config, containers=False)])
 def test_a_run_is_refused_before_it_begins(entrance, other_base, run_settings):
-    named = {"model_name_or_path": str(other_base), "export_engines": "transformers, vllm"}
+    named = {"model_name_or_path": str(other_base), "export_engines": BOTH, "models_uri": "s3://bucket/models"}
     with pytest.raises(ConfigError, match=REFUSED):
         entrance(config_from_settings(run_settings | named))
 
 
 def test_an_export_is_refused_before_a_video_is_decoded(other_base, run_settings, tmp_path):
-    named = {"model_name_or_path": str(other_base), "export_engines": "transformers, vllm"}
+    named = {"model_name_or_path": str(other_base), "export_engines": BOTH}
     with pytest.raises(ConfigError, match=REFUSED):
         steps.export(config_from_settings(run_settings | named))
     assert not (tmp_path / "out").exists()
@@ -45,7 +45,7 @@ def test_an_export_is_refused_before_a_video_is_decoded(other_base, run_settings
 def test_what_was_trained_counts_and_nothing_is_merged(base_model_dir, tmp_path):
     """The settings name another base model than the training had."""
     trained = save_exported(tmp_path / "trained", "qwen3_5")
-    settings = {"model_name_or_path": str(base_model_dir), "export_engines": "transformers, vllm"}
+    settings = {"model_name_or_path": str(base_model_dir), "export_engines": BOTH}
     with pytest.raises(ConfigError, match=REFUSED):
         merge_only(config_from_settings(settings), adapter_dir=trained, export_dir=tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_named(tmp_path, monkeypatch):
             with pytest.raises(VllmError, match=r"start vLLM on the same model with vllm_serve\.sh"):
                 states.logits(video, sample)
         monkeypatch.setenv("VLLM_API_KEY", "another")
-        with pytest.raises(VllmError, match="answers 401.*VLLM_API_KEY"):
+        with pytest.raises(VllmError, match=r"answers 401.*VLLM_API_KEY"):
             VllmStates(vllm.url, model)
     with pytest.raises(VllmError, match="does not answer"):
         VllmStates(f"http://127.0.0.1:{free_port()}", model)
