@@ -122,8 +122,11 @@ def test_its_states_and_the_decoder_give_our_answers(family, decoder, installed,
         words = ["predict", "--model-dir", str(model_dir), "--vllm", address, "--json", "--top-k", "3", *videos]
         ended = subprocess.run([sys.executable, "-c", COMMAND, *words], capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
-        with pytest.raises(VllmError, match=r"start vLLM on the same model with vllm_serve\.sh"):
-            VllmStates(address, predictor.model).logits(Path(videos[0]), other_sample(predictor, videos[0]))
+        with (
+            VllmStates(address, predictor.model) as states,
+            pytest.raises(VllmError, match=r"start vLLM on the same model with vllm_serve\.sh"),
+        ):
+            states.logits(Path(videos[0]), other_sample(predictor, videos[0]))
     answers = [json.loads(line)["answer"] for line in ended.stdout.splitlines()]
     for video, answer in zip(videos, answers, strict=True):
         ours = predictor.predict(video, top_k=3)

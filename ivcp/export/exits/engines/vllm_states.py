@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import os
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -64,10 +65,9 @@ class VllmStates:
     """One vLLM that serves the directory of `model`, and the decoder that reads its states."""
 
     def __init__(self, url: str, model: LoadedModel) -> None:
-        """Asks vLLM what it serves; a key is read from VLLM_API_KEY.
+        """`url` is vLLM's; a key is read from VLLM_API_KEY.
 
         Raises:
-            VllmError: it does not answer.
             ValueError: `model` is no classifier.
         """
         head = model.stage.classifier_head(model.module)
@@ -77,7 +77,6 @@ class VllmStates:
         key = os.environ.get(KEY_VARIABLE)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_SECONDS)
-        self._name: str = self._asked("GET", "/v1/models")["data"][0]["id"]
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +99,12 @@ class VllmStates:
                 return head.logits(at_action, None, None)[0].float()
             is_vision = torch.from_numpy(sample.mm_token_type_ids[: sample.num_prompt_tokens]) != 0
             return head.logits(at_action, states[None], is_vision[None])[0].float()
+
+    @cached_property
+    def _name(self) -> str:
+        """What vLLM calls the model that it serves."""
+        name: str = self._asked("GET", "/v1/models")["data"][0]["id"]
+        return name
 
     def _states(self, video: Path, *, num_tokens: int) -> Tensor:
         """The last one, (1, hidden_size), or those of all tokens where the decoder looks at them."""

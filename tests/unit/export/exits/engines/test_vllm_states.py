@@ -118,16 +118,24 @@ def test_answers_are_those_of_the_predictor(tmp_path, family, decoder, task):
 def test_what_does_not_fit_is_named(tmp_path, monkeypatch):
     directory = save_exported(tmp_path / "model", action_decoder_type="mlp")
     model, video = load_without_backbone(directory), make_clip(tmp_path / "clip.mp4")
+    clip = load_clip(video, processor=model.processor)
+    longer = model.asking("What is the person doing at the moment?")
+    sample = prepare(clip, longer.prompt, stage=model.stage, processor=model.processor, name="clip")
     assert all(weight.is_meta for weight in model.module.backbone.parameters())
     with serving(directory, tmp_path) as vllm:
-        with VllmStates(vllm.url, model) as states:
-            clip = load_clip(video, processor=model.processor)
-            longer = model.asking("What is the person doing at the moment?")
-            sample = prepare(clip, longer.prompt, stage=model.stage, processor=model.processor, name="clip")
-            with pytest.raises(VllmError, match=r"start vLLM on the same model with vllm_serve\.sh"):
-                states.logits(video, sample)
+        with (
+            VllmStates(vllm.url, model) as states,
+            pytest.raises(VllmError, match=r"start vLLM on the same model with vllm_serve\.sh"),
+        ):
+            states.logits(video, sample)
         monkeypatch.setenv("VLLM_API_KEY", "another")
-        with pytest.raises(VllmError, match=r"answers 401.*VLLM_API_KEY"):
-            VllmStates(vllm.url, model)
-    with pytest.raises(VllmError, match="does not answer"):
-        VllmStates(f"http://127.0.0.1:{free_port()}", model)
+        with (
+            VllmStates(vllm.url, model) as states,
+            pytest.raises(VllmError, match=r"answers 401.*VLLM_API_KEY"),
+        ):
+            states.logits(video, sample)
+    with (
+        VllmStates(f"http://127.0.0.1:{free_port()}", model) as states,
+        pytest.raises(VllmError, match="does not answer"),
+    ):
+        states.logits(video, sample)
