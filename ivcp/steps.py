@@ -170,6 +170,7 @@ def export(config: RunConfig) -> ExportResult:
 
     Where there is no test split, and the adapter has seen the validation split, it is exported without figures.
     """
+    from ivcp.export.exits.engines.check import check_engines
     from ivcp.export.exits.leaving import check_exits
     from ivcp.export.export import export_model, merge_only
 
@@ -178,6 +179,7 @@ def export(config: RunConfig) -> ExportResult:
     if not config.data.dataset:
         return merge_only(config, adapter_dir=adapter_dir(config), export_dir=export_dir)
     check_exits(config)
+    check_engines(config.publishing.export_engines, config.model)
     config = _with_given_splits(config)
     with _owned_output_dir(config):
         _check_adapter(config, adapter_dir(config))

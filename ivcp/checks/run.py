@@ -28,6 +28,7 @@ from ivcp.checks.settings import (
     warn_of_upload_at_export,
 )
 from ivcp.data.registry import read_dataset_info
+from ivcp.export.exits.engines.check import check_engines
 from ivcp.export.exits.leaving import check_exits
 from ivcp.models.path import looks_local
 from ivcp.models.source import pinned
@@ -74,6 +75,7 @@ def check_started(config: RunConfig) -> None:
     if is_elsewhere(config.model):
         return
     check_base(config.model, with_weights=True)
+    check_engines(config.publishing.export_engines, config.model)
     check_method(config)
     _check_stage_settings(config)
     if not is_local:
@@ -94,6 +96,7 @@ def check_local_run(config: RunConfig, *, containers: bool) -> None:
     check_sharding(config)
     check_stage(config)
     check_base(config.model, with_weights=True)
+    check_engines(config.publishing.export_engines, config.model)
     check_data_sets(config)
     check_paths(config)
     check_distribution_files(config)

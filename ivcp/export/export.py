@@ -12,7 +12,9 @@ import torch
 from ivcp import storage
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.sample import Sample
-from ivcp.export.exits.engines.write import TRANSFORMERS, add_engines, check_engines, remove_engines
+from ivcp.export.exits.engines.check import check_engines_of
+from ivcp.export.exits.engines.names import TRANSFORMERS, VLLM
+from ivcp.export.exits.engines.write import add_engines, remove_engines
 from ivcp.export.exits.leaving import check_exits, take_exits
 from ivcp.export.graph import check_graph_settings, export_graph, remove_graphs
 from ivcp.export.merge import merge_adapter
@@ -109,6 +111,7 @@ def _described(
         licence=config.publishing.export_license,
         data_sets=config.data.dataset,
         is_for_transformers=TRANSFORMERS in config.publishing.export_engines,
+        is_for_vllm=VLLM in config.publishing.export_engines,
     )
     write_whole(export_dir / MODEL_CARD_FILE, card)
     return take_exits(config, export_dir, repository=repository)
@@ -140,7 +143,7 @@ def check_export_dir(config: RunConfig, *, adapter_dir: Path, export_dir: Path) 
 
 def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequence[Sample]) -> MergeCheck:
     check_complete(adapter_dir)
-    check_engines(adapter_dir, config.publishing.export_engines)
+    check_engines_of(adapter_dir, config.publishing.export_engines, machine=config.model)
     check_export_dir(config, adapter_dir=adapter_dir, export_dir=export_dir)
     with owned(writable_folder(export_dir), advice="wait for its end, or set another export_dir"):
         (export_dir / _BEGUN_FILE).touch()

@@ -76,6 +76,9 @@ pipeline("video-classification", model="{name}", trust_remote_code=True)("VIDEO.
 ```
 
 """
+_VLLM = """vLLM serves it, where ivcp is installed beside vLLM: `sh {name}/vllm_serve.sh --port 8000`.
+
+"""
 _RESULTS = """| split | clips | failed | frames | views | top-1 | top-5 | mean class | majority class |
 |---|---|---|---|---|---|---|---|---|
 | {split} | {num_clips} | {num_failed} | {frames} | 1 | {top1:.4f} | {top5:.4f} | {mean_class:.4f} | {majority:.4f} |
@@ -92,11 +95,13 @@ def model_card(
     licence: str | None = None,
     data_sets: Sequence[str] = (),
     is_for_transformers: bool = False,
+    is_for_vllm: bool = False,
 ) -> str:
     """The card of the model in `model_dir`, as Markdown with Hugging Face's metadata block.
 
     `metrics` are null where it was not measured. `repository` is where it is uploaded to on the hub; `licence` null is
-    the base model's. `is_for_transformers` says that transformers' own pipeline reads the directory.
+    the base model's. `is_for_transformers` says that transformers' own pipeline reads the directory, `is_for_vllm` that
+    vLLM does.
     """
     stage, info = stage_of(read_model_config(model_dir / RUN_CONFIG_FILE)), read_info(model_dir)
     config = stage.config
@@ -122,7 +127,8 @@ def model_card(
         steps=info.trained_steps,
         results=(_results(metrics) if metrics else _NOT_MEASURED) + _confidence(read_calibration(model_dir)),
         name=name,
-        pipeline=_PIPELINE.format(name=name) if is_for_transformers else "",
+        pipeline=(_PIPELINE.format(name=name) if is_for_transformers else "")
+        + (_VLLM.format(name=name) if is_for_vllm else ""),
         prompt=" ".join(code(f"{message.role}: {message.content}") for message in info.prompt),
         sampling=(
             f"{video.video_num_frames}, evenly spread"

@@ -80,6 +80,11 @@ class ClassifierHead:
     """The decoder's, as JSON types."""
     linear: tuple[Tensor, Tensor] | None
     """Weight, (classes, hidden_size), and bias, (classes,), of a decoder that is one linear layer."""
+    reads_vision_states: bool
+    """Whether the decoder looks at the states of the vision tokens, too."""
+    logits: Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+    """The decoder: of states at the token, (batch, hidden_size); where it reads them, of states, (batch, tokens,
+    hidden_size), and of where vision tokens are among these, (batch, tokens)."""
 
 
 class Stage(Protocol):

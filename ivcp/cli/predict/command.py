@@ -12,7 +12,7 @@ import typer
 
 from ivcp.cli.model_options import ModelDir, TrustRemoteCode
 from ivcp.cli.paths import checked_model_dir, new_file
-from ivcp.cli.predict.server import Concurrency, Deadline, Key, Url, ask, connected
+from ivcp.cli.predict.server import Concurrency, Deadline, Key, Url, Vllm, ask, connected
 from ivcp.cli.predict.videos import find_videos
 from ivcp.cli.terminal import FAILED, errors
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """As the shell says it of a command that Ctrl-C ended."""
 _OF_MODEL, _OF_SERVER = ("model_dir", "trust_remote_code"), ("key", "deadline", "concurrency")
+_NOT_OF_VLLM = ("url", "prompt", "start", "end")
 
 
 def predict_command(
@@ -43,6 +44,7 @@ def predict_command(
     key: Key = None,
     deadline: Deadline = 120.0,
     concurrency: Concurrency = 4,
+    vllm: Vllm = None,
 ) -> None:
     """Classify videos with an exported model, or with a predictor that serves one.
 
@@ -50,6 +52,8 @@ def predict_command(
     `ivcp predict --url https://actions.example.com --json videos/ 'more/*.mp4' s3://bucket/clip.mp4`
     """
     _check_options(context, has_server=url is not None)
+    if vllm is not None:
+        _check_options_of_vllm(context)
     if start is not None and end is not None and end <= start:
         raise ValueError(f"--start {start:g} --end {end:g}: expected an end behind the start")
     settings = {"prompt": prompt, "top_k": top_k, "start_seconds": start, "end_seconds": end}
@@ -60,11 +64,17 @@ def predict_command(
         return
     model_dir = checked_model_dir(model_dir)
     names, output = find_videos(videos, has_server=False), _output(as_json, csv, top_k)
-    from ivcp.serving.files import classify_files
     from ivcp.settings import ModelConfig
 
     machine = ModelConfig(trust_remote_code=trust_remote_code)
     given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    if vllm is not None:
+        from ivcp.cli.predict.vllm import classify_with_vllm
+
+        _write(classify_with_vllm(model_dir, names, url=vllm, machine=machine, **given), output, total=len(names))
+        return
+    from ivcp.serving.files import classify_files
+
     _write(classify_files(model_dir, names, machine=machine, **given), output, total=len(names))
 
 
@@ -76,6 +86,13 @@ def _check_options(context: typer.Context, *, has_server: bool) -> None:
         if source is not None and source.name == "COMMANDLINE":
             with_or_without = "is for a model directory: leave it out with --url" if has_server else "goes with --url"
             raise ValueError(f"--{name.replace('_', '-')} {with_or_without}")
+
+
+def _check_options_of_vllm(context: typer.Context) -> None:
+    """vLLM is asked for whole videos with the prompt of the training."""
+    for name in _NOT_OF_VLLM:
+        if context.params[name] is not None:
+            raise ValueError(f"--{name} does not go with --vllm: leave one of them out")
 
 
 def _output(as_json: bool, csv: str | None, top_k: int | None) -> Output:

@@ -26,6 +26,14 @@ Deadline = Annotated[
     float, typer.Option(metavar="SECONDS", help="For a video, with retries.", min=0.001, rich_help_panel=_PANEL)
 ]
 Concurrency = Annotated[int, typer.Option(help="Videos at a time.", min=1, rich_help_panel=_PANEL)]
+Vllm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Only decode here: this vLLM, which vllm_serve.sh of --model-dir started, computes the states.",
+        rich_help_panel=_PANEL,
+    ),
+]
 
 
 @contextmanager

@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "HF_TOKEN"
 _TOKENS = "https://huggingface.co/settings/tokens"
-_REPLACED = ("*.safetensors", "*.safetensors.index.json", "ivcp_classifier.py", "vllm_chat_template.jinja")
+_REPLACED = (
+    *("*.safetensors", "*.safetensors.index.json", "ivcp_classifier.py"),
+    *("vllm_chat_template.jinja", "vllm_serve.sh"),
+)
 """Files of an earlier upload that go: a reader would take them for the model's."""
 _WRITING_ROLES = frozenset({"admin", "write", "contributor"})
 _UNAUTHORISED, _FORBIDDEN, _CONFLICT, _CHANGED = 401, 403, 409, 412

@@ -21,9 +21,9 @@ class PublishingConfig(Section):
 
     export_engines: Annotated[tuple[Engine, ...], BeforeValidator(as_names)] = ()
     """Engines besides ivcp that the exported directory is to serve: `transformers` (AutoModelForSequenceClassification
-    and its video-classification pipeline, with code beside the model), `vllm` (its /classify, for Qwen2-VL with a
-    linear decoder). What is written is compared with this project's logits in a fresh process: more than 1e-4 apart is
-    an error."""
+    and its video-classification pipeline, with code beside the model), `vllm` (for Qwen2-VL, Qwen2.5-VL and Qwen3-VL:
+    its /classify with a linear decoder, states for others). What is written is compared with this project's logits in a
+    fresh process of transformers: more than 1e-4 apart is an error."""
     export_image: LocalPath | None = None
     """Folder that the model is written to as a container image (an OCI layout, without a daemon), its files below
     `/models`: for a Kubernetes image volume, or KServe's modelcar. `skopeo copy --all oci:FOLDER docker://…` pushes

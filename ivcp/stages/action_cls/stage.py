@@ -271,14 +271,16 @@ class ActionClassification(Stage):
         return self._classifier(module).labels
 
     def classifier_head(self, module: BackboneModule) -> ClassifierHead:
-        """The token, and the decoder's shape; its weights where it is one linear layer."""
+        """The token and the decoder; its weights where it is one linear layer."""
         classifier = self._classifier(module)
-        layers: Any = classifier.decoder.layers
-        is_linear = classifier.decoder.shape.decoder_type == "linear"
+        decoder: Any = classifier.decoder
+        is_linear = decoder.shape.decoder_type == "linear"
         return ClassifierHead(
             token_id=classifier.action_token_id,
-            shape=classifier.decoder.shape.model_dump(mode="json"),
-            linear=(layers.weight, layers.bias) if is_linear else None,
+            shape=decoder.shape.model_dump(mode="json"),
+            linear=(decoder.layers.weight, decoder.layers.bias) if is_linear else None,
+            reads_vision_states=decoder.reads_vision_states,
+            logits=decoder,
         )
 
     def _classifier(self, module: BackboneModule) -> ActionClassifier:

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +16,19 @@ import pytest
 import requests
 import torch
 
+from ivcp.export.exits.engines.vllm_states import VllmError, VllmStates
 from ivcp.export.exits.engines.write import add_engines
+from ivcp.serving.decoding import prepare
 from ivcp.serving.predictor import Predictor
 from ivcp.settings import ModelConfig
+from ivcp.video import load_clip
 from tests.data_sets import make_clip
 from tests.exported import LABELS, save_exported
 from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[3]
 PYTHON = os.environ.get("IVCP_TEST_VLLM")
+COMMAND = "from ivcp.cli.main import main\nmain()"
 _START_SECONDS = 900
 _METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
 
@@ -32,13 +37,6 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(PYTHON is None, reason="no vLLM: set IVCP_TEST_VLLM to the Python of its environment"),
 ]
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory):
-    directory = save_exported(tmp_path_factory.mktemp("served") / "model", "qwen2_vl")
-    add_engines(directory, ("vllm",), machine=ModelConfig())
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +55,25 @@ def installed(tmp_path_factory):
     return f"{REPOSITORY}{os.pathsep}{site}"
 
 
+def exported(folder, family, decoder):
+    """Eight frames of 32x32: more time steps than tokens on a side, where vLLM's own Qwen2-VL has other positions."""
+    directory = save_exported(folder / "model", family, video_num_frames=8, action_decoder_type=decoder)
+    add_engines(directory, ("vllm",), machine=ModelConfig())
+    return directory
+
+
 @contextmanager
-def vllm(model_dir, path, log):
-    """Its address, while it serves."""
-    port = free_port()
-    reading = {"video": {"video_backend": "ivcp", "model_dir": str(model_dir)}}
-    words = [
-        *(PYTHON, "-m", "vllm.entrypoints.cli.main", "serve", str(model_dir)),
-        *("--host", "127.0.0.1", "--port", str(port), "--runner", "pooling", "--convert", "classify"),
-        *("--model-impl", "transformers", "--dtype", "float32", "--max-model-len", "1024", "--enforce-eager"),
-        *("--chat-template", str(model_dir / "vllm_chat_template.jinja"), "--served-model-name", "actions"),
-        *("--media-io-kwargs", json.dumps(reading)),
-    ]
+def vllm(model_dir, path, folder):
+    """Its address, while it serves as the directory's own script starts it."""
+    port, log, command = free_port(), folder / "log", folder / "bin" / "vllm"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{PYTHON}" -m vllm.entrypoints.cli.main "$@"\n')
+    command.chmod(0o755)
+    words = ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--served-model-name", "actions"]
     environment = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    with log.open("w") as file, subprocess.Popen(words, stdout=file, stderr=file, env=environment) as process:
+    environment["PATH"] = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+    started = [str(model_dir / "vllm_serve.sh"), *words]
+    with log.open("w") as file, subprocess.Popen(started, stdout=file, stderr=file, env=environment) as process:
         try:
             _wait(f"http://127.0.0.1:{port}/health", process, log)
             yield f"http://127.0.0.1:{port}"
@@ -90,12 +93,13 @@ def _wait(address, process, log):
     pytest.fail(f"vLLM did not start in {_START_SECONDS} s: {log.read_text()[-5000:]}")
 
 
-def test_its_classify_gives_our_probabilities(model_dir, installed, tmp_path):
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_its_classify_gives_our_probabilities(family, installed, tmp_path):
+    model_dir = exported(tmp_path, family, "linear")
     predictor = Predictor(model_dir)
     predictor.load()
-    with vllm(model_dir, installed, tmp_path / "log") as address:
-        for seed in range(5):
-            video = make_clip(tmp_path / f"{seed}.mp4", seed=seed)
+    with vllm(model_dir, installed, tmp_path) as address:
+        for video in clips(tmp_path):
             url = f"data:video/mp4;base64,{base64.b64encode(video.read_bytes()).decode()}"
             question = {"role": "user", "content": [{"type": "video_url", "video_url": {"url": url}}]}
             answer = requests.post(
@@ -104,5 +108,45 @@ def test_its_classify_gives_our_probabilities(model_dir, installed, tmp_path):
             assert answer.ok, f"{answer.text}\n{(tmp_path / 'log').read_text()[-3000:]}"
             (found,) = answer.json()["data"]
             ours = torch.tensor(predictor.predict(video).logits).softmax(0)
-            assert found["probs"] == pytest.approx(ours.tolist(), abs=1e-4)
+            assert found["probs"] == pytest.approx(ours.tolist(), abs=1e-5)
             assert found["label"] == LABELS.label_names[int(ours.argmax())]
+
+
+@pytest.mark.parametrize(("family", "decoder"), [("qwen2_5_vl", "mlp"), ("qwen3_vl", "transformer")])
+def test_its_states_and_the_decoder_give_our_answers(family, decoder, installed, tmp_path):
+    model_dir = exported(tmp_path, family, decoder)
+    predictor = Predictor(model_dir)
+    predictor.load()
+    videos = [str(video) for video in clips(tmp_path)]
+    with vllm(model_dir, installed, tmp_path) as address:
+        words = ["predict", "--model-dir", str(model_dir), "--vllm", address, "--json", "--top-k", "3", *videos]
+        ended = subprocess.run([sys.executable, "-c", COMMAND, *words], capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        with (
+            VllmStates(address, predictor.model) as states,
+            pytest.raises(VllmError, match=r"start vLLM on the same model with vllm_serve\.sh"),
+        ):
+            states.logits(Path(videos[0]), other_sample(predictor, videos[0]))
+    answers = [json.loads(line)["answer"] for line in ended.stdout.splitlines()]
+    for video, answer in zip(videos, answers, strict=True):
+        ours = predictor.predict(video, top_k=3)
+        assert answer["logits"] == pytest.approx(ours.logits, abs=1e-4)
+        assert answer["label_name"] == ours.label_name
+        expected = [score.confidence for score in ours.top]
+        assert [score["confidence"] for score in answer["top"]] == pytest.approx(expected, abs=1e-5)
+
+
+def clips(folder):
+    """Of other lengths, rates and shapes; the second is so small that its time steps exceed the tokens on a side."""
+    shapes = [(20, (48, 64), 10), (20, (32, 32), 10), (120, (64, 32), 12), (90, (48, 48), 25), (50, (32, 64), 5)]
+    return [
+        make_clip(folder / f"{seed}.mp4", num_frames=number, size=size, fps=fps, seed=seed)
+        for seed, (number, size, fps) in enumerate(shapes)
+    ]
+
+
+def other_sample(predictor, video):
+    """With a token more than the model's own prompt has."""
+    clip = load_clip(video, processor=predictor.model.processor)
+    prompt = predictor.messages("What is the person doing now?")
+    return prepare(clip, prompt, stage=predictor.model.stage, processor=predictor.model.processor, name="other")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,18 @@ def read_bytes(data: bytes, model_dir: str) -> tuple[Any, dict[str, Any]]:
         file.write(data)
         file.flush()
         frames, indices, fps, total = read_clip(file.name, _settings(model_dir))
-    told = {"total_num_frames": total, "fps": fps, "duration": total / fps, "frames_indices": list(indices)}
+    told = {"fps": fps, "duration": total / fps, "frames_indices": list(indices)}
+    told["total_num_frames"] = _frames_spanned(indices) or total
     return frames, told | {"video_backend": _BACKEND, "do_sample_frames": False}
+
+
+def _frames_spanned(indices: Sequence[int]) -> float:
+    """Frames of the source that the sampled ones stand for, one step each; 0 where there is no step.
+
+    transformers takes `fps` times the share of sampled frames in `total_num_frames` for the rate of the sampled ones
+    (Qwen2.5-VL's positions are seconds), and reads that number for nothing else. Training took the mean step.
+    """
+    return len(indices) * (indices[-1] - indices[0]) / max(1, len(indices) - 1)
 
 
 @functools.cache

@@ -24,7 +24,8 @@ def test_an_export_takes_every_exit_and_leaves_no_local_path(hub, tmp_path):
     assert result == ExportResult.read(tmp_path / "model" / EXPORT_RESULT_FILE)
     assert f"as an image in {tmp_path}/image, uploaded as {hub.url}" in result.summary
     uploaded = hub.repositories["acme/actions"]["main"]
-    assert {"ivcp_classifier.py", "classification_head.safetensors", "vllm_chat_template.jinja"} <= uploaded.keys()
+    assert {"ivcp_classifier.py", "classification_head.safetensors", "vllm_serve.sh"} <= uploaded.keys()
+    assert b"`sh actions/vllm_serve.sh --port 8000`" in uploaded["README.md"]
     assert not [name for name, content in uploaded.items() if str(tmp_path).encode() in content]
     assert b"library_name: transformers" in uploaded["README.md"]
     (top,) = json.loads((tmp_path / "image" / "index.json").read_text())["manifests"]
@@ -33,5 +34,5 @@ def test_an_export_takes_every_exit_and_leaves_no_local_path(hub, tmp_path):
     again = config_from_settings(settings | {"export_engines": [], "export_image": None})
     merge_only(again, adapter_dir=trained, export_dir=tmp_path / "model")
     left = hub.repositories["acme/actions"]["main"].keys()
-    assert not left & {"ivcp_classifier.py", "classification_head.safetensors", "vllm_chat_template.jinja"}
+    assert not left & {"ivcp_classifier.py", "classification_head.safetensors", "vllm_serve.sh"}
     assert b"library_name: ivcp" in hub.repositories["acme/actions"]["main"]["README.md"]
