@@ -16,9 +16,9 @@ EARLIER_INFO_FILE = "action_classifier.json"
 class ModelInfo(VersionedRecord):
     """`model_info.json`: where the weights come from and how they are asked."""
 
-    NEWEST_FORMAT: ClassVar[int] = 2
+    NEWEST_FORMAT: ClassVar[int] = 3
 
-    format_version: int = 2
+    format_version: int = 3
     trained_steps: int
     """Optimizer steps behind them."""
     prompt: tuple[Message, ...]

@@ -116,7 +116,7 @@ def test_a_directory_of_an_earlier_version_loads_with_a_warning(trained, caplog)
     adapter = trained()
     file = adapter / "model_info.json"
     described = json.loads(file.read_text())
-    assert described["format_version"] == 2
+    assert described["format_version"] == 3
     del described["base"]
     file.write_text(json.dumps(described | {"format_version": 1}))
 
