@@ -147,6 +147,11 @@ def set_up_logging() -> None:
     plain = PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if kind == "json" else plain)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a form that cannot be read is a request's line
+    if kind == "json":
+        from transformers.utils.logging import disable_progress_bar  # here: it takes seconds
+
+        disable_progress_bar()  # it is no JSON
 
 
 def main() -> None:

@@ -53,10 +53,10 @@ class ServerSettings(Record):
     """Windows of one timeline."""
     max_video_seconds: float = Field(21600.0, gt=0)
     """Longest video, also where a request asks for a part of it."""
-    keys: str | None = None
+    keys: str | None = Field(None, min_length=1)
     """Folder or file with the keys that requests need, such as a mounted secret: each file's name is the key's name,
     its content the key. Null asks for none."""
-    operator_keys: str | None = None
+    operator_keys: str | None = Field(None, min_length=1)
     """The same for the keys that may load and unload models."""
     key_requests_per_minute: float | None = Field(None, gt=0)
     """Of each key."""

@@ -30,6 +30,8 @@ from ivcp.serving.side_by_side import each_of
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
 _INPUT = "video"
+_OF_CLIP = ("prompt", "start_seconds", "end_seconds")
+"""What `parameters` may say of all videos; others are the protocol's, or mean nothing here."""
 _LENGTH = struct.Struct("<I")
 _LENGTH_OF_HEAD = re.compile(r"[0-9]{1,18}")
 _EXAMPLE = {"inputs": [{"name": _INPUT, "shape": [1], "datatype": "BYTES", "data": ["<base64 of a video file>"]}]}
@@ -229,11 +231,11 @@ def _elements(content: bytes, *, most: int) -> list[bytes]:
 async def _answers(
     service: Service, name: str, videos: list[str | bytes], parameters: dict[str, Any], timings: Timings
 ) -> list[Answer]:
-    prompt = parameters.get("prompt")
+    of_clip = {name: parameters[name] for name in _OF_CLIP if name in parameters}
 
     async def one(video: str | bytes) -> Answer:
         with service.uploads.folder() as folder:
-            options = {"model": name, "top_k": 1, "prompt": prompt}
+            options = {"model": name, "top_k": 1, **of_clip}
             if isinstance(video, bytes):
                 path = folder / "video"
                 await in_thread(lambda: path.write_bytes(video))

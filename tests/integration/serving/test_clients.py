@@ -116,6 +116,13 @@ class TestTritonsClient:
         with predictor.client() as client:
             assert client.get("/v2/models").json() == {"models": [NAME]}
 
+    def test_a_part_of_a_video(self, triton: Any, clip: Path, logits: list[float]) -> None:
+        whole = self.tensor(clip.read_bytes())
+        result = triton.infer(NAME, [whole], parameters={"end_seconds": 0.5, "sequence": "of theirs"})
+        assert np.abs(result.as_numpy("logits")[0] - logits).max() > 1e-4
+        with pytest.raises(Exception, match="span_outside_video"):
+            triton.infer(NAME, [whole], parameters={"start_seconds": 100})
+
     def test_errors_are_read(self, triton: Any, clip: Path) -> None:
         from tritonclient.utils import InferenceServerException
 

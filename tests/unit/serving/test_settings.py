@@ -45,6 +45,11 @@ def test_what_does_not_fit_is_named(name: str, value: str, reason: str):
         ServerSettings.from_environment(variables={f"IVCP_SERVE_{name.upper()}": value})
 
 
+def test_keys_of_no_name_are_not_those_of_the_current_folder():
+    with pytest.raises(ValueError, match="keys: String should have at least 1 character"):
+        ServerSettings.from_environment({"keys": ""}, variables={})
+
+
 def test_every_setting_has_a_flag():
     parser = argparse.ArgumentParser()
     add_flags(parser)
