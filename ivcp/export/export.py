@@ -149,6 +149,8 @@ def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequ
         (export_dir / _BEGUN_FILE).touch()
         remove_engines(export_dir)
         remove_graphs(export_dir)
+        for path in export_dir.glob("*.safetensors"):
+            path.unlink()  # made anew, not written over: a predictor may have mapped it
         checked = merge_adapter(
             adapter_dir,
             export_dir,

@@ -1,6 +1,7 @@
 """A whole export with every exit: what `ivcp export` does with a file that names no data set."""
 
 import json
+import os
 
 from ivcp.export.export import merge_only
 from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
@@ -32,7 +33,14 @@ def test_an_export_takes_every_exit_and_leaves_no_local_path(hub, tmp_path):
     assert top["digest"] == result.exits.image_digest
 
     again = config_from_settings(settings | {"export_engines": [], "export_image": None})
+    served = [path.open("rb") for path in sorted((tmp_path / "model").glob("*.safetensors"))]
+    before = [file.read() for file in served]
     merge_only(again, adapter_dir=trained, export_dir=tmp_path / "model")
+    for file, content in zip(served, before, strict=True):
+        with file:
+            assert file.seek(0) == 0
+            assert file.read() == content
+            assert os.fstat(file.fileno()).st_nlink == 0, "made anew, not written over: a predictor may have mapped it"
     left = hub.repositories["acme/actions"]["main"].keys()
     assert not left & {"ivcp_classifier.py", "classification_head.safetensors", "vllm_serve.sh"}
     assert b"library_name: ivcp" in hub.repositories["acme/actions"]["main"]["README.md"]
