@@ -145,6 +145,27 @@ class Processor:
         ids: list[int] = self.processor.tokenizer(token + text, add_special_tokens=False)["input_ids"]
         return ids[ids.index(self.token_id(token)) + 1 :]
 
+    def encode_piece(
+        self, text: str, videos: Sequence[SampledVideo], *, is_first: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Token ids and modality ids, (num_tokens,) each, of a stretch of a rendered text, with the videos in it.
+
+        Tokens that begin a text, and spaces that some tokenizers (Llama's) put there, come where it `is_first` only.
+
+        Raises:
+            UnsupportedModelError: there are videos, and no place for them in `text`.
+        """
+        tokenizer = self.processor.tokenizer
+        anchor = next(each for each in tokenizer.all_special_tokens if each != tokenizer.bos_token)
+        whole = text if is_first else anchor + text
+        if videos:
+            ids, types = self.encode(whole, videos)
+        else:
+            ids = np.array(tokenizer(whole, add_special_tokens=is_first)["input_ids"], dtype=np.int64)
+            types = np.zeros_like(ids)
+        start = 0 if is_first else int(np.flatnonzero(ids == self.token_id(anchor))[0]) + 1
+        return ids[start:], types[start:]
+
     def pixel_inputs(self, videos: Sequence[NDArray[np.uint8]]) -> Batch:
         """Normalised pixels of videos, each (num_frames, height, width, 3), in the model's own layout."""
         return vision_inputs(self.processor, [_channels_first(frames) for frames in videos])
