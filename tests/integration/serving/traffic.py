@@ -88,10 +88,10 @@ class Predictor:
         return sum(_pss(pid) for pid in self.processes())
 
     def upload_bytes(self) -> int:
-        """What lies in its folders."""
+        """What lies in the folders of its requests."""
         files = [
             Path(folder, name)
-            for parent in self.folder.glob("ivcp-uploads-*")
+            for parent in self.folder.glob("ivcp-uploads-*/*/upload-*")
             for folder, _, names in os.walk(parent)  # skips what is removed meanwhile
             for name in names
         ]
