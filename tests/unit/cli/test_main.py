@@ -29,7 +29,7 @@ COMMANDS = (
 
 
 def ivcp(*words, cwd=None):
-    return subprocess.run([str(IVCP), *words], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([str(IVCP), *words], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_every_command_is_listed():

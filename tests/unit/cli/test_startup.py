@@ -30,7 +30,7 @@ def imported_by(code, *words):
         "atexit.register(lambda: print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules}))))\n"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", noting + code, *words], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", noting + code, *words], capture_output=True, text=True, timeout=300, check=False
     )
     assert ended.returncode == 0, ended.stderr
     return set(json.loads(ended.stdout.splitlines()[-1]))
