@@ -24,6 +24,8 @@ from ivcp.serving.service import Service
 from ivcp.video import Span
 
 _FORM = "multipart/form-data"
+_WRITTEN_AT_ONCE = 2**19
+"""Bytes of an upload that go into a file in less time than it takes to hand them to a thread."""
 _MOST_FIELDS = 16
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
 _DATA_URI = re.compile(r"data:(?P<type>[-\w.+]+/[-\w.+]+)?(?:;[-\w.+]+=[-\w.+]+)*;base64,", re.ASCII)
@@ -257,7 +259,10 @@ async def _read_form(request: Request, folder: Path, options: type[BodyT]) -> tu
             asked = parsed(options, fields)
             suffix = Path(video.filename or "").suffix
             path = folder / f"video{suffix if _SUFFIX.fullmatch(suffix) else ''}"
-            await in_thread(lambda: _write(video.file, path))
+            if (video.size or 0) <= _WRITTEN_AT_ONCE:
+                _write(video.file, path)  # a thread would take longer
+            else:
+                await in_thread(lambda: _write(video.file, path))
     except HTTPException as error:
         raise ProblemError("bad_request", f"the form cannot be read: {error.detail}") from error
     return VideoSource(path, "the upload"), asked
