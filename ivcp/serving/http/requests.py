@@ -247,9 +247,12 @@ async def stored(asked: VideoFields, folder: Path, service: Service) -> AsyncIte
         yield VideoSource(await in_thread(lambda: _pictures(frames, folder)), "the frames", images_fps=asked.fps)
     elif asked.uri is not None:
         with service.load.counting() as count:
-            with current_timings().of("fetch"):
-                path = await service.fetch(asked.uri, folder, count=count)
-            yield VideoSource(path, "the video")
+            try:
+                with current_timings().of("fetch"):
+                    path = await service.fetch(asked.uri, folder, count=count)
+                yield VideoSource(path, "the video")
+            finally:  # while its bytes still count: the folder goes later
+                (folder / "video").unlink(missing_ok=True)
 
 
 async def _read_form(request: Request, folder: Path, options: type[BodyT]) -> tuple[VideoSource, BodyT]:
