@@ -86,12 +86,12 @@ def test_nothing_of_a_request_is_in_the_log(guarded: RunningPredictor, clip: Pat
     tensor = {"name": "video", "shape": [1], "datatype": "BYTES", "data": [MARK]}
     with guarded.client(headers=key) as client:
         codes = [
-            code_of(client.post("/v1/predict", files={"video": (f"{MARK}.{MARK[:9]}", content)}, data=fields))
+            _said(client.post("/v1/predict", files={"video": (f"{MARK}.{MARK[:9]}", content)}, data=fields))
             for content in (sound, text, sound[: len(sound) // 2])
             for fields in ({"prompt": f"Is it {MARK}?"}, {MARK: MARK}, {"prompt": f"<|{MARK}|>"}, {"model": MARK})
         ]
         codes += [
-            code_of(client.post(route, json=body))
+            _said(client.post(route, json=body))
             for route, body in (
                 ("/v1/predict", {"uri": f"https://{MARK}.invalid/{MARK}"}),
                 ("/v1/predict", {"uri": f"https://videos.invalid/{MARK}?{MARK}"}),
@@ -112,16 +112,15 @@ def test_nothing_of_a_request_is_in_the_log(guarded: RunningPredictor, clip: Pat
                 (f"/{MARK}", {MARK: MARK}),
             )
         ]
-        codes += [code_of(client.get(f"/v1/labels?model={MARK}")), code_of(client.delete(f"/v1/models/{MARK}"))]
-        codes.append(code_of(client.post("/v1/predict", content=f'{{"{MARK}'.encode())))
+        codes += [_said(client.get(f"/v1/labels?model={MARK}")), _said(client.delete(f"/v1/models/{MARK}"))]
+        codes.append(_said(client.post("/v1/predict", content=f'{{"{MARK}'.encode())))
         for wrong in ({"X-API-Key": f"{MARK}-of-nobody"}, {"Authorization": f"Bearer {MARK}"}, {"Cookie": MARK}):
-            codes.append(code_of(httpx.post(f"{guarded.url}/v1/predict?{MARK}", headers=wrong, trust_env=False)))
-        codes.append(code_of(client.get("/v1/model", headers={"X-Request-Id": f"{MARK} with a space"})))
-    refused = sorted(code for code in codes if code != "ok")
+            codes.append(_said(httpx.post(f"{guarded.url}/v1/predict?{MARK}", headers=wrong, trust_env=False)))
+        codes.append(_said(client.get("/v1/model", headers={"X-Request-Id": f"{MARK} with a space"})))
     deadline = time.monotonic() + 60
-    while (noted := _last_codes(guarded, len(refused))) != refused and time.monotonic() < deadline:
+    while (noted := _noted(guarded, codes)) != dict(codes) and time.monotonic() < deadline:
         time.sleep(0.1)  # a line is written behind its answer
-    assert noted == refused
+    assert noted == dict(codes)
     log = guarded.log.read_text()
     assert MARK not in log, [line for line in log.splitlines() if MARK in line]
     assert "Traceback" not in log
@@ -133,13 +132,20 @@ def test_nothing_of_a_request_is_in_the_log(guarded: RunningPredictor, clip: Pat
         "uri_failed",
         "bad_prompt",
         "video_not_a_video",
-    } <= set(codes)
+    } <= set(dict(codes).values())
     assert {line.get("key") for line in guarded.requests()} == {None, "inference/team"}
 
 
-def _last_codes(predictor: RunningPredictor, count: int) -> list[str]:
-    codes = [line["code"] for line in predictor.requests() if "code" in line]
-    return sorted(codes[-count:])
+def _said(reply: httpx.Response) -> tuple[str, str]:
+    """The request's id and its code."""
+    return reply.headers["x-request-id"], code_of(reply)
+
+
+def _noted(predictor: RunningPredictor, codes: list[tuple[str, str]]) -> dict[str, str]:
+    """What the log says of these requests."""
+    ids = dict(codes).keys()
+    lines = [line for line in predictor.requests() if line["request_id"] in ids]
+    return {line["request_id"]: line.get("code", "ok") for line in lines}
 
 
 def test_operators_routes(guarded: RunningPredictor, model_dir: Path) -> None:
