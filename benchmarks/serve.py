@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import socket
 import statistics
 import subprocess
@@ -174,22 +175,22 @@ def _running(name: str, command: list[str], *, path: Path | None = None) -> Iter
     with subprocess.Popen(command, env=environment, cwd=path, stderr=subprocess.DEVNULL) as process:
         try:
             server = Server(name, f"http://127.0.0.1:{port}")
-            _wait_until_ready(server.url)
+            _wait_until_ready(server.url, process)
             yield server
         finally:
             process.terminate()
 
 
-def _wait_until_ready(url: str) -> None:
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             if httpx.get(f"{url}/readyz", trust_env=False).status_code == HTTPStatus.OK:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    raise TimeoutError(f"{url} does not become ready")
+    raise TimeoutError(f"{url} does not become ready: run {shlex.join(map(str, process.args))}")
 
 
 def build_classifier(shape: Shape, directory: Path) -> Path:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from ivcp.data.prepared.sample import Sample
 from ivcp.inference.compute import Compute
+from ivcp.socket_paths import make_socket_paths_fit
 from ivcp.tracking.progress import with_progress
 
 OutputT = TypeVar("OutputT")
@@ -47,6 +48,7 @@ def run_batches(
         what: what progress calls the batches; null shows none.
     """
     listed = [list(batch) for batch in batches]
+    make_socket_paths_fit()
     with torch.random.fork_rng(devices=[]):  # a loader draws its workers' seed
         loader: Iterable[Any] = iter(
             DataLoader(

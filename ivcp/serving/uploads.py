@@ -6,6 +6,7 @@ server left is removed by the next one that starts on this machine.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 class UploadFolder:
@@ -52,6 +54,23 @@ class UploadFolder:
         self._removals.shutdown()
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+
+
+def write_upload(content: BinaryIO, num_bytes: int, path: Path) -> None:
+    """Writes a file of `num_bytes` bytes.
+
+    Raises:
+        OSError: it cannot be written. Nothing of it is left then, and one that has no place is not begun, so that
+            smaller ones find theirs.
+    """
+    if num_bytes > shutil.disk_usage(path.parent).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    try:
+        with path.open("wb") as file:
+            shutil.copyfileobj(content, file, 2**20)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
+from ivcp.socket_paths import make_socket_paths_fit
 from ivcp.video.files import VideoError
 from ivcp.video.worker_process import CONTEXT, WorkerProcess, WorkerSetup, WorkerStoppedError
 
@@ -68,6 +69,7 @@ class WorkerPool:
         """
         self._look_seconds = _LOOK_SECONDS if keeps_alive else None
         self.num_workers = num_workers or available_cores()
+        make_socket_paths_fit()
         CONTEXT.set_forkserver_preload(list(preload))
         self._setup = WorkerSetup(dict(os.environ), initializer, tuple(initargs), memory_gigabytes)
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import re
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import anyio.to_thread
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,7 @@ from ivcp.serving.http.problems import ProblemError
 from ivcp.serving.http.timings import current_timings
 from ivcp.serving.served_model import VideoSource
 from ivcp.serving.service import Service
+from ivcp.serving.uploads import write_upload
 from ivcp.video import Span
 
 _FORM = "multipart/form-data"
@@ -262,10 +263,11 @@ async def _read_form(request: Request, folder: Path, options: type[BodyT]) -> tu
             asked = parsed(options, fields)
             suffix = Path(video.filename or "").suffix
             path = folder / f"video{suffix if _SUFFIX.fullmatch(suffix) else ''}"
-            if (video.size or 0) <= _WRITTEN_AT_ONCE:
-                _write(video.file, path)  # a thread would take longer
+            size = video.size or 0
+            if size <= _WRITTEN_AT_ONCE:
+                write_upload(video.file, size, path)  # a thread would take longer
             else:
-                await in_thread(lambda: _write(video.file, path))
+                await in_thread(lambda: write_upload(video.file, size, path))
     except HTTPException as error:
         raise ProblemError("bad_request", f"the form cannot be read: {error.detail}") from error
     return VideoSource(path, "the upload"), asked
@@ -288,11 +290,6 @@ def _parts(form: FormData) -> tuple[UploadFile, dict[str, str]]:
     return video, fields
 
 
-def _write(upload: BinaryIO, path: Path) -> None:
-    with path.open("wb") as file:
-        shutil.copyfileobj(upload, file, 2**20)
-
-
 def _decoded(text: str, path: Path, field: str) -> Path:
     """Writes what base64 text, or a data: URI, holds."""
     described = _DATA_URI.match(text)
@@ -304,7 +301,7 @@ def _decoded(text: str, path: Path, field: str) -> Path:
         content = base64.b64decode(text[described.end() :] if described else text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ProblemError("bad_request_fields", f"{field}: it is no base64: {error}") from error
-    path.write_bytes(content)
+    write_upload(io.BytesIO(content), len(content), path)
     return path
 
 

@@ -6,6 +6,7 @@ Python client uses by default.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import struct
@@ -27,6 +28,7 @@ from ivcp.serving.routes.predict import answer
 from ivcp.serving.served_model import ServedModel, VideoSource
 from ivcp.serving.service import Service
 from ivcp.serving.side_by_side import each_of
+from ivcp.serving.uploads import write_upload
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
 _INPUT = "video"
@@ -238,7 +240,7 @@ async def _answers(
             options = {"model": name, "top_k": 1, **of_clip}
             if isinstance(video, bytes):
                 path = folder / "video"
-                await in_thread(lambda: path.write_bytes(video))
+                await in_thread(lambda: write_upload(io.BytesIO(video), len(video), path))
                 return await answer(service, VideoSource(path, "the video"), parsed(Options, options), timings)
             field = "uri" if video.startswith(("http:", "https:", "s3:")) else "video"
             asked = parsed(PredictRequest, options | {field: video})

@@ -24,6 +24,7 @@ from ivcp.distributed.sharding import sharded_layers, sharding_of
 from ivcp.distributed.weights import gather_weights, match_sharded_precision
 from ivcp.models.backbone import BackboneModule
 from ivcp.models.processor import Processor
+from ivcp.socket_paths import make_socket_paths_fit
 from ivcp.stages.directory import check_base, load_weights, save_directory
 from ivcp.stages.model_info import ModelInfo
 from ivcp.stages.protocol import Collate, Stage
@@ -182,6 +183,7 @@ class StageTrainer(EpochTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches as `planned_batches` has them, or as transformers makes them."""
+        make_socket_paths_fit()
         if self.batches is None:
             return cast(DataLoader[Any], super().get_train_dataloader())
         # Not through accelerate's `prepare`, which would divide the batches among the processes once more.

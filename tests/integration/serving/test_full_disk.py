@@ -39,6 +39,7 @@ def test_a_full_disk_is_no_failure_of_the_program(
         assert (code_of(form), int(form.headers["retry-after"]) > 0) == ("overloaded", True)
         assert code_of(client.post("/v1/predict", json={"video": text})) == "overloaded"
         batch = client.post("/v1/predict:batch", json={"requests": [{"video": text}, {"video": "AAAA"}]})
+        # The first is refused before it takes any of the disk: the second one finds its place.
         codes = [item["error"]["code"] for item in batch.json()["answers"]]
         assert codes == ["overloaded", "video_not_a_video"]
         assert predicted(client, clip.read_bytes())[0] == "ok"

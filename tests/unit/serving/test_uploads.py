@@ -1,4 +1,7 @@
+import errno
+import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ivcp.serving.uploads import UploadFolder
+from ivcp.serving.uploads import UploadFolder, write_upload
 
 SERVER = """
 import time
@@ -66,3 +69,25 @@ def test_a_folder_of_somebody_else_is_refused(parent: Path, tmp_path: Path):
     parent.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PermissionError, match="belongs to another user: remove it, or set TMPDIR"):
         UploadFolder()
+
+
+def test_a_file_that_has_no_place_is_not_begun(tmp_path: Path):
+    too_large = shutil.disk_usage(tmp_path).free * 2
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_upload(io.BytesIO(b"its first bytes"), too_large, tmp_path / "video.mp4")
+    assert raised.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path: Path):
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell():
+                raise OSError(errno.EIO, "broken")
+            return super().read(4)
+
+    with pytest.raises(OSError, match="broken"):
+        write_upload(Broken(b"a video"), 7, tmp_path / "video.mp4")
+    assert not list(tmp_path.iterdir())
+    write_upload(io.BytesIO(b"a video"), 7, tmp_path / "video.mp4")
+    assert (tmp_path / "video.mp4").read_bytes() == b"a video"
