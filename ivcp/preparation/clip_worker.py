@@ -96,12 +96,13 @@ def _prepare(clip: Clip, loaded: ClipFrames, processor: Processor, job: Job) -> 
         frame_candidates=len(loaded.candidates) // len(loaded.frames),
         backend=loaded.backend,
     )
+    tokens, values = job.stage.tokenize_clip(processor, clip, [loaded])
     sample = Sample(
-        **vars(job.stage.tokenize(processor, clip.messages, [loaded])),
+        **vars(tokens),
         sample_id=clip.clip_id,
         source=first_path(clip.video),
         media=(medium,),
-        columns=job.stage.values(clip),
+        columns={**job.stage.values(clip), **values},
     )
     return Prepared(encode_sample(sample, job.stage.columns, jpeg_quality=job.jpeg_quality))
 

@@ -1,6 +1,6 @@
 """What passes between steps: one typed record per file on disk, and the names of the files."""
 
-from ivcp.records.annotations import SPLITS, Clip, Labels, Message, QuarantinedClip, Split, first_path
+from ivcp.records.annotations import SPLITS, Clip, Labels, Message, QuarantinedClip, RowKind, Split, first_path
 from ivcp.records.names import (
     ANNOTATIONS_FILE,
     CHECKPOINT_FILE,
@@ -57,6 +57,7 @@ __all__ = [
     "QuarantinedClip",
     "Record",
     "RecordT",
+    "RowKind",
     "ShardInfo",
     "Split",
     "TableInfo",

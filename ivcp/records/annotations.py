@@ -11,6 +11,10 @@ from ivcp.records.record import Record
 Split = Literal["train", "val", "test"]
 
 
+RowKind = Literal["labels", "conversations", "pairs", "tags", "texts"]
+"""What a stage asks of a row beside its media: a class; a conversation with an answer; one with a chosen and a rejected
+answer; one whose answer is tagged as desirable or not; or a text without turns."""
+
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -62,6 +66,11 @@ class Clip(Record):
     video: str | tuple[str, ...]
     """Path or s3:// URI of the video, or of its frame images in order."""
     messages: tuple[Message, ...]
+    """Of a pair of answers, the chosen one is the last turn; a text without turns is one of the assistant."""
+    rejected: str | None = None
+    """The answer that is not preferred to the last turn."""
+    desirable: bool | None = None
+    """Whether the last turn is a good answer."""
     label: int
     split: Split
     group: str

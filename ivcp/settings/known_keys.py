@@ -10,9 +10,7 @@ NO_MEANING = {
     "`fsdp` and `deepspeed` say all that is needed": "fsdp_config accelerator_config",
     "the model's own chat template is used": "template tool_format",
     "the chat template decides; a system turn stands in the rows": "default_system enable_thinking preserve_thinking",
-    "the loss is on the class, and on answers with action_cls_token_loss_weight": (
-        "train_on_prompt mask_history ignore_pad_token_for_loss"
-    ),
+    "the loss is on the class, and on answers with action_cls_token_loss_weight": ("ignore_pad_token_for_loss"),
     "a batch holds whole clips, each with its own padding: see tokens_per_batch": (
         "packing neat_packing block_diag_attn"
     ),

@@ -14,6 +14,7 @@ from ivcp.settings.sections.action_cls import ActionClsConfig
 from ivcp.settings.sections.cluster import ClusterConfig
 from ivcp.settings.sections.data import DataConfig, VideoConfig
 from ivcp.settings.sections.evaluation import EvaluationConfig, ExportConfig, TrackingConfig
+from ivcp.settings.sections.language import LanguageConfig
 from ivcp.settings.sections.launch import LaunchConfig
 from ivcp.settings.sections.model import MethodConfig, ModelConfig
 from ivcp.settings.sections.publishing import PublishingConfig
@@ -28,6 +29,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     method: MethodConfig = MethodConfig()
     action_cls: ActionClsConfig = ActionClsConfig()
+    language: LanguageConfig = LanguageConfig()
     data: DataConfig = DataConfig()
     video: VideoConfig = VideoConfig()
     train: TrainConfig = TrainConfig()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ivcp.data.prepared.sample import Column, Sample, Tokens
 from ivcp.data.prompts import VIDEO_TAG
-from ivcp.records import Clip, Labels, Message, PreparedIndex
+from ivcp.records import Clip, Labels, Message, PreparedIndex, RowKind
 from ivcp.settings import RunConfig
 
 if TYPE_CHECKING:
@@ -106,6 +106,11 @@ class Stage(Protocol):
     # What it asks of the data.
 
     @property
+    def rows(self) -> RowKind:
+        """What it asks of a row beside its media."""
+        return "labels"
+
+    @property
     def data_settings(self) -> tuple[str, ...]:
         """The settings that it reads while data are validated and prepared, beside the sections for all stages."""
         return ()
@@ -143,8 +148,14 @@ class Stage(Protocol):
     def tokenize(self, processor: Processor, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
         """A conversation with its videos as tokens."""
 
+    def tokenize_clip(
+        self, processor: Processor, clip: Clip, videos: Sequence[SampledVideo]
+    ) -> tuple[Tokens, Mapping[str, Any]]:
+        """A row with its videos as tokens, and those values of `columns` that only its tokens tell."""
+        return self.tokenize(processor, clip.messages, videos), {}
+
     def values(self, clip: Clip) -> dict[str, Any]:
-        """The values of `columns` for a row of the annotations."""
+        """The values of `columns` that a row of the annotations tells without a tokenizer, all numbers among them."""
         return {}
 
     def check_base(self, base: Any) -> None:

@@ -14,7 +14,14 @@ from ivcp.settings import ConfigError, RunConfig
 if TYPE_CHECKING:
     from ivcp.stages.protocol import Stage
 
-STAGES = {"action_cls": "ivcp.stages.action_cls.stage:ActionClassification"}
+STAGES = {
+    "action_cls": "ivcp.stages.action_cls.stage:ActionClassification",
+    "pt": "ivcp.stages.language.stage:Pretraining",
+    "sft": "ivcp.stages.language.stage:SupervisedFinetuning",
+    "rm": "ivcp.stages.language.stage:RewardModelling",
+    "dpo": "ivcp.stages.language.stage:PreferenceOptimization",
+    "kto": "ivcp.stages.language.stage:TaggedAnswers",
+}
 """Setting `stage` → where its class is: called with a run's settings, it gives a `Stage`."""
 
 
