@@ -117,7 +117,7 @@ def check_data_sets(config: RunConfig) -> None:
     if not data.dataset:
         raise ConfigError("dataset is not set: name at least one entry of dataset_info.json to train on")
     for name in (*data.dataset, *data.eval_dataset, *data.test_dataset):
-        read_dataset_info(name, data.dataset_dir)
+        read_dataset_info(name, data.dataset_dir, rows=stage_of(config).rows)
 
 
 def check_validation(config: RunConfig) -> None:

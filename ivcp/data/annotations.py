@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ivcp.data.conversations import Conversation, check_conversation, read_conversation
 from ivcp.data.paths import PathError, local_form
 from ivcp.data.problems import AnnotationError, Problems, RowError
 from ivcp.data.prompts import SPECIAL_TOKENS, PromptError, check_prompt
@@ -15,7 +17,7 @@ from ivcp.data.registry import DatasetInfo, data_files, read_rows
 from ivcp.data.turns import read_messages
 from ivcp.data.values import check_text, offered, read_group, read_label, read_span, read_split
 from ivcp.data.videos import group_of_video, read_videos
-from ivcp.records import Message, Split
+from ivcp.records import Message, RowKind, Split
 
 _OTHER_TOKEN = re.compile(r"<[A-Z_]{3,}>")
 
@@ -30,15 +32,27 @@ class AnnotatedRow:
     """Row in the data set, from 0."""
     row_in_file: int
     """Row in its file, from 0: another number where the data set has several files."""
-    video: str | tuple[str, ...]
+    video: str | tuple[str, ...] | None
+    """The first one; null where the row has none."""
     messages: tuple[Message, ...]
-    label: int | str
-    """The class as it stands there: an id or a name."""
+    label: int | str | None
+    """The class as it stands there: an id or a name; null for kinds of rows without classes."""
     group: str
     split: Split | None
     """The split that the row itself names."""
     start_seconds: float | None
     end_seconds: float | None
+    more_videos: tuple[str | tuple[str, ...], ...] = ()
+    """Those behind the first one, in the order of their tags."""
+    rejected: str | None = None
+    """The answer that is not preferred to the last turn."""
+    desirable: bool | None = None
+    """Whether the last turn is a good answer."""
+
+    @property
+    def videos(self) -> tuple[str | tuple[str, ...], ...]:
+        """All of them."""
+        return () if self.video is None else (self.video, *self.more_videos)
 
     @property
     def clip_id(self) -> str:
@@ -55,19 +69,21 @@ def read_dataset(
     action_token: str,
     problems: Problems,
     special_tokens: re.Pattern[str] = SPECIAL_TOKENS,
+    rows: RowKind = "labels",
 ) -> Iterator[AnnotatedRow]:
     """The rows of a data set that are sound, one by one; what is wrong with the others goes to `problems`.
 
-    `special_tokens` finds what a prompt may not hold: see `ivcp.data.prompts.special_tokens_pattern`.
+    `special_tokens` finds what a prompt may not hold: see `ivcp.data.prompts.special_tokens_pattern`; `rows` is what
+    the stage asks for.
 
     Raises:
         AnnotationError: the data set as a whole cannot be used: its files cannot be read, it has no rows, or no
-            row has a label.
+            row has a label where the stage asks for one.
     """
     files = data_files(info, dataset_dir)
     raw_rows = ((file, number, raw) for file in files for number, raw in enumerate(read_rows(file)))
     named = f"data set {name} ({', '.join(str(file) for file in files)})"
-    reader = RowReader(name, info, _media_root(media_dir or dataset_dir), action_token, problems, special_tokens)
+    reader = RowReader(name, info, _media_root(media_dir or dataset_dir), action_token, problems, special_tokens, rows)
     num_rows = num_labels = 0
     first: Mapping[str, Any] = {}
     for file, number, raw in raw_rows:
@@ -79,7 +95,7 @@ def read_dataset(
             yield row
     if not num_rows:
         raise AnnotationError(f"{named} is empty: expected at least one row")
-    if not num_labels:
+    if rows == "labels" and not num_labels:
         raise AnnotationError(_explain_without_labels(named, info, num_rows, first))
 
 
@@ -110,20 +126,24 @@ class RowReader:
     problems: Problems
     special_tokens: re.Pattern[str] = SPECIAL_TOKENS
     """What a prompt may not hold."""
+    rows: RowKind = "labels"
 
     def read(self, raw: Mapping[str, Any], file: Path, row: int, row_in_file: int) -> AnnotatedRow | None:
         """One row, or None with its problems noted."""
         columns, before, where = self.info.columns, len(self.problems), (self.dataset, file, row_in_file)
+        label = None
         with self.problems.collected(*where):
             check_text(raw)
-            videos = read_videos(raw, columns.videos, self.media_dir)
-            messages = read_messages(raw, self.info)
-            self._check_conversation(messages, num_videos=len(videos))
-        with self.problems.collected(*where):
-            label = read_label(raw, columns.action_label)
+            videos = read_videos(raw, columns.videos, self.media_dir, may_be_none=self.rows != "labels")
+            said = self._read_said(raw, num_videos=len(videos))
+        if self.rows == "labels":
+            with self.problems.collected(*where):
+                label = read_label(raw, columns.action_label)
         with self.problems.collected(*where):
             split, group = read_split(raw, columns.split), read_group(raw, columns.group)
             start, end = read_span(raw, columns.start_seconds, columns.end_seconds)
+            if (start, end) != (None, None) and len(self.problems) == before and len(videos) != 1:
+                raise RowError(f"{len(videos)} videos with a start or an end: a span is of a row with one video")
         if len(self.problems) > before:
             return None
         return AnnotatedRow(
@@ -131,14 +151,32 @@ class RowReader:
             file=file,
             row=row,
             row_in_file=row_in_file,
-            video=videos[0],
-            messages=messages,
+            video=videos[0] if videos else None,
+            more_videos=tuple(videos[1:]),
+            messages=said.messages,
+            rejected=said.rejected,
+            desirable=said.desirable,
             label=label,
-            group=group or group_of_video(videos[0]),
+            group=group or (group_of_video(videos[0]) if videos else _group_of_text(said)),
             split=split,
             start_seconds=start,
             end_seconds=end,
         )
+
+    def _read_said(self, raw: Mapping[str, Any], *, num_videos: int) -> Conversation:
+        if self.rows == "labels":
+            messages = read_messages(raw, self.info)
+            self._check_conversation(messages, num_videos=num_videos)
+            return Conversation(messages)
+        said = read_conversation(raw, self.info, self.rows)
+        check_conversation(
+            said,
+            self.rows,
+            num_videos=num_videos,
+            action_token=self.action_token,
+            special_tokens=self.special_tokens,
+        )
+        return said
 
     def _check_conversation(self, messages: Sequence[Message], *, num_videos: int) -> None:
         try:
@@ -153,3 +191,10 @@ class RowReader:
             raise RowError(f"{error}; it has {', '.join(others)}: if that is the token, set action_token") from error
         if num_videos != 1:
             raise RowError(f"{num_videos} videos: a sample is classified from exactly one")
+
+
+def _group_of_text(said: Conversation) -> str:
+    """Rows without a video that ask the same stay in one split."""
+    asked = said.messages[:-1] or said.messages
+    text = "\n".join(message.content for message in asked)
+    return f"text {hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

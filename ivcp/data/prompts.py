@@ -47,17 +47,27 @@ def check_prompt(
     """
     text = "".join(message.content for message in messages)
     check_no_other_tokens(text, allowed=(action_token,), special_tokens=special_tokens)
-    tokens, tags = text.count(action_token), text.count(VIDEO_TAG)
+    tokens = text.count(action_token)
     if tokens == 0:
         raise PromptError(
             f"{action_token} is missing: put it where the state is read, e.g. at the end of the user's turn"
         )
     if tokens > 1:
         raise PromptError(f"{action_token} stands {tokens} times: a sample is classified at exactly one")
-    if tags != num_videos:
-        raise PromptError(f"{tags} {VIDEO_TAG} tag(s) for {num_videos} video(s): their numbers must agree")
+    check_media_tags(text, num_videos=num_videos)
     if text.rfind(VIDEO_TAG) > text.index(action_token):
         raise PromptError(f"{VIDEO_TAG} stands behind {action_token}: the token could not see the clip")
+
+
+def check_media_tags(text: str, *, num_videos: int) -> None:
+    """Checks that a text has one `<video>` tag per video.
+
+    Raises:
+        PromptError: it has another number of them.
+    """
+    tags = text.count(VIDEO_TAG)
+    if tags != num_videos:
+        raise PromptError(f"{tags} {VIDEO_TAG} tag(s) for {num_videos} video(s): their numbers must agree")
 
 
 def check_no_other_tokens(text: str, *, allowed: Iterable[str], special_tokens: re.Pattern[str]) -> None:

@@ -18,7 +18,7 @@ from ivcp import storage
 from ivcp.data import tables
 from ivcp.data.paths import PathError, resolve
 from ivcp.data.problems import AnnotationError
-from ivcp.records import Record
+from ivcp.records import Record, RowKind
 
 __all__ = [
     "REGISTRY_FILE",
@@ -36,6 +36,13 @@ __all__ = [
 REGISTRY_FILE = "dataset_info.json"
 _SPLIT_NAMES = ("train", "test", "val", "validation", "valid", "dev", "eval")
 _WORKBOOKS = (".xlsx", ".xls", ".ods")
+_USED: dict[RowKind, str] = {
+    "conversations": "stage: sft learns every answer of conversations, and reads neither pairs nor tags",
+    "pairs": "stage: dpo and rm read pairs: ranking: true, with columns.chosen and columns.rejected",
+    "tags": "stage: kto reads conversations with columns.kto_tag, true for a good answer and false for a bad one",
+    "texts": 'stage: pt reads texts without turns: formatting: alpaca with columns: {"prompt": "text"}',
+}
+"""What is used by the stages that read each kind of rows, for messages."""
 _NOT_READ = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
 
 
@@ -115,11 +122,11 @@ class DatasetInfo(Record):
         return source
 
 
-def read_dataset_info(name: str, dataset_dir: str) -> DatasetInfo:
-    """Reads the entry `name` of the registry in `dataset_dir`, a folder or s3:// prefix.
+def read_dataset_info(name: str, dataset_dir: str, *, rows: RowKind = "labels") -> DatasetInfo:
+    """Reads the entry `name` of the registry in `dataset_dir`, a folder or s3:// prefix, for a stage that reads `rows`.
 
     Raises:
-        AnnotationError: there is no registry or no such entry, or the entry cannot be used.
+        AnnotationError: there is no registry or no such entry, the entry cannot be used, or is of another kind of rows.
     """
     path = storage.join(dataset_dir, REGISTRY_FILE)
     registry = read_registry(path)
@@ -131,6 +138,7 @@ def read_dataset_info(name: str, dataset_dir: str) -> DatasetInfo:
         info = DatasetInfo.model_validate(_with_openai_defaults(registry[name]))
     except ValidationError as error:
         raise AnnotationError(f"{path}: data set {name}: " + "; ".join(_explain(e) for e in error.errors())) from error
+    _check_kind(info, rows, f"{path}: data set {name}")
     _check_usable(info, f"{path}: data set {name}")
     return info
 
@@ -222,9 +230,33 @@ def _with_openai_defaults(entry: Any) -> Any:
     }
 
 
+def _check_kind(info: DatasetInfo, rows: RowKind, where: str) -> None:
+    """Refuses an entry whose rows are not what the stage asks for: it would learn something else without a word."""
+    columns = info.columns
+    if rows == "labels":
+        if info.ranking:
+            raise AnnotationError(
+                f"{where}: ranking = true: preference pairs have no class; use a data set with labels"
+            )
+        return
+    if info.ranking and rows != "pairs":
+        raise AnnotationError(f"{where}: ranking = true: pairs of answers are for stage: dpo or rm; {_USED[rows]}")
+    if rows == "pairs":
+        missing = [name for name in ("chosen", "rejected") if getattr(columns, name) is None]
+        if not info.ranking or missing:
+            lacks = ", ".join(f"columns.{name}" for name in missing) if info.ranking else "ranking: true"
+            raise AnnotationError(f"{where} has no {lacks}: {_USED[rows]}")
+    if columns.kto_tag and rows != "tags":
+        raise AnnotationError(
+            f"{where}: columns.kto_tag = {columns.kto_tag!r}: answers with a tag are for stage: kto; {_USED[rows]}"
+        )
+    if rows == "tags" and not columns.kto_tag:
+        raise AnnotationError(f"{where} has no columns.kto_tag: {_USED[rows]}")
+    if rows == "texts" and info.formatting != "alpaca":
+        raise AnnotationError(f"{where}: formatting = {info.formatting}: {_USED[rows]}")
+
+
 def _check_usable(info: DatasetInfo, where: str) -> None:
-    if info.ranking:
-        raise AnnotationError(f"{where}: ranking = true: preference pairs have no class; use a data set with labels")
     if info.cloud_file_name and not info.cloud_file_name.startswith("s3://"):
         raise AnnotationError(f"{where}: cloud_file_name = {info.cloud_file_name!r}: expected an s3:// URI")
     if info.file_name is None and info.cloud_file_name is None:

@@ -9,16 +9,16 @@ from ivcp.data.problems import RowError
 from ivcp.data.prompts import VIDEO_TAG
 from ivcp.data.registry import DatasetInfo, Tags
 from ivcp.data.values import as_list, is_missing, offered, shown
-from ivcp.records import Message
+from ivcp.records import Message, RowKind
 
 
-def read_messages(raw: Mapping[str, Any], info: DatasetInfo) -> tuple[Message, ...]:
+def read_messages(raw: Mapping[str, Any], info: DatasetInfo, *, rows: RowKind = "labels") -> tuple[Message, ...]:
     """The turns of a row.
 
     Raises:
         RowError: they are not as the registry says, one has no text, or something in them would be dropped.
     """
-    _check_nothing_is_dropped(raw, info)
+    check_nothing_is_dropped(raw, info, rows)
     columns = info.columns
     is_alpaca = info.formatting == "alpaca"
     needed = columns.prompt if is_alpaca else columns.messages
@@ -54,13 +54,17 @@ def read_content(content: Any, what: str) -> str:
     return content
 
 
-def _check_nothing_is_dropped(raw: Mapping[str, Any], info: DatasetInfo) -> None:
+def check_nothing_is_dropped(raw: Mapping[str, Any], info: DatasetInfo, rows: RowKind) -> None:
+    """Raises:
+    RowError: a row has media or tools that are not read.
+    """
     columns = info.columns
+    read = "a clip is classified by its video alone" if rows == "labels" else "videos and text are read"
     for name, column in (("images", columns.images), ("audios", columns.audios), ("tools", columns.tools)):
         value = raw.get(column) if column else None
         if not is_missing(value) and value not in ([], "[]"):
             raise RowError(
-                f"{column} = {shown(value)}: a clip is classified by its video alone, and this would be dropped: "
+                f"{column} = {shown(value)}: {read}, and this would be dropped: "
                 f"remove it, or take columns.{name} out of dataset_info.json",
                 kind=f"dropped {column}",
             )

@@ -31,6 +31,8 @@ _OTHER_NAMES = {
     "action_label": ("label", "labels", "action", "class", "class_id", "class_name", "category", "target"),
     "messages": ("messages", "conversations", "conversation", "dialog", "turns"),
     "prompt": ("instruction", "prompt", "question", "query", "input"),
+    "text": ("text", "content"),
+    "kto_tag": ("kto_tag", "label", "tag"),
 }
 """What other people call the columns of a row."""
 _ESCAPED = "\\ud"

@@ -15,14 +15,18 @@ _AS_DATASETS_HAS_IT = {"path", "bytes"}
 _UCF_GROUP = re.compile(r"_g\d+(?=_|$)")
 
 
-def read_videos(raw: Mapping[str, Any], column: str, media_dir: str) -> list[str | tuple[str, ...]]:
+def read_videos(
+    raw: Mapping[str, Any], column: str, media_dir: str, *, may_be_none: bool = False
+) -> list[str | tuple[str, ...]]:
     """The videos of a row as absolute paths or s3:// URIs; a tuple holds the frame images of one.
 
     Raises:
-        RowError: the row names none, or one that cannot be read from here.
+        RowError: the row names one that cannot be read from here, or none, unless there `may_be_none`.
     """
     value = raw.get(column)
     if is_missing(value) or value == []:
+        if may_be_none:
+            return []
         raise RowError(
             f"{column} is missing: expected the path of a video, or a list with one{offered(raw, 'videos', column)}"
         )

@@ -116,7 +116,7 @@ class SplitEvaluation:
         return predict_split(
             model.predict,
             AskedSamples(clips.samples, model.stage, model.processor, model.prompt),
-            num_classes=self.index.labels.num_classes,
+            num_classes=self.index.classes.num_classes,
             batch_size=self.config.train.per_device_eval_batch_size,
             failed=clips.failed,
             disturb=disturb,
@@ -168,11 +168,11 @@ class SplitEvaluation:
 
     def write(self, output_dir: Path, *, metrics: EvaluationMetrics, predicted: PredictedSplit) -> None:
         """Writes the numbers, the predictions, the pictures and the report."""
-        names, confidence_picture = self.index.labels.label_names, None
+        names, confidence_picture = self.index.classes.label_names, None
         if metrics.calibration:
             predicted = replace(predicted, temperature=metrics.calibration.temperature)
         metrics.write(output_dir / METRICS_FILE)
-        write_lines(output_dir / PREDICTIONS_FILE, prediction_rows(predicted, self.index.labels))
+        write_lines(output_dir / PREDICTIONS_FILE, prediction_rows(predicted, self.index.classes))
         smoke_clip = choose_smoke_clip(predicted, self.clips.samples, self.model)
         if smoke_clip is not None:
             smoke_clip.write(output_dir / SMOKE_CLIP_FILE)
@@ -186,7 +186,7 @@ class SplitEvaluation:
         write_report(
             output_dir / REPORT_HTML,
             metrics=metrics,
-            mistakes=worst_mistakes(predicted, self.clips.samples, self.index.labels),
+            mistakes=worst_mistakes(predicted, self.clips.samples, self.index.classes),
             failed=self.clips.failed,
             confusion_picture=picture,
             confidence_picture=confidence_picture,
@@ -218,7 +218,7 @@ class SplitEvaluation:
         kinds = self.config.evaluation.disturb_frames
         if not kinds:
             return ()
-        labels = self.index.labels
+        labels = self.index.classes
         results = [measure_disturbed(self.predict(disturb=kind), labels=labels, kind=kind) for kind in kinds]
         return (measure_disturbed(predicted, labels=labels, kind=None), *results)
 
@@ -251,7 +251,7 @@ class SplitEvaluation:
         )
 
     def _measure(self, predicted: PredictedSplit) -> SplitMetrics:
-        return measure(predicted, labels=self.index.labels, majority_label=self._majority_label())
+        return measure(predicted, labels=self.index.classes, majority_label=self._majority_label())
 
     def _majority_label(self) -> int:
         counts = self.index.label_counts.get("train") or self.index.label_counts[self.split]

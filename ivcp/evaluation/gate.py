@@ -38,7 +38,7 @@ def split_fingerprint(predicted: PredictedSplit, *, prepared_fingerprint: str, k
 
 def why_unfit(model: LoadedModel, index: PreparedIndex) -> str | None:
     """What keeps `model` from predicting the prepared clips of `index`; null when nothing does."""
-    ours, theirs = model.labels.label_names, index.labels.label_names
+    ours, theirs = model.labels.label_names, index.classes.label_names
     if ours != theirs:
         return f"its labels ({_shortened(ours)}) are not those of the prepared clips ({_shortened(theirs)})"
     if model.stage.special_tokens != index.special_tokens:

@@ -166,7 +166,7 @@ def prediction_rows(predicted: PredictedSplit, labels: Labels) -> list[Predictio
             video=clip.video,
             label=clip.label,
             prediction=None,
-            label_name=names[clip.label],
+            label_name=None if clip.label is None else names[clip.label],
             predicted_name=None,
             confidence=0.0,
             logits=(),

@@ -1,4 +1,4 @@
-"""What a worker process of the preparation step does: the rows of one video → prepared clips.
+"""What a worker process of the preparation step does: the rows of one video, or of several → prepared clips.
 
 The module itself is light: worker processes share one import of torch and transformers, the step's own process does
 without.
@@ -6,6 +6,7 @@ without.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from ivcp.data.prepared.encoding import encode_sample
 from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.models import processor_settings
 from ivcp.models.processor_settings import ProcessorSettings, load_processor, use_one_thread
-from ivcp.records import Clip, first_path
+from ivcp.records import Clip, ClipVideo
 from ivcp.video import ClipFrames, Span, VideoError, frame_times, load_clips, probe
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ PRELOAD = (processor_settings.PRELOAD, __name__)
 
 @dataclass(frozen=True)
 class Job:
-    """Clips of one video to prepare."""
+    """Clips of the same videos to prepare."""
 
     clips: tuple[Clip, ...]
-    """At least one; all have the same `video`."""
+    """At least one; all have the same videos in the same order, or none."""
     settings: ProcessorSettings
     stage: Stage
     jpeg_quality: int | None
@@ -63,9 +64,9 @@ def start_worker(settings: ProcessorSettings) -> None:
 
 
 def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
-    """Decodes, resizes and tokenises the clips of one video, in the order of `job.clips`.
+    """Decodes, resizes and tokenises clips of the same videos, in the order of `job.clips`.
 
-    The file is opened and decoded once for all of them. A clip that cannot be used is a `VideoError` in its place.
+    Each file is opened and decoded once for all of them. A clip that cannot be used is a `VideoError` in its place.
 
     Raises:
         OSError, ValueError: there is no such base model, or its tokenizer splits a special token.
@@ -74,20 +75,47 @@ def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
         raise _failed_start
     processor = load_processor(job.settings)
     spans = [Span(clip.start_seconds, clip.end_seconds, clip.split == "train") for clip in job.clips]
+    loaded = [_load(video, spans, processor) for video in job.clips[0].videos]
+    of_clips = zip(*loaded, strict=True) if loaded else [()] * len(job.clips)
+    return tuple(_prepare(clip, found, processor, job) for clip, found in zip(job.clips, of_clips, strict=True))
+
+
+def _load(video: ClipVideo, spans: Sequence[Span], processor: Processor) -> Sequence[ClipFrames | VideoError]:
+    """What each span of a video gives."""
     try:
-        loaded = load_clips(job.clips[0].video, spans, processor=processor)
+        loaded: Sequence[ClipFrames | VideoError] = load_clips(video.video, spans, processor=processor)
     except VideoError as error:
-        return (error,) * len(job.clips)
-    return tuple(
-        frames if isinstance(frames, VideoError) else _prepare(clip, frames, processor, job)
-        for clip, frames in zip(job.clips, loaded, strict=True)
+        loaded = [error] * len(spans)
+    return [found if isinstance(found, VideoError) else _recounted(video, found) for found in loaded]
+
+
+def _recounted(video: ClipVideo, loaded: ClipFrames) -> ClipFrames | VideoError:
+    if loaded.video_frames in (None, video.num_frames) or _counted(video) == video.num_frames:
+        return loaded
+    return VideoError("wrong_count", f"{loaded.video_frames} frames, but {video.num_frames} when it was validated")
+
+
+def _prepare(
+    clip: Clip, videos: Sequence[ClipFrames | VideoError], processor: Processor, job: Job
+) -> Prepared | VideoError:
+    loaded: list[ClipFrames] = []
+    for video in videos:
+        if isinstance(video, VideoError):
+            return video
+        loaded.append(video)
+    tokens, values = job.stage.tokenize_clip(processor, clip, loaded)
+    sample = Sample(
+        **vars(tokens),
+        sample_id=clip.clip_id,
+        source=clip.source,
+        media=tuple(map(_medium, loaded)),
+        columns={**job.stage.values(clip), **values},
     )
+    return Prepared(encode_sample(sample, job.stage.columns, jpeg_quality=job.jpeg_quality))
 
 
-def _prepare(clip: Clip, loaded: ClipFrames, processor: Processor, job: Job) -> Prepared | VideoError:
-    if loaded.video_frames not in (None, clip.num_frames) and _counted(clip) != clip.num_frames:
-        return VideoError("wrong_count", f"{loaded.video_frames} frames, but {clip.num_frames} when it was validated")
-    medium = Medium(
+def _medium(loaded: ClipFrames) -> Medium:
+    return Medium(
         frames=loaded.candidates,
         seconds_per_frame=loaded.seconds_per_frame,
         frame_indices=loaded.frame_indices,
@@ -96,20 +124,11 @@ def _prepare(clip: Clip, loaded: ClipFrames, processor: Processor, job: Job) -> 
         frame_candidates=len(loaded.candidates) // len(loaded.frames),
         backend=loaded.backend,
     )
-    tokens, values = job.stage.tokenize_clip(processor, clip, [loaded])
-    sample = Sample(
-        **vars(tokens),
-        sample_id=clip.clip_id,
-        source=first_path(clip.video),
-        media=(medium,),
-        columns={**job.stage.values(clip), **values},
-    )
-    return Prepared(encode_sample(sample, job.stage.columns, jpeg_quality=job.jpeg_quality))
 
 
-def _counted(clip: Clip) -> int | None:
+def _counted(video: ClipVideo) -> int | None:
     """Frames by decoding all, which is how validation counts: a decoder may leave out what the packets hold."""
     try:
-        return len(frame_times(clip.video, probe(clip.video)).seconds)
+        return len(frame_times(video.video, probe(video.video)).seconds)
     except VideoError:
         return None

@@ -12,17 +12,20 @@ from typing import Any
 from ivcp import storage
 from ivcp.data.prepared.table import KEY_BYTES
 from ivcp.models.processor_settings import ProcessorSettings
-from ivcp.records import Clip, first_path
+from ivcp.records import Clip
 
 PREPARATION_VERSION = 6
 """Raised when the same inputs give other frames or tokens than before."""
 _PROCESSOR_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
-def fingerprint_settings(settings: ProcessorSettings, jpeg_quality: int | None, *, stage: str) -> str:
+def fingerprint_settings(
+    settings: ProcessorSettings, jpeg_quality: int | None, *, stage: str, token_settings: Mapping[str, Any]
+) -> str:
     """Hash of the stage, of the video settings, of how frames are stored, and of the processor.
 
-    The processor is the files of a local model, or the revision of a hub one.
+    The processor is the files of a local model, or the revision of a hub one. `token_settings` are those of the stage
+    that its tokens depend on.
     """
     described = asdict(settings) | {
         "jpeg_quality": jpeg_quality,
@@ -31,6 +34,8 @@ def fingerprint_settings(settings: ProcessorSettings, jpeg_quality: int | None, 
         "version": PREPARATION_VERSION,
         "processor": _hash_processor(Path(settings.model_name_or_path)),
     }
+    if token_settings:
+        described["token_settings"] = dict(token_settings)
     for place in ("model_name_or_path", "cache_dir") if described["processor"] else ("cache_dir",):
         del described[place]  # where a model lies changes nothing
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
@@ -42,24 +47,27 @@ def fingerprint_run(settings_fingerprint: str, data_fingerprint: str) -> str:
 
 
 def clip_key(clip: Clip, *, candidates: int, data_fingerprint: str) -> bytes:
-    """What the frames and tokens of a clip depend on besides the settings, (KEY_BYTES,): its video, span and text.
+    """What the frames and tokens of a clip depend on besides the settings, (KEY_BYTES,): its videos, span and text.
 
     Neither the row's number nor its label, nor where a hashed video lies: such rows are copied, not decoded again.
     """
-    described = (
-        clip.content_hash or _identity(clip.video, data_fingerprint),
+    described: tuple[object, ...] = (
+        clip.content_hash or _identity(clip.video or (), data_fingerprint),
         clip.num_frames,
         clip.start_seconds,
         clip.end_seconds,
         [(message.role, message.content) for message in clip.messages],
         candidates if clip.split == "train" else 1,
     )
+    if clip.rejected is not None or clip.more_videos:
+        more = [(v.content_hash or _identity(v.video, data_fingerprint), v.num_frames) for v in clip.more_videos]
+        described = (*described, clip.rejected, more)
     return _short_hash(described)
 
 
 def record_key(clip: Clip, key: bytes, values: Mapping[str, Any]) -> bytes:
     """What the clip's record in a shard depends on, (KEY_BYTES,): `values` are those that the stage asks for."""
-    return _short_hash((key.hex(), clip.clip_id, first_path(clip.video), sorted(values.items())))
+    return _short_hash((key.hex(), clip.clip_id, clip.source, sorted(values.items())))
 
 
 def _identity(video: str | tuple[str, ...], data_fingerprint: str) -> list[object]:

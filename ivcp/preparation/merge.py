@@ -50,9 +50,9 @@ class Merged:
             **{name: values[self.rows] for name, values in self.plan.values.items()},
         }
 
-    def label_counts(self, labels: Labels) -> dict[Split, tuple[int, ...]]:
+    def label_counts(self, labels: Labels | None) -> dict[Split, tuple[int, ...]]:
         """Clips of each label, by split; none where the stage asks for no label."""
-        if "label" not in self.plan.values:
+        if labels is None or "label" not in self.plan.values:
             return {}
         ends = np.cumsum([0, *(self._num_clips(split) for split in SPLITS)])
         return {

@@ -47,7 +47,7 @@ class PlannedShard:
 class Plan:
     """All clips of a run, in the order in which they stand in shards: about a hundred bytes for each.
 
-    Training clips come first, then validation, then test; the clips of one video are side by side.
+    Training clips come first, then validation, then test; the clips of the same videos are side by side.
     """
 
     annotations: Path
@@ -100,7 +100,7 @@ class _Columns:
         values = self.stage.values(clip)
         for name, column in self.values.items():
             column.append(values[name])
-        self.videos.append(_hash64(first_path(clip.video)))
+        self.videos.append(_hash64("\n".join(first_path(video.video) for video in clip.videos)))
         prompt = self.stage.prompt_of(clip.messages)
         self.prompts.append(_hash64(repr([(message.role, message.content) for message in prompt])))
         self.contents.append(identity_of_content(clip.video_sha256))

@@ -137,7 +137,12 @@ class _Preparation:
     def of(cls, config: RunConfig, validated_dir: Path, shards_uri: str) -> _Preparation:
         stage, report = stage_of(config), ValidationReport.read(validated_dir / REPORT_JSON)
         settings = ProcessorSettings.of(config, special_tokens=stage.special_tokens)
-        described = fingerprint_settings(settings, config.data.jpeg_quality, stage=config.method.stage)
+        described = fingerprint_settings(
+            settings,
+            config.data.jpeg_quality,
+            stage=config.method.stage,
+            token_settings={key: value for key, value in config.flat().items() if key in stage.token_settings},
+        )
         return cls(
             config=config,
             stage=stage,

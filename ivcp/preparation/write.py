@@ -25,7 +25,7 @@ from ivcp.preparation.clip_worker import (
 from ivcp.preparation.known_clips import KnownClips, find_known
 from ivcp.preparation.plan import Plan, PlannedShard, name_shard
 from ivcp.preparation.publish import FailedClip, Receipt, ShardFolder
-from ivcp.records import Clip, QuarantinedClip, first_path
+from ivcp.records import Clip, QuarantinedClip
 from ivcp.settings import DataConfig
 from ivcp.stages.protocol import Stage
 from ivcp.tracking.progress import with_progress
@@ -35,7 +35,7 @@ from ivcp.video.workers import run_in_workers
 log = logging.getLogger(__name__)
 SHARD = ".arrow"
 _MOST_CLIPS_PER_JOB = 64
-"""Clips of one video that a worker prepares at once: their frames are in memory together."""
+"""Clips of the same videos that a worker prepares at once: their frames are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def write_shards(
         with closing(decoded), closing(outcomes):
             for planned in todo:
                 some = itertools.islice(outcomes, len(planned))
-                receipt, copied = _write_shard(planned, plan, _noting(some, failed, check_failed), folder)
+                receipt, copied = _write_shard(planned, plan, _noting(some, failed, check_failed), folder, stage)
                 folder.write_receipt(planned, receipt)
                 num_copied += copied
             next(outcomes, None)  # lets the progress say that all is done
@@ -111,7 +111,7 @@ def _outcomes(
     for clip, key in _clips(plan, shards):
         record = known.get(key)
         if record is not None:
-            row = with_row(record, sample_id=clip.clip_id, source=first_path(clip.video), columns=stage.values(clip))
+            row = with_row(record, sample_id=clip.clip_id, source=clip.source, columns=stage.values(clip))
             yield clip, row, True
             continue
         result = next(decoded)
@@ -141,8 +141,9 @@ def _jobs(
     jpeg_quality: int | None,
 ) -> Iterator[Job]:
     unknown = (clip for clip, key in _clips(plan, shards) if key not in known)
-    for _, of_video in itertools.groupby(unknown, key=lambda clip: clip.video):
-        while clips := tuple(itertools.islice(of_video, _MOST_CLIPS_PER_JOB)):
+    for videos, of_videos in itertools.groupby(unknown, key=lambda clip: [video.video for video in clip.videos]):
+        most = max(1, _MOST_CLIPS_PER_JOB // max(1, len(videos)))
+        while clips := tuple(itertools.islice(of_videos, most)):
             yield Job(clips, settings, stage, jpeg_quality)
 
 
@@ -163,7 +164,7 @@ def _decode(
         preload=PRELOAD,
         initializer=start_worker,
         initargs=(settings,),
-        size=lambda job: len(job.clips),
+        size=lambda job: len(job.clips) * max(1, len(job.clips[0].videos)),
         memory_gigabytes=data.video_memory_gigabytes,
     )
     for job, result in results:
@@ -171,7 +172,7 @@ def _decode(
 
 
 def _write_shard(
-    planned: PlannedShard, plan: Plan, outcomes: Iterable[_Outcome], folder: ShardFolder
+    planned: PlannedShard, plan: Plan, outcomes: Iterable[_Outcome], folder: ShardFolder, stage: Stage
 ) -> tuple[Receipt, int]:
     """Writes a shard; its receipt, and how many of its clips were copied."""
     failed: list[FailedClip] = []
@@ -184,7 +185,7 @@ def _write_shard(
                 failed.append(FailedClip(position=position, quarantined=_quarantine(clip, result)))
                 continue
             file.add(result)
-            tokens.append(count_tokens(result))
+            tokens.append(count_tokens(result, stage.columns))
             num_copied += is_copied
         if failed:
             written = np.delete(plan.records[planned.rows], [clip.position for clip in failed])
@@ -204,7 +205,7 @@ def _quarantine(clip: Clip, error: VideoError) -> QuarantinedClip:
         clip_id=clip.clip_id,
         dataset=clip.dataset,
         row=clip.row,
-        video=first_path(clip.video),
+        video=clip.source,
         split=clip.split,
         label=clip.label,
         group=clip.group,

@@ -1,6 +1,16 @@
 """What passes between steps: one typed record per file on disk, and the names of the files."""
 
-from ivcp.records.annotations import SPLITS, Clip, Labels, Message, QuarantinedClip, RowKind, Split, first_path
+from ivcp.records.annotations import (
+    SPLITS,
+    Clip,
+    ClipVideo,
+    Labels,
+    Message,
+    QuarantinedClip,
+    RowKind,
+    Split,
+    first_path,
+)
 from ivcp.records.names import (
     ANNOTATIONS_FILE,
     CHECKPOINT_FILE,
@@ -50,6 +60,7 @@ __all__ = [
     "TRAINING_RESULT_FILE",
     "UNFINISHED_FILE",
     "Clip",
+    "ClipVideo",
     "Labels",
     "Message",
     "Prediction",

@@ -55,23 +55,47 @@ class Message(Record):
     content: str
 
 
+def _is_empty(value: object) -> bool:
+    """Of fields that are not written where a row has none."""
+    return value is None or value == ()
+
+
+class ClipVideo(Record):
+    """One of the videos of a clip."""
+
+    video: str | tuple[str, ...]
+    """Path or s3:// URI, or those of its frame images in order."""
+    num_frames: int
+    """Frames of the whole video, counted by decoding."""
+    content_hash: str | None = None
+    """As `Clip.content_hash`."""
+    video_sha256: str | None = None
+    """As `Clip.video_sha256`."""
+
+
 class Clip(Record):
-    """One validated sample: a row of `annotations.jsonl`."""
+    """One validated sample: a row of `annotations.jsonl`.
+
+    Fields that few rows have are left out of the file where they are empty.
+    """
 
     clip_id: str
     """Unique and stable: `<data set>:<row>`."""
     dataset: str
     row: int
     """Row in the data set's file, from 0."""
-    video: str | tuple[str, ...]
-    """Path or s3:// URI of the video, or of its frame images in order."""
+    video: str | tuple[str, ...] | None
+    """Path or s3:// URI of the first video, or of its frame images in order; null where the row has none."""
+    more_videos: tuple[ClipVideo, ...] = Field((), exclude_if=_is_empty)
+    """The videos behind the first one, in the order of their tags."""
     messages: tuple[Message, ...]
     """Of a pair of answers, the chosen one is the last turn; a text without turns is one of the assistant."""
-    rejected: str | None = None
+    rejected: str | None = Field(None, exclude_if=_is_empty)
     """The answer that is not preferred to the last turn."""
-    desirable: bool | None = None
+    desirable: bool | None = Field(None, exclude_if=_is_empty)
     """Whether the last turn is a good answer."""
-    label: int
+    label: int | None = None
+    """The class; null where the stage asks for none."""
     split: Split
     group: str
     """Clips of one group (one source video, one person) are never in two splits."""
@@ -80,11 +104,29 @@ class Clip(Record):
     end_seconds: float | None = None
     """End of the clip in its video; null is the video's end."""
     num_frames: int
-    """Frames of the whole video, counted by decoding."""
+    """Frames of the whole video, counted by decoding; 0 where the row has none."""
     content_hash: str | None = None
     """What identifies the bytes of its video: `sha256:…` of a local file, `etag:…` of an S3 object."""
     video_sha256: str | None = None
     """Of the content of its video, wherever it lies: models remember by it what they have seen."""
+
+    @property
+    def videos(self) -> tuple[ClipVideo, ...]:
+        """All of its videos, in the order of their tags."""
+        if self.video is None:
+            return ()
+        first = ClipVideo(
+            video=self.video,
+            num_frames=self.num_frames,
+            content_hash=self.content_hash,
+            video_sha256=self.video_sha256,
+        )
+        return (first, *self.more_videos)
+
+    @property
+    def source(self) -> str:
+        """What stands for it where one path is shown; empty where it has no video."""
+        return "" if self.video is None else first_path(self.video)
 
 
 def first_path(video: str | tuple[str, ...]) -> str:
@@ -93,14 +135,16 @@ def first_path(video: str | tuple[str, ...]) -> str:
 
 
 class QuarantinedClip(Record):
-    """A row whose video cannot be used, and why."""
+    """A row with a video that cannot be used, and why."""
 
     clip_id: str
     dataset: str
     row: int
     video: str
+    """The first one's path; empty where the row has none."""
     split: Split
-    label: int
+    label: int | None = None
+    """Null where the stage asks for none."""
     group: str | None = None
     """Null in files of earlier versions."""
     video_sha256: str | None = None

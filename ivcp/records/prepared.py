@@ -41,7 +41,8 @@ class PreparedIndex(Record):
     """Those of training clips first, then validation, then test."""
     table: TableInfo
     """Rows in the order of `shards` and of the clips in them."""
-    labels: Labels
+    labels: Labels | None
+    """Null where the stage asks for no class."""
     video: VideoConfig
     stage: str
     """What the samples were prepared for: it says which tokens are special, and which columns there are."""
@@ -50,7 +51,7 @@ class PreparedIndex(Record):
     """The most frequent prompts of training clips, at most 16, the most frequent first."""
     num_clips: dict[Split, int]
     label_counts: dict[Split, tuple[int, ...]]
-    """Clips of each label, by split."""
+    """Clips of each label, by split; empty where there are none."""
     failed: tuple[QuarantinedClip, ...] = ()
     """Clips that could not be decoded: an error in the metrics of their split."""
     max_tokens: int
@@ -62,6 +63,17 @@ class PreparedIndex(Record):
     """Samples with an answer behind their prompt."""
     data_fingerprint: str
     """Hash of the validated annotations."""
+
+    @property
+    def classes(self) -> Labels:
+        """The classes, for what works with classes alone.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.labels is None:
+            raise ValueError(f"these clips were prepared for stage: {self.stage}, which has no classes")
+        return self.labels
 
     @property
     def prompt(self) -> tuple[Message, ...]:

@@ -20,7 +20,7 @@ class Distribution(Record):
 
 
 class Duplicate(Record):
-    """Clips with the same content: the same file content and the same span."""
+    """Clips with the same content: the same file content and span, and without classes the same text as well."""
 
     num_clips: int
     clip_ids: tuple[str, ...]
@@ -102,9 +102,9 @@ class TokenCounts(Record):
     too_long: tuple[LongRow, ...]
     """The longest of them first."""
     frame_sizes: dict[str, int]
-    """Clips of each size that frames are resized to, width x height."""
-    frames: Distribution
-    """Frames that are sampled from a clip."""
+    """Videos of clips of each size that frames are resized to, width x height."""
+    frames: Distribution | None
+    """Frames that are sampled from a video of a clip; null where no clip has one."""
     num_pixels: int
     """Pixels of all sampled frames that preparation stores."""
     most_pixels: int
@@ -139,17 +139,18 @@ class ValidationReport(Record):
     """Hash of the annotations, the labels and the content of every video."""
     datasets: dict[str, int]
     """Rows of each data set."""
-    labels: Labels
+    labels: Labels | None
+    """Null where the stage asks for no class."""
     num_rows: int
     num_videos: int
     num_quarantined: int
-    """Rows whose video cannot be used."""
+    """Rows with a video that cannot be used."""
     max_invalid_fraction: float
     num_clips: dict[Split, int]
     """Usable rows of each split."""
     num_groups: dict[Split, int]
     label_counts: dict[Split, tuple[int, ...]]
-    """Usable rows of each label, by split."""
+    """Usable rows of each label, by split; empty where there are none."""
     quarantine_reasons: dict[str, int]
     num_duplicates: int
     """Contents that several clips have."""
@@ -213,7 +214,7 @@ class ValidationReport(Record):
         return {
             "rows": self.num_rows,
             "videos": self.num_videos,
-            "classes": self.labels.num_classes,
+            **({"classes": self.labels.num_classes} if self.labels else {}),
             **counts,
             "quarantined": self.num_quarantined,
             "leaks": self.num_leaks,

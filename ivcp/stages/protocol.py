@@ -116,6 +116,11 @@ class Stage(Protocol):
         return ()
 
     @property
+    def token_settings(self) -> tuple[str, ...]:
+        """Those of `data_settings` that its tokens depend on, beside the text: with others they are made anew."""
+        return ()
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """What preparation adds to each sample."""
         return ()

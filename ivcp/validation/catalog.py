@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from ivcp.data.annotations import AnnotatedRow
-from ivcp.records import Clip, Message, QuarantinedClip, Split, first_path
+from ivcp.records import Clip, ClipVideo, Message, QuarantinedClip, Split, first_path
 
 Video = str | tuple[str, ...]
 """Path or s3:// URI of a video, or of its frame images in order."""
@@ -23,7 +23,9 @@ _CACHE_KIB = 4096
 _BATCH = 500
 """Rows that are read at once: between batches the tables may change."""
 _SCHEMA = """
-CREATE TABLE conversation (id INTEGER PRIMARY KEY, digest BLOB UNIQUE, text TEXT, num_tokens INTEGER);
+CREATE TABLE conversation (
+    id INTEGER PRIMARY KEY, digest BLOB UNIQUE, text TEXT, rejected TEXT, num_tokens INTEGER
+);
 CREATE TABLE video (
     id INTEGER PRIMARY KEY, name TEXT UNIQUE, reason TEXT, detail TEXT, codec TEXT, width INTEGER, height INTEGER,
     num_frames INTEGER, fps REAL, first REAL, last REAL, uneven BLOB, num_bytes INTEGER,
@@ -32,8 +34,11 @@ CREATE TABLE video (
 CREATE TABLE part (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE clip (
     id INTEGER PRIMARY KEY, dataset TEXT, file TEXT, row INTEGER, row_in_file INTEGER, video INTEGER,
-    conversation INTEGER, named, label INTEGER, part INTEGER, unit INTEGER, given TEXT, split TEXT, start REAL,
-    stop REAL, reason TEXT, detail TEXT, num_sampled INTEGER, num_tokens INTEGER
+    conversation INTEGER, named, label INTEGER, desirable INTEGER, part INTEGER, unit INTEGER, given TEXT, split TEXT,
+    start REAL, stop REAL, reason TEXT, detail TEXT, content TEXT, num_tokens INTEGER
+);
+CREATE TABLE clip_video (
+    id INTEGER PRIMARY KEY, clip INTEGER, number INTEGER, video INTEGER, num_sampled INTEGER, UNIQUE (clip, number)
 );
 CREATE TABLE known_label (dataset TEXT, named, label INTEGER, PRIMARY KEY (dataset, named));
 CREATE TABLE alike (number INTEGER, video INTEGER);
@@ -49,33 +54,62 @@ CREATE TABLE times (
     num_tokens INTEGER, UNIQUE (num_frames, fps, first, last, uneven, start, stop)
 );
 CREATE INDEX video_content ON video (sha256);
-CREATE INDEX clip_video ON clip (video);
+CREATE INDEX clip_video_video ON clip_video (video);
+CREATE INDEX clip_content ON clip (content);
 CREATE INDEX clip_part ON clip (part);
 CREATE INDEX clip_unit ON clip (unit);
 """
 # `part` holds groups. A clip's `unit` is what stays in one split with it: its group, or several that share a video.
-# `named` is the label as it stands in the row, `given` the split that the row or its data set names. `reason` says why
-# a video or a clip cannot be used, and is null where it can. `num_frames`, `fps`, `first`, `last` and `uneven` are when
-# frames are shown (`StoredTimes`). `alike` holds numbered sets of videos that look alike,
-# `contradicting` those of them whose clips have several classes, `thumbnail` the clips that the report shows.
-# `shape` and `times` are what the tokens of clips depend on besides their conversation.
+# `clip_video` holds the videos of clips in the order of their tags; `clip.video` is the first of them, `clip.content`
+# the hashes of all, once they are known. `named` is the label as it stands in the row, `given` the split that the row
+# or its data set names. `reason` says why a video or a clip cannot be used, and is null where it can. `num_frames`,
+# `fps`, `first`, `last` and `uneven` are when frames are shown (`StoredTimes`). `alike` holds numbered sets of videos
+# that look alike, `contradicting` those of them whose clips have several classes, `thumbnail` the clips that the
+# report shows. `shape` and `times` are what the tokens of clips depend on besides their conversation.
 _CLIPS = """
-SELECT clip.dataset, clip.row, video.name, conversation.text, clip.label, clip.split, part.name, clip.start, clip.stop,
-       video.num_frames, video.content_hash, video.sha256, clip.reason, clip.detail
-FROM clip JOIN video ON video.id = clip.video JOIN part ON part.id = clip.part
+SELECT clip.id, clip.dataset, clip.row, video.name, conversation.text, conversation.rejected, clip.desirable,
+       clip.label, clip.split, part.name, clip.start, clip.stop, video.num_frames, video.content_hash, video.sha256,
+       clip.reason, clip.detail
+FROM clip LEFT JOIN video ON video.id = clip.video JOIN part ON part.id = clip.part
     JOIN conversation ON conversation.id = clip.conversation
 WHERE clip.reason IS {} NULL ORDER BY clip.id LIMIT ?
+"""
+_MORE_VIDEOS = """
+SELECT video.name, video.num_frames, video.content_hash, video.sha256
+FROM clip_video JOIN video ON video.id = clip_video.video WHERE clip_video.clip = ? AND clip_video.number > 0
+ORDER BY clip_video.number
+"""
+_UNUSABLE = """
+UPDATE clip SET (reason, detail) = (
+    SELECT video.reason, CASE number WHEN 0 THEN '' ELSE 'video ' || (number + 1) || ': ' END || video.detail
+    FROM clip_video JOIN video ON video.id = clip_video.video
+    WHERE clip_video.clip = clip.id AND video.reason IS NOT NULL ORDER BY number LIMIT 1
+) WHERE id IN (
+    SELECT clip FROM clip_video JOIN video ON video.id = clip_video.video WHERE video.reason IS NOT NULL
+)
+"""
+_CONTENT = """
+UPDATE clip SET content = COALESCE((
+    SELECT group_concat(sha256) FROM (
+        SELECT video.sha256 AS sha256 FROM clip_video JOIN video ON video.id = clip_video.video
+        WHERE clip_video.clip = clip.id ORDER BY clip_video.number
+    )
+), '') WHERE reason IS NULL
 """
 
 
 class CatalogRow(NamedTuple):
     """One row of the run, as the tables have it."""
 
+    number: int
+    """Its id in the tables."""
     dataset: str
     row: int
-    video_text: str
+    video_text: str | None
     conversation_text: str
-    label: int
+    rejected: str | None
+    desirable: int | None
+    label: int | None
     split: Split
     group: str
     start_seconds: float | None
@@ -85,6 +119,8 @@ class CatalogRow(NamedTuple):
     video_sha256: str | None
     reason: str | None
     detail: str | None
+    more_videos: tuple[tuple[str, int, str | None, str | None], ...] = ()
+    """Of each video behind the first one its place, number of frames, and hashes."""
 
     @property
     def clip_id(self) -> str:
@@ -92,9 +128,9 @@ class CatalogRow(NamedTuple):
         return f"{self.dataset}:{self.row}"
 
     @property
-    def video(self) -> Video:
-        """Where its video is."""
-        return read_video(self.video_text)
+    def video(self) -> Video | None:
+        """Where its first video is; null where it has none."""
+        return None if self.video_text is None else read_video(self.video_text)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -103,19 +139,22 @@ class CatalogRow(NamedTuple):
 
     def clip(self) -> Clip:
         """The row as a validated clip."""
-        assert self.num_frames is not None, "its video was counted"
+        assert self.num_frames is not None or self.video is None, "its video was counted"
         return Clip(
             clip_id=self.clip_id,
             dataset=self.dataset,
             row=self.row,
             video=self.video,
+            more_videos=tuple(_clip_video(*values) for values in self.more_videos),
             messages=self.messages,
+            rejected=self.rejected,
+            desirable=None if self.desirable is None else bool(self.desirable),
             label=self.label,
             split=self.split,
             group=self.group,
             start_seconds=self.start_seconds,
             end_seconds=self.end_seconds,
-            num_frames=self.num_frames,
+            num_frames=self.num_frames or 0,
             content_hash=self.content_hash,
             video_sha256=self.video_sha256,
         )
@@ -126,7 +165,7 @@ class CatalogRow(NamedTuple):
             clip_id=self.clip_id,
             dataset=self.dataset,
             row=self.row,
-            video=first_path(self.video),
+            video="" if self.video is None else first_path(self.video),
             split=self.split,
             label=self.label,
             group=self.group,
@@ -158,18 +197,22 @@ class Catalog:
         """Notes a row whose data set, or which itself, belongs to `split`."""
         text = json.dumps([[message.role, message.content] for message in row.messages], ensure_ascii=False)
         part = self._find_or_add("part", "name", row.group)
-        conversation = self._find_or_add(
-            "conversation", "digest", hashlib.blake2b(text.encode(), digest_size=16).digest(), text=text
-        )
-        video = self._find_or_add("video", "name", json.dumps(row.video, ensure_ascii=False))
+        said = text if row.rejected is None else f"{text}\n{row.rejected}"
+        digest = hashlib.blake2b(said.encode(), digest_size=16).digest()
+        conversation = self._find_or_add("conversation", "digest", digest, text=text, rejected=row.rejected)
+        videos = [self._find_or_add("video", "name", json.dumps(video, ensure_ascii=False)) for video in row.videos]
         values = (
-            *(row.dataset, str(row.file), row.row, row.row_in_file, video, conversation, row.label, part, part, split),
-            *(row.start_seconds, row.end_seconds),
+            *(row.dataset, str(row.file), row.row, row.row_in_file, next(iter(videos), None), conversation, row.label),
+            *(row.desirable, part, part, split, row.start_seconds, row.end_seconds),
         )
-        self._db.execute(
-            "INSERT INTO clip (dataset, file, row, row_in_file, video, conversation, named, part, unit, given, start, "
-            "stop) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        added = self._db.execute(
+            "INSERT INTO clip (dataset, file, row, row_in_file, video, conversation, named, desirable, part, unit, "
+            "given, start, stop) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             values,
+        )
+        self.change(
+            "INSERT INTO clip_video (clip, number, video) VALUES (?, ?, ?)",
+            ((added.lastrowid, number, video) for number, video in enumerate(videos)),
         )
 
     def ask(self, sql: str, *values: Any) -> sqlite3.Cursor:
@@ -195,14 +238,30 @@ class Catalog:
             yield found
             last = found[-1][0]
 
+    def forget(self, clips: Iterable[int]) -> None:
+        """Removes rows, and videos and conversations that no other row has."""
+        self.change("DELETE FROM clip WHERE id = ?", ((number,) for number in clips))
+        self._db.execute("DELETE FROM clip_video WHERE clip NOT IN (SELECT id FROM clip)")
+        self._db.execute("DELETE FROM video WHERE id NOT IN (SELECT video FROM clip_video)")
+        self._db.execute("DELETE FROM conversation WHERE id NOT IN (SELECT conversation FROM clip)")
+
+    def note_unusable(self) -> None:
+        """Notes at each clip the first of its videos that cannot be used."""
+        self._db.execute(_UNUSABLE)
+
+    def note_contents(self) -> None:
+        """Notes at each usable clip the hashes of its videos, which are known by now."""
+        self._db.execute(_CONTENT)
+
     def usable(self) -> Iterator[CatalogRow]:
         """The rows that nothing is known to be wrong with, in the order of the data sets."""
-        return map(CatalogRow._make, self._db.execute(_CLIPS.format(""), (-1,)))
+        for values in self._db.execute(_CLIPS.format(""), (-1,)):
+            yield CatalogRow._make((*values, tuple(self._db.execute(_MORE_VIDEOS, values[:1]))))
 
     def quarantined(self, limit: int = -1) -> Iterator[QuarantinedClip]:
         """The rows whose video cannot be used, in the order of the data sets."""
-        rows = map(CatalogRow._make, self._db.execute(_CLIPS.format("NOT"), (limit,)))
-        return (row.quarantined() for row in rows)
+        rows = self._db.execute(_CLIPS.format("NOT"), (limit,))
+        return (CatalogRow(*values).quarantined() for values in rows)
 
     def _find_or_add(self, table: str, column: str, value: Any, **more: Any) -> int:
         found = self._db.execute(f"SELECT id FROM {table} WHERE {column} = ?", (value,)).fetchone()
@@ -215,6 +274,10 @@ class Catalog:
         )
         assert added.lastrowid is not None, "it was an INSERT"
         return added.lastrowid
+
+
+def _clip_video(name: str, num_frames: int, content_hash: str | None, sha256: str | None) -> ClipVideo:
+    return ClipVideo(video=read_video(name), num_frames=num_frames, content_hash=content_hash, video_sha256=sha256)
 
 
 def read_video(text: str) -> Video:

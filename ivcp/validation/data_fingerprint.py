@@ -16,6 +16,7 @@ from ivcp.data.problems import RowError
 from ivcp.data.registry import DatasetInfo, data_files, read_dataset_info, read_rows
 from ivcp.data.videos import read_videos
 from ivcp.settings import DataConfig, RunConfig
+from ivcp.stages.registry import stage_of
 from ivcp.tracking.identity import base_files_hash
 from ivcp.validation.splits.kept import read_header
 
@@ -35,7 +36,7 @@ def data_fingerprint(config: RunConfig) -> str:
     digest = hashlib.sha256()
     names_by_folder: dict[str, set[str]] = {}
     for name in (*config.data.dataset, *config.data.eval_dataset, *config.data.test_dataset):
-        info = read_dataset_info(name, config.data.dataset_dir)
+        info = read_dataset_info(name, config.data.dataset_dir, rows=stage_of(config).rows)
         digest.update(info.model_dump_json().encode())
         for labels in labels_files([info], config.data.dataset_dir):
             digest.update(_hash_file(storage.local_path(labels)))

@@ -16,18 +16,22 @@ from ivcp.video.decoders import CHUNK
 _BYTES_PER_TOKEN = 16
 """Its id and its kind, 8 bytes each."""
 _COUNTED = (
-    "clip JOIN video ON video.id = clip.video JOIN shape ON shape.height = video.height "
-    "AND shape.width = video.width AND shape.num_sampled = clip.num_sampled WHERE clip.reason IS NULL"
+    "clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video "
+    "JOIN shape ON shape.height = video.height AND shape.width = video.width "
+    "AND shape.num_sampled = clip_video.num_sampled WHERE clip.reason IS NULL"
 )
-_PIXELS = "clip.num_sampled * shape.frame_height * shape.frame_width"
+_PIXELS = "clip_video.num_sampled * shape.frame_height * shape.frame_width"
 
 
 def describe_tokens(catalog: Catalog, config: RunConfig) -> TokenCounts | None:
     """What `note_tokens` noted, summed up; None where no clip can be used."""
     usable = catalog.number("SELECT COUNT(*) FROM clip WHERE reason IS NULL")
     tokens = distribution_of(catalog, "SELECT num_tokens FROM clip WHERE reason IS NULL")
-    frames = distribution_of(catalog, "SELECT num_sampled FROM clip WHERE reason IS NULL")
-    if tokens is None or frames is None:
+    frames = distribution_of(
+        catalog,
+        "SELECT num_sampled FROM clip_video JOIN clip ON clip.id = clip_video.clip WHERE clip.reason IS NULL",
+    )
+    if tokens is None:
         return None
     limit = config.data.cutoff_len
     long = catalog.ask(
@@ -41,6 +45,7 @@ def describe_tokens(catalog: Catalog, config: RunConfig) -> TokenCounts | None:
     by_split = dict(catalog.ask("SELECT split, SUM(num_tokens) FROM clip WHERE reason IS NULL GROUP BY 1"))
     candidates = config.video.video_frame_candidates
     stored = f"SELECT SUM({_PIXELS} * CASE split WHEN 'train' THEN {candidates} ELSE 1 END) FROM {_COUNTED}"
+    of_clips = f"SELECT SUM({_PIXELS}) AS pixels FROM {_COUNTED} GROUP BY clip.id"
     return TokenCounts(
         model=config.model.model_name_or_path or "",
         cutoff_len=limit,
@@ -53,7 +58,7 @@ def describe_tokens(catalog: Catalog, config: RunConfig) -> TokenCounts | None:
         frame_sizes=dict(sizes),
         frames=frames,
         num_pixels=catalog.number(stored),
-        most_pixels=candidates * catalog.number(f"SELECT MAX({_PIXELS}) FROM {_COUNTED}"),
+        most_pixels=candidates * catalog.number(f"SELECT MAX(pixels) FROM ({of_clips})"),
     )
 
 

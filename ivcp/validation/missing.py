@@ -31,10 +31,7 @@ def find_missing(catalog: Catalog) -> None:
                 if not exists
             ]
             catalog.change("UPDATE video SET reason = 'missing', detail = ? WHERE id = ?", missing)
-    catalog.ask(
-        "UPDATE clip SET (reason, detail) = (SELECT reason, detail FROM video WHERE video.id = clip.video) "
-        "WHERE video IN (SELECT id FROM video WHERE reason IS NOT NULL)"
-    )
+    catalog.note_unusable()
 
 
 def explain_missing_folder(catalog: Catalog, data: DataConfig) -> UnusableVideosError | None:
@@ -47,8 +44,8 @@ def explain_missing_folder(catalog: Catalog, data: DataConfig) -> UnusableVideos
     if missing <= num_rows * max(_MOST_MISSING, data.max_invalid_fraction):
         return None
     names = catalog.ask(
-        "SELECT video.name FROM clip JOIN video ON video.id = clip.video WHERE clip.reason IS NOT NULL "
-        "ORDER BY clip.id LIMIT 3"
+        "SELECT video.name FROM clip_video JOIN video ON video.id = clip_video.video WHERE video.reason IS NOT NULL "
+        "ORDER BY clip_video.clip, clip_video.number LIMIT 3"
     )
     examples = [first_path(read_video(name)) for (name,) in names]
     catalog.ask(

@@ -24,7 +24,7 @@ VALIDATION_VERSION = 1
 """Raised when the same inputs give other annotations or another report than before."""
 FINGERPRINT_FILE = "fingerprint.txt"
 """Written last, beside a report of data that can be used: what it depends on, as a hash."""
-_OTHER_FILES = (ANNOTATIONS_FILE, LABELS_FILE, QUARANTINE_FILE, REPORT_HTML)
+_OTHER_FILES = (ANNOTATIONS_FILE, QUARANTINE_FILE, REPORT_HTML)
 _SECTIONS = ("data", "video")
 _MODEL_KEYS = ("model_name_or_path", "model_revision", "trust_remote_code")
 DATA_KEYS = ("stage", "seed")
@@ -58,6 +58,8 @@ def find_validated(config: RunConfig, folder: Path) -> ValidationReport | None:
     try:
         report = ValidationReport.read(folder / REPORT_JSON)
     except (FileNotFoundError, ValueError):
+        return None
+    if report.labels is not None and not (folder / LABELS_FILE).is_file():
         return None
     log.info("validated before and unchanged, no video is read again: %s", folder)
     return report

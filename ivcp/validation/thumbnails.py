@@ -39,11 +39,14 @@ class _Small:
 
 
 def choose_thumbnails(catalog: Catalog, *, per_class: int, at_most: int) -> None:
-    """Marks the first usable clips of each class, of other videos where there are some; training clips first."""
+    """Marks the first usable clips of each class, of other videos where there are some; training clips only.
+
+    Clips without classes are all of one.
+    """
     catalog.ask(
         "INSERT OR IGNORE INTO thumbnail (clip) SELECT id FROM (SELECT id, label, ROW_NUMBER() OVER ("
         "PARTITION BY label ORDER BY id) AS place FROM (SELECT MIN(id) AS id, label FROM clip "
-        "WHERE reason IS NULL AND split = 'train' GROUP BY label, video)) WHERE place <= ? "
+        "WHERE reason IS NULL AND split = 'train' AND video IS NOT NULL GROUP BY label, video)) WHERE place <= ? "
         "ORDER BY place, label LIMIT ?",
         per_class,
         at_most,

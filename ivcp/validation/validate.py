@@ -24,6 +24,7 @@ from ivcp.records import (
 from ivcp.records.quarantine import check_invalid_counts, name_reasons
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import RunConfig
+from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import writable_folder
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.missing import explain_missing_folder, find_missing
@@ -32,6 +33,7 @@ from ivcp.validation.report.page import write_page
 from ivcp.validation.reuse import forget_validated, inputs_fingerprint, keep_validated
 from ivcp.validation.rows.labels import check_every_class_is_trained
 from ivcp.validation.rows.read import read_annotations
+from ivcp.validation.rows.tags import check_both_tags
 from ivcp.validation.spans import check_spans
 from ivcp.validation.splits.assign import keep_same_content_together
 from ivcp.validation.splits.kept import keep_splits
@@ -43,6 +45,8 @@ from ivcp.validation.videos import check_videos
 
 log = logging.getLogger(__name__)
 _MOST_THUMBNAILS = 400
+_AS_MANY_CLASSES = 8
+"""As so many are shown where there are none."""
 _MOST_NAMED = 10
 
 
@@ -54,8 +58,8 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
     step finds it with `find_validated`.
 
     Raises:
-        AnnotationError: rows cannot be used, a class has no usable training row, or leaks or duplicates were found
-            that a setting makes an error.
+        AnnotationError: rows cannot be used, a class or a tag has no usable training row, or leaks or duplicates
+            were found that a setting makes an error.
         UnusableVideosError: too many videos cannot be used.
         TooLongError: rows have more tokens than `cutoff_len`.
         FileNotFoundError: the base model does not exist.
@@ -85,7 +89,7 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
         )
         report.write(output_dir / REPORT_JSON)
         _take_thumbnails(catalog, config)
-        write_page(report, catalog, output_dir / REPORT_HTML, per_class=config.data.report_thumbnails)
+        write_page(report, catalog, output_dir / REPORT_HTML, per_class=_pictures_per_class(config))
         _log_summary(report, output_dir)
         if wrong_folder is not None:
             raise wrong_folder
@@ -106,6 +110,7 @@ def _look_at_videos(catalog: Catalog, config: RunConfig) -> None:
         memory_gigabytes=data.video_memory_gigabytes,
         preload=PRELOAD if config.model.model_name_or_path else (),
     )
+    catalog.note_contents()
     keep_same_content_together(catalog, config)
     check_spans(catalog, config.video)
 
@@ -114,13 +119,19 @@ def _take_thumbnails(catalog: Catalog, config: RunConfig) -> None:
     data = config.data
     if not data.report_thumbnails:
         return
-    choose_thumbnails(catalog, per_class=data.report_thumbnails, at_most=_MOST_THUMBNAILS)
+    choose_thumbnails(catalog, per_class=_pictures_per_class(config), at_most=_MOST_THUMBNAILS)
     take_thumbnails(
         catalog,
         timeout_seconds=data.video_timeout_seconds,
         num_workers=data.preprocessing_num_workers,
         memory_gigabytes=data.video_memory_gigabytes,
     )
+
+
+def _pictures_per_class(config: RunConfig) -> int:
+    """Without classes all rows are of one, of which more is shown."""
+    number = config.data.report_thumbnails
+    return number if stage_of(config).rows == "labels" else number * _AS_MANY_CLASSES
 
 
 def _check_model(config: RunConfig) -> str | None:
@@ -145,9 +156,9 @@ def _count_tokens(catalog: Catalog, config: RunConfig) -> str | None:
     return None
 
 
-def _write_rows(catalog: Catalog, labels: Labels, output_dir: Path) -> str:
-    """Writes annotations, quarantine list and labels; returns a hash of all of them."""
-    digest = hashlib.sha256(labels.model_dump_json().encode())
+def _write_rows(catalog: Catalog, labels: Labels | None, output_dir: Path) -> str:
+    """Writes annotations, quarantine list and labels, where there are some; returns a hash of all of them."""
+    digest = hashlib.sha256(labels.model_dump_json().encode() if labels else b"")
 
     def hashed_clips() -> Iterator[Clip]:
         for row in catalog.usable():
@@ -157,7 +168,10 @@ def _write_rows(catalog: Catalog, labels: Labels, output_dir: Path) -> str:
 
     write_lines(output_dir / ANNOTATIONS_FILE, hashed_clips())
     write_lines(output_dir / QUARANTINE_FILE, catalog.quarantined())
-    labels.write(output_dir / LABELS_FILE)
+    if labels is None:
+        (output_dir / LABELS_FILE).unlink(missing_ok=True)
+    else:
+        labels.write(output_dir / LABELS_FILE)
     for clip in catalog.quarantined():
         digest.update(clip.clip_id.encode())
     return digest.hexdigest()
@@ -172,12 +186,15 @@ def _refuse(report: ValidationReport, catalog: Catalog, config: RunConfig, outpu
         max_invalid_fraction=report.max_invalid_fraction,
         listed_in=str(output_dir / QUARANTINE_FILE),
     )
-    check_every_class_is_trained(
-        report.labels,
-        (label for label, count in enumerate(report.label_counts["train"]) if count),
-        max_samples=config.data.max_samples,
-        num_quarantined=report.num_quarantined,
-    )
+    if report.labels is not None:
+        check_every_class_is_trained(
+            report.labels,
+            (label for label, count in enumerate(report.label_counts["train"]) if count),
+            max_samples=config.data.max_samples,
+            num_quarantined=report.num_quarantined,
+        )
+    if stage_of(config).rows == "tags":
+        check_both_tags(catalog)
     check_findings(report, config.data, page=output_dir / REPORT_HTML)
     tokens = report.tokens
     if tokens and tokens.num_too_long:

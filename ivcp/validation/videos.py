@@ -74,10 +74,7 @@ def check_videos(
     )
     for job, found in with_progress(checked, total=total, what="videos checked"):
         _note(catalog, job, found)
-    catalog.ask(
-        "UPDATE clip SET (reason, detail) = (SELECT reason, detail FROM video WHERE video.id = clip.video) "
-        "WHERE video IN (SELECT id FROM video WHERE reason IS NOT NULL)"
-    )
+    catalog.note_unusable()
 
 
 def check_video(job: VideoJob) -> CheckedVideo:

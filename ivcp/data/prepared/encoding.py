@@ -5,7 +5,7 @@ Frames are bytes and a shape: `datasets`' Array4D would bring them back as int64
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import pyarrow as pa
@@ -94,9 +94,24 @@ def with_row(record: pa.RecordBatch, *, sample_id: str, source: str, columns: Ma
     return pa.record_batch(arrays, schema=record.schema)
 
 
-def count_tokens(record: pa.RecordBatch) -> tuple[int, int]:
-    """Tokens of a sample, and those of them that are its prompt."""
-    return len(record["input_ids"][0]), record["num_prompt_tokens"][0].as_py()
+def count_tokens(record: pa.RecordBatch, columns: Sequence[Column] = ()) -> tuple[int, int]:
+    """Tokens of a sample with the longest of its answers, and those of them that are its prompt."""
+    of_prompt = record["num_prompt_tokens"][0].as_py()
+    values = {column.name: record[column.name][0] for column in columns if column.continues_prompt}
+    return num_tokens(len(record["input_ids"][0]), of_prompt, values, columns), of_prompt
+
+
+def num_tokens(of_all: int, of_prompt: int, values: Mapping[str, Sized], columns: Sequence[Column]) -> int:
+    """Tokens of a sample with the longest of its answers.
+
+    Args:
+        of_all: with the answer that stands in its tokens.
+        of_prompt: tokens in front of it.
+        values: those of `columns` that tell of other answers, among others.
+        columns: the stage's.
+    """
+    others = (of_prompt + len(values[column.name]) for column in columns if column.continues_prompt)
+    return max((of_all, *others))
 
 
 def _encode_medium(medium: Medium, jpeg_quality: int | None) -> dict[str, Any]:

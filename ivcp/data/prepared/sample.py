@@ -23,6 +23,8 @@ class Column:
     name: str
     type: pa.DataType
     """Numbers stand in the table of samples as well, where samplers read them without touching the shards."""
+    continues_prompt: bool = False
+    """Whether its values are tokens that stand behind the prompt in place of the answer."""
 
     @property
     def is_number(self) -> bool:

@@ -31,8 +31,8 @@ def build_classifier(config: RunConfig, index: PreparedIndex, processor: Process
     )
     classifier = ActionClassifier(
         prepare_backbone(model, config.method),
-        build_decoder(action, hidden_size=model.config.get_text_config().hidden_size, labels=index.labels),
-        labels=index.labels,
+        build_decoder(action, hidden_size=model.config.get_text_config().hidden_size, labels=index.classes),
+        labels=index.classes,
         action_token_id=processor.token_id(action.action_token),
         action_token_is_new=action.action_token in processor.new_tokens,
         training_loss=ClassificationLoss.from_settings(config.loss, label_counts=index.label_counts["train"]),

@@ -21,7 +21,7 @@ from ivcp.stages.protocol import Stage
 if TYPE_CHECKING:
     from ivcp.models.processor import Processor, SampledVideo
 
-REJECTED = Column("rejected_ids", pa.list_(pa.int64()))
+REJECTED = Column("rejected_ids", pa.list_(pa.int64()), continues_prompt=True)
 """The tokens of the answer that is not preferred, with its end of turn, behind the same prompt."""
 DESIRABLE = Column("desirable", pa.int32())
 """1 where the answer is a good one, else 0."""
@@ -42,6 +42,11 @@ class LanguageStage(Stage):
     def reads_answers(self) -> bool:
         """Answers are what is learned."""
         return True
+
+    @property
+    def smallest_prompt(self) -> tuple[Message, ...]:
+        """A video and a short answer."""
+        return (Message(role="user", content=VIDEO_TAG), Message(role="assistant", content="1"))
 
     def prompt_of(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The conversation in front of its last answer."""
@@ -83,6 +88,11 @@ class SupervisedFinetuning(LanguageStage):
     def data_settings(self) -> tuple[str, ...]:
         """Which words are learned."""
         return ("train_on_prompt", "mask_history")
+
+    @property
+    def token_settings(self) -> tuple[str, ...]:
+        """Which words are learned."""
+        return self.data_settings
 
     def tokenize(self, processor: Processor, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
         """The whole conversation; learned are the answers, or what the settings say."""
@@ -200,6 +210,11 @@ class Pretraining(LanguageStage):
     def rows(self) -> RowKind:
         """Texts."""
         return "texts"
+
+    @property
+    def smallest_prompt(self) -> tuple[Message, ...]:
+        """A video in a text."""
+        return (Message(role="assistant", content=f"{VIDEO_TAG}1"),)
 
     def prompt_of(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Nothing: all of it is learned."""

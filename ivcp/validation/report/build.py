@@ -9,14 +9,18 @@ from ivcp.records.validation import ValidationReport
 from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.estimate import describe_tokens, estimate_needs
-from ivcp.validation.report.contradictions import find_contradictions
+from ivcp.validation.report.contradictions import Contradictions, find_contradictions
 from ivcp.validation.report.distributions import distribution_of
 from ivcp.validation.report.findings import find_duplicates, find_leaks, find_near_duplicates
 
-_USED = "FROM video WHERE id IN (SELECT video FROM clip WHERE reason IS NULL)"
+_USED = (
+    "FROM video WHERE id IN (SELECT clip_video.video FROM clip JOIN clip_video ON clip_video.clip = clip.id "
+    "WHERE clip.reason IS NULL)"
+)
 _SECONDS = """
 SELECT MIN(COALESCE(clip.stop, last + 1 / fps), last + 1 / fps) - COALESCE(clip.start, first)
-FROM clip JOIN video ON video.id = clip.video WHERE clip.reason IS NULL
+FROM clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video
+WHERE clip.reason IS NULL
 """
 
 
@@ -24,7 +28,7 @@ def build_report(
     catalog: Catalog,
     config: RunConfig,
     *,
-    labels: Labels,
+    labels: Labels | None,
     fingerprint: str,
     tokens_missing: str | None,
     seconds_taken: float,
@@ -43,7 +47,9 @@ def build_report(
         distance=data.near_duplicate_distance,
         most=data.report_examples,
     )
-    contradictions = find_contradictions(catalog, labels, most=data.report_examples)
+    contradictions = (
+        Contradictions(0, ()) if labels is None else find_contradictions(catalog, labels, most=data.report_examples)
+    )
     tokens = None if tokens_missing else describe_tokens(catalog, config)
     return ValidationReport(
         fingerprint=fingerprint,
@@ -94,7 +100,9 @@ def _by_split(counts: Mapping[str, int]) -> dict[Split, int]:
     return {split: counts.get(split, 0) for split in SPLITS}
 
 
-def _count_labels(catalog: Catalog, labels: Labels) -> dict[Split, tuple[int, ...]]:
+def _count_labels(catalog: Catalog, labels: Labels | None) -> dict[Split, tuple[int, ...]]:
+    if labels is None:
+        return {}
     counts = {
         (split, label): number
         for split, label, number in catalog.ask(

@@ -16,13 +16,17 @@ from ivcp.video.perceptual import join_pairs, similar_pairs
 
 _NAMED = 20
 """Clips, videos and groups that one finding names."""
-_USABLE = "clip JOIN video ON video.id = clip.video WHERE clip.reason IS NULL"
+_USABLE = (
+    "clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video "
+    "WHERE clip.reason IS NULL"
+)
 _ALIKE = (  # CROSS keeps SQLite from beginning with all videos
     "alike CROSS JOIN video AS compared ON compared.id = alike.video CROSS JOIN video "
-    "ON video.sha256 = compared.sha256 CROSS JOIN clip ON clip.video = video.id WHERE clip.reason IS NULL"
+    "ON video.sha256 = compared.sha256 CROSS JOIN clip_video ON clip_video.video = video.id "
+    "CROSS JOIN clip ON clip.id = clip_video.clip WHERE clip.reason IS NULL"
 )
 _GROUP = "(SELECT name FROM part WHERE part.id = clip.part)"
-_SPLIT_COUNTS = ", ".join(f"SUM(clip.split = '{split}')" for split in SPLITS)
+_SPLIT_COUNTS = ", ".join(f"COUNT(DISTINCT CASE clip.split WHEN '{split}' THEN clip.id END)" for split in SPLITS)
 
 
 @dataclass(frozen=True)
@@ -57,48 +61,56 @@ class NearDuplicates:
     examples: tuple[NearDuplicate, ...]
 
 
-def find_duplicates(catalog: Catalog, labels: Labels, *, most: int) -> Duplicates:
-    """Clips with the same video content and the same span."""
-    counts = "COUNT(DISTINCT clip.label) AS labels, COUNT(*) AS clips"
-    same = f"SELECT {counts} FROM {_USABLE} GROUP BY video.sha256, start, stop"
-    number = catalog.number(f"SELECT COUNT(*) FROM ({same}) WHERE clips > 1")
-    num_conflicts = catalog.number(f"SELECT COUNT(*) FROM ({same}) WHERE clips > 1 AND labels > 1")
+def find_duplicates(catalog: Catalog, labels: Labels | None, *, most: int) -> Duplicates:
+    """Clips with the same content of their videos and the same span; without classes, with the same text as well.
+
+    A video that is asked about in several ways is nothing unusual.
+    """
+    keys = ("content", "start", "stop") if labels else ("content", "start", "stop", "conversation")
+    same = f"FROM clip WHERE reason IS NULL GROUP BY {', '.join(keys)} HAVING COUNT(*) > 1"
+    number = catalog.number(f"SELECT COUNT(*) FROM (SELECT 1 {same})")
+    num_conflicts = catalog.number(f"SELECT COUNT(*) FROM (SELECT 1 {same} AND COUNT(DISTINCT label) > 1)")
     found = catalog.ask(
-        f"SELECT video.sha256, start, stop, COUNT(*) AS clips FROM {_USABLE} GROUP BY 1, 2, 3 HAVING clips > 1 "
-        "ORDER BY COUNT(DISTINCT clip.label) DESC, MIN(clip.id) LIMIT ?",
+        f"SELECT COUNT(*), {', '.join(keys)} {same} ORDER BY COUNT(DISTINCT label) DESC, MIN(id) LIMIT ?",
         most,
     ).fetchall()
-    return Duplicates(number, num_conflicts, tuple(_describe(catalog, labels, *group) for group in found))
+    which = " AND ".join(f"{key} IS ?" for key in keys)
+    examples = (_describe(catalog, labels, which, values, num_clips=count) for count, *values in found)
+    return Duplicates(number, num_conflicts, tuple(examples))
 
 
 def _describe(
-    catalog: Catalog, labels: Labels, sha256: str, start: float | None, stop: float | None, num_clips: int
+    catalog: Catalog, labels: Labels | None, which: str, values: Sequence[Any], *, num_clips: int
 ) -> Duplicate:
-    same, values = f"{_USABLE} AND video.sha256 = ? AND start IS ? AND stop IS ?", (sha256, start, stop)
-    named = catalog.ask(f"SELECT dataset, row, name FROM {same} ORDER BY clip.id LIMIT {_NAMED}", *values).fetchall()
+    same = f"clip WHERE reason IS NULL AND {which}"
+    named = catalog.ask(
+        f"SELECT dataset, row, (SELECT name FROM video WHERE video.id = clip.video) FROM {same} "
+        f"ORDER BY id LIMIT {_NAMED}",
+        *values,
+    ).fetchall()
     splits = {split for (split,) in catalog.ask(f"SELECT DISTINCT split FROM {same}", *values)}
-    found = catalog.ask(f"SELECT label FROM {same} GROUP BY label ORDER BY MIN(clip.id)", *values)
+    found = catalog.ask(f"SELECT label FROM {same} GROUP BY label ORDER BY MIN(id)", *values)
     return Duplicate(
         num_clips=num_clips,
         clip_ids=tuple(f"{dataset}:{row}" for dataset, row, _ in named),
-        videos=tuple(dict.fromkeys(first_path(read_video(name)) for _, _, name in named)),
+        videos=tuple(dict.fromkeys(first_path(read_video(name)) for _, _, name in named if name is not None)),
         splits=tuple(split for split in SPLITS if split in splits),
-        label_names=tuple(labels.label_names[label] for (label,) in found),
+        label_names=_names(labels, [label for (label,) in found]),
     )
 
 
 def find_leaks(catalog: Catalog, *, most: int) -> Leaks:
     """Video contents and groups that stand in several splits."""
-    contents = _leaks(catalog, "content", "video.sha256", "video.name", most)
-    groups = _leaks(catalog, "group", "clip.part", _GROUP, most)
+    contents = _leaks(catalog, "content", _USABLE, "video.sha256", "video.name", most)
+    groups = _leaks(catalog, "group", "clip WHERE clip.reason IS NULL", "clip.part", _GROUP, most)
     return Leaks(contents.number + groups.number, contents.examples + groups.examples)
 
 
-def _leaks(catalog: Catalog, kind: str, key: str, name: str, most: int) -> Leaks:
-    in_several = f"SELECT {key} FROM {_USABLE} GROUP BY 1 HAVING COUNT(DISTINCT split) > 1"
+def _leaks(catalog: Catalog, kind: str, usable: str, key: str, name: str, most: int) -> Leaks:
+    in_several = f"SELECT {key} FROM {usable} GROUP BY 1 HAVING COUNT(DISTINCT split) > 1"
     number = catalog.number(f"SELECT COUNT(*) FROM ({in_several})")
     found = catalog.ask(
-        f"SELECT {name}, MIN(clip.id), {_SPLIT_COUNTS} FROM {_USABLE} GROUP BY {key} "
+        f"SELECT {name}, MIN(clip.id), {_SPLIT_COUNTS} FROM {usable} GROUP BY {key} "
         "HAVING COUNT(DISTINCT split) > 1 ORDER BY 2 LIMIT ?",
         most,
     )
@@ -114,7 +126,7 @@ def _leaks(catalog: Catalog, kind: str, key: str, name: str, most: int) -> Leaks
 
 
 def find_near_duplicates(
-    catalog: Catalog, labels: Labels, *, num_looks: int, distance: float, most: int
+    catalog: Catalog, labels: Labels | None, *, num_looks: int, distance: float, most: int
 ) -> NearDuplicates:
     """Sets of videos whose looked-at frames differ in at most `distance` of 64 bits on average.
 
@@ -134,7 +146,8 @@ def find_near_duplicates(
         "INSERT INTO alike VALUES (?, ?)",
         ((number, int(ids[place])) for number, places in enumerate(sets) for place in places),
     )
-    note_contradicting_looks(catalog)
+    if labels is not None:
+        note_contradicting_looks(catalog)
     # Videos with the same bytes were compared once: their clips count, too.
     counted = (
         f"SELECT alike.number AS number, COUNT(DISTINCT clip.split) AS splits, {_SPLIT_COUNTS} "
@@ -153,7 +166,7 @@ def find_near_duplicates(
     )
 
 
-def _describe_alike(catalog: Catalog, labels: Labels, number: int, counts: Sequence[int]) -> NearDuplicate:
+def _describe_alike(catalog: Catalog, labels: Labels | None, number: int, counts: Sequence[int]) -> NearDuplicate:
     def ask(column: str, limit: int = -1) -> list[Any]:
         found = catalog.ask(
             f"SELECT {column} FROM {_ALIKE} AND alike.number = ? GROUP BY 1 ORDER BY MIN(clip.id) LIMIT ?",
@@ -167,9 +180,13 @@ def _describe_alike(catalog: Catalog, labels: Labels, number: int, counts: Seque
         videos=tuple(first_path(read_video(name)) for name in ask("video.name", _NAMED)),
         num_clips=_by_split(counts),
         groups=tuple(ask(_GROUP, _NAMED)),
-        label_names=tuple(labels.label_names[label] for label in ask("clip.label")),
+        label_names=_names(labels, ask("clip.label")),
     )
 
 
 def _by_split(counts: Sequence[int]) -> dict[Split, int]:
     return {split: count for split, count in zip(SPLITS, counts, strict=True) if count}
+
+
+def _names(labels: Labels | None, found: Sequence[int]) -> tuple[str, ...]:
+    return () if labels is None else tuple(labels.label_names[label] for label in found)

@@ -30,7 +30,7 @@ class Thumbnail(NamedTuple):
 
 
 def write_page(report: ValidationReport, catalog: Catalog, path: Path, *, per_class: int) -> None:
-    """Writes the page, with `per_class` pictures of each class; long tables are cut, and say so."""
+    """Writes the page, with `per_class` pictures of each class, or of all; long tables are cut, and say so."""
     environment = Environment(
         loader=PackageLoader("ivcp.validation.report", "."), autoescape=True, undefined=StrictUndefined
     )
@@ -40,7 +40,7 @@ def write_page(report: ValidationReport, catalog: Catalog, path: Path, *, per_cl
         quarantined=list(catalog.quarantined(_MOST_ROWS)),
         thumbnails=_thumbnails_of_classes(catalog, per_class),
         pictures=_pictures(catalog),
-        similar_names=explain_similar(report.labels.label_names),
+        similar_names=explain_similar(report.labels.label_names) if report.labels else None,
         splits=SPLITS,
         most_rows=_MOST_ROWS,
     )
@@ -56,9 +56,9 @@ def name_bytes(number: float) -> str:
     return f"{number:.3g} TB"
 
 
-def _thumbnails_of_classes(catalog: Catalog, per_class: int) -> dict[int, list[Thumbnail]]:
+def _thumbnails_of_classes(catalog: Catalog, per_class: int) -> dict[int | None, list[Thumbnail]]:
     """By label."""
-    by_label: dict[int, list[Thumbnail]] = {}
+    by_label: dict[int | None, list[Thumbnail]] = {}
     for label, name, jpeg in catalog.ask(f"SELECT clip.label, video.name, thumbnail.jpeg {_TAKEN}"):
         shown = by_label.setdefault(label, [])
         if len(shown) < per_class:

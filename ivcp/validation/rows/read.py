@@ -8,43 +8,53 @@ from ivcp.data.annotations import read_dataset
 from ivcp.data.problems import AnnotationError, Problems
 from ivcp.data.prompts import special_tokens_pattern
 from ivcp.data.registry import DatasetInfo, read_dataset_info
-from ivcp.records import Labels, Split
+from ivcp.records import Labels, RowKind, Split
 from ivcp.settings import RunConfig
+from ivcp.stages.registry import stage_of
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.rows.labels import check_every_class_is_trained, resolve_labels
 from ivcp.validation.rows.samples import keep_samples
 from ivcp.validation.rows.special_tokens import special_tokens_of
+from ivcp.validation.rows.tags import check_both_tags
 from ivcp.validation.splits.assign import assign_splits
 from ivcp.validation.splits.kept import load_kept_splits
 
 
-def read_annotations(config: RunConfig, catalog: Catalog) -> Labels:
+def read_annotations(config: RunConfig, catalog: Catalog) -> Labels | None:
     """Reads all data sets of a run into `catalog`, with their labels and splits; returns the classes.
+
+    Where the stage asks for no classes there are none.
 
     Raises:
         AnnotationError: something is wrong with them; the message names everything that was found.
     """
     names = _names_by_split(config)
-    infos = {name: read_dataset_info(name, config.data.dataset_dir) for name in names}
+    rows = stage_of(config).rows
+    infos = {name: read_dataset_info(name, config.data.dataset_dir, rows=rows) for name in names}
     problems = Problems()
     special_tokens = special_tokens_pattern(special_tokens_of(config.model))
     for name, info in infos.items():
-        _read_rows(name, info, names[name], config, catalog, problems, special_tokens)
+        _read_rows(name, info, names[name], config, catalog, problems, special_tokens, rows)
     if not catalog.number("SELECT COUNT(*) FROM clip"):
         problems.raise_if_any()
-    labels = resolve_labels(
-        catalog,
-        infos,
-        dataset_dir=config.data.dataset_dir,
-        num_action_classes=config.action_cls.num_action_classes,
-        problems=problems,
-    )
+    labels = None
+    if rows == "labels":
+        labels = resolve_labels(
+            catalog,
+            infos,
+            dataset_dir=config.data.dataset_dir,
+            num_action_classes=config.action_cls.num_action_classes,
+            problems=problems,
+        )
     problems.raise_if_any()
     _check_rows_are_left(catalog, config)
     load_kept_splits(catalog, config.data)
     assign_splits(catalog, config)
-    trained = catalog.ask("SELECT DISTINCT label FROM clip WHERE split = 'train'")
-    check_every_class_is_trained(labels, (label for (label,) in trained))
+    if labels is not None:
+        trained = catalog.ask("SELECT DISTINCT label FROM clip WHERE split = 'train'")
+        check_every_class_is_trained(labels, (label for (label,) in trained))
+    if rows == "tags":
+        check_both_tags(catalog)
     return labels
 
 
@@ -69,8 +79,9 @@ def _read_rows(
     catalog: Catalog,
     problems: Problems,
     special_tokens: re.Pattern[str],
+    rows: RowKind,
 ) -> None:
-    rows = read_dataset(
+    read = read_dataset(
         name,
         info,
         dataset_dir=config.data.dataset_dir,
@@ -78,8 +89,9 @@ def _read_rows(
         action_token=config.action_cls.action_token,
         problems=problems,
         special_tokens=special_tokens,
+        rows=rows,
     )
-    for row in rows:
+    for row in read:
         catalog.add(row, split=(row.split or "train") if split == "train" else split)
     keep_samples(name, info.num_samples, config, catalog)
 

@@ -46,8 +46,6 @@ def _sample(name: str, limit: int, seed: int, catalog: Catalog) -> list[int | st
         first = -2.0 if split == "train" else -1.0
         ranked.append(((place + 0.5) / total[split, named] if place else first, number, named))
     ranked.sort(key=lambda row: row[0])
-    catalog.change("DELETE FROM clip WHERE id = ?", ((number,) for _, number, _ in ranked[limit:]))
-    for table in ("video", "conversation"):
-        catalog.ask(f"DELETE FROM {table} WHERE id NOT IN (SELECT {table} FROM clip)")
+    catalog.forget(number for _, number, _ in ranked[limit:])
     kept = {named for _, _, named in ranked[:limit]}
     return [named for named in dict.fromkeys(named for _, named in sorted(total, key=str)) if named not in kept]

@@ -23,8 +23,9 @@ _KEPT_BY_NAME = (
     "SELECT clip.unit, kept_group.place FROM clip JOIN part ON part.id = clip.part "
     "JOIN kept_group ON kept_group.name = part.name WHERE clip.given = 'train'"
 )
+_VIDEOS = "clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video"
 _KEPT_BY_CONTENT = (
-    "SELECT clip.unit, kept_content.place FROM clip JOIN video ON video.id = clip.video "
+    f"SELECT clip.unit, kept_content.place FROM {_VIDEOS} "
     f"JOIN kept_content ON kept_content.content = substr(video.sha256, 1, {CONTENT_DIGITS}) WHERE clip.given = 'train'"
 )
 
@@ -36,7 +37,7 @@ class _Units:
     ids: dict[str, int]
     """Its number in the catalog."""
     counts: dict[str, Counter[int]]
-    """Its rows of each label that no data set and no row names a split for."""
+    """Its rows of each label that no data set and no row names a split for; without classes, all are of one."""
     kept: dict[str, Split]
     """What an earlier run gave it."""
 
@@ -71,8 +72,8 @@ def keep_same_content_together(catalog: Catalog, config: RunConfig) -> None:
         AnnotationError: as `assign_splits`.
     """
     shared = catalog.ask(
-        "SELECT DISTINCT video.sha256, clip.part FROM clip JOIN video ON video.id = clip.video WHERE video.sha256 IN ("
-        "SELECT video.sha256 FROM clip JOIN video ON video.id = clip.video GROUP BY 1 "
+        f"SELECT DISTINCT video.sha256, clip.part FROM {_VIDEOS} WHERE video.sha256 IN ("
+        f"SELECT video.sha256 FROM {_VIDEOS} GROUP BY 1 "
         "HAVING COUNT(DISTINCT clip.part) > 1)"
     )
     by_content: dict[str, list[int]] = defaultdict(list)
@@ -103,7 +104,7 @@ def _read_units(catalog: Catalog, *, resplit: bool) -> _Units:
     )
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for unit, label, number in catalog.ask(
-        "SELECT unit, label, COUNT(*) FROM clip WHERE given = 'train' GROUP BY 1, 2"
+        "SELECT unit, COALESCE(label, 0), COUNT(*) FROM clip WHERE given = 'train' GROUP BY 1, 2"
     ):
         counts[names[unit]][label] = number
     places: dict[str, int] = {}
@@ -154,7 +155,8 @@ def _check_every_class_trains(catalog: Catalog, units: _Units, data: DataConfig)
     if not units.kept:
         return
     lost = catalog.ask(
-        "SELECT label FROM clip WHERE given = 'train' GROUP BY 1 HAVING SUM(split = 'train') = 0 ORDER BY 1"
+        "SELECT COALESCE(label, 0) FROM clip WHERE given = 'train' GROUP BY 1 HAVING SUM(split = 'train') = 0 "
+        "ORDER BY 1"
     )
     labels = {label for (label,) in lost}
     if labels:
@@ -202,7 +204,7 @@ def _warn_of_moved(catalog: Catalog) -> None:
     moved = [
         first_path(read_video(name))
         for (name,) in catalog.ask(
-            "SELECT DISTINCT video.name FROM clip JOIN video ON video.id = clip.video "
+            f"SELECT DISTINCT video.name FROM {_VIDEOS} "
             f"LEFT JOIN kept_content ON kept_content.content = substr(video.sha256, 1, {CONTENT_DIGITS}) "
             "JOIN part ON part.id = clip.part LEFT JOIN kept_group ON kept_group.name = part.name "
             "WHERE clip.given = 'train' AND clip.split = 'train' "

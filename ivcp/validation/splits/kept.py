@@ -30,7 +30,9 @@ _OURS = f"""
 CREATE TABLE ours AS SELECT DISTINCT part.name AS name, clip.split AS split,
 CASE clip.split {" ".join(f"WHEN '{split}' THEN {place}" for place, split in enumerate(SPLITS))} END AS place,
 substr(video.sha256, 1, {CONTENT_DIGITS}) AS content
-FROM clip JOIN part ON part.id = clip.part JOIN video ON video.id = clip.video WHERE clip.given = 'train'
+FROM clip JOIN part ON part.id = clip.part LEFT JOIN clip_video ON clip_video.clip = clip.id
+    LEFT JOIN video ON video.id = clip_video.video
+WHERE clip.given = 'train'
 """
 _NEWS = """
 SELECT COUNT(*) FROM ours

@@ -13,6 +13,7 @@ from ivcp.validation.catalog import Catalog
 from ivcp.validation.frame_times import COLUMNS, StoredTimes
 from ivcp.validation.tokens.worker import (
     PRELOAD,
+    Said,
     Shape,
     Times,
     TokenJob,
@@ -21,7 +22,7 @@ from ivcp.validation.tokens.worker import (
 from ivcp.video import VideoError
 from ivcp.video.workers import run_in_workers
 
-_Read = Callable[[tuple[Any, ...]], str | Shape | Times]
+_Read = Callable[[tuple[Any, ...]], Said | Shape | Times]
 _AT_ONCE = 100
 """What a worker counts in one call."""
 _TIMEOUT_SECONDS = 600.0
@@ -29,9 +30,10 @@ _TIMEOUT_SECONDS = 600.0
 _NO_TIME = -1.0
 """Stands for no start or no end: SQL's null equals nothing."""
 _USABLE = f"""
-SELECT clip.id AS clip, clip.conversation, clip.num_sampled, video.height, video.width, {COLUMNS},
+SELECT clip_video.num_sampled, video.height, video.width, {COLUMNS},
        COALESCE(start, {_NO_TIME}) AS start, COALESCE(stop, {_NO_TIME}) AS stop
-FROM clip JOIN video ON video.id = clip.video WHERE clip.reason IS NULL
+FROM clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video
+WHERE clip.reason IS NULL
 """
 _TIMES = "num_frames, fps, first, last, uneven, start, stop"
 _NO_STAMPS = "SELECT num_tokens FROM times WHERE 0"
@@ -57,15 +59,16 @@ def note_tokens(catalog: Catalog, config: RunConfig) -> None:
         f"INSERT INTO shape (height, width, num_sampled) SELECT DISTINCT height, width, num_sampled FROM ({_USABLE})"
     )
     _count(catalog, config, "shape", "id, height, width, num_sampled", lambda values: Shape(*values))
-    has_stamps = _count(catalog, config, "conversation", "id, text", lambda values: values[0])
+    has_stamps = _count(catalog, config, "conversation", "id, text, rejected", lambda values: Said(*values))
     if has_stamps:
         catalog.ask(f"INSERT INTO times ({_TIMES}) SELECT DISTINCT {_TIMES} FROM ({_USABLE})")
         _count(catalog, config, "times", f"id, {_TIMES}", _read_times)
+    of_video = f"shape.num_tokens + COALESCE(({_STAMPS if has_stamps else _NO_STAMPS}), 0)"
     catalog.ask(
-        "UPDATE clip SET num_tokens = (SELECT conversation.num_tokens + shape.num_tokens + COALESCE(("
-        f"{_STAMPS if has_stamps else _NO_STAMPS}), 0) FROM conversation, video JOIN shape ON "
-        "shape.height = video.height AND shape.width = video.width AND shape.num_sampled = clip.num_sampled "
-        "WHERE conversation.id = clip.conversation AND video.id = clip.video) WHERE reason IS NULL"
+        "UPDATE clip SET num_tokens = (SELECT num_tokens FROM conversation WHERE id = clip.conversation) + COALESCE(("
+        f"SELECT SUM({of_video}) FROM clip_video JOIN video ON video.id = clip_video.video JOIN shape ON "
+        "shape.height = video.height AND shape.width = video.width AND shape.num_sampled = clip_video.num_sampled "
+        "WHERE clip_video.clip = clip.id), 0) WHERE reason IS NULL"
     )
 
 
@@ -74,7 +77,7 @@ def _count(
     config: RunConfig,
     table: str,
     columns: str,
-    read: Callable[[tuple[Any, ...]], str | Shape | Times],
+    read: _Read,
 ) -> bool:
     """Notes what each row of a table adds to the tokens; returns whether times add some."""
     stage, has_stamps = stage_of(config), False

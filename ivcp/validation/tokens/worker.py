@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ivcp.data.prepared.encoding import num_tokens
+from ivcp.data.prompts import VIDEO_TAG
 from ivcp.models import processor_settings
 from ivcp.models.processor_settings import ProcessorSettings, load_processor
-from ivcp.records import Message
+from ivcp.records import Clip, Message
 from ivcp.stages.protocol import Stage
 from ivcp.validation.catalog import read_conversation
 from ivcp.validation.frame_times import StoredTimes
@@ -30,8 +32,17 @@ _LATE = 100_000
 
 
 @dataclass(frozen=True)
+class Said:
+    """A conversation, as the catalog has it."""
+
+    text: str
+    rejected: str | None
+    """The answer that is not preferred to its last turn."""
+
+
+@dataclass(frozen=True)
 class Shape:
-    """What a clip's tokens depend on besides its conversation."""
+    """What the tokens of a video depend on."""
 
     height: int
     """Pixels of the source, as displayed."""
@@ -41,7 +52,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Times:
-    """When a clip's frames were taken: what time stamps in a prompt depend on."""
+    """When the frames of a clip's video were taken: what time stamps in a prompt depend on."""
 
     video: StoredTimes
     start_seconds: float | None
@@ -56,13 +67,12 @@ class TokenJob:
     stage: Stage
     numbers: tuple[int, ...]
     """Their ids in the catalog."""
-    items: tuple[str | Shape | Times, ...]
-    """Conversations as the catalog has them, shapes, or times."""
+    items: tuple[Said | Shape | Times, ...]
 
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """The parts of the sum; a clip's tokens are its conversation's, its shape's and its times'."""
+    """The parts of the sum; a clip's tokens are its conversation's, and the shapes' and times' of its videos."""
 
     counts: tuple[int, ...]
     """Of each item of the job; what a shape or times add may be negative."""
@@ -75,7 +85,7 @@ class TokenCounts:
 def count_tokens(job: TokenJob) -> TokenCounts:
     """Counts by calling the processor on black frames: exact for every model, and nothing is decoded.
 
-    Video tokens are special tokens, so that text and video add up: each conversation is counted with one small clip,
+    Video tokens are special tokens, so that text and video add up: each conversation is counted with small clips,
     and each shape and each time with one conversation.
 
     Raises:
@@ -91,11 +101,11 @@ class _Counter:
         self._processor, self._settings, self._stage = load_processor(settings), settings, stage
         self._small = self._processor.frame_size(*_SMALL)
         self._plain = stage.smallest_prompt
-        self._prompt = functools.lru_cache(maxsize=4096)(self._count_prompt)
+        self._prompt = functools.lru_cache(maxsize=4096)(self._count_said)
         self._few = self._count(self._plain, self._small, range(_FEW))
         self.depends_on_times = self._few != self._count(self._plain, self._small, range(_LATE, _LATE + _FEW))
 
-    def count(self, item: str | Shape | Times) -> int:
+    def count(self, item: Said | Shape | Times) -> int:
         if isinstance(item, Shape):
             return self._count(self._plain, self.frame_size(item), range(item.num_sampled)) - self._few
         return self._stamps(item) if isinstance(item, Times) else self._conversation(item)
@@ -103,9 +113,10 @@ class _Counter:
     def frame_size(self, shape: Shape) -> tuple[int, int]:
         return self._processor.frame_size(shape.height, shape.width)
 
-    def _conversation(self, text: str) -> int:
-        messages = read_conversation(text)
-        return self._prompt(messages if self._stage.reads_answers else self._stage.prompt_of(messages))
+    def _conversation(self, said: Said) -> int:
+        messages = read_conversation(said.text)
+        kept = messages if self._stage.reads_answers else self._stage.prompt_of(messages)
+        return self._prompt(kept, said.rejected)
 
     def _stamps(self, times: Times) -> int:
         span = Span(times.start_seconds, times.end_seconds)
@@ -113,12 +124,26 @@ class _Counter:
         stamped = self._count(self._plain, self._small, indices, fps=times.video.fps)
         return stamped - self._count(self._plain, self._small, range(len(indices)))
 
-    def _count_prompt(self, messages: tuple[Message, ...]) -> int:
-        return self._count(messages, self._small, range(_FEW))
+    def _count_said(self, messages: tuple[Message, ...], rejected: str | None) -> int:
+        """With a small clip for each of its tags."""
+        tags = sum(message.content.count(VIDEO_TAG) for message in messages)
+        videos = [_black(self._small, range(_FEW))] * tags
+        clip = Clip(
+            clip_id="",
+            dataset="",
+            row=0,
+            video=None,
+            messages=messages,
+            rejected=rejected,
+            split="train",
+            group="",
+            num_frames=0,
+        )
+        tokens, values = self._stage.tokenize_clip(self._processor, clip, videos)
+        return num_tokens(len(tokens.input_ids), tokens.num_prompt_tokens, values, self._stage.columns)
 
     def _count(self, messages: tuple[Message, ...], size: tuple[int, int], indices: Any, fps: float = 1.0) -> int:
-        frames = np.zeros((len(indices), *size, 3), dtype=np.uint8)
-        video = _BlackVideo(frames, tuple(indices), fps, indices[-1] + 1)
+        video = _black(size, indices, fps)
         return len(self._stage.tokenize(self._processor, messages, [video]).input_ids)
 
 
@@ -130,6 +155,11 @@ class _BlackVideo:
     frame_indices: tuple[int, ...]
     source_fps: float
     total_frames: int
+
+
+def _black(size: tuple[int, int], indices: Any, fps: float = 1.0) -> _BlackVideo:
+    frames = np.zeros((len(indices), *size, 3), dtype=np.uint8)
+    return _BlackVideo(frames, tuple(indices), fps, indices[-1] + 1)
 
 
 _latest: tuple[TokenJob, _Counter] | None = None
