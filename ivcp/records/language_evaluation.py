@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
-
-from ivcp.records.annotations import Split
-from ivcp.records.evaluation import GateVerdict, LeftOut, Shown
 from ivcp.records.record import Record
 
 GENERATED_FILE = "generated_predictions.jsonl"

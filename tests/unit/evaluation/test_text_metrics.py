@@ -69,7 +69,9 @@ def test_bleu_and_rouge_are_llama_factorys(pairs):
 def test_they_tell_texts_apart():
     near, far = ("The person waves a hand.", "The person waves."), ("The person waves a hand.", "A cat sleeps.")
     for name in ("bleu-4", "rouge-1", "rouge-2", "rouge-l", "sacrebleu", "token_f1"):
-        assert measure_texts(*zip(near, strict=True)).named()[name] > measure_texts(*zip(far, strict=True)).named()[name]
+        assert (
+            measure_texts(*zip(near, strict=True)).named()[name] > measure_texts(*zip(far, strict=True)).named()[name]
+        )
 
 
 @pytest.mark.parametrize(("prediction", "reference"), [pair for pair in PAIRS if pair != ("", "")])
