@@ -105,6 +105,14 @@ def all_processes(flag: bool) -> bool:
     return not any_process(not flag)
 
 
+def summed_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor of all processes, without gradient; a new tensor."""
+    summed = values.detach().clone()
+    if world_size() > 1:
+        distributed.all_reduce(summed)
+    return summed
+
+
 def wait_for_all() -> None:
     """Returns when all processes are here."""
     any_process(False)  # a barrier would use the GPUs

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import Tensor
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ivcp.data.prepared.reader import PreparedSamples
@@ -19,7 +18,7 @@ from ivcp.feature_cache.samples import EncodedSamples
 from ivcp.feature_cache.store import CacheEntry, StoreError
 from ivcp.inference.compute import Compute
 from ivcp.models.backbone import BackboneModule, language_model_of
-from ivcp.models.families import part_of
+from ivcp.models.families import vision_tensors
 from ivcp.models.processor import Processor
 from ivcp.models.vision.features import InseparableFeaturesError, takes_features
 from ivcp.records import PreparedIndex, Split
@@ -73,7 +72,7 @@ class VisionCache:
 
     def why_live(self, split: Split, clips: Any) -> str | None:
         """Why the features of a split cannot be kept; null where they can."""
-        trained = [name for name, parameter in self._vision_tensors() if parameter.requires_grad]
+        trained = [name for name, parameter in vision_tensors(self._model) if parameter.requires_grad]
         if trained:
             return f"the vision tower or the projector trains ({trained[0]} and {len(trained) - 1} more)"
         if split == "train" and self.config.augmentation.changes_frames:
@@ -93,18 +92,12 @@ class VisionCache:
     def _entry_name(self) -> str:
         described = fingerprint(
             self._model,
-            self._vision_tensors(),
+            vision_tensors(self._model),
             index=self.index,
             processor=self.processor,
             compute=self.compute,
         )
         return described[:16]
-
-    def _vision_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All weights between the pixels and the language model."""
-        for name, tensor in (*self._model.named_parameters(), *self._model.named_buffers()):
-            if part_of(name, self._model) in ("vision_tower", "projector"):
-                yield name, tensor
 
     def _complete_entry(self, split: Split, clips: PreparedSamples, name: str) -> EncodedSamples | None:
         """The split with kept features; null, with a warning, where they cannot be kept after all."""

@@ -24,8 +24,10 @@ class UnsupportedMethodError(ValueError):
     """A way of training that the model does not allow; the message names the setting and what to do."""
 
 
-def prepare_backbone(model: Any, method: MethodConfig) -> Any:
+def prepare_backbone(model: Any, method: MethodConfig, *, writes: bool = False) -> Any:
     """Freezes `model` and opens what `finetuning_type` trains; for LoRA, returns the peft model around it.
+
+    `writes` says that its vocabulary logits are computed: `full` then trains what makes them, too.
 
     Raises:
         UnsupportedMethodError: the model has no such layers.
@@ -34,9 +36,10 @@ def prepare_backbone(model: Any, method: MethodConfig) -> Any:
     if method.finetuning_type == "lora":
         return _add_lora(model, method)
     layers = _trained_layers(model, method.freeze_trainable_layers) if method.finetuning_type == "freeze" else None
+    open_parts = (*_open_parts(method), *(("lm_head",) if writes and layers is None else ()))
     for name, parameter in model.named_parameters():
         part = part_of(name, model)
-        is_open = part in _open_parts(method) and (part != "language_model" or layers is None)
+        is_open = part in open_parts and (part != "language_model" or layers is None)
         parameter.requires_grad_(is_open or (layers is not None and name.startswith(layers)))
     return model
 

@@ -55,6 +55,11 @@ class BackboneModule(nn.Module):
         """`backbone` is a transformers video language model, or a peft model around one."""
         super().__init__()
         self.backbone = backbone
+        self.numbers: dict[str, Tensor] = {}
+        """What training logs beside the loss: numbers of the last batch by their names, (numbers,) each."""
+
+    def keep_start(self) -> None:
+        """Called once before training, when the module has the weights that it starts with."""
 
     @property
     def config(self) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -241,6 +241,13 @@ def part_of(name: str, model: Any) -> str:
     if name.startswith(tower):
         return "projector" if _MERGERS_IN_TOWER.match(name, len(tower)) else "vision_tower"
     return "projector" if name.startswith(prefix_of(model, model.base_model)) else "lm_head"
+
+
+def vision_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """All weights of a transformers model between the pixels and the language model, by name."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if part_of(name, model) in ("vision_tower", "projector"):
+            yield name, tensor
 
 
 def prefix_of(model: nn.Module, module: nn.Module) -> str:

@@ -176,11 +176,15 @@ class Processor:
         It has `vision_features` in place of pixels where the samples are `EncodedSample`s; a batch holds one kind.
         Whole samples also have `token_labels`, (batch, longest): the ids to be predicted, -100 elsewhere.
         """
-        kept = [sample.tensors for sample in samples if isinstance(sample, EncodedSample)]
-        tokens = self.batch_tokens(samples, prompts_only=prompts_only)
+        return self.batch_tokens(samples, prompts_only=prompts_only) | self.batch_media(samples)
+
+    def batch_media(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """The part of `batch` that needs no tokens; empty where no sample has media."""
+        kept = [sample.tensors for sample in samples if isinstance(sample, EncodedSample) and sample.tensors]
         if kept:
-            return tokens | join_features(kept)
-        return tokens | self.pixel_inputs([medium.frames for sample in samples for medium in sample.media])
+            return join_features(kept)
+        frames = [medium.frames for sample in samples for medium in sample.media]
+        return self.pixel_inputs(frames) if frames else {}
 
     def batch_tokens(self, samples: Sequence[Sample], *, prompts_only: bool) -> Batch:
         """The part of `batch` that needs no frames."""

@@ -218,6 +218,12 @@ class Stage(Protocol):
         """
 
     @property
+    def loss_counts(self) -> str | None:
+        """Entry of a batch, (batch,), with how many items of each sample the mean loss is over; null where it is over
+        samples. A step of several batches, or processes, then has the mean over all items."""
+        return None
+
+    @property
     def target_names(self) -> tuple[str, ...]:
         """Entries of a batch that hold what is to be predicted; empty leaves validation at the loss."""
         return ()

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 STAGES = {
     "action_cls": "ivcp.stages.action_cls.stage:ActionClassification",
-    "pt": "ivcp.stages.language.stage:Pretraining",
-    "sft": "ivcp.stages.language.stage:SupervisedFinetuning",
-    "rm": "ivcp.stages.language.stage:RewardModelling",
-    "dpo": "ivcp.stages.language.stage:PreferenceOptimization",
-    "kto": "ivcp.stages.language.stage:TaggedAnswers",
+    "pt": "ivcp.stages.language.supervised:Pretraining",
+    "sft": "ivcp.stages.language.supervised:SupervisedFinetuning",
+    "rm": "ivcp.stages.language.pairs:RewardModelling",
+    "dpo": "ivcp.stages.language.pairs:PreferenceOptimization",
+    "kto": "ivcp.stages.language.tagged:TaggedAnswers",
 }
 """Setting `stage` → where its class is: called with a run's settings, it gives a `Stage`."""
 

@@ -141,11 +141,9 @@ def check_label_settings(stage: Stage) -> None:
     Raises:
         ConfigError: one does.
     """
-    config = stage.config
-    of_classes = {
-        "balanced_sampling": config.loss.balanced_sampling,
-        "augment_no_flip_labels": bool(config.augmentation.augment_no_flip_labels),
-    }
-    if "label" not in {column.name for column in stage.columns} and any(of_classes.values()):
-        named = ", ".join(name for name, is_set in of_classes.items() if is_set)
-        raise ConfigError(f"{named}: the samples of stage {config.method.stage} have no class; leave it out")
+    config, usual = stage.config, RunConfig()
+    named = [name for name in type(config.loss).model_fields if getattr(config.loss, name) != getattr(usual.loss, name)]
+    if config.augmentation.augment_no_flip_labels:
+        named.append("augment_no_flip_labels")
+    if "label" not in {column.name for column in stage.columns} and named:
+        raise ConfigError(f"{', '.join(named)}: the samples of stage {config.method.stage} have no class; leave it out")

@@ -34,21 +34,22 @@ class AugmentedSamples(Dataset[Sample]):
     in an epoch is changed in several ways.
     """
 
-    def __init__(self, samples: Any, settings: AugmentationConfig, *, labels: Labels, seed: int) -> None:
+    def __init__(self, samples: Any, settings: AugmentationConfig, *, labels: Labels | None, seed: int) -> None:
         """`samples` is a map-style data set that keeps its frame candidates.
 
         Raises:
             AugmentationError: `augment_no_flip_labels` names a class that the data do not have.
         """
-        unknown = sorted(set(settings.augment_no_flip_labels) - set(labels.label_names))
+        names = labels.label_names if labels else ()
+        unknown = sorted(set(settings.augment_no_flip_labels) - set(names))
         if unknown:
             raise AugmentationError(
-                f"augment_no_flip_labels names {', '.join(unknown)}, the classes are {', '.join(labels.label_names)}"
+                f"augment_no_flip_labels names {', '.join(unknown)}, the classes are {', '.join(names)}"
             )
         self.samples = samples
         self.settings = settings
         self.seed = seed
-        self._never_flipped = {labels.label_names.index(name) for name in settings.augment_no_flip_labels}
+        self._never_flipped = {names.index(name) for name in settings.augment_no_flip_labels}
         # Shared memory: worker processes that live on for the next epoch see its number.
         self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()  # type: ignore[no-untyped-call]
 

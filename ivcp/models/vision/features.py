@@ -68,6 +68,22 @@ def encoder_outputs(features: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def has_pixels(inputs: Mapping[str, Any]) -> bool:
+    """Whether a batch has media that the tower has not seen yet."""
+    return any(map(_is_pixels, inputs))
+
+
+def shared_features(model: Any, inputs: Mapping[str, Any], *, times: int) -> dict[str, Any]:
+    """The inputs of a batch whose media come `times` times one after the other, with features in place of pixels.
+
+    Pixels are there once, all other inputs for each time: the tower runs once, and its gradient is that of all of them.
+    """
+    once = {name: value if _is_pixels(name) else value[: len(value) // times] for name, value in inputs.items()}
+    (features,) = encode_clips(model, once, [int((once["mm_token_type_ids"] != 0).sum())])
+    repeated = {path: torch.cat([rows] * times) for path, rows in features.items()}
+    return {name: value for name, value in inputs.items() if not _is_pixels(name)} | {"vision_features": repeated}
+
+
 def join_features(clips: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
     """The model's inputs for clips whose tensors were kept: one concatenation for each tensor."""
     joined: dict[str, Any] = {name: torch.cat([clip[name] for clip in clips]) for name in clips[0]}
@@ -93,6 +109,10 @@ def split_rows(
             f"{len(tensor)} rows cannot be divided among clips of {', '.join(map(str, num_tokens))} vision tokens"
         )
     return torch.split(tensor, [len(tensor) * count // total for count in num_tokens])
+
+
+def _is_pixels(name: str) -> bool:
+    return name.startswith("pixel_")
 
 
 def _by_path(output: Any, modality: str, num_tokens: Sequence[int]) -> Iterator[tuple[str, Sequence[Tensor]]]:

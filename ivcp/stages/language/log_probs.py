@@ -40,17 +40,40 @@ def token_log_probs(
     here = wanted != NO_LABEL
     found = torch.zeros(wanted.shape, dtype=torch.float32, device=states.device)
     if not here.any():
-        return found
+        return found + 0 * states.sum()  # a gradient of 0, which other processes may wait for
 
     def of_chunk(chunk: Tensor, targets: Tensor) -> Tensor:
-        logits = head(chunk).float()
-        if softcap is not None:
-            logits = softcap * torch.tanh(logits / softcap)
-        return -functional.cross_entropy(logits, targets, reduction="none")
+        return -functional.cross_entropy(_logits(chunk, head, softcap), targets, reduction="none")
 
     chunks = zip(torch.split(states[:, :-1][here], chunk_tokens), torch.split(wanted[here], chunk_tokens), strict=True)
     parts = [checkpoint(of_chunk, chunk, targets, use_reentrant=False) for chunk, targets in chunks]
     return found.masked_scatter(here, torch.cat(parts))
+
+
+@torch.no_grad()
+def tokens_right(
+    states: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], *, chunk_tokens: int = _CHUNK_TOKENS
+) -> Tensor:
+    """Which tokens with a label the model finds the likeliest of all, (batch, tokens - 1), boolean.
+
+    The arguments are those of `token_log_probs`, which a soft cap does not put in another order.
+    """
+    wanted = labels[:, 1:]
+    here = wanted != NO_LABEL
+    chunks = zip(torch.split(states[:, :-1][here], chunk_tokens), torch.split(wanted[here], chunk_tokens), strict=True)
+    parts = [head(chunk).argmax(dim=-1) == targets for chunk, targets in chunks]
+    found = torch.zeros_like(here)
+    return found.masked_scatter(here, torch.cat(parts)) if parts else found
+
+
+def count_learned(labels: Tensor) -> Tensor:
+    """Tokens of each sample that are predicted, (batch,), of `labels`, (batch, tokens)."""
+    return (labels[:, 1:] != NO_LABEL).sum(dim=1)
+
+
+def _logits(states: Tensor, head: Callable[[Tensor], Tensor], softcap: float | None) -> Tensor:
+    logits = head(states).float()
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 @dataclass(frozen=True)
@@ -82,7 +105,7 @@ class PairLogProbs:
 
 def answer_log_probs(log_probs: Tensor, labels: Tensor) -> AnswerLogProbs:
     """Sums what `token_log_probs` gives, (batch, tokens - 1), for `labels`, (batch, tokens)."""
-    return AnswerLogProbs(log_probs.sum(dim=1), (labels[:, 1:] != NO_LABEL).sum(dim=1).clamp(min=1))
+    return AnswerLogProbs(log_probs.sum(dim=1), count_learned(labels).clamp(min=1))
 
 
 def pair_log_probs(log_probs: Tensor, labels: Tensor, *, ld_alpha: float | None = None) -> PairLogProbs:

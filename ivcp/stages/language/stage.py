@@ -6,19 +6,22 @@ that use it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from ivcp.data.prepared.sample import Column, Tokens
 from ivcp.data.prompts import VIDEO_TAG, PromptError
-from ivcp.records import Clip, Message, RowKind
+from ivcp.records import Message, PreparedIndex, RowKind
 from ivcp.settings import RunConfig
-from ivcp.stages.protocol import Stage
+from ivcp.stages.protocol import Collate, Stage
 
 if TYPE_CHECKING:
+    from ivcp.models.backbone import BackboneModule
+    from ivcp.models.positions import RopePositions
     from ivcp.models.processor import Processor, SampledVideo
 
 REJECTED = Column("rejected_ids", pa.list_(pa.int64()))
@@ -64,143 +67,46 @@ class LanguageStage(Stage):
 
         return conversation_tokens(processor, messages, videos, mask_history=True)
 
+    def build(self, index: PreparedIndex, processor: Processor) -> BackboneModule:
+        """The base model with what trains in it.
 
-@dataclass(frozen=True)
-class SupervisedFinetuning(LanguageStage):
-    """`sft`: the model learns to write the answers."""
+        Raises:
+            FileNotFoundError: the base model does not exist.
+            UnsupportedMethodError: the model cannot be trained as asked.
+        """
+        from ivcp.models.adapters import prepare_backbone
+        from ivcp.models.load import load_base_model, training_dtype
 
-    @property
-    def title(self) -> str:
-        """What a model of this stage is."""
-        return "Video language model"
-
-    @property
-    def principle(self) -> str:
-        """How it works."""
-        return "the model writes an answer to a conversation with videos"
-
-    @property
-    def data_settings(self) -> tuple[str, ...]:
-        """Which words are learned."""
-        return ("train_on_prompt", "mask_history")
-
-    def tokenize(self, processor: Processor, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
-        """The whole conversation; learned are the answers, or what the settings say."""
-        from ivcp.stages.language.conversations import conversation_tokens
-
-        language = self.config.language
-        return conversation_tokens(
-            processor,
-            messages,
-            videos,
-            train_on_prompt=language.train_on_prompt,
-            mask_history=language.mask_history,
+        config = self.config
+        model = load_base_model(
+            config.model.required_name, settings=config.model, dtype=training_dtype(config), quantization=config.method
         )
+        return self.module(prepare_backbone(model, config.method, writes=self.writes), trains=True)
 
-
-@dataclass(frozen=True)
-class PairStage(LanguageStage):
-    """Stages that compare a chosen answer with a rejected one."""
-
-    @property
-    def rows(self) -> RowKind:
-        """Conversations with two answers."""
-        return "pairs"
+    def restore(self, directory: Path, backbone: Any, processor: Processor) -> BackboneModule:
+        """The module of a directory."""
+        return self.module(backbone, trains=False)
 
     @property
-    def columns(self) -> tuple[Column, ...]:
-        """The rejected answer's tokens."""
-        return (REJECTED,)
+    def writes(self) -> bool:
+        """Whether the model's own words are what is trained."""
+        return True
 
-    def tokenize_clip(
-        self, processor: Processor, clip: Clip, videos: Sequence[SampledVideo]
-    ) -> tuple[Tokens, Mapping[str, Any]]:
-        """The conversation with the chosen answer, and the rejected one's tokens."""
-        assert clip.rejected is not None
-        chosen = self.tokenize(processor, clip.messages, videos)
-        other = (*clip.messages[:-1], Message(role="assistant", content=clip.rejected))
-        rejected = self.tokenize(processor, other, videos)
-        return chosen, {REJECTED.name: rejected.input_ids[rejected.num_prompt_tokens :].tolist()}
+    def module(self, backbone: Any, *, trains: bool) -> BackboneModule:
+        """The module around a backbone; one that `trains` has the loss of the settings."""
+        from ivcp.stages.language.module import LanguageModule
 
+        return LanguageModule(backbone)
 
-@dataclass(frozen=True)
-class RewardModelling(PairStage):
-    """`rm`: a value head learns which of two answers is the better one."""
+    def collator(
+        self, module: BackboneModule, processor: Processor, *, positions: RopePositions | None, training: bool
+    ) -> Collate:
+        """Whole conversations."""
+        from ivcp.stages.language.collators import LanguageCollator
 
-    @property
-    def title(self) -> str:
-        """What a model of this stage is."""
-        return "Reward model"
+        return LanguageCollator(processor, positions)
 
     @property
-    def principle(self) -> str:
-        """How it works."""
-        return "a linear layer makes a number of the last hidden state of an answer: more is better"
-
-
-@dataclass(frozen=True)
-class PreferenceOptimization(PairStage):
-    """`dpo`: the model learns to write chosen answers rather than rejected ones."""
-
-    @property
-    def title(self) -> str:
-        """What a model of this stage is."""
-        return "Video language model"
-
-    @property
-    def principle(self) -> str:
-        """How it works."""
-        return "the model learned to prefer one of two answers to the other"
-
-
-@dataclass(frozen=True)
-class TaggedAnswers(LanguageStage):
-    """`kto`: the model learns from answers of which each is desirable or not."""
-
-    @property
-    def title(self) -> str:
-        """What a model of this stage is."""
-        return "Video language model"
-
-    @property
-    def principle(self) -> str:
-        """How it works."""
-        return "the model learned from desirable and undesirable answers"
-
-    @property
-    def rows(self) -> RowKind:
-        """Conversations whose answer has a tag."""
-        return "tags"
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The tag."""
-        return (DESIRABLE,)
-
-    def values(self, clip: Clip) -> dict[str, Any]:
-        """The tag."""
-        return {DESIRABLE.name: int(bool(clip.desirable))}
-
-
-@dataclass(frozen=True)
-class Pretraining(LanguageStage):
-    """`pt`: the model learns texts without turns."""
-
-    @property
-    def title(self) -> str:
-        """What a model of this stage is."""
-        return "Video language model"
-
-    @property
-    def principle(self) -> str:
-        """How it works."""
-        return "the model goes on with a text"
-
-    @property
-    def rows(self) -> RowKind:
-        """Texts."""
-        return "texts"
-
-    def prompt_of(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Nothing: all of it is learned."""
-        return ()
+    def target_names(self) -> tuple[str, ...]:
+        """How many tokens of each sample are predicted."""
+        return ("num_learned",)

@@ -26,11 +26,11 @@ class StepMeter:
         self._tokens: Tensor | int
         self._start()
 
-    def saw(self, batch: Mapping[str, Any]) -> None:
-        """Counts a batch; copies nothing from the device."""
+    def saw(self, batch: Mapping[str, Any], *, num_clips: int | None = None) -> None:
+        """Counts a batch, whose rows are clips unless `num_clips` says otherwise; copies nothing from the device."""
         self.has_trained = True
         mask: Tensor = batch["attention_mask"]
-        self._clips += len(mask)
+        self._clips += len(mask) if num_clips is None else num_clips
         self._places += mask.numel()
         self._tokens = self._tokens + mask.sum()
 

@@ -41,7 +41,9 @@ from ivcp.training.checkpoints.sharded_state import load_sharded_state, save_sha
 from ivcp.training.loop.finite import CLIPS, FiniteSteps, NamedBatches, check_metrics, check_outputs, check_weights
 from ivcp.training.loop.interruption import StopOnTermination, TrainingInterrupted
 from ivcp.training.loop.meter import StepMeter
+from ivcp.training.loop.reported import ReportedNumbers
 from ivcp.training.loop.resumption import EpochTrainer
+from ivcp.training.loop.weights import StepWeigher
 from ivcp.training.parameter_groups import parameter_groups
 
 register_missing_operators()
@@ -98,8 +100,11 @@ class StageTrainer(EpochTrainer):
         self.batches = planned_batches(stage.config, train_samples, prompts_only=not stage.reads_answers)
         self._termination = StopOnTermination()
         self._rates: dict[str, float] = {}
+        self._num_clips = 0
         self._output_dir = Path(arguments.output_dir)
         self._finite = FiniteSteps(self._output_dir)
+        self._weigher = StepWeigher(stage.loss_counts)
+        self._numbers = ReportedNumbers()
         self._validated: Any = val_samples
         if self.sharding == "fsdp2":
             arguments.fsdp_plugin_args["transformer_cls_names_to_wrap"] = ",".join(sharded_layers(module))
@@ -154,29 +159,38 @@ class StageTrainer(EpochTrainer):
     def get_batch_samples(self, *arguments: Any) -> Any:
         """The batches of one optimizer step."""
         with self.meter.waiting():
-            return super().get_batch_samples(*arguments)
+            batches, num_items = super().get_batch_samples(*arguments)
+        self._weigher.begin(batches, self.accelerator)
+        return batches, num_items
 
     def training_step(self, model: Any, inputs: Any, *arguments: Any) -> Any:
         """One forward and backward pass; returns the loss."""
         clips = inputs.pop(CLIPS)
-        self.meter.saw(inputs)
+        self.meter.saw(inputs, num_clips=len(clips))
+        self._num_clips = len(clips)
         self._rates = {f"learning_rate/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
         loss = super().training_step(model, inputs, *arguments)
         self._finite.saw(loss, clips)
+        self._numbers.saw(self.model.numbers)
         return loss
 
     def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
-        """The loss; a planned training batch weighs as much as it has clips, for all clips to weigh the same."""
-        num_clips = len(inputs["attention_mask"])
+        """The loss; a training batch weighs as much as it has of what the loss is the mean over.
+
+        Where that is clips, all batches have as many of them, unless they were planned.
+        """
+        weight = self._weigher.weight(inputs)
         loss = super().compute_loss(model, inputs, *arguments, **options)
-        if self.batches is None or not model.training:
+        if not model.training:
             return loss
-        return loss * (num_clips / self.batches.mean_size)
+        if weight is not None:
+            return loss * weight
+        return loss if self.batches is None else loss * (self._num_clips / self.batches.mean_size)
 
     def log(self, logs: dict[str, float], *arguments: Any) -> None:
         """Called by transformers with a row of training, of validation, or of the whole run."""
         if "loss" in logs:
-            logs |= self._rates | self.meter.row()
+            logs |= self._rates | self.meter.row() | self._numbers.row()
         super().log(logs, *arguments)
 
     # Data

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ivcp.stages.language.log_probs import AnswerLogProbs
 
 
-def kl_of_mismatched(policy: AnswerLogProbs, reference: AnswerLogProbs) -> Tensor:
+def kl_of_mismatched(
+    policy: AnswerLogProbs, reference: AnswerLogProbs, *, summed: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> Tensor:
     """How far the model is from the reference, one number without gradient, of answers to other prompts; not below 0.
 
-    Ethayarajh et al., "KTO", arXiv:2402.01306, section 4.1.
+    Ethayarajh et al., "KTO", arXiv:2402.01306, section 4.1. `summed` adds up what several processes have; without any
+    answer it is 0.
     """
-    return (policy.total - reference.total).detach().mean().clamp(min=0)
+    ratios = (policy.total - reference.total).detach()
+    total, count = summed(torch.stack((ratios.sum(), ratios.new_tensor(len(ratios)))))
+    kl: Tensor = total / count.clamp(min=1)
+    return kl.clamp(min=0)
 
 
 def kto_loss(

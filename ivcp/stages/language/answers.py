@@ -1,0 +1,245 @@
+"""Modules that compare answers: with each other, and with what a reference model thinks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ivcp.distributed.processes import summed_over_processes
+from ivcp.models.backbone import language_model_of, last_hidden_states
+from ivcp.models.vision.features import has_pixels
+from ivcp.settings import ConfigError, RunConfig
+from ivcp.stages.language.log_probs import AnswerLogProbs, PairLogProbs, answer_log_probs, pair_log_probs
+from ivcp.stages.language.losses.kto import kl_of_mismatched, kto_loss
+from ivcp.stages.language.losses.preference import WITHOUT_REFERENCE, PreferenceLoss
+from ivcp.stages.language.losses.reward import reward_loss
+from ivcp.stages.language.module import LanguageOutput, WordsModule
+from ivcp.stages.language.reference import Reference, reference_of
+
+
+class RewardModule(WordsModule):
+    """Gives answers a number: a linear layer, the value head, reads the last hidden state of an answer's last token."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__(backbone)
+        width = language_model_of(backbone).config.get_text_config().hidden_size
+        self.value_head = nn.Linear(width, 1)
+        # As in Stiennon et al., "Learning to Summarize from Human Feedback", arXiv:2009.01325.
+        nn.init.normal_(self.value_head.weight, std=(width + 1) ** -0.5)
+        nn.init.zeros_(self.value_head.bias)
+
+    def scores(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
+        """Of each row, (batch,), float32: `input_ids` are prompts with their answers, (batch, tokens), right-padded."""
+        states = last_hidden_states(self.backbone, input_ids, attention_mask, **vision)
+        last = attention_mask.sum(dim=1) - 1
+        read = states[torch.arange(len(last), device=last.device), last]
+        found: Tensor = self.value_head(read.to(self.value_head.weight.dtype)).squeeze(-1).float()
+        return found
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_labels: Tensor | None = None,
+        num_learned: Tensor | None = None,
+        **vision: Any,
+    ) -> LanguageOutput:
+        """Of a batch whose first half are chosen answers and whose second half rejected ones: the loss, and both
+        scores, (pairs, 2)."""
+        vision = self.with_features(self.backbone, vision, times=2)
+        chosen, rejected = self.scores(input_ids, attention_mask, **vision).chunk(2)
+        if self.training:
+            self.numbers = {"accuracy": (chosen > rejected).float(), "margin": (chosen - rejected).detach()}
+        return LanguageOutput(
+            loss=reward_loss(chosen, rejected).mean(), logits=torch.stack((chosen, rejected), dim=1).detach()
+        )
+
+
+class ComparingModule(WordsModule):
+    """A module that a reference model belongs to while it trains."""
+
+    def __init__(self, backbone: Any, config: RunConfig | None = None) -> None:
+        """`config` is null for a model that is not trained any more."""
+        super().__init__(backbone)
+        self.run_config = config
+        self.reference: Reference | None = None
+        self._sees_alike = False
+
+    def keep_start(self) -> None:
+        """Takes the reference that the settings ask for.
+
+        Raises:
+            ConfigError: it cannot be held here, or is another kind of model.
+            FileNotFoundError: `ref_model` does not exist.
+        """
+        if self.run_config is None or not self.needs_reference:
+            return
+        self.reference = reference_of(self.run_config, self.backbone)
+        self._sees_alike = self.reference.sees_alike(self.backbone)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss compares with one."""
+        return True
+
+    def reference_log_probs(
+        self, inputs: Mapping[str, Any], vision: Mapping[str, Any], shared: Mapping[str, Any], *, times: int
+    ) -> Tensor | None:
+        """What `token_log_probs` gives by the reference, of rows that are `times` the same media; null without one.
+
+        `shared` is `vision` as the model that trains has seen it.
+
+        Raises:
+            ConfigError: features were kept that are not the reference's.
+        """
+        if self.reference is None:
+            return None
+        if "vision_features" in vision and not self._sees_alike:
+            raise ConfigError(
+                "ref_model has another vision tower than the model that trains, whose features are kept: set "
+                "cache_vision_features: false"
+            )
+        with self.reference.computing(self.backbone) as backbone:
+            sees = shared if self._sees_alike else self.with_features(backbone, vision, times=times)
+            return self.log_probs_of(backbone, **inputs, **sees)
+
+
+class PreferenceModule(ComparingModule):
+    """Learns to write chosen answers rather than rejected ones."""
+
+    def __init__(self, backbone: Any, config: RunConfig | None = None) -> None:
+        super().__init__(backbone, config)
+        self.compare = _loss_of(config) if config else None
+        self.ld_alpha = config.language.ld_alpha if config else None
+
+    @property
+    def needs_reference(self) -> bool:
+        """Not where the loss compares probabilities of the model alone."""
+        return self.compare is not None and self.compare.kind not in WITHOUT_REFERENCE
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_labels: Tensor,
+        num_learned: Tensor | None = None,
+        **vision: Any,
+    ) -> LanguageOutput:
+        """Of a batch whose first half are chosen answers and whose second half rejected ones: the mean loss, and of
+        each pair the log-probability for each token of both answers, and, in a run, both rewards, (pairs, 2 or 4)."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_labels": token_labels}
+        shared = self.with_features(self.backbone, vision, times=2)
+        ours = self.log_probs_of(self.backbone, **inputs, **shared)
+        theirs = self.reference_log_probs(inputs, vision, shared, times=2)
+        policy = pair_log_probs(ours, token_labels, ld_alpha=self.ld_alpha)
+        means = [policy.chosen.mean.detach(), policy.rejected.mean.detach()]
+        if self.compare is None:
+            return LanguageOutput(logits=torch.stack(means, dim=1))
+        reference = None if theirs is None else pair_log_probs(theirs, token_labels, ld_alpha=self.ld_alpha)
+        losses = self.compare(policy, reference)
+        rewards = self.compare.rewards(policy, reference)
+        if self.training:
+            self.numbers = pair_numbers(*rewards) | _log_prob_numbers(policy)
+        return LanguageOutput(loss=losses.mean(), logits=torch.stack((*means, *rewards), dim=1))
+
+
+class TaggedModule(ComparingModule):
+    """Learns from answers of which each is desirable or not."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_labels: Tensor,
+        is_desirable: Tensor,
+        **vision: Any,
+    ) -> LanguageOutput:
+        """Of a batch whose first rows are answers, and whose others are the same prompts with answers to other ones.
+
+        `is_desirable` is (answers,). The mean loss, and of each answer the log-probability for each of its tokens and,
+        in a run, its reward, (answers, 1 or 2). Where there are no other rows, the estimate of the KL divergence is 0.
+        """
+        count, rows = len(is_desirable), len(input_ids)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_labels": token_labels}
+        shared = self.with_features(self.backbone, vision, times=rows // count)
+        ours = self._log_probs_by_rounds(inputs | shared, times=rows // count)
+        theirs = self.reference_log_probs(inputs, vision, shared, times=rows // count)
+        answers = answer_log_probs(ours, token_labels)
+        policy, others = answers[slice(count)], answers[slice(count, None)]
+        means = policy.mean.detach()
+        if theirs is None or self.run_config is None:
+            return LanguageOutput(logits=means.unsqueeze(1))
+        compared = answer_log_probs(theirs, token_labels)
+        reference, settings = compared[slice(count)], self.run_config.language
+        kl = kl_of_mismatched(
+            others, compared[slice(count, None)], **({"summed": summed_over_processes} if self.training else {})
+        )
+        losses = kto_loss(
+            policy,
+            reference,
+            is_desirable,
+            kl=kl,
+            beta=settings.pref_beta,
+            desirable_weight=settings.kto_chosen_weight,
+            undesirable_weight=settings.kto_rejected_weight,
+        )
+        if settings.pref_ftx:
+            losses = losses - settings.pref_ftx * policy.mean * is_desirable
+        rewards = settings.pref_beta * (policy.total - reference.total).detach()
+        if self.training:
+            self.numbers = {
+                "rewards/chosen": rewards[is_desirable],
+                "rewards/rejected": rewards[~is_desirable],
+                "kl": kl.unsqueeze(0),
+            }
+        return LanguageOutput(loss=losses.mean(), logits=torch.stack((means, rewards), dim=1))
+
+    def _log_probs_by_rounds(self, inputs: Mapping[str, Any], *, times: int) -> Tensor:
+        """Of all rows; with gradient those of the first of `times` rounds over the same media."""
+        if has_pixels(inputs):  # a model that takes no features, whose pixels are not divided here
+            return self.log_probs_of(self.backbone, **inputs)
+        first = self.log_probs_of(self.backbone, **_round(inputs, 0, times))
+        with torch.no_grad():
+            others = [self.log_probs_of(self.backbone, **_round(inputs, each, times)) for each in range(1, times)]
+        return torch.cat((first, *others))
+
+
+def _round(inputs: Mapping[str, Any], number: int, times: int) -> dict[str, Any]:
+    """The part of a batch that belongs to one of `times` rounds over the same media."""
+
+    def part(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: part(rows) for name, rows in value.items()}
+        return value[number * len(value) // times : (number + 1) * len(value) // times]
+
+    return {name: part(value) for name, value in inputs.items()}
+
+
+def pair_numbers(chosen: Tensor, rejected: Tensor) -> dict[str, Tensor]:
+    """What is logged of the rewards of pairs, (pairs,) each."""
+    return {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/accuracies": (chosen > rejected).float(),
+        "rewards/margins": chosen - rejected,
+    }
+
+
+def _log_prob_numbers(policy: PairLogProbs) -> dict[str, Tensor]:
+    answers: dict[str, AnswerLogProbs] = {"chosen": policy.chosen, "rejected": policy.rejected}
+    return {f"logps/{name}": answer.total.detach() for name, answer in answers.items()}
+
+
+def _loss_of(config: RunConfig) -> PreferenceLoss:
+    language = config.language
+    return PreferenceLoss(
+        language.pref_loss,
+        language.pref_beta,
+        label_smoothing=language.dpo_label_smoothing,
+        simpo_gamma=language.simpo_gamma,
+        ftx=language.pref_ftx,
+        bco_weight=language.pref_bco_weight,
+    )

@@ -1,0 +1,95 @@
+"""From samples to the batches of the language stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ivcp.data.prepared.sample import EncodedSample, Sample
+from ivcp.models.positions import RopePositions
+from ivcp.models.processor import Processor
+from ivcp.stages.language.log_probs import count_learned
+from ivcp.stages.language.stage import DESIRABLE, REJECTED
+
+
+@dataclass(frozen=True)
+class LanguageCollator:
+    """Whole samples, with `num_learned`, (batch,): how many tokens of each are predicted."""
+
+    processor: Processor
+    positions: RopePositions | None = None
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What `LanguageModule.forward` takes."""
+        batch = self.processor.batch(samples, prompts_only=False)
+        batch["num_learned"] = count_learned(batch["token_labels"])
+        return self.positions(batch) if self.positions else batch
+
+
+@dataclass(frozen=True)
+class AnswersCollator:
+    """Batches with several answers to each prompt: its media come once where rows can share them."""
+
+    processor: Processor
+    positions: RopePositions | None
+    shares_media: bool
+
+    def rounds(self, *rounds: Sequence[Sample]) -> dict[str, Any]:
+        """The rows of all `rounds`, one after the other, which are samples of the same media."""
+        rows = [sample for samples in rounds for sample in samples]
+        is_shared = self.shares_media and not any(isinstance(sample, EncodedSample) for sample in rows)
+        media = self.processor.batch_media(rounds[0] if is_shared else rows)
+        if is_shared:
+            times = len(rounds)
+            media = {
+                name: value if name.startswith("pixel_") else torch.cat([value] * times)
+                for name, value in media.items()
+            }
+        batch: dict[str, Any] = self.processor.batch_tokens(rows, prompts_only=False) | media
+        return self.positions(batch) if self.positions else batch
+
+
+@dataclass(frozen=True)
+class PairCollator(AnswersCollator):
+    """Chosen answers, then rejected ones in the same order."""
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What modules of pairs take; `num_learned`, (pairs,), is of the chosen answers."""
+        rejected = [
+            with_answer(sample, np.asarray(sample.columns[REJECTED.name], dtype=np.int64)) for sample in samples
+        ]
+        batch = self.rounds(samples, rejected)
+        # First: transformers counts the samples of a batch by its first entry.
+        return {"num_learned": count_learned(batch["token_labels"])[: len(samples)]} | batch
+
+
+@dataclass(frozen=True)
+class TaggedCollator(AnswersCollator):
+    """Answers, then each prompt again with the answer to the next one of the batch, but where there is none."""
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What `TaggedModule.forward` takes."""
+        others = [*samples[1:], samples[0]]
+        mismatched = [
+            with_answer(sample, other.input_ids[other.num_prompt_tokens :])
+            for sample, other in zip(samples, others, strict=True)
+        ]
+        desirable = torch.tensor([bool(sample.columns[DESIRABLE.name]) for sample in samples])
+        batch = self.rounds(samples, mismatched) if len(samples) > 1 else self.rounds(samples)
+        return {"is_desirable": desirable} | batch
+
+
+def with_answer(sample: Sample, answer: NDArray[np.int64]) -> Sample:
+    """The sample's prompt and media with another answer, (tokens,), all of it learned."""
+    count = sample.num_prompt_tokens
+    return replace(
+        sample,
+        input_ids=np.concatenate((sample.input_ids[:count], answer)),
+        mm_token_type_ids=np.concatenate((sample.mm_token_type_ids[:count], np.zeros(len(answer), dtype=np.int64))),
+        loss_mask=np.arange(count + len(answer)) >= count,
+    )

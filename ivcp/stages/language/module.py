@@ -1,0 +1,82 @@
+"""A video language model that learns to write, in one module with its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ivcp.models.backbone import BackboneModule, language_model_of, last_hidden_states
+from ivcp.models.vision.features import has_pixels, shared_features, takes_features
+from ivcp.stages.language.log_probs import count_learned, token_log_probs, tokens_right
+from ivcp.torchvision_compat import register_missing_operators
+
+register_missing_operators()
+
+from transformers.utils import ModelOutput  # noqa: E402
+
+
+@dataclass
+class LanguageOutput(ModelOutput):  # type: ignore[misc]
+    """`loss` is a scalar; `logits` are numbers of each sample, (batch, numbers), which the stage makes metrics of."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class WordsModule(BackboneModule):
+    """A module that knows how likely its backbone, or another one, finds words."""
+
+    @property
+    def shares_media(self) -> bool:
+        """Whether rows with the same media can share one pass of the vision tower."""
+        return takes_features(language_model_of(self.backbone))
+
+    def log_probs_of(
+        self, backbone: Any, input_ids: Tensor, attention_mask: Tensor, token_labels: Tensor, **vision: Any
+    ) -> Tensor:
+        """What `token_log_probs` gives by `backbone`, this module's own or another one's."""
+        states = last_hidden_states(backbone, input_ids, attention_mask, **vision)
+        return self._log_probs(backbone, states, token_labels)
+
+    def with_features(self, backbone: Any, vision: Mapping[str, Any], *, times: int) -> dict[str, Any]:
+        """`vision` with features in place of pixels, where the rows of a batch are `times` the same media."""
+        if not has_pixels(vision) or not self.shares_media:
+            return dict(vision)
+        return shared_features(language_model_of(backbone), vision, times=times)
+
+    def _log_probs(self, backbone: Any, states: Tensor, token_labels: Tensor) -> Tensor:
+        softcap = getattr(language_model_of(backbone).config.get_text_config(), "final_logit_softcapping", None)
+        return token_log_probs(states, token_labels, _head_of(backbone), softcap=softcap)
+
+
+class LanguageModule(WordsModule):
+    """Learns tokens: the loss is the mean cross-entropy of all learned tokens of a batch."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_labels: Tensor,
+        num_learned: Tensor | None = None,
+        **vision: Any,
+    ) -> LanguageOutput:
+        """The loss; and of each sample, but in training, its mean loss and the share of tokens that are right.
+
+        `input_ids`, `attention_mask` and `token_labels` are (batch, tokens), right-padded; `vision` is what
+        `last_hidden_states` takes. `num_learned`, (batch,), is for who weighs the losses of several batches.
+        """
+        states = last_hidden_states(self.backbone, input_ids, attention_mask, **vision)
+        totals, counts = self._log_probs(self.backbone, states, token_labels).sum(dim=1), count_learned(token_labels)
+        loss = -totals.sum() / counts.sum().clamp(min=1)
+        if self.training:
+            return LanguageOutput(loss=loss)
+        right = tokens_right(states, token_labels, _head_of(self.backbone)).sum(dim=1)
+        return LanguageOutput(loss=loss, logits=torch.stack((-totals, right), dim=1) / counts.clamp(min=1).unsqueeze(1))
+
+
+def _head_of(backbone: Any) -> Any:
+    return language_model_of(backbone).get_output_embeddings()

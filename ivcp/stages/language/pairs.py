@@ -1,0 +1,169 @@
+"""The stages that compare two answers: `rm` and `dpo`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ivcp.data.prepared.sample import Column, Tokens
+from ivcp.records import Clip, Message, RowKind
+from ivcp.stages.language.stage import REJECTED, LanguageStage
+from ivcp.stages.protocol import Collate, Part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ivcp.models.backbone import BackboneModule
+    from ivcp.models.positions import RopePositions
+    from ivcp.models.processor import Processor, SampledVideo
+
+
+@dataclass(frozen=True)
+class PairStage(LanguageStage):
+    """Stages that compare a chosen answer with a rejected one."""
+
+    @property
+    def rows(self) -> RowKind:
+        """Conversations with two answers."""
+        return "pairs"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The rejected answer's tokens."""
+        return (REJECTED,)
+
+    def tokenize_clip(
+        self, processor: Processor, clip: Clip, videos: Sequence[SampledVideo]
+    ) -> tuple[Tokens, Mapping[str, Any]]:
+        """The conversation with the chosen answer, and the rejected one's tokens."""
+        assert clip.rejected is not None
+        chosen = self.tokenize(processor, clip.messages, videos)
+        other = (*clip.messages[:-1], Message(role="assistant", content=clip.rejected))
+        rejected = self.tokenize(processor, other, videos)
+        return chosen, {REJECTED.name: rejected.input_ids[rejected.num_prompt_tokens :].tolist()}
+
+    def collator(
+        self, module: BackboneModule, processor: Processor, *, positions: RopePositions | None, training: bool
+    ) -> Collate:
+        """Chosen answers, then rejected ones."""
+        from ivcp.stages.language.collators import PairCollator
+        from ivcp.stages.language.module import WordsModule
+
+        assert isinstance(module, WordsModule)
+        return PairCollator(processor, positions, module.shares_media)
+
+
+@dataclass(frozen=True)
+class RewardModelling(PairStage):
+    """`rm`: a value head learns which of two answers is the better one."""
+
+    @property
+    def title(self) -> str:
+        """What a model of this stage is."""
+        return "Reward model"
+
+    @property
+    def principle(self) -> str:
+        """How it works."""
+        return "a linear layer makes a number of the last hidden state of an answer: more is better"
+
+    @property
+    def writes(self) -> bool:
+        """It gives a number."""
+        return False
+
+    def module(self, backbone: Any, *, trains: bool) -> BackboneModule:
+        """The backbone with a value head."""
+        from ivcp.stages.language.answers import RewardModule
+
+        return RewardModule(backbone)
+
+    @property
+    def trains_backbone(self) -> bool:
+        """The value head alone lies behind it."""
+        return False
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The value head."""
+        return {"value_head": Part(self.config.train.learning_rate)}
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The share of pairs whose chosen answer has the higher score, and by how much it has."""
+        return ("accuracy", "margin")
+
+    def metrics(self, predictions: Any, targets: Any) -> dict[str, float]:
+        """Of the scores of pairs, (pairs, 2)."""
+        margins = predictions[:, 0] - predictions[:, 1]
+        return {"accuracy": float((margins > 0).mean()), "margin": float(margins.mean())}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The value head."""
+        from ivcp.stages.language.value_head import VALUE_HEAD_FILE
+
+        return (VALUE_HEAD_FILE,)
+
+    def save(self, directory: Path, module: BackboneModule, weights: Mapping[str, Tensor]) -> None:
+        """Writes the value head."""
+        from ivcp.stages.language.value_head import save_value_head
+
+        save_value_head(directory, weights)
+
+    def read_weights(self, directory: Path, module: BackboneModule) -> dict[str, Tensor]:
+        """The value head's weights."""
+        from ivcp.stages.language.value_head import read_value_head
+
+        return read_value_head(directory)
+
+    def restore(self, directory: Path, backbone: Any, processor: Processor) -> BackboneModule:
+        """The reward model of a directory.
+
+        Raises:
+            ModelFilesError: its value head is of another model.
+        """
+        from ivcp.distributed.weights import write_weights
+        from ivcp.models.backbone_files import ModelFilesError
+
+        module = self.module(backbone, trains=False)
+        try:
+            write_weights(module, self.read_weights(directory, module))
+        except ValueError as error:
+            raise ModelFilesError(f"{directory}: value head and base model do not belong together: {error}") from error
+        return module
+
+
+@dataclass(frozen=True)
+class PreferenceOptimization(PairStage):
+    """`dpo`: the model learns to write chosen answers rather than rejected ones."""
+
+    @property
+    def title(self) -> str:
+        """What a model of this stage is."""
+        return "Video language model"
+
+    @property
+    def principle(self) -> str:
+        """How it works."""
+        return "the model learned to prefer one of two answers to the other"
+
+    def module(self, backbone: Any, *, trains: bool) -> BackboneModule:
+        """The backbone with the preference loss."""
+        from ivcp.stages.language.answers import PreferenceModule
+
+        return PreferenceModule(backbone, self.config if trains else None)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The share of pairs whose chosen answer has the higher reward, and by how much it has."""
+        return ("rewards/accuracies", "rewards/margins")
+
+    def metrics(self, predictions: Any, targets: Any) -> dict[str, float]:
+        """Means of the rewards of pairs, the last two of `predictions`, (pairs, 4)."""
+        from ivcp.stages.language.answers import pair_numbers
+
+        numbers = pair_numbers(predictions[:, 2], predictions[:, 3])
+        return {name: float(values.mean()) for name, values in numbers.items()}

@@ -1,0 +1,93 @@
+"""The stage that learns from single answers with a tag: `kto`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ivcp.data.prepared.sample import Column
+from ivcp.records import Clip, PreparedIndex, RowKind
+from ivcp.settings import ConfigError
+from ivcp.stages.language.stage import DESIRABLE, LanguageStage
+from ivcp.stages.protocol import Collate
+
+if TYPE_CHECKING:
+    from ivcp.models.backbone import BackboneModule
+    from ivcp.models.positions import RopePositions
+    from ivcp.models.processor import Processor
+
+
+@dataclass(frozen=True)
+class TaggedAnswers(LanguageStage):
+    """`kto`: the model learns from answers of which each is desirable or not."""
+
+    @property
+    def title(self) -> str:
+        """What a model of this stage is."""
+        return "Video language model"
+
+    @property
+    def principle(self) -> str:
+        """How it works."""
+        return "the model learned from desirable and undesirable answers"
+
+    @property
+    def rows(self) -> RowKind:
+        """Conversations whose answer has a tag."""
+        return "tags"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The tag."""
+        return (DESIRABLE,)
+
+    def values(self, clip: Clip) -> dict[str, Any]:
+        """The tag."""
+        return {DESIRABLE.name: int(bool(clip.desirable))}
+
+    def check_data(self, index: PreparedIndex) -> None:
+        """Checks that answers meet prompts of other samples.
+
+        Raises:
+            ConfigError: batches are of one sample.
+        """
+        if self.config.train.per_device_train_batch_size == 1:
+            raise ConfigError(
+                "per_device_train_batch_size = 1: stage kto compares each prompt with the answer of another sample of "
+                "its batch; set 2 or more, and more gradient_accumulation_steps where memory is short"
+            )
+
+    def module(self, backbone: Any, *, trains: bool) -> BackboneModule:
+        """The backbone with the loss of tagged answers."""
+        from ivcp.stages.language.answers import TaggedModule
+
+        return TaggedModule(backbone, self.config if trains else None)
+
+    def collator(
+        self, module: BackboneModule, processor: Processor, *, positions: RopePositions | None, training: bool
+    ) -> Collate:
+        """Answers, then the same prompts with other answers."""
+        from ivcp.stages.language.collators import TaggedCollator
+        from ivcp.stages.language.module import WordsModule
+
+        assert isinstance(module, WordsModule)
+        return TaggedCollator(processor, positions, module.shares_media)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The tags."""
+        return ("is_desirable",)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """By how much desirable answers have the higher reward."""
+        return ("rewards/margins",)
+
+    def metrics(self, predictions: Any, targets: Any) -> dict[str, float]:
+        """Means of the rewards, the last of `predictions`, (answers, 2), of either kind that there is."""
+        rewards, good = predictions[:, 1], targets.astype(bool)
+        kinds = {"rewards/chosen": rewards[good], "rewards/rejected": rewards[~good]}
+        found = {name: float(values.mean()) for name, values in kinds.items() if len(values)}
+        if len(found) == len(kinds):
+            found["rewards/margins"] = found["rewards/chosen"] - found["rewards/rejected"]
+        return found

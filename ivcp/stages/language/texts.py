@@ -1,0 +1,49 @@
+"""A text without turns as tokens, with the media in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ivcp.data.prepared.sample import Tokens
+from ivcp.data.prompts import VIDEO_TAG, render_conversation
+from ivcp.models.families import UnsupportedModelError
+from ivcp.models.processor import Processor, SampledVideo
+from ivcp.records import Message
+
+
+def text_tokens(processor: Processor, text: str, videos: Sequence[SampledVideo]) -> Tokens:
+    """Tokens of a text, of which each `<video>` tag is a video, and the token that ends texts.
+
+    All are learned but those of media. There is no answer: the prompt of the sample is all of it.
+
+    Raises:
+        UnsupportedModelError: the model's chat template does not say how a video stands in a text.
+    """
+    text = text.replace(VIDEO_TAG, _placeholder(processor)) if videos else text
+    ids, types = processor.encode_piece(text, videos, is_first=True)
+    end = processor.processor.tokenizer.eos_token_id
+    types = np.append(types, 0)
+    return Tokens(
+        input_ids=np.append(ids, end),
+        mm_token_type_ids=types,
+        loss_mask=types == 0,
+        num_prompt_tokens=len(types),
+    )
+
+
+def _placeholder(processor: Processor) -> str:
+    """What the chat template writes for a video: by how much a turn with two of them is longer than with one."""
+    one, two = (
+        render_conversation(processor.processor, [Message(role="user", content=f"{VIDEO_TAG * count}X")])
+        for count in (1, 2)
+    )
+    same = next((place for place, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), len(one))
+    found = two[same : same + len(two) - len(one)]
+    if two != one[:same] + found + one[same:] or found.count(processor.processor.video_token) != 1:
+        raise UnsupportedModelError(
+            f"the chat template of this {type(processor.processor).__name__} numbers videos or writes them in several "
+            "places: it does not say how one stands in a text without turns; train on conversations (stage sft)"
+        )
+    return found

@@ -1,0 +1,129 @@
+"""Samples of the language stages, as preparation makes them of rows and drawn frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ivcp.data.prepared.sample import EncodedSample, Medium, Sample
+from ivcp.feature_cache.encoder import VisionEncoder
+from ivcp.inference.compute import Compute
+from ivcp.models.processor import Processor
+from ivcp.records import Clip, Message, PreparedIndex, TableInfo
+from ivcp.settings import RunConfig, config_from_settings
+from ivcp.stages.protocol import Stage
+from ivcp.stages.registry import stage_of
+from tests.models import LABELS
+from tests.tiny_families import SIDE
+
+FRAMES = {"video_num_frames": 4, "video_min_pixels": SIDE * SIDE, "video_max_pixels": SIDE * SIDE}
+ANSWERS = ("It is dark.", "Something light fills the whole of the picture.", "Half of it is light.")
+STAGES = ("pt", "sft", "rm", "dpo", "kto")
+
+
+def language_config(base: Path, stage: str, **settings: Any) -> RunConfig:
+    return config_from_settings({"model_name_or_path": str(base), "stage": stage, "lora_rank": 4, **FRAMES, **settings})
+
+
+def processor_of(base: Path) -> Processor:
+    return Processor.from_pretrained(base, video=config_from_settings(FRAMES).video)
+
+
+def frames_of(number: int) -> np.ndarray:
+    """Four frames, of which all, half or none are light."""
+    rng, kind = np.random.default_rng(number), number % 3
+    frames = rng.integers(0, 60, (4, SIDE, SIDE, 3), dtype=np.uint8)
+    if kind:
+        frames[:, :, : SIDE // kind] += np.uint8(180)
+    return frames
+
+
+def row_of(stage: str, number: int, *, has_video: bool = True) -> Clip:
+    """A row of annotations for the stage; right answers are desirable, and those of other clips are not."""
+    right, wrong = ANSWERS[number % 3], ANSWERS[(number + 1 + number // 3 % 2) % 3]
+    is_good = stage != "kto" or number // 3 % 2 == 0
+    answer, video = (right if is_good else wrong), ("<video>" if has_video else "")
+    question = Message(role="user", content=f"{video}What is to be seen?")
+    if stage == "pt":
+        messages = (Message(role="assistant", content=f"Look: {video}{answer}"),)
+    else:
+        messages = (question, Message(role="assistant", content=answer))
+    return Clip(
+        clip_id=f"clips:{number}",
+        dataset="clips",
+        row=number,
+        video=f"{number}.mp4",
+        messages=messages,
+        rejected=wrong if stage in ("rm", "dpo") else None,
+        desirable=is_good if stage == "kto" else None,
+        label=0,
+        split="train",
+        group=str(number),
+        num_frames=4,
+    )
+
+
+def sample_of(stage: Stage, processor: Processor, number: int, *, has_video: bool = True) -> Sample:
+    clip = row_of(stage.config.method.stage, number, has_video=has_video)
+    media = (Medium(frames_of(number), 0.25, (0, 1, 2, 3), 4.0, 4),) if has_video else ()
+    tokens, columns = stage.tokenize_clip(processor, clip, media)
+    return Sample(
+        **vars(tokens),
+        sample_id=clip.clip_id,
+        source=str(clip.video),
+        media=media,
+        columns=stage.values(clip) | dict(columns),
+    )
+
+
+def samples_of(config: RunConfig, processor: Processor, numbers: Sequence[int]) -> list[Sample]:
+    return [sample_of(stage_of(config), processor, number) for number in numbers]
+
+
+def with_frames(samples: Sequence[Sample], change: Any) -> list[Sample]:
+    """The samples with `change(frames)` in place of the frames of each medium."""
+    from dataclasses import replace
+
+    return [
+        sample.with_media([replace(medium, frames=change(medium.frames)) for medium in sample.media])
+        for sample in samples
+    ]
+
+
+def exchanged(samples: Sequence[Sample]) -> list[Sample]:
+    """Each sample with the media of the next one."""
+    others = [*samples[1:], samples[0]]
+    return [sample.with_media(other.media) for sample, other in zip(samples, others, strict=True)]
+
+
+def encoded(module: Any, processor: Processor, samples: Sequence[Sample]) -> list[EncodedSample]:
+    """The samples with kept features, as the feature cache has them."""
+    encoder = VisionEncoder(module, processor, Compute(torch.device("cpu")), num_workers=0)
+    made = encoder._encode(samples, [range(len(samples))])
+    return [
+        EncodedSample(**vars(sample.without_pixels()), tensors=tensors)
+        for sample, tensors in zip(samples, made, strict=True)
+    ]
+
+
+def index_of(config: RunConfig, num_clips: Mapping[str, int]) -> PreparedIndex:
+    return PreparedIndex(
+        fingerprint="prepared",
+        root_uri="",
+        shards=(),
+        table=TableInfo(file="clips.arrow", num_bytes=0, sha256=""),
+        labels=LABELS,
+        video=config.video,
+        stage=config.method.stage,
+        special_tokens=(),
+        prompts=((Message(role="user", content="<video>What is to be seen?"),),),
+        num_clips=dict(num_clips),
+        label_counts={},
+        max_tokens=60,
+        mean_tokens=50.0,
+        data_fingerprint="data",
+    )
