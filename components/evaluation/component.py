@@ -27,5 +27,6 @@ def evaluation(
     )
     for name, value in outcome.headline.items():
         metrics.log_metric(name, value)
-    confusion_matrix.log_confusion_matrix(outcome.label_names, outcome.confusion_matrix)
+    if outcome.label_names:
+        confusion_matrix.log_confusion_matrix(outcome.label_names, outcome.confusion_matrix)
     return outcome.passed

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ivcp.evaluation.evaluate import evaluate_adapter
 from ivcp.records import REPORT_HTML, PreparedIndex
+from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.settings import read_saved_config
 from ivcp.tracking import note_end
 from ivcp.tracking.steps import recorded_step
@@ -20,6 +21,7 @@ class EvaluationOutcome:
     passed: bool
     headline: dict[str, float]
     label_names: list[str]
+    """Empty where there are no classes, as is `confusion_matrix`."""
     confusion_matrix: list[list[int]]
 
 
@@ -37,13 +39,12 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, repo
         verdict = "passed" if metrics.gate.passed else "refused: " + "; ".join(metrics.gate.reasons)
         if not metrics.gate.passed:
             note_end(config, f"the gate {verdict}")
-        outcome.result = (
-            f"top-1 {metrics.top1_accuracy:.3f} on {metrics.num_clips} clips{metrics.caveats}, gate {verdict}"
-        )
+        outcome.result = f"{metrics.summary}, gate {verdict}"
         outcome.directory = results
+    of_classes = metrics if isinstance(metrics, EvaluationMetrics) else None
     return EvaluationOutcome(
         passed=metrics.gate.passed,
         headline=metrics.headline(),
-        label_names=[row.label_name for row in metrics.classes],
-        confusion_matrix=[list(row) for row in metrics.confusion_matrix],
+        label_names=[row.label_name for row in of_classes.classes] if of_classes else [],
+        confusion_matrix=[list(row) for row in of_classes.confusion_matrix] if of_classes else [],
     )

@@ -12,49 +12,57 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean
+from dataclasses import dataclass
 
 from ivcp.records.language_evaluation import TextMetrics
-from ivcp.settings import ConfigError
 
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _ROUGE = ("rouge-1", "rouge-2", "rouge-l")
 _DIGITS = 4
 
 
-def check_text_packages() -> None:
-    """Checks that the packages are installed that compare texts.
+@dataclass(frozen=True)
+class TextScore:
+    """How near one text is to its reference: as in `TextMetrics`."""
 
-    Raises:
-        ConfigError: they are not.
+    bleu_4: float
+    rouge_1: float
+    rouge_2: float
+    rouge_l: float
+    is_exact: bool
+    token_f1: float
+
+
+def score_text(prediction: str, reference: str) -> TextScore:
+    """The metrics of one text."""
+    rouge = _rouge(prediction, reference)
+    return TextScore(
+        bleu_4=character_bleu(prediction, reference),
+        rouge_1=rouge["rouge-1"],
+        rouge_2=rouge["rouge-2"],
+        rouge_l=rouge["rouge-l"],
+        is_exact=is_exact(prediction, reference),
+        token_f1=token_f1(prediction, reference),
+    )
+
+
+def measure_texts(predictions: Sequence[str], references: Sequence[str], *, num_missing: int = 0) -> TextMetrics:
+    """The metrics of texts with a reference each; at least one, or one that is missing.
+
+    `num_missing` texts could not be written: they count as wrong, but for sacreBLEU, which has no reference of them.
     """
-    try:
-        import jieba
-        import nltk
-        import rouge_chinese
-        import sacrebleu
-    except ImportError as error:
-        raise ConfigError(
-            f"predict_with_generate compares texts, and {error.name} is not installed: pip install 'ivcp[text]', or "
-            "remove predict_with_generate"
-        ) from error
-    del jieba, nltk, rouge_chinese, sacrebleu
-
-
-def measure_texts(predictions: Sequence[str], references: Sequence[str]) -> TextMetrics:
-    """The metrics of texts, at least one, with a reference each."""
-    pairs = list(zip(predictions, references, strict=True))
-    rouge = [_rouge(prediction, reference) for prediction, reference in pairs]
+    scores = [score_text(prediction, reference) for prediction, reference in zip(predictions, references, strict=True)]
+    count = len(scores) + num_missing
     bleu, signature = _sacrebleu(predictions, references)
     return TextMetrics(
-        bleu_4=round(fmean(character_bleu(prediction, reference) for prediction, reference in pairs), _DIGITS),
-        rouge_1=round(fmean(row["rouge-1"] for row in rouge), _DIGITS),
-        rouge_2=round(fmean(row["rouge-2"] for row in rouge), _DIGITS),
-        rouge_l=round(fmean(row["rouge-l"] for row in rouge), _DIGITS),
+        bleu_4=round(sum(score.bleu_4 for score in scores) / count, _DIGITS),
+        rouge_1=round(sum(score.rouge_1 for score in scores) / count, _DIGITS),
+        rouge_2=round(sum(score.rouge_2 for score in scores) / count, _DIGITS),
+        rouge_l=round(sum(score.rouge_l for score in scores) / count, _DIGITS),
         sacrebleu=round(bleu, _DIGITS),
         sacrebleu_signature=signature,
-        exact_match=fmean(is_exact(prediction, reference) for prediction, reference in pairs),
-        token_f1=fmean(token_f1(prediction, reference) for prediction, reference in pairs),
+        exact_match=sum(score.is_exact for score in scores) / count,
+        token_f1=sum(score.token_f1 for score in scores) / count,
     )
 
 
@@ -112,4 +120,5 @@ def _sacrebleu(predictions: Sequence[str], references: Sequence[str]) -> tuple[f
     from sacrebleu.metrics import BLEU
 
     bleu = BLEU(tokenize="zh" if any(map(_CHINESE.search, references)) else "13a")
-    return float(bleu.corpus_score(list(predictions), [list(references)]).score), str(bleu.get_signature())
+    score = bleu.corpus_score(list(predictions), [list(references)]).score if references else 0.0
+    return float(score), str(bleu.get_signature()) if references else "nothing was compared"
