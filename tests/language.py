@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ivcp.data.prepared.batches import token_lengths
 from ivcp.data.prepared.sample import EncodedSample, Medium, Sample
 from ivcp.feature_cache.encoder import VisionEncoder
 from ivcp.inference.compute import Compute
@@ -86,8 +88,6 @@ def samples_of(config: RunConfig, processor: Processor, numbers: Sequence[int]) 
 
 def with_frames(samples: Sequence[Sample], change: Any) -> list[Sample]:
     """The samples with `change(frames)` in place of the frames of each medium."""
-    from dataclasses import replace
-
     return [
         sample.with_media([replace(medium, frames=change(medium.frames)) for medium in sample.media])
         for sample in samples
@@ -103,11 +103,18 @@ def exchanged(samples: Sequence[Sample]) -> list[Sample]:
 def encoded(module: Any, processor: Processor, samples: Sequence[Sample]) -> list[EncodedSample]:
     """The samples with kept features, as the feature cache has them."""
     encoder = VisionEncoder(module, processor, Compute(torch.device("cpu")), num_workers=0)
-    made = encoder._encode(samples, [range(len(samples))])
+    was = module.training
+    made = list(encoder.encode(_Listed(samples), range(len(samples))))
+    module.train(was)
     return [
         EncodedSample(**vars(sample.without_pixels()), tensors=tensors)
         for sample, tensors in zip(samples, made, strict=True)
     ]
+
+
+class _Listed(list[Sample]):
+    def token_lengths(self, *, prompts_only: bool) -> np.ndarray:
+        return token_lengths(list(self), prompts_only=prompts_only)
 
 
 def index_of(config: RunConfig, num_clips: Mapping[str, int]) -> PreparedIndex:

@@ -177,7 +177,9 @@ class PreferenceOptimization(PairStage):
 
     def metrics(self, predictions: Any, targets: Any) -> dict[str, float]:
         """Means of the rewards of pairs, the last two of `predictions`, (pairs, 4)."""
+        import torch
+
         from ivcp.stages.language.answers import pair_numbers
 
-        numbers = pair_numbers(predictions[:, 2], predictions[:, 3])
+        numbers = pair_numbers(*torch.from_numpy(predictions[:, 2:]).unbind(dim=1))
         return {name: float(values.mean()) for name, values in numbers.items()}
