@@ -20,9 +20,8 @@ class EvaluationOutcome:
 
     passed: bool
     headline: dict[str, float]
-    label_names: list[str]
-    """Empty where there are no classes, as is `confusion_matrix`."""
-    confusion_matrix: list[list[int]]
+    confusion_matrices: list[tuple[list[str], list[list[int]]]]
+    """Names of the classes, and clips by true and predicted class: of a classifier one, else none."""
 
 
 def run_step(*, run_config: str, prepared: str, adapter: str, results: str, report: str) -> EvaluationOutcome:
@@ -41,10 +40,12 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, repo
             note_end(config, f"the gate {verdict}")
         outcome.result = f"{metrics.summary}, gate {verdict}"
         outcome.directory = results
-    of_classes = metrics if isinstance(metrics, EvaluationMetrics) else None
     return EvaluationOutcome(
         passed=metrics.gate.passed,
         headline=metrics.headline(),
-        label_names=[row.label_name for row in of_classes.classes] if of_classes else [],
-        confusion_matrix=[list(row) for row in of_classes.confusion_matrix] if of_classes else [],
+        confusion_matrices=[_confusion(metrics)] if isinstance(metrics, EvaluationMetrics) else [],
     )
+
+
+def _confusion(metrics: EvaluationMetrics) -> tuple[list[str], list[list[int]]]:
+    return [row.label_name for row in metrics.classes], [list(row) for row in metrics.confusion_matrix]

@@ -105,3 +105,11 @@ def test_the_best_is_a_hundred_for_a_long_text():
     text = "The person opens the door and goes out."
     assert character_bleu(text, text) == 100.0
     assert measure_texts([text], [text]).sacrebleu == 100.0
+
+
+def test_texts_that_are_missing_count_as_wrong():
+    whole = measure_texts(["wave", "sit down now"], ["wave", "sit down now"])
+    half = measure_texts(["wave"], ["wave"], num_missing=1)
+    assert (whole.exact_match, half.exact_match, half.token_f1) == (1.0, 0.5, 0.5)
+    assert half.rouge_1 == 50.0
+    assert measure_texts([], [], num_missing=3).exact_match == 0.0
