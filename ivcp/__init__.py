@@ -19,8 +19,8 @@ from ivcp.network import set_up_network
 
 if TYPE_CHECKING:
     from ivcp.records import PreparedIndex
-    from ivcp.records.evaluation import EvaluationMetrics
     from ivcp.records.export import ExportResult
+    from ivcp.records.language_evaluation import Measured
     from ivcp.records.validation import ValidationReport
     from ivcp.serving.predictor import Predictor
     from ivcp.settings import ModelConfig, RunConfig
@@ -63,7 +63,7 @@ def train(settings: Settings, **overrides: Any) -> TrainingResult:
     return steps.train(_config(settings, overrides))
 
 
-def evaluate(settings: Settings, **overrides: Any) -> EvaluationMetrics:
+def evaluate(settings: Settings, **overrides: Any) -> Measured:
     """Measures the adapter in `output_dir` on the test split; errors as `validate`, and:
 
     Raises:

@@ -24,14 +24,15 @@ from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import ConfigError, RunConfig
 from ivcp.settings.places import is_remote_model
+from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import writable_folder
 from ivcp.storage.owner import owned
 from ivcp.validation.reuse import find_validated
 from ivcp.validation.validate import validate_data
 
 if TYPE_CHECKING:
-    from ivcp.records.evaluation import EvaluationMetrics
     from ivcp.records.export import ExportResult
+    from ivcp.records.language_evaluation import Measured
     from ivcp.training.result import TrainingResult
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def _owned_output_dir(config: RunConfig) -> Iterator[None]:
 
 
 def train(config: RunConfig) -> TrainingResult:
-    """Prepares the data sets and trains into `output_dir`; with `do_eval`, evaluates as well.
+    """Prepares the data sets and trains into `output_dir`; with `do_eval` or `do_predict`, evaluates as well.
 
     All processes of a distributed run call this; the first one prepares and evaluates.
 
@@ -96,15 +97,15 @@ def train(config: RunConfig) -> TrainingResult:
     from ivcp.training.seen import chooses_by_validation
     from ivcp.training.train import train_model
 
-    output_dir = Path(config.train.output_dir)
+    output_dir, is_measured = Path(config.train.output_dir), _is_measured(config)
 
     def prepared() -> PreparedIndex:
         check_output_dir(config, output_dir)
         index = prepare(config)
-        if config.train.do_eval and not index.num_clips.get("test") and chooses_by_validation(config):
+        if is_measured and not index.num_clips.get("test") and chooses_by_validation(config):
             raise ConfigError(
-                "do_eval: there is no test split, and the validation split chooses the checkpoint, so that the model "
-                "cannot be measured on it too: set test_size or test_dataset, or leave do_eval out"
+                f"{is_measured}: there is no test split, and the validation split chooses the checkpoint, so that the "
+                f"model cannot be measured on it too: set test_size or test_dataset, or leave {is_measured} out"
             )
         return index
 
@@ -112,18 +113,29 @@ def train(config: RunConfig) -> TrainingResult:
         with joined_processes(config.train):
             index = on_owner(prepared)
             result = train_model(config, index=index, output_dir=output_dir)
-        if config.train.do_eval and is_owner():
+        if is_measured and is_owner():
             evaluate(config)
     return result
 
 
-def evaluate(config: RunConfig) -> EvaluationMetrics:
+def _is_measured(config: RunConfig) -> str | None:
+    """The setting that asks for a measurement when the training ends; null where none does."""
+    if config.train.do_eval:
+        return "do_eval"
+    return "do_predict" if config.generation.do_predict and stage_of(config).rows != "labels" else None
+
+
+def evaluate(config: RunConfig) -> Measured:
     """Measures the adapter on the test split, or on the validation split where there is no test split.
 
     Raises:
         ModelFilesError: the adapter is not complete, or was trained on another base model.
         SeenSplitError: it has seen too much of the split.
+        ConfigError: its stage cannot be measured as the settings ask.
     """
+    from ivcp.evaluation.language.asked import check_measuring_here
+    from ivcp.stages.directory import stage_of_directory
+
     config = pinned(config)
     adapter = adapter_dir(config)
     if not adapter.is_dir():
@@ -131,6 +143,7 @@ def evaluate(config: RunConfig) -> EvaluationMetrics:
     config = _with_given_splits(config)
     with _owned_output_dir(config):
         _check_adapter(config, adapter)
+        check_measuring_here(stage_of_directory(adapter), config)
         return _measure(config, prepare(config))
 
 
@@ -153,7 +166,7 @@ def _with_given_splits(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"resplit": False})})
 
 
-def _measure(config: RunConfig, index: PreparedIndex) -> EvaluationMetrics:
+def _measure(config: RunConfig, index: PreparedIndex) -> Measured:
     """Measures the adapter; its calibration goes into `output_dir`, where that is the adapter."""
     from ivcp.evaluation.evaluate import evaluate_adapter
 
@@ -194,7 +207,7 @@ def export(config: RunConfig) -> ExportResult:
         )
 
 
-def _measure_if_unseen(config: RunConfig, index: PreparedIndex) -> EvaluationMetrics | None:
+def _measure_if_unseen(config: RunConfig, index: PreparedIndex) -> Measured | None:
     from ivcp.evaluation.unseen import SeenSplitError
 
     reason = "there is neither a test nor a validation split"

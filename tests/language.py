@@ -125,7 +125,7 @@ def write_language_data(folder: Path, stage: str, *, base: Path) -> Path:
         ("train" if number < 16 else "val", clip)
         for number, clip in enumerate(samples_of(config, processor, range(20)))
     ]
-    shards = write_shards(folder / f"shards-{stage}", clips, stage=stage_of(config))
+    shards = write_shards(folder / f"shards-{stage}", clips, columns=stage_of(config).columns)
     path = folder / f"{stage}.json"
     index_of(config, {"train": 16, "val": 4}).model_copy(update=shards).write(path)
     return path

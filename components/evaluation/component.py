@@ -27,5 +27,6 @@ def evaluation(
     )
     for name, value in outcome.headline.items():
         metrics.log_metric(name, value)
-    confusion_matrix.log_confusion_matrix(outcome.label_names, outcome.confusion_matrix)
+    for label_names, matrix in outcome.confusion_matrices:
+        confusion_matrix.log_confusion_matrix(label_names, matrix)
     return outcome.passed

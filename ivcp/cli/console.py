@@ -11,6 +11,7 @@ from rich.table import Table
 from ivcp.cli.terminal import say, show_table
 from ivcp.pipeline_runs.summary import STEPS, RunSummary
 from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.records.language_evaluation import Measured
 
 
 def show_summary(summary: RunSummary) -> None:
@@ -41,8 +42,8 @@ def _say(name: str, text: str) -> None:
     say(f"{name:<20}{text}")
 
 
-def show_metrics(metrics: EvaluationMetrics) -> None:
-    """Prints an evaluation's accuracies."""
+def show_metrics(metrics: Measured) -> None:
+    """Prints an evaluation's numbers."""
     show_table(_metrics_table(metrics))
 
 
@@ -59,11 +60,22 @@ def _steps_table(summary: RunSummary) -> Table:
     return table
 
 
-def _metrics_table(metrics: EvaluationMetrics) -> Table:
+def _metrics_table(metrics: Measured) -> Table:
     table = Table(title=f"{metrics.split} split, {metrics.num_clips} clips{metrics.caveats}", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
     rows = [(measure.words, measure.value) for measure in metrics.shown]
+    if isinstance(metrics, EvaluationMetrics):
+        rows += _more_rows(metrics)
+    for name, value in rows:
+        if value is not None:
+            table.add_row(name, f"{value:.3f}")
+    return table
+
+
+def _more_rows(metrics: EvaluationMetrics) -> list[tuple[str, float | None]]:
+    """What was measured of a classifier beside its accuracy."""
+    rows: list[tuple[str, float | None]] = []
     if metrics.prompts is not None:
         rows.append((f"mean of {len(metrics.prompts.top1_accuracy)} prompts", metrics.prompts.mean))
         rows.append(("their standard deviation", metrics.prompts.spread))
@@ -74,10 +86,7 @@ def _metrics_table(metrics: EvaluationMetrics) -> Table:
             rows.append(("frames shuffled: right one of the pair (chance 0.5)", result.right_within_pair))
         elif result.kind == "middle":
             rows.append(("middle frame alone: top-1 accuracy", result.top1_accuracy))
-    for name, value in rows:
-        if value is not None:
-            table.add_row(name, f"{value:.3f}")
-    return table
+    return rows
 
 
 def _relative(path: str) -> str:

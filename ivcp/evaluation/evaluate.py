@@ -15,6 +15,8 @@ from ivcp.evaluation.calibration import NotCalibratedError, clips_to_fit_on, fit
 from ivcp.evaluation.confidence_plot import draw_confidence
 from ivcp.evaluation.confusion_plot import draw_confusion_matrix
 from ivcp.evaluation.gate import OnSameClips, compare_with_champion, decide, split_fingerprint, why_unfit
+from ivcp.evaluation.language.asked import check_measuring_here
+from ivcp.evaluation.language.evaluate import evaluate_language
 from ivcp.evaluation.measure import measure, measure_disturbed
 from ivcp.evaluation.predict import PredictedSplit, predict_split, prediction_rows
 from ivcp.evaluation.report import worst_mistakes, write_class_table, write_report
@@ -43,8 +45,9 @@ from ivcp.records.evaluation import (
     PromptResults,
     SplitMetrics,
 )
+from ivcp.records.language_evaluation import Measured
 from ivcp.settings import RunConfig
-from ivcp.stages.directory import load_directory
+from ivcp.stages.directory import load_directory, stage_of_directory
 from ivcp.stages.loaded_model import LoadedModel
 from ivcp.tracking import DEFAULT_STORE, find_champion, tracked_run
 
@@ -59,19 +62,30 @@ def evaluate_adapter(
     output_dir: Path,
     split: Split = "test",
     default_store: Path = DEFAULT_STORE,
-) -> EvaluationMetrics:
-    """Measures a trained classifier on a split of prepared clips and writes metrics, predictions and report.
+) -> Measured:
+    """Measures a trained model on a split of prepared clips and writes metrics, predictions or answers, and report.
 
-    `adapter_dir` is an adapter or a model directory. A model that the gate refuses is a result, not an error.
+    `adapter_dir` is an adapter or a model directory; its stage says whether it is a classifier. A model that the gate
+    refuses is a result, not an error.
 
     Raises:
+        ConfigError: its stage cannot be measured as the settings ask.
         ModelFilesError: `adapter_dir` is incomplete or untrained.
         ValueError: it was trained for other labels or video settings than the clips, or the split is empty.
         SeenSplitError: the model has seen too much of the split.
         NonFiniteError: its logits are not finite.
     """
+    check_measuring_here(stage_of_directory(adapter_dir), config)
     output_dir.mkdir(parents=True, exist_ok=True)
-    model = load_directory(adapter_dir, machine=config.model, device=_device()).asking(config.serving.served_prompt)
+    model = load_directory(adapter_dir, machine=config.model, device=_device())
+    measured = _evaluate_classifier if model.stage.rows == "labels" else evaluate_language
+    return measured(config, model=model, index=index, output_dir=output_dir, split=split, default_store=default_store)
+
+
+def _evaluate_classifier(
+    config: RunConfig, *, model: LoadedModel, index: PreparedIndex, output_dir: Path, split: Split, default_store: Path
+) -> EvaluationMetrics:
+    adapter_dir, model = model.directory, model.asking(config.serving.served_prompt)
     unfit = why_unfit(model, index)
     if unfit:
         raise ValueError(f"{adapter_dir} cannot be evaluated on these prepared clips: {unfit}")

@@ -54,22 +54,34 @@ def write_report(
 
     `confidence_picture` belongs to `metrics.confidence`, and is null with it.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
     matrix = np.asarray(metrics.confusion_matrix)
     num_wrong = int(matrix.sum() - matrix.trace())
-    html = environment.get_template("report_template.html").render(
-        title=title,
-        metrics=metrics,
-        mistakes=mistakes,
-        failed=failed,
-        confusion_picture=_data_uri(confusion_picture.read_bytes(), "image/png"),
-        confidence_picture=_data_uri(confidence_picture.read_bytes(), "image/png") if confidence_picture else None,
-        num_wrong=num_wrong,
+    html = (
+        templates()
+        .get_template("report_template.html")
+        .render(
+            title=title,
+            metrics=metrics,
+            mistakes=mistakes,
+            failed=failed,
+            confusion_picture=_data_uri(confusion_picture.read_bytes(), "image/png"),
+            confidence_picture=_data_uri(confidence_picture.read_bytes(), "image/png") if confidence_picture else None,
+            num_wrong=num_wrong,
+        )
     )
     write_whole(path, html)
+
+
+def templates() -> jinja2.Environment:
+    """The pages of this folder; what they show is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
+    return environment
 
 
 def worst_mistakes(predicted: PredictedSplit, samples: Samples, labels: Labels) -> list[Mistake]:

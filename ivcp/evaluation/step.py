@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ivcp.evaluation.evaluate import evaluate_adapter
 from ivcp.records import REPORT_HTML, PreparedIndex
+from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.settings import read_saved_config
 from ivcp.tracking import note_end
 from ivcp.tracking.steps import recorded_step
@@ -19,8 +20,8 @@ class EvaluationOutcome:
 
     passed: bool
     headline: dict[str, float]
-    label_names: list[str]
-    confusion_matrix: list[list[int]]
+    confusion_matrices: list[tuple[list[str], list[list[int]]]]
+    """Names of the classes, and clips by true and predicted class: of a classifier one, else none."""
 
 
 def run_step(*, run_config: str, prepared: str, adapter: str, results: str, report: str) -> EvaluationOutcome:
@@ -37,13 +38,14 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, repo
         verdict = "passed" if metrics.gate.passed else "refused: " + "; ".join(metrics.gate.reasons)
         if not metrics.gate.passed:
             note_end(config, f"the gate {verdict}")
-        outcome.result = (
-            f"top-1 {metrics.top1_accuracy:.3f} on {metrics.num_clips} clips{metrics.caveats}, gate {verdict}"
-        )
+        outcome.result = f"{metrics.summary}, gate {verdict}"
         outcome.directory = results
     return EvaluationOutcome(
         passed=metrics.gate.passed,
         headline=metrics.headline(),
-        label_names=[row.label_name for row in metrics.classes],
-        confusion_matrix=[list(row) for row in metrics.confusion_matrix],
+        confusion_matrices=[_confusion(metrics)] if isinstance(metrics, EvaluationMetrics) else [],
     )
+
+
+def _confusion(metrics: EvaluationMetrics) -> tuple[list[str], list[list[int]]]:
+    return [row.label_name for row in metrics.classes], [list(row) for row in metrics.confusion_matrix]

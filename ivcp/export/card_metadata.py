@@ -12,6 +12,7 @@ from ivcp.models.hub import is_offline
 from ivcp.models.source import local_model
 from ivcp.records import MODEL_CARD_FILE
 from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.records.language_evaluation import Measured
 from ivcp.settings import ModelConfig
 from ivcp.settings.places import is_remote_model
 
@@ -31,7 +32,7 @@ def card_metadata(
     name: str,
     base: ModelConfig,
     licence: str | None,
-    metrics: EvaluationMetrics | None,
+    metrics: Measured | None,
     data_sets: Sequence[str],
     is_for_transformers: bool,
 ) -> str:
@@ -41,6 +42,7 @@ def card_metadata(
     """
     from huggingface_hub import ModelCardData
 
+    accuracies = metrics if isinstance(metrics, EvaluationMetrics) else None
     base_model = hub_id(base.required_name)
     data = ModelCardData(
         **_licence(base, licence),
@@ -49,11 +51,11 @@ def card_metadata(
         library_name="transformers" if is_for_transformers else "ivcp",
         pipeline_tag=_TASK,
         tags=["action-recognition", "ivcp", _TASK],
-        metrics=["accuracy"] if metrics else None,
+        metrics=["accuracy"] if accuracies else None,
         model_name=name,
-        eval_results=_results(metrics, data_sets) if metrics else None,
+        eval_results=_results(accuracies, data_sets) if accuracies else None,
     )
-    if not metrics:
+    if not accuracies:
         data.pop("model_name")
     return str(data.to_yaml())
 

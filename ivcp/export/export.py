@@ -21,9 +21,9 @@ from ivcp.export.merge import merge_adapter
 from ivcp.export.model_card import model_card
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
-from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE, Exits, ExportResult, MergeCheck
 from ivcp.records.graph import GraphInfo
+from ivcp.records.language_evaluation import Measured
 from ivcp.settings import ConfigError, RunConfig, read_model_config
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
@@ -47,7 +47,7 @@ def export_model(
     *,
     adapter_dir: Path,
     index: PreparedIndex,
-    metrics: EvaluationMetrics | None,
+    metrics: Measured | None,
     export_dir: Path,
     is_deployed_next: bool = False,
 ) -> ExportResult:
@@ -100,9 +100,7 @@ def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> Exp
     return _finished(result.model_copy(update={"exits": exits}), export_dir)
 
 
-def _described(
-    config: RunConfig, export_dir: Path, *, metrics: EvaluationMetrics | None, repository: str | None
-) -> Exits:
+def _described(config: RunConfig, export_dir: Path, *, metrics: Measured | None, repository: str | None) -> Exits:
     """Writes the card, and takes the exits: the model is what others may read from here on."""
     card = model_card(
         export_dir,
@@ -172,7 +170,7 @@ def _registered(
     *,
     checked: MergeCheck,
     graph: GraphInfo | None = None,
-    metrics: EvaluationMetrics | None,
+    metrics: Measured | None,
     tags: Mapping[str, str],
     is_champion: bool = True,
 ) -> ExportResult:
@@ -220,7 +218,7 @@ def _finished(result: ExportResult, export_dir: Path) -> ExportResult:
     return result
 
 
-def _fingerprints(index: PreparedIndex, metrics: EvaluationMetrics | None) -> dict[str, str]:
+def _fingerprints(index: PreparedIndex, metrics: Measured | None) -> dict[str, str]:
     if metrics:
         return metrics.fingerprints()
     return {PREPARED_TAG: index.fingerprint, "data_fingerprint": index.data_fingerprint}

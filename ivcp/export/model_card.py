@@ -9,7 +9,7 @@ from ivcp.export.card_metadata import card_metadata
 from ivcp.export.exits.public import hub_id, public_name
 from ivcp.records import LABELS_FILE, RUN_CONFIG_FILE, Labels
 from ivcp.records.calibration import Calibration
-from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.records.language_evaluation import LanguageMetrics, Measured
 from ivcp.records.markdown import code, escape
 from ivcp.settings import read_model_config
 from ivcp.stages.directory import read_calibration
@@ -90,7 +90,7 @@ _NOT_MEASURED = "Not measured here: it was exported without a data set, or witho
 def model_card(
     model_dir: Path,
     *,
-    metrics: EvaluationMetrics | None,
+    metrics: Measured | None,
     repository: str | None = None,
     licence: str | None = None,
     data_sets: Sequence[str] = (),
@@ -143,7 +143,11 @@ def model_card(
     )
 
 
-def _results(metrics: EvaluationMetrics) -> str:
+def _results(metrics: Measured) -> str:
+    precision = f" Computed in {metrics.precision}, as the predictor computes." if metrics.precision else ""
+    if isinstance(metrics, LanguageMetrics):
+        rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.numbers.items())
+        return f"| measure | value |\n|---|---|\n{rows}\n\nMeasured on {metrics.measured_on}.{precision}"
     return _RESULTS.format(
         split=metrics.split,
         num_clips=metrics.num_clips,
@@ -154,7 +158,7 @@ def _results(metrics: EvaluationMetrics) -> str:
         mean_class=metrics.mean_class_accuracy,
         majority=metrics.majority_baseline,
         measured_on=metrics.measured_on,
-        precision=f" Computed in {metrics.precision}, as the predictor computes." if metrics.precision else "",
+        precision=precision,
     )
 
 

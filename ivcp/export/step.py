@@ -7,7 +7,7 @@ from pathlib import Path
 from ivcp.export.export import export_model
 from ivcp.export.predictor_needs import step_memory
 from ivcp.records import METRICS_FILE, PreparedIndex
-from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.records.language_evaluation import read_metrics
 from ivcp.settings import read_saved_config
 from ivcp.tracking import note_end
 from ivcp.tracking.steps import recorded_step
@@ -25,7 +25,7 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, mode
             config,
             adapter_dir=Path(adapter),
             index=PreparedIndex.read(Path(prepared)),
-            metrics=EvaluationMetrics.read(Path(results) / METRICS_FILE),
+            metrics=read_metrics(Path(results) / METRICS_FILE),
             export_dir=Path(model),
             is_deployed_next=deploy,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ivcp.records import METRICS_FILE, REPORT_HTML, PreparedIndex, Record, Split
 from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.records.language_evaluation import Measured, read_metrics
 from ivcp.tracking.steps import StepRecord
 
 STEPS = ("data_validation", "preprocessing", "training", "evaluation", "export", "serving")
@@ -37,8 +38,9 @@ class RunSummary(Record):
     clips: dict[Split, int]
     """Prepared clips by split."""
     top1_accuracy: float | None
+    """Of a classifier, as is `mean_class_accuracy`."""
     mean_class_accuracy: float | None
-    metrics: EvaluationMetrics | None
+    metrics: Measured | None
     validation_report: str | None
     evaluation_report: str | None
     adapter_dir: str | None
@@ -66,8 +68,8 @@ def summarize(
         results={step: records[step].result or records[step].error for step in STEPS if step in records},
         error="" if interrupted else cause,
         clips=_clips(run_dir),
-        top1_accuracy=metrics.top1_accuracy if metrics else None,
-        mean_class_accuracy=metrics.mean_class_accuracy if metrics else None,
+        top1_accuracy=metrics.top1_accuracy if isinstance(metrics, EvaluationMetrics) else None,
+        mean_class_accuracy=metrics.mean_class_accuracy if isinstance(metrics, EvaluationMetrics) else None,
         metrics=metrics,
         validation_report=_report(folders.get("data_validation")),
         evaluation_report=_report(folders.get("evaluation")),
@@ -113,9 +115,9 @@ def _link(link: Path, directory: str) -> Path | None:
     return link
 
 
-def _metrics(results_dir: Path | None) -> EvaluationMetrics | None:
+def _metrics(results_dir: Path | None) -> Measured | None:
     path = results_dir / METRICS_FILE if results_dir else None
-    return EvaluationMetrics.read(path) if path and path.is_file() else None
+    return read_metrics(path) if path and path.is_file() else None
 
 
 def _report(directory: Path | None) -> str | None:

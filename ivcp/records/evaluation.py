@@ -216,19 +216,55 @@ class GateVerdict(Record):
     """One sentence per rule."""
 
 
-class EvaluationMetrics(SplitMetrics):
-    """`metrics.json`."""
+class MeasuredModel(Record):
+    """What there is to say of the measurement of any model."""
 
     split: Split
     model_dir: str
-    prompt: str = ""
-    """What was asked about every clip, as the predictor asks it, whatever the rows ask."""
+    num_clips: int
+    """All clips that were measured, failed ones included."""
+    num_failed: int
+    """Clips that could not be decoded."""
     precision: str = ""
     """What was computed in: as in training, and as the predictor does."""
     left_out: LeftOut = LeftOut()
     """Clips of the split that the model has seen: they are in none of the numbers."""
     knows_what_it_saw: bool = False
     """Whether the model's directory says which clips it has seen; else the numbers may be too high."""
+    gate: GateVerdict
+    test_fingerprint: str
+    """Hash of the split's clips, their labels and how they were prepared: equal numbers are comparable."""
+    prepared_fingerprint: str
+    data_fingerprint: str
+    seconds: float
+    """Time to predict the split, without loading the model."""
+
+    @property
+    def caveats(self) -> str:
+        """What has to be said behind the number of clips; empty where there is nothing."""
+        left_out = f", without {self.left_out.words} that the model has seen" if self.left_out.total else ""
+        return left_out + ("" if self.knows_what_it_saw else "; it is not known what the model has seen")
+
+    @property
+    def measured_on(self) -> str:
+        """The clips of the numbers in a few words."""
+        return f"{self.num_clips} clips of the {self.split} split{self.caveats}"
+
+    def fingerprints(self) -> dict[str, str]:
+        """The tags that say what the numbers were measured on."""
+        return {
+            "evaluated_split": self.split,
+            "test_fingerprint": self.test_fingerprint,
+            "prepared_fingerprint": self.prepared_fingerprint,
+            "data_fingerprint": self.data_fingerprint,
+        }
+
+
+class EvaluationMetrics(SplitMetrics, MeasuredModel):
+    """`metrics.json` of a classifier."""
+
+    prompt: str = ""
+    """What was asked about every clip, as the predictor asks it, whatever the rows ask."""
     disturbed: tuple[DisturbedResult, ...]
     """Empty unless `disturb_frames` asks for it."""
     prompts: PromptResults | None = None
@@ -237,13 +273,6 @@ class EvaluationMetrics(SplitMetrics):
     """Null where no clip could be decoded, or an earlier version measured."""
     champion: ChampionComparison | None
     """Null when there is none, or it was not asked for."""
-    gate: GateVerdict
-    test_fingerprint: str
-    """Hash of the split's clips, their labels and how they were prepared: equal numbers are comparable."""
-    prepared_fingerprint: str
-    data_fingerprint: str
-    seconds: float
-    """Time to predict the split, without loading the model."""
 
     @property
     def shown(self) -> tuple[Shown, ...]:
@@ -295,24 +324,9 @@ class EvaluationMetrics(SplitMetrics):
         return self.confidence.calibration if self.confidence else None
 
     @property
-    def caveats(self) -> str:
-        """What has to be said behind the number of clips; empty where there is nothing."""
-        left_out = f", without {self.left_out.words} that the model has seen" if self.left_out.total else ""
-        return left_out + ("" if self.knows_what_it_saw else "; it is not known what the model has seen")
-
-    @property
-    def measured_on(self) -> str:
-        """The clips of the numbers in a few words."""
-        return f"{self.num_clips} clips of the {self.split} split{self.caveats}"
-
-    def fingerprints(self) -> dict[str, str]:
-        """The tags that say what the numbers were measured on."""
-        return {
-            "evaluated_split": self.split,
-            "test_fingerprint": self.test_fingerprint,
-            "prepared_fingerprint": self.prepared_fingerprint,
-            "data_fingerprint": self.data_fingerprint,
-        }
+    def summary(self) -> str:
+        """What it came to, in one line."""
+        return f"top-1 {self.top1_accuracy:.3f} on {self.num_clips} clips{self.caveats}"
 
 
 class SmokeClip(Record):

@@ -168,6 +168,17 @@ def load_weights(stage: Stage, module: BackboneModule, directory: Path) -> None:
     load_backbone_weights(module.backbone, directory)
 
 
+def stage_of_directory(directory: Path) -> Stage:
+    """The stage that a directory's model was trained in, by its settings alone.
+
+    Raises:
+        ModelFilesError: the directory is not complete.
+        ConfigError: the stage is not installed, or of a newer version.
+    """
+    check_complete(directory)
+    return stage_of(read_model_config(directory / RUN_CONFIG_FILE))
+
+
 def check_base(directory: Path, model: ModelConfig) -> None:
     """Checks that what a directory holds was trained on the base model that `model` names, which was loaded before.
 

@@ -179,6 +179,25 @@ class Stage(Protocol):
         """
         return None
 
+    # What it measures.
+
+    @property
+    def writes(self) -> bool:
+        """Whether its model answers a prompt with a text."""
+        return False
+
+    def is_reference(self, sample: Sample) -> bool:
+        """Whether the answer of a sample is one that the model should write."""
+        return True
+
+    def measured(self, module: BackboneModule, run: RunConfig) -> BackboneModule:
+        """The module of a directory with what its loss and its metrics need of the settings of a run.
+
+        Raises:
+            ConfigError: they do not say enough.
+        """
+        return module
+
     # What it trains.
 
     @property

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ivcp.settings import ConfigError, RunConfig
+from ivcp.stages.registry import stage_of
 
 _OF_OPTIMIZERS = {
     "adamw_torch_4bit": "torchao",
@@ -18,7 +19,12 @@ _OF_OPTIMIZERS = {
 }
 _OF_BITSANDBYTES = ("8bit", "32bit", "paged", "ademamix", "rmsprop_bnb")
 """Parts of the names of optimizers that bitsandbytes has."""
-_MODULES = {"torch-optimi": "optimi", "flash-attn": "flash_attn", "liger-kernel": "liger_kernel"}
+_MODULES = {
+    "torch-optimi": "optimi",
+    "flash-attn": "flash_attn",
+    "liger-kernel": "liger_kernel",
+    "rouge-chinese": "rouge_chinese",
+}
 """Packages whose modules are called otherwise."""
 
 
@@ -28,9 +34,22 @@ def check_packages(config: RunConfig) -> None:
     Raises:
         ConfigError: some are not; names the setting of each.
     """
+    _check([*_needed(config), *_of_texts(config)])
+
+
+def check_text_packages(config: RunConfig) -> None:
+    """Checks that the packages are installed that compare written answers, where some are to be written.
+
+    Raises:
+        ConfigError: some are not.
+    """
+    _check(_of_texts(config))
+
+
+def _check(needed: Iterable[tuple[str, str]]) -> None:
     missing = [
         f"{setting} needs the package {package}: pip install {package}{', or change it' if '=' in setting else ''}"
-        for setting, package in _needed(config)
+        for setting, package in needed
         if importlib.util.find_spec(_MODULES.get(package, package)) is None
     ]
     if missing:
@@ -55,6 +74,12 @@ def _needed(config: RunConfig) -> Iterator[tuple[str, str]]:
     if method.finetuning_type == "lora":
         yield "finetuning_type = lora", "peft"
     yield "training", "accelerate"
+
+
+def _of_texts(config: RunConfig) -> Iterator[tuple[str, str]]:
+    if config.generation.predict_with_generate and stage_of(config).rows != "labels":
+        names = ("jieba", "nltk", "rouge-chinese", "sacrebleu")
+        yield from (("predict_with_generate = true", name) for name in names)
 
 
 def _of_optimizer(name: str) -> str | None:

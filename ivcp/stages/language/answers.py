@@ -106,6 +106,22 @@ class ComparingModule(WordsModule):
             return self.log_probs_of(backbone, **inputs, **sees)
 
 
+def as_measured(module: ComparingModule, run: RunConfig) -> None:
+    """Gives a module that was loaded to be measured the reference model that its numbers are relative to.
+
+    Raises:
+        ConfigError: it has its training in its own weights, and the settings name no other model.
+        FileNotFoundError: `ref_model` does not exist.
+    """
+    is_merged = language_model_of(module.backbone) is module.backbone
+    if module.needs_reference and is_merged and not run.language.ref_model:
+        raise ConfigError(
+            f"stage {run.method.stage} is measured by how far the model has moved from a reference, and this one has "
+            "no adapter that could be switched off: set ref_model to the model that its training started from"
+        )
+    module.keep_start()
+
+
 class PreferenceModule(ComparingModule):
     """Learns to write chosen answers rather than rejected ones."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ivcp.data.prepared.sample import Column, Tokens
 from ivcp.records import Clip, Message, RowKind
+from ivcp.settings import RunConfig
 from ivcp.stages.language.stage import REJECTED, LanguageStage
 from ivcp.stages.protocol import Collate, Part
 
@@ -155,6 +156,19 @@ class PreferenceOptimization(PairStage):
         from ivcp.stages.language.answers import PreferenceModule
 
         return PreferenceModule(backbone, self.config if trains else None)
+
+    def measured(self, module: BackboneModule, run: RunConfig) -> BackboneModule:
+        """The same weights with the loss and the reference model of a run.
+
+        Raises:
+            ConfigError: there is no reference model.
+        """
+        from ivcp.stages.language.answers import PreferenceModule, as_measured
+
+        config = self.config.model_copy(update={"language": run.language})
+        measured = PreferenceModule(module.backbone, config)
+        as_measured(measured, config)
+        return measured.eval()
 
     @property
     def metric_names(self) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ivcp.data.prepared.sample import Column
+from ivcp.data.prepared.sample import Column, Sample
 from ivcp.records import Clip, PreparedIndex, RowKind
-from ivcp.settings import ConfigError
+from ivcp.settings import ConfigError, RunConfig
 from ivcp.stages.language.stage import DESIRABLE, LanguageStage
 from ivcp.stages.protocol import Collate
 
@@ -62,6 +62,23 @@ class TaggedAnswers(LanguageStage):
         from ivcp.stages.language.answers import TaggedModule
 
         return TaggedModule(backbone, self.config if trains else None)
+
+    def measured(self, module: BackboneModule, run: RunConfig) -> BackboneModule:
+        """The same weights with the loss and the reference model of a run.
+
+        Raises:
+            ConfigError: there is no reference model.
+        """
+        from ivcp.stages.language.answers import TaggedModule, as_measured
+
+        config = self.config.model_copy(update={"language": run.language})
+        measured = TaggedModule(module.backbone, config)
+        as_measured(measured, config)
+        return measured.eval()
+
+    def is_reference(self, sample: Sample) -> bool:
+        """Desirable ones are."""
+        return bool(sample.columns[DESIRABLE.name])
 
     def collator(
         self, module: BackboneModule, processor: Processor, *, positions: RopePositions | None, training: bool

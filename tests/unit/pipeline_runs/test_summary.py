@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from ivcp.pipeline_runs.summary import _status, read_records, summarize
+from ivcp.pipeline_runs.summary import RunSummary, _status, read_records, summarize
+from ivcp.records import METRICS_FILE
 from ivcp.tracking.steps import StepRecord
+from tests.unit.evaluation.language.measured import measured
 
 
 def record(run_dir: Path, step: str, **values) -> None:
@@ -23,6 +25,17 @@ def record(run_dir: Path, step: str, **values) -> None:
 )
 def test_what_a_run_came_to(steps, status):
     assert _status({step: StepRecord(step=step, status="succeeded", seconds=1.0) for step in steps}) == status
+
+
+def test_a_run_of_language_has_its_numbers_and_no_accuracy(tmp_path):
+    results = tmp_path / "pipeline" / "results"
+    results.mkdir(parents=True)
+    measured().write(results / METRICS_FILE)
+    record(tmp_path, "evaluation", directory=str(results))
+    summary = summarize(tmp_path, seconds=2.0, error="", uri="sqlite:///a.db", run_id="r")
+    assert summary.metrics == measured()
+    assert summary.top1_accuracy is None
+    assert RunSummary.model_validate_json(summary.model_dump_json()) == summary
 
 
 def test_the_first_step_that_failed_is_the_cause(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from ivcp.settings import ConfigError, config_from_settings
 from ivcp.settings.sections.training import Optimizer
-from ivcp.training.packages import check_packages
+from ivcp.training.packages import check_packages, check_text_packages
 
 ABSENT = importlib.util.find_spec
 
@@ -24,6 +24,11 @@ def without(monkeypatch, *modules):
         ({"quantization_bit": 4}, "bitsandbytes", "quantization_bit = 4 needs the package bitsandbytes"),
         ({"flash_attn": "fa2"}, "flash_attn", "flash_attn = fa2 needs the package flash-attn"),
         ({"enable_liger_kernel": True}, "liger_kernel", "enable_liger_kernel needs the package liger-kernel"),
+        (
+            {"stage": "sft", "predict_with_generate": True},
+            "rouge_chinese",
+            "predict_with_generate = true needs the package rouge-chinese: pip install rouge-chinese",
+        ),
         ({}, "peft", "finetuning_type = lora needs the package peft"),
         ({"finetuning_type": "full"}, "accelerate", "training needs the package accelerate"),
     ],
@@ -32,6 +37,13 @@ def test_a_package_that_is_missing_is_named_with_its_setting(monkeypatch, settin
     without(monkeypatch, module)
     with pytest.raises(ConfigError, match=message):
         check_packages(config_from_settings(settings))
+
+
+def test_a_classifier_compares_no_texts(monkeypatch):
+    without(monkeypatch, "jieba")
+    check_packages(config_from_settings({"predict_with_generate": True, "report_to": "none"}))
+    with pytest.raises(ConfigError, match="jieba"):
+        check_text_packages(config_from_settings({"stage": "dpo", "predict_with_generate": True}))
 
 
 def test_all_are_named_at_once(monkeypatch):

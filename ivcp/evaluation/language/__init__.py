@@ -1,0 +1,1 @@
+"""Measuring models that write, or that tell answers apart."""
