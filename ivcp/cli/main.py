@@ -75,16 +75,25 @@ def run(
 ) -> None:
     """Run the whole pipeline on this machine, with no cluster; the same command again goes on with an interrupted run.
 
+    A file with a list `curriculum` of settings files runs them one after another, each on the model of the one before
+    (docs/curriculum.md).
+
     Example: `ivcp run pipelines/configs/demo.yaml num_train_epochs=3`
     """
-    config = read_settings(settings)
     from ivcp.checks.run import check_local_run
     from ivcp.cli.console import show_summary
+    from ivcp.cli.curriculum import find_curriculum, run_stages
     from ivcp.pipeline_runs.local import PipelineFailedError, run_locally
 
-    check_local_run(config, containers=containers)
+    stages = find_curriculum(settings or [])
     try:
-        summary = run_locally(config, runs_dir=new_folder(runs_dir), deploy=deploy, containers=containers, fresh=fresh)
+        if stages:
+            summary = run_stages(stages, new_folder(runs_dir), deploy=deploy, containers=containers, fresh=fresh)
+        else:
+            config = read_settings(settings)
+            check_local_run(config, containers=containers)
+            folder = new_folder(runs_dir)
+            summary = run_locally(config, runs_dir=folder, deploy=deploy, containers=containers, fresh=fresh)
     except PipelineFailedError as error:
         show_summary(error.summary)
         raise

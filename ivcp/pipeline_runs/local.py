@@ -57,12 +57,13 @@ def run_locally(
     deploy: bool = True,
     containers: bool = False,
     fresh: bool = False,
+    tags: Mapping[str, str] | None = None,
 ) -> RunSummary:
     """Runs the whole pipeline into a folder of `runs_dir`, and points `runs_dir`/latest at it.
 
     The newest run with the same settings and data goes on where it did not come to its end, unless it is to start
     `fresh`. Steps run as processes of this environment, or in `containers`, each in its image. Ctrl-C and SIGTERM end
-    them; the summary says `interrupted` then.
+    them; the summary says `interrupted` then. `tags` are its MLflow run's.
 
     Raises:
         PipelineFailedError: a step failed.
@@ -76,7 +77,7 @@ def run_locally(
         interruption.listening(),
         open_run_folder(runs_dir, fingerprint=fingerprint, uri=uri, name=config.train.run_name, fresh=fresh) as folder,
     ):
-        tracked = _tracked(config, folder, runs_dir)
+        tracked = _tracked(config, folder, runs_dir, tags or {})
         run_id, started = tracked.run.mlflow_run_id or "", time.monotonic()
         error = _run_steps(config, arguments, tracked, interruption, runs_dir=runs_dir, containers=containers)
         is_interrupted = interruption.requested and bool(error)
@@ -103,7 +104,7 @@ def run_locally(
     return summary
 
 
-def _tracked(config: RunConfig, folder: RunFolder, runs_dir: Path) -> RunFolder:
+def _tracked(config: RunConfig, folder: RunFolder, runs_dir: Path, tags: Mapping[str, str]) -> RunFolder:
     """The folder with its MLflow run: the one that it had, or a new one; none where MLflow is away."""
     earlier = folder.run.mlflow_run_id
     if earlier is not None and unless_away(
@@ -113,7 +114,7 @@ def _tracked(config: RunConfig, folder: RunFolder, runs_dir: Path) -> RunFolder:
     ):
         return folder
     run_id = unless_away(
-        lambda: start_pipeline_run(config, default_store=runs_dir, run_name=folder.path.name),
+        lambda: start_pipeline_run(config, default_store=runs_dir, run_name=folder.path.name, tags=tags),
         otherwise=None,
         doing="starting the run in MLflow",
     )

@@ -37,7 +37,7 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
         FileNotFoundError: there is no such file.
         ConfigError: it is no YAML mapping, or a setting in it or in `overrides` cannot be used.
     """
-    settings = _read_yaml(Path(path).expanduser()) if path is not None else {}
+    settings = read_yaml(Path(path).expanduser()) if path is not None else {}
     return config_from_settings({**settings, **(overrides or {})}, source=str(path) if path else "settings")
 
 
@@ -75,7 +75,13 @@ def read_saved_config(path: Path) -> RunConfig:
     return config_from_settings(json.loads(path.read_text(encoding="utf-8")), source=str(path))
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, unchecked.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: it is no text, no YAML mapping, or a key stands twice.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
