@@ -281,20 +281,37 @@ def sample_data(
 
 @app.command("tiny-model")
 def tiny_model(
-    output_dir: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("models/tiny-qwen2-vl"),
+    output_dir: Annotated[
+        Path | None,
+        typer.Argument(help="Folder to write; models/tiny-qwen2-vl, or models/smollm2-video.", show_default=False),
+    ] = None,
     architecture: Annotated[
-        Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"], typer.Option(help="Model family.")
-    ] = "qwen2_vl",
+        Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"] | None,
+        typer.Option(help="Model family; qwen2_vl where none is given.", show_default=False),
+    ] = None,
     warm_up: Annotated[bool, typer.Option(help="Train it on poses of randomly moving figures.")] = True,
     seed: Annotated[int, typer.Option(help="Another seed makes other weights.", min=0)] = 0,
+    language: Annotated[
+        Literal["smollm2"] | None,
+        typer.Option(help="Give it a real language model, of 135 million parameters.", show_default=False),
+    ] = None,
 ) -> None:
     """Build a tiny base model of a real architecture, so that nothing has to be downloaded.
 
-    Example: `ivcp tiny-model models/tiny-qwen3-vl --architecture qwen3_vl`
+    Examples: `ivcp tiny-model models/tiny-qwen3-vl --architecture qwen3_vl`, `ivcp tiny-model --language smollm2`
     """
-    from ivcp.demo.tiny_model import build_tiny_model
+    if language is None:
+        from ivcp.demo.tiny_model import build_tiny_model
 
-    made = build_tiny_model(new_folder(output_dir), architecture=architecture, warm_up=warm_up, seed=seed)
+        folder = new_folder(output_dir or Path("models/tiny-qwen2-vl"))
+        made = build_tiny_model(folder, architecture=architecture or "qwen2_vl", warm_up=warm_up, seed=seed)
+    else:
+        if architecture is not None:
+            raise ValueError(f"--language {language} has an architecture of its own: leave out --architecture")
+        from ivcp.demo.language.build import build_language_model
+
+        folder = new_folder(output_dir or Path("models/smollm2-video"))
+        made = build_language_model(folder, warm_up=warm_up, seed=seed)
     say(f"base model in {made.absolute()}")
 
 

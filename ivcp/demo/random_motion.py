@@ -1,14 +1,14 @@
 """Clips of figures that move at random, with the positions of their joints: the material of the warm-up."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ivcp.demo.clip import sample_phases, sample_scene
 from ivcp.demo.draw import Frames, draw_frames
-from ivcp.demo.figure import POSE_FIELDS, Pose, joint_positions, sample_body
+from ivcp.demo.figure import POSE_FIELDS, Color, Pose, joint_positions, sample_body
 
 _RANGES = {
     "torso": (-0.2, 1.1),
@@ -53,7 +53,9 @@ def sample_motions(count: int, rng: np.random.Generator) -> list[Motion]:
     return [_sample_motion(rng) for _ in range(count)]
 
 
-def draw_random_clip(motions: Sequence[Motion], rng: np.random.Generator, *, num_frames: int, size: int) -> RandomClip:
+def draw_random_clip(
+    motions: Sequence[Motion], rng: np.random.Generator, *, num_frames: int, size: int, color: Color | None = None
+) -> RandomClip:
     """Draw somebody who does one of the motions, forwards or backwards.
 
     Args:
@@ -61,8 +63,11 @@ def draw_random_clip(motions: Sequence[Motion], rng: np.random.Generator, *, num
         rng: Chooses the motion, the body, the scene, and how the motion is carried out.
         num_frames: Frames of the clip.
         size: Width and height of a frame in pixels.
+        color: Of the figure; None is one of those that performers have.
     """
     number, body = int(rng.integers(2 * len(motions))), sample_body(rng)
+    if color is not None:
+        body = replace(body, color=color)
     phases = sample_phases(None, num_frames, rng)
     poses = _perform(motions[number // 2], 1.0 - phases if number % 2 else phases, rng)
     joints = np.stack([joint_positions(pose, body) for pose in poses])

@@ -16,11 +16,21 @@ from ivcp.demo.actions import ACTIONS, LABEL_NAMES, REVERSED_PAIRS
 from ivcp.demo.built_directory import build_once
 from ivcp.demo.clip import draw_clip, sample_performer, write_clip
 from ivcp.demo.contact_sheet import draw_contact_sheet
+from ivcp.demo.sample_language import (
+    caption_row,
+    captions_name,
+    pair_row,
+    pairs_name,
+    register_captions,
+    register_pairs,
+)
 
 logger = logging.getLogger(__name__)
 
 GENERATOR_VERSION = 5
 """Goes up whenever the same seed would give other clips."""
+_ROWS_VERSION = 2
+"""Goes up whenever the same clips would get other rows."""
 TRAIN_DATASET, TEST_DATASET = "sample_train", "sample_test"
 NUM_TRAIN_PERFORMERS, NUM_TEST_PERFORMERS = 60, 30
 
@@ -84,8 +94,9 @@ def generate_sample_data(
     """Write the sample data set into a directory, or reuse the one that is there with the same parameters.
 
     Args:
-        output_dir: Gets ``videos/``, ``sample_train.json``, ``sample_test.json``, ``dataset_info.json``,
-            ``labels.json``, ``contact_sheet.png`` and ``sample.json`` (the parameters).
+        output_dir: Gets ``videos/``, ``sample_train.json``, ``sample_test.json``, the same clips as language
+            (``sample_captions_*.json``, ``sample_pairs_*.json``), ``dataset_info.json``, ``labels.json``,
+            ``contact_sheet.png`` and ``sample.json`` (the parameters).
         num_train_clips: Clips to train and validate on, of 60 performers.
         num_test_clips: Clips to test on, of 30 other performers.
         seed: The same seed gives the same bytes.
@@ -98,6 +109,7 @@ def generate_sample_data(
     _check_counts(num_train_clips, num_test_clips, workers)
     parameters = {
         "generator_version": GENERATOR_VERSION,
+        "rows_version": _ROWS_VERSION,
         "num_train_clips": num_train_clips,
         "num_test_clips": num_test_clips,
         "seed": seed,
@@ -140,12 +152,22 @@ def _write_data_set(output_dir: Path, *, train: list[ClipPlan], test: list[ClipP
     _write_clips([*train, *test], output_dir, seed, workers)
     _write_json(output_dir / f"{TRAIN_DATASET}.json", [_annotation(plan, seed) for plan in train])
     _write_json(output_dir / f"{TEST_DATASET}.json", [_annotation(plan, seed) for plan in test])
+    registry = {name: _registration(name) for name in (TRAIN_DATASET, TEST_DATASET)}
+    for split, plans in (("train", train), ("test", test)):
+        registry |= _write_language(output_dir, split, plans, seed)
     _write_json(output_dir / "labels.json", {"label_names": LABEL_NAMES, "reversed_pairs": REVERSED_PAIRS})
     _write_contact_sheet(output_dir / "contact_sheet.png", train, seed)
-    _write_json(
-        output_dir / "dataset_info.json",
-        {name: _registration(name) for name in (TRAIN_DATASET, TEST_DATASET)},
-    )
+    _write_json(output_dir / "dataset_info.json", registry)
+
+
+def _write_language(output_dir: Path, split: str, plans: list[ClipPlan], seed: int) -> dict[str, Any]:
+    """Writes the clips of a split as language; returns the entries of the registry."""
+    asked = [(_annotation(plan, seed), _question(plan, seed)) for plan in plans]
+    pairs = [pair_row(annotation, question) for annotation, question in asked]
+    captions = [caption_row(annotation, question) for annotation, question in asked]
+    _write_json(output_dir / f"{captions_name(split)}.json", captions)
+    _write_json(output_dir / f"{pairs_name(split)}.json", [row for row in pairs if row is not None])
+    return {captions_name(split): register_captions(split), pairs_name(split): register_pairs(split)}
 
 
 def _write_clips(plans: list[ClipPlan], output_dir: Path, seed: int, workers: int) -> None:
@@ -169,16 +191,19 @@ def _write_planned_clip(plan: ClipPlan, *, output_dir: Path, seed: int) -> None:
 
 
 def _annotation(plan: ClipPlan, seed: int) -> dict[str, Any]:
-    question = _QUESTIONS[np.random.default_rng([seed, 4, plan.index]).integers(len(_QUESTIONS))]
     return {
         "conversations": [
-            {"from": "human", "value": f"<video>{question}<ACTION>"},
+            {"from": "human", "value": f"<video>{_question(plan, seed)}<ACTION>"},
             {"from": "gpt", "value": ACTIONS[plan.label].sentence},
         ],
         "videos": [plan.video],
         "action_label": plan.label,
         "group": plan.group,
     }
+
+
+def _question(plan: ClipPlan, seed: int) -> str:
+    return _QUESTIONS[np.random.default_rng([seed, 4, plan.index]).integers(len(_QUESTIONS))]
 
 
 def _registration(dataset: str) -> dict[str, Any]:

@@ -132,11 +132,11 @@ def warm_up_model(
     torch.manual_seed(seed)
     heads = Heads(model.config.get_text_config().hidden_size, settings.num_motions)
     parameters = [*model.parameters(), *heads.parameters()]
-    optimizer = _optimizer(parameters, settings)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_learning_rate_factor, settings=settings))
+    optimizer = make_optimizer(parameters, settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate_factor, settings=settings))
     model.train()
     loss, started = torch.tensor(0.0), time.monotonic()
-    for step, rows in enumerate(_batches(settings), start=1):
+    for step, rows in enumerate(batches(settings), start=1):
         inputs = prompts[step % len(prompts)].inputs(processor, clips.frames[rows])
         loss = _loss(model, heads, inputs, clips.joints[rows], clips.motions[rows])
         torch.autograd.backward(loss)
@@ -208,7 +208,8 @@ def _pose_error(estimate: Tensor, joints: Tensor) -> Tensor:
     return 4.0 * (functional.mse_loss(estimate, joints) + change)
 
 
-def _batches(settings: WarmUpSettings) -> Iterator[Tensor]:
+def batches(settings: WarmUpSettings) -> Iterator[Tensor]:
+    """Which clips each step learns from, shape (batch size,); all of them once, then all again."""
     order = torch.empty(0, dtype=torch.long)
     for _ in range(settings.num_steps):
         while len(order) < settings.batch_size:
@@ -217,7 +218,8 @@ def _batches(settings: WarmUpSettings) -> Iterator[Tensor]:
         order = order[settings.batch_size :]
 
 
-def _optimizer(parameters: list[nn.Parameter], settings: WarmUpSettings) -> torch.optim.Optimizer:
+def make_optimizer(parameters: list[nn.Parameter], settings: WarmUpSettings) -> torch.optim.Optimizer:
+    """AdamW, without weight decay on norms and biases."""
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -225,7 +227,8 @@ def _optimizer(parameters: list[nn.Parameter], settings: WarmUpSettings) -> torc
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99))
 
 
-def _learning_rate_factor(step: int, settings: WarmUpSettings) -> float:
+def learning_rate_factor(step: int, settings: WarmUpSettings) -> float:
+    """What the learning rate is multiplied by: a rise, then half a cosine down to 0."""
     warmup_steps = max(1.0, settings.warmup_ratio * settings.num_steps)
     if step < warmup_steps:
         return (step + 1) / warmup_steps
