@@ -16,6 +16,7 @@ from ivcp.records import METRICS_FILE
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
 from ivcp.settings import RunConfig, read_saved_config
+from ivcp.stages.registry import stage_of
 from ivcp.tracking import note_end, promote_model, tracked_run
 from ivcp.tracking.steps import recorded_step
 
@@ -25,13 +26,18 @@ def run_step(
 ) -> None:
     """Deploys the model directory `model`, asks it for a clip that evaluation chose, and writes to `deployment`.
 
-    The alias of the champion moves to the model last, when it has given the right answer.
+    The alias of the champion moves to the model last, when it has given the right answer. Of a stage that makes no
+    classifiers nothing is deployed.
 
     `predictor_image` is what runs on a cluster unless `serve_image` names another; the pipeline gives its own, since
     the environment that names images is that of whoever compiled it.
     """
     with recorded_step("serving") as outcome:
         config = read_saved_config(Path(run_config))
+        if stage_of(config).rows != "labels":
+            outcome.result = f"nothing is deployed: the predictor serves classifiers, not stage {config.method.stage}"
+            note_end(config, outcome.result)
+            return
         with tracked_run(config, step="serving"):
             result = _deployed(
                 config,

@@ -228,7 +228,7 @@ def _published(export_dir: Path, *, config: RunConfig, run: str) -> Path | str:
     """Where the model is to be read from: its copy below `models_uri`, else the directory itself."""
     if config.export.models_uri is None:
         return export_dir
-    uri = storage.join(config.export.models_uri, config.export.registered_model_name, run)
+    uri = storage.join(config.export.models_uri, config.registered_name, run)
     storage.upload(export_dir, uri)
     log.info("the model lies at %s", uri)
     return uri

@@ -9,6 +9,7 @@ from ivcp.export.predictor_needs import step_memory
 from ivcp.records import METRICS_FILE, PreparedIndex
 from ivcp.records.language_evaluation import read_metrics
 from ivcp.settings import read_saved_config
+from ivcp.stages.registry import stage_of
 from ivcp.tracking import note_end
 from ivcp.tracking.steps import recorded_step
 
@@ -21,6 +22,7 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, mode
     """
     with recorded_step("export") as outcome:
         config = read_saved_config(Path(run_config))
+        deploy = deploy and stage_of(config).rows == "labels"
         result = export_model(
             config,
             adapter_dir=Path(adapter),

@@ -264,8 +264,8 @@ def _with_own_names(stage: CurriculumStage, stages: Sequence[CurriculumStage]) -
     if [other.config.train.run_name for other in stages].count(config.train.run_name) > 1 and config.train.run_name:
         train = config.train.model_copy(update={"run_name": f"{config.train.run_name}-{stage.name}"})
         config = config.model_copy(update={"train": train})
-    registered = config.export.registered_model_name
-    if stage is not stages[-1] and registered == stages[-1].config.export.registered_model_name:
+    registered = config.registered_name
+    if stage is not stages[-1] and registered == stages[-1].config.registered_name:
         export = config.export.model_copy(update={"registered_model_name": f"{registered}-{stage.name}"})
         config = config.model_copy(update={"export": export})
     return replace(stage, config=config)

@@ -113,6 +113,13 @@ class RunConfig(Section):
         is_deployed = self.export.graph_runtime is not None and self.serving.serve_graph is not False
         return self.export.graph_folder if is_deployed else None
 
+    @property
+    def registered_name(self) -> str:
+        """The model's name in the registry."""
+        stage = self.method.stage
+        usual = "ivcp-action-classifier" if stage == "action_cls" else f"ivcp-{stage}"
+        return self.export.registered_model_name or usual
+
     def flat(self) -> dict[str, Any]:
         """Every setting by its key, as JSON types."""
         sections = self.model_dump(mode="json")

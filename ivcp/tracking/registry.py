@@ -50,7 +50,7 @@ def register_model(
     if wrong:
         raise ValueError(f"{model_dir} is not registered, its figures are not finite: {', '.join(wrong)}")
     uri = tracking_uri(config, default_store=default_store)
-    name, source = config.export.registered_model_name, _source(model_dir)
+    name, source = config.registered_name, _source(model_dir)
     described = {key: repr(float(value)) for key, value in metrics.items()} | dict(tags)
 
     def register() -> ModelVersionRef:
@@ -101,7 +101,7 @@ def find_champion(config: RunConfig, *, default_store: Path = DEFAULT_STORE) -> 
     database = sqlite_file(uri)
     if database is not None and not database.exists():
         return None
-    name = config.export.registered_model_name
+    name = config.registered_name
     version = _answered(
         lambda: _version_with_alias(connect(uri), name, config.export.model_alias),
         uri,

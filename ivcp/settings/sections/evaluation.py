@@ -88,8 +88,9 @@ class ExportConfig(Section):
     """Folder or s3:// prefix that exported models are copied to, each to `<registered_model_name>/<run>` below it;
     that copy is what is registered and deployed. Null leaves a model where the step wrote it, and on a cluster is below
     the pipeline root."""
-    registered_model_name: str = "ivcp-action-classifier"
-    """Name in MLflow's model registry, without `/` and `:`."""
+    registered_model_name: str | None = None
+    """Name in MLflow's model registry, without `/` and `:`. Null is `ivcp-action-classifier` for `stage: action_cls`,
+    and `ivcp-<stage>` for any other."""
     model_alias: str = Field("champion", pattern=r"^[\w-]+$", max_length=255)
     """Alias that a new version receives, after its deployment where there is one: letters, digits, `_` and `-`."""
 
@@ -114,7 +115,9 @@ class ExportConfig(Section):
 
     @field_validator("registered_model_name")
     @classmethod
-    def _is_a_name(cls, value: str) -> str:
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         if not value.strip() or value in (".", "..") or PurePosixPath(value).name != value or ":" in value:
             raise ValueError(f"expected a name without / and :, as MLflow's registry wants it, got {value!r}")
         return value
