@@ -116,6 +116,12 @@ class Stage(Protocol):
         return ()
 
     @property
+    def own_settings(self) -> tuple[str, ...] | None:
+        """What it reads of the settings of stages, those of the sections `action_cls` and `language`; null where that
+        is not known."""
+        return None
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """What preparation adds to each sample."""
         return ()

@@ -150,6 +150,12 @@ class PreferenceOptimization(PairStage):
         """How it works."""
         return "the model learned to prefer one of two answers to the other"
 
+    @property
+    def own_settings(self) -> tuple[str, ...]:
+        """The loss, and what it compares with."""
+        weights = ("pref_ftx", "pref_bco_weight", "dpo_label_smoothing", "simpo_gamma", "ld_alpha")
+        return ("pref_loss", "pref_beta", *weights, "ref_model")
+
     def module(self, backbone: Any, *, trains: bool) -> BackboneModule:
         """The backbone with the preference loss."""
         from ivcp.stages.language.answers import PreferenceModule

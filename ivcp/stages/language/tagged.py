@@ -32,6 +32,11 @@ class TaggedAnswers(LanguageStage):
         return "the model learned from desirable and undesirable answers"
 
     @property
+    def own_settings(self) -> tuple[str, ...]:
+        """The weights of the loss, and what it compares with."""
+        return ("pref_beta", "pref_ftx", "kto_chosen_weight", "kto_rejected_weight", "ref_model")
+
+    @property
     def rows(self) -> RowKind:
         """Conversations whose answer has a tag."""
         return "tags"

@@ -14,7 +14,7 @@ from ivcp.models.backbone_files import ModelFilesError
 from ivcp.settings import ConfigError, ModelConfig, RunConfig
 from ivcp.stages.directory import load_directory
 from ivcp.stages.registry import stage_of
-from ivcp.training.arguments import check_label_settings
+from ivcp.training.arguments import check_stage_settings
 from ivcp.training.build import build_trainer
 from ivcp.training.result import run_trainer
 from tests.language import STAGES, index_of, language_config, processor_of, samples_of
@@ -162,8 +162,19 @@ def test_full_training_opens_what_makes_words(tmp_path):
 def test_settings_of_classes_are_refused(base, tmp_path):
     config = language_config(base, "sft", mixup_alpha=0.2, class_weights="inverse")
     with pytest.raises(ConfigError, match="class_weights, mixup_alpha: the samples of stage sft have no class"):
-        check_label_settings(stage_of(config))
-    check_label_settings(stage_of(language_config(base, "sft")))
+        check_stage_settings(stage_of(config))
+    check_stage_settings(stage_of(language_config(base, "sft")))
+
+
+def test_settings_of_other_stages_are_named(base, caplog):
+    for stage, settings, ignored in (
+        ("sft", {"pref_beta": 0.5, "mask_history": True, "action_token": "<SEE>"}, "action_token, pref_beta"),
+        ("dpo", {"pref_loss": "ipo", "kto_chosen_weight": 2.0}, "kto_chosen_weight"),
+        ("action_cls", {"mask_history": True, "action_token": "<SEE>"}, "mask_history"),
+    ):
+        caplog.clear()
+        check_stage_settings(stage_of(language_config(base, stage, **settings)))
+        assert [record.message for record in caplog.records] == [f"{ignored}: stage {stage} does not read that"]
 
 
 @pytest.mark.parametrize("method", METHODS)
