@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ivcp.export.export import merge_only
 from ivcp.export.merge import merge_adapter
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.settings import ConfigError, ModelConfig, RunConfig
@@ -192,3 +193,23 @@ def test_resuming_repeats_the_losses_and_directories_are_what_was_trained(base, 
     for directory in (tmp_path / "whole", tmp_path / "whole" / "checkpoint-6"):
         found = load_directory(directory).outputs(whole.val)
         torch.testing.assert_close(found, seen[:, : found.shape[1]], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("stage", ["sft", "rm"])
+def test_it_is_exported_with_a_card_without_classes(base, tmp_path, stage):
+    run = run_of(base, tmp_path / "adapter", stage, save_strategy="no", bf16=True)
+    run_trainer(run.trainer)
+    result = merge_only(run.config, adapter_dir=tmp_path / "adapter", export_dir=tmp_path / "model")
+    assert result.registered is None
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "## Labels" not in card
+    assert "ivcp predict" not in card
+    assert "pipeline_tag: video-text-to-text" in card
+    assert ("`value_head.safetensors`" in card) == (stage == "rm")
+    assert load_directory(tmp_path / "model").outputs(run.val).shape == (len(run.val), 2)
+
+    check = merge_adapter(
+        tmp_path / "adapter", tmp_path / "again", samples=run.val, machine=ModelConfig(), max_shard_gigabytes=1.0
+    )
+    assert check.dtype == "bfloat16"
+    assert check.served_changes == 0
