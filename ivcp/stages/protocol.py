@@ -224,6 +224,11 @@ class Stage(Protocol):
         """
 
     @property
+    def rows_per_sample(self) -> int:
+        """How many rows of a batch a sample becomes, each about as long as the sample."""
+        return 1
+
+    @property
     def loss_counts(self) -> str | None:
         """Entry of a batch, (batch,), with how many items of each sample the mean loss is over; null where it is over
         samples. A step of several batches, or processes, then has the mean over all items."""

@@ -30,6 +30,11 @@ class PairStage(LanguageStage):
         return "pairs"
 
     @property
+    def rows_per_sample(self) -> int:
+        """Its chosen answer, and its rejected one."""
+        return 2
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """The rejected answer's tokens."""
         return (REJECTED,)

@@ -42,6 +42,11 @@ class TaggedAnswers(LanguageStage):
         return "tags"
 
     @property
+    def rows_per_sample(self) -> int:
+        """Its answer, and that of another sample."""
+        return 2
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """The tag."""
         return (DESIRABLE,)
