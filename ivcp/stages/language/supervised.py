@@ -68,6 +68,11 @@ class SupervisedFinetuning(TokenStage):
         """Which words are learned."""
         return self.data_settings
 
+    @property
+    def own_settings(self) -> tuple[str, ...]:
+        """Which words are learned."""
+        return self.data_settings
+
     def tokenize(self, processor: Processor, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
         """The whole conversation; learned are the answers, or what the settings say."""
         from ivcp.stages.language.conversations import conversation_tokens

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from ivcp.export.export import merge_only
 from ivcp.export.merge import merge_adapter
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.settings import ConfigError, ModelConfig, RunConfig
 from ivcp.stages.directory import load_directory
 from ivcp.stages.registry import stage_of
-from ivcp.training.arguments import check_label_settings
+from ivcp.training.arguments import check_stage_settings
 from ivcp.training.build import build_trainer
 from ivcp.training.result import run_trainer
 from tests.language import STAGES, index_of, language_config, processor_of, samples_of
@@ -162,8 +163,19 @@ def test_full_training_opens_what_makes_words(tmp_path):
 def test_settings_of_classes_are_refused(base, tmp_path):
     config = language_config(base, "sft", mixup_alpha=0.2, class_weights="inverse")
     with pytest.raises(ConfigError, match="class_weights, mixup_alpha: the samples of stage sft have no class"):
-        check_label_settings(stage_of(config))
-    check_label_settings(stage_of(language_config(base, "sft")))
+        check_stage_settings(stage_of(config))
+    check_stage_settings(stage_of(language_config(base, "sft")))
+
+
+def test_settings_of_other_stages_are_named(base, caplog):
+    for stage, settings, ignored in (
+        ("sft", {"pref_beta": 0.5, "mask_history": True, "action_token": "<SEE>"}, "action_token, pref_beta"),
+        ("dpo", {"pref_loss": "ipo", "kto_chosen_weight": 2.0}, "kto_chosen_weight"),
+        ("action_cls", {"mask_history": True, "action_token": "<SEE>"}, "mask_history"),
+    ):
+        caplog.clear()
+        check_stage_settings(stage_of(language_config(base, stage, **settings)))
+        assert [record.message for record in caplog.records] == [f"{ignored}: stage {stage} does not read that"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -181,3 +193,39 @@ def test_resuming_repeats_the_losses_and_directories_are_what_was_trained(base, 
     for directory in (tmp_path / "whole", tmp_path / "whole" / "checkpoint-6"):
         found = load_directory(directory).outputs(whole.val)
         torch.testing.assert_close(found, seen[:, : found.shape[1]], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("stage", ["sft", "rm"])
+def test_it_is_exported_with_a_card_without_classes(base, tmp_path, stage):
+    run = run_of(base, tmp_path / "adapter", stage, save_strategy="no", bf16=True)
+    run_trainer(run.trainer)
+    result = merge_only(run.config, adapter_dir=tmp_path / "adapter", export_dir=tmp_path / "model")
+    assert result.registered is None
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "## Labels" not in card
+    assert "ivcp predict" not in card
+    assert "pipeline_tag: video-text-to-text" in card
+    assert ("`value_head.safetensors`" in card) == (stage == "rm")
+    assert load_directory(tmp_path / "model").outputs(run.val).shape == (len(run.val), 2)
+
+    check = merge_adapter(
+        tmp_path / "adapter", tmp_path / "again", samples=run.val, machine=ModelConfig(), max_shard_gigabytes=1.0
+    )
+    assert check.dtype == "bfloat16"
+    assert check.served_changes == 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_budget_of_tokens_is_one_of_all_rows(base, tmp_path, stage):
+    budget = 280
+    run = run_of(base, tmp_path / "run", stage, tokens_per_batch=budget, save_strategy="no", max_steps=3)
+    batches = list(run.trainer.get_train_dataloader())
+    # A pair is planned by its chosen answer: a rejected one may be some tokens longer.
+    longest = max(batch["input_ids"].numel() for batch in batches)
+    assert longest <= budget * 1.2
+    assert sum(len(batch["clips"]) for batch in batches) == 12
+    rows = sum(len(batch["input_ids"]) for batch in batches)
+    expected = {"pt": 12, "sft": 12, "kto": sum(2 * len(each["clips"]) - (len(each["clips"]) == 1) for each in batches)}
+    assert rows == expected.get(stage, 24)
+    run_trainer(run.trainer)
+    assert len(losses(run.trainer)) == 3
