@@ -43,11 +43,6 @@ class LanguageStage(Stage):
         """Answers are what is learned."""
         return True
 
-    @property
-    def smallest_prompt(self) -> tuple[Message, ...]:
-        """A video and a short answer."""
-        return (Message(role="user", content=VIDEO_TAG), Message(role="assistant", content="1"))
-
     def prompt_of(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The conversation in front of its last answer."""
         return tuple(messages[:-1]) if messages and messages[-1].role == "assistant" else tuple(messages)
@@ -62,6 +57,16 @@ class LanguageStage(Stage):
             raise PromptError(f"{VIDEO_TAG} stands {text.count(VIDEO_TAG)} times: one video is asked about")
         content = text if VIDEO_TAG in text else f"{VIDEO_TAG}{text}"
         return (*system, Message(role="user", content=content))
+
+    @property
+    def smallest_prompt(self) -> tuple[Message, ...]:
+        """A video and a short answer."""
+        return (Message(role="user", content=VIDEO_TAG), Message(role="assistant", content="1"))
+
+    @property
+    def token_settings(self) -> tuple[str, ...]:
+        """All that it reads: which words are learned."""
+        return self.data_settings
 
     def tokenize(self, processor: Processor, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
         """The whole conversation; learned is its last answer."""
@@ -88,11 +93,6 @@ class SupervisedFinetuning(LanguageStage):
     def data_settings(self) -> tuple[str, ...]:
         """Which words are learned."""
         return ("train_on_prompt", "mask_history")
-
-    @property
-    def token_settings(self) -> tuple[str, ...]:
-        """Which words are learned."""
-        return self.data_settings
 
     def tokenize(self, processor: Processor, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
         """The whole conversation; learned are the answers, or what the settings say."""
@@ -210,11 +210,6 @@ class Pretraining(LanguageStage):
     def rows(self) -> RowKind:
         """Texts."""
         return "texts"
-
-    @property
-    def smallest_prompt(self) -> tuple[Message, ...]:
-        """A video in a text."""
-        return (Message(role="assistant", content=f"{VIDEO_TAG}1"),)
 
     def prompt_of(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Nothing: all of it is learned."""
