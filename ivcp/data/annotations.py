@@ -12,7 +12,7 @@ from typing import Any
 from ivcp.data.conversations import Conversation, check_conversation, read_conversation
 from ivcp.data.paths import PathError, local_form
 from ivcp.data.problems import AnnotationError, Problems, RowError
-from ivcp.data.prompts import SPECIAL_TOKENS, PromptError, check_prompt
+from ivcp.data.prompts import SPECIAL_TOKENS, VIDEO_TAG, PromptError, check_prompt
 from ivcp.data.registry import DatasetInfo, data_files, read_rows
 from ivcp.data.turns import read_messages
 from ivcp.data.values import check_text, offered, read_group, read_label, read_span, read_split
@@ -110,8 +110,9 @@ def _explain_without_labels(named: str, info: DatasetInfo, num_rows: int, first:
     column = info.columns.action_label
     return (
         f"{named}: none of its {num_rows} rows has {column}{offered(first, 'action_label', column)}. This is video "
-        "question answering without labels and cannot be used for stage: action_cls. Give every row a class, its id or "
-        "name, and the action token; or import it again with a class for each video: ivcp import questions --label-map"
+        "question answering without labels and cannot be used for stage: action_cls. Learn it with stage: sft; "
+        "or give every row a class, its id or name, and the action token; or import it again with a class for each "
+        "video: ivcp import questions --label-map"
     )
 
 
@@ -169,13 +170,19 @@ class RowReader:
             self._check_conversation(messages, num_videos=num_videos)
             return Conversation(messages)
         said = read_conversation(raw, self.info, self.rows)
-        check_conversation(
-            said,
-            self.rows,
-            num_videos=num_videos,
-            action_token=self.action_token,
-            special_tokens=self.special_tokens,
-        )
+        try:
+            check_conversation(
+                said,
+                self.rows,
+                num_videos=num_videos,
+                action_token=self.action_token,
+                special_tokens=self.special_tokens,
+            )
+        except PromptError as error:
+            column = self.info.columns.videos
+            if num_videos or VIDEO_TAG not in said.text or column in raw:
+                raise
+            raise RowError(f"{error}{offered(raw, 'videos', column)}") from error
         return said
 
     def _check_conversation(self, messages: Sequence[Message], *, num_videos: int) -> None:

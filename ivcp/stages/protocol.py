@@ -116,11 +116,6 @@ class Stage(Protocol):
         return ()
 
     @property
-    def token_settings(self) -> tuple[str, ...]:
-        """Those of `data_settings` that its tokens depend on, beside the text: with others they are made anew."""
-        return ()
-
-    @property
     def own_settings(self) -> tuple[str, ...] | None:
         """What it reads of the settings of stages, those of the sections `action_cls` and `language`; null where that
         is not known."""
@@ -164,6 +159,11 @@ class Stage(Protocol):
     ) -> tuple[Tokens, Mapping[str, Any]]:
         """A row with its videos as tokens, and those values of `columns` that only its tokens tell."""
         return self.tokenize(processor, clip.messages, videos), {}
+
+    @property
+    def token_settings(self) -> tuple[str, ...]:
+        """Those of `data_settings` that its tokens depend on, beside the text: with others they are made anew."""
+        return ()
 
     def values(self, clip: Clip) -> dict[str, Any]:
         """The values of `columns` that a row of the annotations tells without a tokenizer, all numbers among them."""

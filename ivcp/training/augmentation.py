@@ -44,7 +44,7 @@ class AugmentedSamples(Dataset[Sample]):
         unknown = sorted(set(settings.augment_no_flip_labels) - set(names))
         if unknown:
             raise AugmentationError(
-                f"augment_no_flip_labels names {', '.join(unknown)}, the classes are {', '.join(names) or 'none'}"
+                f"augment_no_flip_labels names {', '.join(unknown)}, the classes are {', '.join(names)}"
             )
         self.samples = samples
         self.settings = settings

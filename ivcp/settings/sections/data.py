@@ -71,7 +71,8 @@ class DataConfig(Section):
     near_duplicate_distance: float = Field(4.0, ge=0, le=16)
     """Videos look alike whose frames differ in at most this many of 64 bits, on average."""
     report_thumbnails: int = Field(2, ge=0, le=8)
-    """Pictures of each class in the validation report, as far as 400 in all suffice, and of contradictions; 0: none."""
+    """Pictures of each class in the validation report, as far as 400 in all suffice, and of contradictions; eight times
+    as many in all where there are no classes; 0: none."""
     report_examples: int = Field(100, ge=1)
     """Most duplicates, leaks and long rows that the validation report names; all of them are counted."""
 

@@ -47,11 +47,6 @@ class LanguageStage(Stage):
         return True
 
     @property
-    def smallest_prompt(self) -> tuple[Message, ...]:
-        """A video and a short answer."""
-        return (Message(role="user", content=VIDEO_TAG), Message(role="assistant", content="1"))
-
-    @property
     def own_settings(self) -> tuple[str, ...]:
         """None, unless a stage says otherwise."""
         return ()
@@ -70,6 +65,16 @@ class LanguageStage(Stage):
             raise PromptError(f"{VIDEO_TAG} stands {text.count(VIDEO_TAG)} times: one video is asked about")
         content = text if VIDEO_TAG in text else f"{VIDEO_TAG}{text}"
         return (*system, Message(role="user", content=content))
+
+    @property
+    def smallest_prompt(self) -> tuple[Message, ...]:
+        """A video and a short answer."""
+        return (Message(role="user", content=VIDEO_TAG), Message(role="assistant", content="1"))
+
+    @property
+    def token_settings(self) -> tuple[str, ...]:
+        """All that it reads: which words are learned."""
+        return self.data_settings
 
     def tokenize(self, processor: Processor, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
         """The whole conversation; learned is its last answer."""

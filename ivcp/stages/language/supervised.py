@@ -64,11 +64,6 @@ class SupervisedFinetuning(TokenStage):
         return ("train_on_prompt", "mask_history")
 
     @property
-    def token_settings(self) -> tuple[str, ...]:
-        """Which words are learned."""
-        return self.data_settings
-
-    @property
     def own_settings(self) -> tuple[str, ...]:
         """Which words are learned."""
         return self.data_settings

@@ -161,8 +161,10 @@ def _check_every_class_trains(catalog: Catalog, units: _Units, data: DataConfig)
     labels = {label for (label,) in lost}
     if labels:
         groups = [name for name, rows in units.counts.items() if labels & rows.keys()]
+        has_classes = catalog.number("SELECT COUNT(label) FROM clip")
+        what = f"{len(labels)} classes have rows only" if has_classes else "all rows are"
         raise AnnotationError(
-            f"{len(labels)} classes have rows only in groups that an earlier run gave to val or test "
+            f"{what} in groups that an earlier run gave to val or test "
             f"({_shortened(groups)}), and none to train on: add rows of other groups, or set resplit: true to give all "
             f"groups anew. {splits_uri(data)} has what was given"
         )

@@ -160,6 +160,12 @@ PAIR = {"conversations": ASKED, "videos": ["a.mp4"], "chosen": ANSWER, "rejected
         ("conversations", TALK | {"conversations": [ANSWER]}, {}, "turn 0 is the assistant's, expected the user's"),
         ("conversations", TALK | {"conversations": [*ASKED, *ASKED, ANSWER]}, {}, "turn 1 is the user's"),
         ("conversations", TALK | {"videos": []}, {}, r"1 <video> tag\(s\) for 0 video\(s\)"),
+        (
+            "conversations",
+            {"conversations": [*ASKED, ANSWER], "video": "a.mp4"},
+            {},
+            r"1 <video> tag\(s\) for 0 video\(s\).*the row has video: rename it, or set columns.videos",
+        ),
         ("conversations", TALK | {"videos": ["a.mp4", "b.mp4"]}, {}, r"1 <video> tag\(s\) for 2 video\(s\)"),
         (
             "conversations",
@@ -201,3 +207,24 @@ def test_what_is_wrong_with_a_row_is_named(
 ) -> None:
     with pytest.raises(AnnotationError, match=message):
         read(tmp_path, kind, json.loads(json.dumps(row)), **entry)
+
+
+def test_the_users_video_questions(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "annotations" / "IVCP" / "VideoEspresso_stage3.json"
+    DataSet(tmp_path).add("d", [], file_name=str(source))
+    info = read_dataset_info("d", str(tmp_path), rows="conversations")
+    problems = Problems()
+    rows = list(
+        read_dataset(
+            "d",
+            info,
+            dataset_dir=str(tmp_path),
+            media_dir="/m",
+            action_token="<ACTION>",
+            problems=problems,
+            rows="conversations",
+        )
+    )
+    assert len(problems) == 0
+    assert len(rows) == 752
+    assert all(row.messages[-1].content.startswith("<think>") for row in rows[:5])

@@ -74,6 +74,7 @@ def conversations() -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.parametrize("base_model_dir", ["qwen2_vl", "qwen3_vl", "minicpmv4_6"], indirect=True)
 def test_conversations_with_one_two_and_no_videos(
     data: DataSet, settings: dict[str, Any], tmp_path: Path, processor: Processor
 ) -> None:

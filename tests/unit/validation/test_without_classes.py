@@ -89,6 +89,17 @@ def test_rows_that_share_any_video_stay_in_one_split(data: DataSet, tmp_path: Pa
         assert report.num_leaks == 0
 
 
+def test_rows_that_were_all_given_to_another_split_are_named(data: DataSet, tmp_path: Path) -> None:
+    data.add("talk", [row("Who?", "0.mp4", group="a"), row("Who?", "1.mp4", group="b")])
+    validate(data, tmp_path / "out", val_size=1)
+    kept = next(clip.group for clip in read_lines(tmp_path / "out" / "annotations.jsonl", Clip) if clip.split == "val")
+    data.add("talk", [row("Who?", "2.mp4", group=kept), row("Where?", "3.mp4", group=kept)])
+    with pytest.raises(
+        AnnotationError, match=f"all rows are in groups that an earlier run gave to val or test .{kept}"
+    ):
+        validate(data, tmp_path / "out")
+
+
 def test_leaks_are_found_in_any_video(data: DataSet, tmp_path: Path) -> None:
     data.add("talk", [row("Who?", "0.mp4", "1.mp4")])
     data.add("other", [row("Who?", "2.mp4", "1.mp4")])
