@@ -67,6 +67,10 @@ def _metrics_table(metrics: Measured) -> Table:
     rows = [(measure.words, measure.value) for measure in metrics.shown]
     if isinstance(metrics, EvaluationMetrics):
         rows += _more_rows(metrics)
+    else:
+        words = {"reversed": "frames reversed", "shuffled": "frames shuffled", "middle": "middle frame alone"}
+        for kind, numbers in metrics.disturbed.items():
+            rows += [(f"{words[kind]}: {name.replace('_', ' ')}", numbers.get(name)) for name in metrics.names[:1]]
     for name, value in rows:
         if value is not None:
             table.add_row(name, f"{value:.3f}")

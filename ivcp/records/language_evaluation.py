@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from ivcp.records.evaluation import EvaluationMetrics, MeasuredModel, Shown
+from pydantic import Field
+
+from ivcp.records.evaluation import Disturbance, EvaluationMetrics, MeasuredModel, Shown
 from ivcp.records.record import Record
 
 GENERATED_FILE = "generated_predictions.jsonl"
@@ -82,6 +85,14 @@ class GenerationMetrics(Record):
         }
 
 
+def numbers_of(
+    loss: float | None, metrics: Mapping[str, float], generation: GenerationMetrics | None
+) -> dict[str, float]:
+    """All that was measured, by name."""
+    of_loss = {} if loss is None else {"loss": loss}
+    return of_loss | dict(metrics) | (generation.text.named() if generation else {})
+
+
 class LanguageMetrics(MeasuredModel):
     """`metrics.json` of a model that writes, or that tells answers apart."""
 
@@ -94,20 +105,25 @@ class LanguageMetrics(MeasuredModel):
     """What the stage measures: `perplexity` and `token_accuracy` of answers, the accuracy and margins of pairs."""
     generation: GenerationMetrics | None = None
     """Null unless `predict_with_generate` asks for it."""
+    disturbed: dict[Disturbance, dict[str, float]] = Field(default_factory=dict)
+    """The same numbers with disturbed frames, where `disturb_frames` asks for it: a model that does not look at its
+    frames has the same ones."""
 
     @property
     def numbers(self) -> dict[str, float]:
         """All of them by the names that `gate_metric` knows."""
-        loss = {} if self.loss is None else {"loss": self.loss}
-        written = self.generation.text.named() if self.generation else {}
-        return loss | self.metrics | written
+        return numbers_of(self.loss, self.metrics, self.generation)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of `numbers`, the most telling one first: of texts before all others."""
+        texts = self.generation.text.named() if self.generation else {}
+        return tuple(sorted(self.numbers, key=lambda name: (name not in texts, name != "exact_match")))
 
     @property
     def shown(self) -> tuple[Shown, ...]:
-        """What the command line and the report show: texts first."""
-        texts = self.generation.text.named() if self.generation else {}
-        names = sorted(self.numbers, key=lambda name: (name not in texts, name != "exact_match"))
-        return tuple(Shown(name.replace("_", " "), self.numbers[name]) for name in names)
+        """What the command line and the report show."""
+        return tuple(Shown(name.replace("_", " "), self.numbers[name]) for name in self.names)
 
     @property
     def calibration(self) -> None:
@@ -122,11 +138,18 @@ class LanguageMetrics(MeasuredModel):
 
     def headline(self) -> dict[str, float]:
         """The numbers for MLflow and the registry, by name."""
-        return self.numbers | {
-            "num_clips": float(self.num_clips),
-            "num_failed": float(self.num_failed),
-            "num_left_out": float(self.left_out.total),
+        disturbed = {
+            f"{kind}_{name}": value for kind, numbers in self.disturbed.items() for name, value in numbers.items()
         }
+        return (
+            self.numbers
+            | disturbed
+            | {
+                "num_clips": float(self.num_clips),
+                "num_failed": float(self.num_failed),
+                "num_left_out": float(self.left_out.total),
+            }
+        )
 
 
 Measured = EvaluationMetrics | LanguageMetrics

@@ -14,6 +14,7 @@ from torch.utils.data import Subset
 
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.sample import Sample
+from ivcp.evaluation.predict import Disturbed
 from ivcp.evaluation.text_metrics import TextScore, measure_texts, score_text
 from ivcp.inference.generation import Writer
 from ivcp.inference.loop import Samples, batches_of
@@ -103,6 +104,8 @@ def without_frames(samples: Samples) -> Samples:
     """The same samples with no frames, where that saves reading them."""
     if isinstance(samples, PreparedSamples):
         return samples.without_frames()
+    if isinstance(samples, Disturbed):
+        return without_frames(samples.samples)
     if isinstance(samples, Subset):
         return cast(Samples, Subset(cast(Any, without_frames(cast(Samples, samples.dataset))), samples.indices))
     return samples

@@ -27,8 +27,14 @@ def check_measuring(stage: Stage, config: RunConfig) -> None:
     metric = config.evaluation.gate_metric
     if metric in TEXT_METRIC_NAMES and not config.generation.predict_with_generate:
         raise ConfigError(f"gate_metric: {metric} is of written answers: set predict_with_generate: true")
-    if config.evaluation.min_top1_accuracy:
-        log.warning("min_top1_accuracy has no effect in stage %s: gate_metric decides", config.method.stage)
+    evaluation = config.evaluation
+    asked = {
+        "min_top1_accuracy": evaluation.min_top1_accuracy > 0,
+        "evaluate_all_prompts": evaluation.evaluate_all_prompts,
+    }
+    if named := [key for key, is_set in asked.items() if is_set]:
+        log.warning("%s: no effect in stage %s: each row asks its own question, and gate_metric decides",
+                    ", ".join(named), config.method.stage)  # fmt: skip
 
 
 def check_measuring_here(stage: Stage, config: RunConfig) -> None:

@@ -10,12 +10,21 @@ from pathlib import Path
 
 from ivcp.evaluation.language.answers import SplitAnswers, write_answers
 from ivcp.evaluation.language.gate import decide_by_metric
-from ivcp.evaluation.language.measure import measure_stage
+from ivcp.evaluation.language.measure import StageNumbers, measure_stage
 from ivcp.evaluation.language.report import choose_examples, write_language_report
+from ivcp.evaluation.predict import Disturbed
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
+from ivcp.inference.loop import Samples
+from ivcp.models.backbone import BackboneModule
 from ivcp.records import METRICS_FILE, REPORT_HTML, PreparedIndex, Split, write_lines
 from ivcp.records.evaluation import GateVerdict
-from ivcp.records.language_evaluation import GENERATED_FILE, PREDICT_RESULTS_FILE, LanguageMetrics
+from ivcp.records.language_evaluation import (
+    GENERATED_FILE,
+    PREDICT_RESULTS_FILE,
+    GenerationMetrics,
+    LanguageMetrics,
+    numbers_of,
+)
 from ivcp.settings import RunConfig, video_meaning
 from ivcp.stages.loaded_model import LoadedModel
 from ivcp.storage.atomic import write_whole
@@ -86,26 +95,14 @@ class LanguageEvaluation:
 
     def measure(self) -> tuple[LanguageMetrics, SplitAnswers | None]:
         """Everything that is known of the model, and the answers that it wrote, where it was to write some."""
-        started, train, generation = time.monotonic(), self.config.train, self.config.generation
+        started, evaluation = time.monotonic(), self.config.evaluation
         module = self.model.stage.measured(self.model.module, self.config)
-        found = measure_stage(
-            self.model,
-            module,
-            self.clips.samples,
-            batch_size=train.per_device_eval_batch_size,
-            num_workers=train.dataloader_num_workers,
-        )
-        answers = None
-        if generation.predict_with_generate:
-            answers = write_answers(
-                self.model,
-                self.clips.samples,
-                generation,
-                batch_size=train.per_device_eval_batch_size,
-                seed=train.seed,
-                num_missing=len(self.clips.failed),
-                num_workers=train.dataloader_num_workers,
-            )
+        found, generation, answers = self._of(module, self.clips.samples)
+        disturbed = {
+            kind: numbers_of(numbers.loss, numbers.metrics, written)
+            for kind in evaluation.disturb_frames
+            for numbers, written, _ in [self._of(module, Disturbed(self.clips.samples, kind, self.config.train.seed))]
+        }
         metrics = LanguageMetrics(
             split=self.split,
             model_dir=str(self.model.directory),
@@ -117,17 +114,29 @@ class LanguageEvaluation:
             stage=self.model.config.method.stage,
             loss=found.loss,
             metrics=dict(found.metrics),
-            generation=answers.metrics(generation) if answers else None,
+            generation=generation,
+            disturbed=disturbed,
             gate=GateVerdict(passed=False, reasons=()),
             test_fingerprint=self._fingerprint(),
             prepared_fingerprint=self.index.fingerprint,
             data_fingerprint=self.index.data_fingerprint,
             seconds=time.monotonic() - started,
         )
-        gate = decide_by_metric(
-            metrics.numbers, settings=self.config.evaluation, knows_what_it_saw=metrics.knows_what_it_saw
-        )
+        gate = decide_by_metric(metrics.numbers, settings=evaluation, knows_what_it_saw=metrics.knows_what_it_saw)
         return metrics.model_copy(update={"gate": gate}), answers
+
+    def _of(
+        self, module: BackboneModule, samples: Samples
+    ) -> tuple[StageNumbers, GenerationMetrics | None, SplitAnswers | None]:
+        """The stage's numbers and, where answers are to be written, those and how near they are."""
+        train, generation = self.config.train, self.config.generation
+        sizes = {"batch_size": train.per_device_eval_batch_size, "num_workers": train.dataloader_num_workers}
+        numbers = measure_stage(self.model, module, samples, **sizes)
+        if not generation.predict_with_generate:
+            return numbers, None, None
+        missing = len(self.clips.failed)
+        answers = write_answers(self.model, samples, generation, seed=train.seed, num_missing=missing, **sizes)
+        return numbers, answers.metrics(generation), answers
 
     def write(self, output_dir: Path, *, metrics: LanguageMetrics, answers: SplitAnswers | None) -> list[Path]:
         """Writes the numbers, the answers and the report; returns their files."""

@@ -24,6 +24,8 @@ def decide_by_metric(
     else:
         passed, reason = _compare(numbers, settings.gate_metric, settings)
         reasons.append(reason)
+    if settings.compare_with_champion:
+        reasons.append("not compared with a champion: classifiers alone are")
     if not knows_what_it_saw:
         reasons.append(
             f"it is not known what the model has seen ({SEEN_CLIPS_FILE} is missing in its directory, or in that of a "

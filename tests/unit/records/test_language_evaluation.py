@@ -13,17 +13,8 @@ from tests.unit.evaluation.predicted import PAIR_LABELS, predicted_split
 
 
 def of_a_classifier():
-    found = measured().model_dump(
-        include={
-            "split",
-            "model_dir",
-            "gate",
-            "test_fingerprint",
-            "prepared_fingerprint",
-            "data_fingerprint",
-            "seconds",
-        }
-    )
+    fingerprints = {"test_fingerprint", "prepared_fingerprint", "data_fingerprint"}
+    found = measured().model_dump(include={"split", "model_dir", "gate", "seconds"} | fingerprints)
     numbers = measure(predicted_split([0, 1], [[3, 0, 0], [2, 0, 0]]), labels=PAIR_LABELS, majority_label=0)
     return EvaluationMetrics(**numbers.model_dump(), **found, disturbed=(), champion=None)
 

@@ -52,6 +52,11 @@ def test_a_classifier_writes_nothing_and_says_so(caplog):
     assert "predict_with_generate, do_predict: no effect in stage action_cls" in caplog.text
 
 
+def test_settings_of_classifiers_have_no_effect_on_others_and_that_is_said(caplog):
+    check(stage="sft", min_top1_accuracy=0.9, evaluate_all_prompts=True)
+    assert "min_top1_accuracy, evaluate_all_prompts: no effect in stage sft" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

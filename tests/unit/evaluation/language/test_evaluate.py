@@ -26,7 +26,7 @@ from ivcp.settings import ConfigError, save_config
 from ivcp.stages.directory import load_directory
 from ivcp.stages.registry import stage_of
 from ivcp.training.build import build_trainer
-from tests.language import ANSWERS, STAGES, exchanged, index_of, language_config, samples_of
+from tests.language import ANSWERS, STAGES, exchanged, index_of, language_config, samples_of, with_frames
 from tests.prepared import identities_of, write_shards
 from tests.unit.evaluation.predicted import failed_clip
 
@@ -65,7 +65,7 @@ def test_a_model_that_learned_its_answers_writes_them(trained, tmp_path):
     assert metrics.generation.num_cut == 0
     assert [answer.written for answer in answers.answers] == [ANSWERS[number % 3] for number in NUMBERS]
     assert metrics.gate.passed
-    assert metrics.gate.reasons == ("exact_match 1 reaches gate_minimum 0.9",)
+    assert metrics.gate.reasons[0] == "exact_match 1 reaches gate_minimum 0.9"
 
     evaluation.write(tmp_path, metrics=metrics, answers=answers)
     rows = [json.loads(line) for line in (tmp_path / GENERATED_FILE).read_text().splitlines()]
@@ -85,6 +85,32 @@ def test_it_answers_by_what_it_sees(trained):
     metrics, answers = evaluation_of(trained("sft"), change=exchanged, **GREEDY).measure()
     assert [answer.written for answer in answers.answers[:-1]] == [ANSWERS[(number + 1) % 3] for number in NUMBERS[:-1]]
     assert metrics.generation.text.exact_match < 0.2
+
+
+def test_disturbed_frames_are_measured_beside(trained):
+    """One frame is another clip's: repeated, it makes the answer another one."""
+    evaluation = evaluation_of(trained("sft"), disturb_frames="reversed,middle", change=one_light_frame, **GREEDY)
+    metrics, _ = evaluation.measure()
+    assert set(metrics.disturbed) == {"reversed", "middle"}
+    assert all(set(numbers) == set(metrics.numbers) for numbers in metrics.disturbed.values())
+    assert metrics.disturbed["reversed"]["loss"] != metrics.loss
+    assert metrics.disturbed["middle"]["loss"] > 2 * metrics.loss
+    assert metrics.headline()["middle_exact_match"] == metrics.disturbed["middle"]["exact_match"]
+
+
+def one_light_frame(samples):
+    """Samples whose middle frame is another clip's."""
+    others = exchanged(samples)
+    return [
+        with_frames([sample], lambda frames, other=other: replaced(frames, other.media[0].frames))[0]
+        for sample, other in zip(samples, others, strict=True)
+    ]
+
+
+def replaced(frames, others):
+    changed = frames.copy()
+    changed[len(frames) // 2] = others[len(frames) // 2]
+    return changed
 
 
 def test_the_loss_is_that_of_all_tokens_whatever_the_batches(trained):

@@ -66,6 +66,16 @@ def test_the_page_shows_frames_question_answer_and_reference(tmp_path: Path):
     assert "nrefs:1|case:mixed" in html
 
 
+def test_disturbed_frames_have_a_table(tmp_path: Path):
+    numbers = measured().numbers
+    metrics = measured(disturbed={"reversed": numbers | {"exact_match": 0.125}, "middle": {"loss": 7.25}})
+    write_language_report(tmp_path / "report.html", metrics=metrics, kinds=(), failed=(), title="Evaluation")
+    html = (tmp_path / "report.html").read_text()
+    assert "0.125" in html
+    assert "7.25" in html
+    assert "middle frame repeated" in html
+
+
 def test_without_answers_the_page_says_how_to_get_some(tmp_path: Path):
     path = tmp_path / "report.html"
     write_language_report(path, metrics=measured(has_answers=False), kinds=(), failed=(), title="Evaluation")
