@@ -15,6 +15,7 @@ from ivcp.settings.sections.action_cls import ActionClsConfig, DecoderType, Swee
 from ivcp.settings.sections.cluster import ClusterConfig
 from ivcp.settings.sections.data import DataConfig, VideoConfig
 from ivcp.settings.sections.evaluation import EvaluationConfig, ExportConfig, TrackingConfig
+from ivcp.settings.sections.generation import GenerationConfig
 from ivcp.settings.sections.launch import LaunchConfig
 from ivcp.settings.sections.model import MethodConfig, ModelConfig
 from ivcp.settings.sections.publishing import PublishingConfig
@@ -34,6 +35,7 @@ __all__ = [
     "DecoderType",
     "EvaluationConfig",
     "ExportConfig",
+    "GenerationConfig",
     "KeyHelp",
     "LaunchConfig",
     "LossConfig",

@@ -19,11 +19,9 @@ NO_MEANING = {
     "only videos are used": (
         "image_max_pixels image_min_pixels image_do_pan_and_scan crop_to_patches use_audio_in_video audio_sampling_rate"
     ),
-    "nothing is generated: a clip gets a class": (
-        "predict_with_generate do_sample temperature top_p top_k num_beams eval_num_beams max_length max_new_tokens "
-        "repetition_penalty length_penalty skip_special_tokens use_kv_cache"
-    ),
-    "`ivcp evaluate` writes the predictions of the test split": "do_predict",
+    "`num_beams` says how many beams there are, in every evaluation": "eval_num_beams",
+    "`max_new_tokens` says how long an answer may be": "max_length",
+    "what was computed of earlier tokens is always kept while a text is written": "use_kv_cache",
     "`ivcp serve` has one engine, the classifier itself": (
         "infer_backend vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config"
     ),

@@ -14,6 +14,7 @@ from ivcp.settings.sections.action_cls import ActionClsConfig
 from ivcp.settings.sections.cluster import ClusterConfig
 from ivcp.settings.sections.data import DataConfig, VideoConfig
 from ivcp.settings.sections.evaluation import EvaluationConfig, ExportConfig, TrackingConfig
+from ivcp.settings.sections.generation import GenerationConfig
 from ivcp.settings.sections.language import LanguageConfig
 from ivcp.settings.sections.launch import LaunchConfig
 from ivcp.settings.sections.model import MethodConfig, ModelConfig
@@ -37,6 +38,7 @@ class RunConfig(Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     speed: SpeedConfig = SpeedConfig()
     launch: LaunchConfig = LaunchConfig()
+    generation: GenerationConfig = GenerationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
     publishing: PublishingConfig = PublishingConfig()

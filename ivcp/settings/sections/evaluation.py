@@ -11,6 +11,9 @@ from pydantic import Field, field_validator, model_validator
 from ivcp.settings.places import LocalPath, Place
 from ivcp.settings.sections.section import Section, as_names
 
+LESS_IS_BETTER = frozenset({"loss", "perplexity"})
+"""Metrics of language that a model should have little of."""
+
 
 class EvaluationConfig(Section):
     """The evaluation step and its gate."""
@@ -21,6 +24,13 @@ class EvaluationConfig(Section):
     """The gate also refuses a model that is worse than the registered one with alias `model_alias`."""
     champion_tolerance: float = Field(0.0, ge=0, le=1)
     """How much top-1 accuracy below the champion still passes."""
+    gate_metric: str | None = None
+    """The gate of the language stages: the metric that decides, by its name in `metrics.json`, for example
+    `exact_match`, `rouge-l`, `accuracy` or `perplexity`. Null lets every model through."""
+    gate_minimum: float | None = None
+    """What `gate_metric` has to reach, where more is better."""
+    gate_maximum: float | None = None
+    """What `gate_metric` may not exceed, where less is better: `loss` and `perplexity`."""
     skip_unchanged: bool = False
     """End the pipeline before training, and well, when neither data nor settings changed since the champion."""
     disturb_frames: tuple[Literal["reversed", "shuffled", "middle"], ...] = ()
@@ -37,6 +47,22 @@ class EvaluationConfig(Section):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return as_names(value)
+
+    @model_validator(mode="after")
+    def _gate_has_one_bound(self) -> Self:
+        bounds = {"gate_minimum": self.gate_minimum, "gate_maximum": self.gate_maximum}
+        named = [key for key, value in bounds.items() if value is not None]
+        if self.gate_metric is None:
+            if named:
+                raise ValueError(f"{' and '.join(named)} without a metric: set gate_metric, for example exact_match")
+            return self
+        wanted = "gate_maximum" if self.gate_metric in LESS_IS_BETTER else "gate_minimum"
+        if named != [wanted]:
+            raise ValueError(
+                f"gate_metric: {self.gate_metric} needs {wanted}, for {'less' if wanted == 'gate_maximum' else 'more'} "
+                f"is better, and came with {' and '.join(named) or 'no bound'}"
+            )
+        return self
 
 
 class ExportConfig(Section):

@@ -1,0 +1,169 @@
+"""What a model writes behind prompts: the generation of evaluation, and of whatever else lets a model write.
+
+transformers' own `generate` of the backbone does it, with an adapter or without, and with the media that the module's
+forward takes. Prompts are padded on the left, so that all of a batch go on at the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ivcp.data.prepared.sample import Sample
+from ivcp.data.prompts import render_conversation
+from ivcp.inference.compute import Compute
+from ivcp.inference.loop import Samples, run_batches
+from ivcp.models.backbone import language_model_of
+from ivcp.models.families import accepted_inputs
+from ivcp.models.processor import Batch, Processor
+from ivcp.records import Message
+from ivcp.settings import GenerationConfig
+from ivcp.torchvision_compat import register_missing_operators
+
+register_missing_operators()
+
+import transformers  # noqa: E402
+
+_OF_TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids")
+"""Tensors with a column for each token."""
+_PROBE = "answer"
+
+
+@dataclass(frozen=True)
+class WrittenAnswer:
+    """What a model wrote behind one prompt."""
+
+    tokens: tuple[int, ...]
+    """With the one that ended it, where one did."""
+    is_cut: bool
+    """Whether it was still writing when `max_new_tokens` were there."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Lets a backbone write."""
+
+    backbone: Any
+    """A transformers video language model, or a peft model around one, in evaluation mode."""
+    processor: Processor
+    settings: GenerationConfig
+
+    def write(
+        self,
+        samples: Samples,
+        batches: Iterable[Sequence[int]],
+        *,
+        compute: Compute,
+        seed: int = 0,
+        num_workers: int = 0,
+        what: str | None = None,
+    ) -> list[WrittenAnswer]:
+        """The answers to the prompts of `samples`, in the order of `batches`; whatever follows a prompt is not read.
+
+        Args:
+            samples: with all their media in their prompts.
+            batches: positions of the samples of each batch.
+            compute: device and precision.
+            seed: of what is drawn where `do_sample` is set: the same answers every time. The random state outside
+                stays as it was.
+            num_workers: processes that read samples.
+            what: what progress calls the batches; null shows none.
+        """
+        with torch.random.fork_rng(devices=[compute.device] if compute.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            found = run_batches(
+                samples,
+                self.write_batch,
+                collate=_LeftPadded(self.processor),
+                batches=batches,
+                compute=compute,
+                num_workers=num_workers,
+                what=what,
+            )
+            return [answer for answers in found for answer in answers]
+
+    def write_batch(self, batch: Mapping[str, Any]) -> list[WrittenAnswer]:
+        """The answers to a batch of prompts, as `left_padded` makes it, on the backbone's device."""
+        model = language_model_of(self.backbone)
+        inputs = accepted_inputs(model, batch)
+        written: Tensor = model.generate(**inputs, generation_config=self._config)
+        return [self._answer(row) for row in written[:, batch["input_ids"].shape[1] :].tolist()]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Tokens as people read them."""
+        text: str = self.processor.processor.tokenizer.decode(
+            list(tokens), skip_special_tokens=self.settings.skip_special_tokens
+        )
+        return text
+
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """The tokens that end an answer: the model's own, the tokenizer's, and what the chat template ends a turn with.
+
+        A base model that was not trained to chat names the end of a text alone, which no turn ends with.
+        """
+        own = language_model_of(self.backbone).generation_config.eos_token_id
+        named = own if isinstance(own, list) else [own]
+        tokenizer = self.processor.processor.tokenizer
+        return tuple(sorted({*named, tokenizer.eos_token_id, end_of_turn(self.processor)} - {None}))
+
+    @property
+    def _config(self) -> Any:
+        settings = self.settings
+        # What is not said here is taken from the published model's own configuration, and would be in the way.
+        options: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 50}
+        if settings.do_sample:
+            options = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
+        if settings.num_beams > 1:
+            options |= {"num_beams": settings.num_beams, "length_penalty": settings.length_penalty}
+        return transformers.GenerationConfig(
+            **options,
+            do_sample=settings.do_sample,
+            max_new_tokens=settings.max_new_tokens,
+            repetition_penalty=settings.repetition_penalty,
+            eos_token_id=list(self.end_tokens),
+            pad_token_id=self._pad_token,
+            use_cache=True,
+        )
+
+    @property
+    def _pad_token(self) -> int:
+        return self.processor.processor.tokenizer.pad_token_id or 0
+
+    def _answer(self, written: Sequence[int]) -> WrittenAnswer:
+        """One row of what was written, behind whose end there is padding."""
+        ends = [position for position, token in enumerate(written) if token in self.end_tokens]
+        return WrittenAnswer(tuple(written[: ends[0] + 1] if ends else written), is_cut=not ends)
+
+
+def left_padded(processor: Processor, samples: Sequence[Sample]) -> Batch:
+    """A batch of prompts as `Processor.batch` makes it, (batch, longest), with its padding on the left."""
+    batch = processor.batch(samples, prompts_only=True)
+    missing = (batch["attention_mask"] == 0).sum(dim=1).tolist()
+    for name in _OF_TOKENS:
+        batch[name] = torch.stack([row.roll(count) for row, count in zip(batch[name], missing, strict=True)])
+    return batch
+
+
+def end_of_turn(processor: Processor) -> int | None:
+    """The special token with which the chat template ends an answer; null where it ends with none."""
+    turns = (Message(role="user", content="question"), Message(role="assistant", content=_PROBE))
+    behind = render_conversation(processor.processor, turns).rpartition(_PROBE)[2]
+    tokenizer = processor.processor.tokenizer
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    return next((token for token in tokenizer(behind, add_special_tokens=False)["input_ids"] if token in special), None)
+
+
+@dataclass(frozen=True)
+class _LeftPadded:
+    """`left_padded`, for worker processes too."""
+
+    processor: Processor
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        return left_padded(self.processor, samples)
