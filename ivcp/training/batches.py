@@ -13,9 +13,12 @@ from ivcp.training.augmentation import AugmentedSamples
 log = logging.getLogger(__name__)
 
 
-def planned_batches(config: RunConfig, samples: Any, *, prompts_only: bool) -> PlannedBatches | None:
-    """The batches of a run that asks for a token budget or balanced classes; null leaves them to transformers."""
-    if config.speed.tokens_per_batch is None and not config.loss.balanced_sampling:
+def planned_batches(config: RunConfig, samples: Any, *, prompts_only: bool, repeats: int = 1) -> PlannedBatches | None:
+    """The batches of a run that asks for a token budget, balanced classes or the same batches again and again.
+
+    Null leaves them to transformers.
+    """
+    if config.speed.tokens_per_batch is None and not config.loss.balanced_sampling and repeats == 1:
         return None
     batches = PlannedBatches(
         token_lengths(samples, prompts_only=prompts_only),
@@ -27,6 +30,7 @@ def planned_batches(config: RunConfig, samples: Any, *, prompts_only: bool) -> P
         rank=rank(),
         num_processes=world_size(),
         accumulation=config.train.gradient_accumulation_steps,
+        repeats=repeats,
     )
     sizes = batches.plan(0).sizes
     log.info(
