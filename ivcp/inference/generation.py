@@ -31,6 +31,8 @@ import transformers  # noqa: E402
 
 _OF_TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids")
 """Tensors with a column for each token."""
+_MEDIA_TOKENS = ("image_token_id", "video_token_id", "audio_token_id")
+"""Where configurations name them."""
 _PROBE = "answer"
 
 
@@ -87,11 +89,17 @@ class Writer:
             )
             return [answer for answers in found for answer in answers]
 
-    def write_batch(self, batch: Mapping[str, Any]) -> list[WrittenAnswer]:
-        """The answers to a batch of prompts, as `left_padded` makes it, on the backbone's device."""
+    def write_batch(self, batch: Mapping[str, Any], *, per_prompt: int = 1) -> list[WrittenAnswer]:
+        """The answers to a batch of prompts, as `left_padded` makes it, on the backbone's device.
+
+        `per_prompt` answers to the first prompt come first, then those to the second, and so on: where it is above 1,
+        they are drawn. Media are encoded once for all of them.
+        """
         model = language_model_of(self.backbone)
         inputs = accepted_inputs(model, batch)
-        written: Tensor = model.generate(**inputs, generation_config=self._config)
+        config = self._config
+        config.num_return_sequences = per_prompt
+        written: Tensor = model.generate(**inputs, generation_config=config)
         return [self._answer(row) for row in written[:, batch["input_ids"].shape[1] :].tolist()]
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -128,8 +136,16 @@ class Writer:
             repetition_penalty=settings.repetition_penalty,
             eos_token_id=list(self.end_tokens),
             pad_token_id=self._pad_token,
+            suppress_tokens=self._media_tokens,
             use_cache=True,
         )
+
+    @property
+    def _media_tokens(self) -> list[int] | None:
+        """Tokens that stand for media, which no answer holds: a forward pass over it would look for their features."""
+        config = language_model_of(self.backbone).config
+        named = [getattr(config, name, None) for name in _MEDIA_TOKENS]
+        return [token for token in named if token is not None] or None
 
     @property
     def _pad_token(self) -> int:

@@ -259,6 +259,11 @@ class Stage(Protocol):
         return None
 
     @property
+    def updates_per_batch(self) -> int:
+        """Optimizer steps in a row with the same batches."""
+        return 1
+
+    @property
     def target_names(self) -> tuple[str, ...]:
         """Entries of a batch that hold what is to be predicted; empty leaves validation at the loss."""
         return ()

@@ -21,6 +21,8 @@ STAGES = {
     "rm": "ivcp.stages.language.pairs:RewardModelling",
     "dpo": "ivcp.stages.language.pairs:PreferenceOptimization",
     "kto": "ivcp.stages.language.tagged:TaggedAnswers",
+    "ppo": "ivcp.stages.language.policy_stages:ProximalPolicy",
+    "grpo": "ivcp.stages.language.policy_stages:GroupRelative",
 }
 """Setting `stage` → where its class is: called with a run's settings, it gives a `Stage`."""
 

@@ -14,9 +14,12 @@ log = logging.getLogger(__name__)
 
 
 def planned_batches(stage: Stage, samples: Any) -> PlannedBatches | None:
-    """The batches of a run that asks for a token budget or balanced classes; null leaves them to transformers."""
-    config = stage.config
-    if config.speed.tokens_per_batch is None and not config.loss.balanced_sampling:
+    """The batches of a run that asks for a token budget, balanced classes or the same batches again and again.
+
+    Null leaves them to transformers.
+    """
+    config, repeats = stage.config, stage.updates_per_batch
+    if config.speed.tokens_per_batch is None and not config.loss.balanced_sampling and repeats == 1:
         return None
     batches = PlannedBatches(
         token_lengths(samples, prompts_only=not stage.reads_answers) * stage.rows_per_sample,
@@ -28,6 +31,7 @@ def planned_batches(stage: Stage, samples: Any) -> PlannedBatches | None:
         rank=rank(),
         num_processes=world_size(),
         accumulation=config.train.gradient_accumulation_steps,
+        repeats=repeats,
     )
     sizes = batches.plan(0).sizes
     log.info(

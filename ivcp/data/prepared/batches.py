@@ -34,6 +34,7 @@ class PlannedBatches(BatchSampler):
             `draw * clips + position`, as `AugmentedClips` has it.
         rank: this process among `num_processes`.
         accumulation: batches of one process in an optimizer step: their number is a multiple of it.
+        repeats: how many optimizer steps in a row have the same batches.
 
     Raises:
         BudgetError: a clip is longer than `tokens_per_batch`.
@@ -51,6 +52,7 @@ class PlannedBatches(BatchSampler):
         rank: int = 0,
         num_processes: int = 1,
         accumulation: int = 1,
+        repeats: int = 1,
     ) -> None:
         if tokens_per_batch is not None and lengths.max() > tokens_per_batch:
             raise BudgetError(
@@ -65,18 +67,22 @@ class PlannedBatches(BatchSampler):
         self._budget, self._labels, self._numbers_draws = tokens_per_batch, labels, numbers_draws
         self._seed, self._rank, self._num_processes = seed, rank, num_processes
         self._bounds = _upper_bounds(lengths)
+        self._accumulation, self._repeats = accumulation, repeats
         at_once = num_processes * accumulation
         self._num_batches = math.ceil(len(self._unfitted(epoch=0)[1]) / at_once) * at_once
 
     def __len__(self) -> int:
-        return self._num_batches // self._num_processes
+        return self._repeats * self._num_batches // self._num_processes
 
     def __iter__(self) -> Iterator[list[int]]:
         plan = self.plan(self.epoch)
         if self._numbers_draws:
             plan = _number_draws(plan, len(self.lengths))
-        for number in range(self._rank, len(plan), self._num_processes):
-            yield plan[number]
+        own = list(range(self._rank, len(plan), self._num_processes))
+        for start in range(0, len(own), self._accumulation):
+            for _ in range(self._repeats):
+                for number in own[start : start + self._accumulation]:
+                    yield plan[number]
 
     @property
     def mean_size(self) -> float:

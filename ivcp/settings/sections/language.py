@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ivcp.settings.places import Place
 from ivcp.settings.sections.section import Section
@@ -47,6 +48,56 @@ class LanguageConfig(Section):
     """Weight of desirable answers (`kto`)."""
     kto_rejected_weight: float = Field(1.0, ge=0)
     """Weight of undesirable answers (`kto`)."""
+
+    reward_model: Place | None = None
+    """Directory of a model that `rm` trained, whose score is an answer's reward (`ppo`, `grpo`)."""
+    reward_rule: Literal["exact_match", "contains", "pattern"] | None = None
+    """What is rewarded with 1 in place of a model's score, and all else with 0 (`ppo`, `grpo`): the row's answer, with
+    case, punctuation and articles aside; an answer that holds it; or what `reward_pattern` finds."""
+    reward_pattern: str | None = None
+    """Regular expression of `reward_rule: pattern`. With a group: what the group finds in the answer must be what it
+    finds in the row's, such as `(sits|stands|waves)`."""
+    num_generations: int = Field(8, ge=2)
+    """Answers that `grpo` compares with each other, for each prompt."""
+    grpo_beta: float = Field(0.0, ge=0)
+    """Weight of the penalty for leaving the reference model (`grpo`); 0 needs none."""
+    scale_rewards: bool = True
+    """Divide how much better an answer is than its group by the group's standard deviation (`grpo`)."""
+    ppo_epochs: int = Field(4, ge=1)
+    """Updates with the same written answers (`ppo`)."""
+    ppo_whiten_rewards: bool = False
+    """Give the rewards of tokens a standard deviation of 1 (`ppo`)."""
+    kl_coef: float = Field(0.05, ge=0)
+    """Weight of the KL penalty in the rewards of tokens (`ppo`)."""
+    cliprange: float = Field(0.2, gt=0, lt=1)
+    """How far an update may change the probability of a token (`ppo`, `grpo`)."""
+    cliprange_value: float = Field(0.2, gt=0)
+    """How far an update may change the value of a token (`ppo`)."""
+    vf_coef: float = Field(0.1, ge=0)
+    """Weight of the value head's loss (`ppo`)."""
+    gamma: float = Field(1.0, gt=0, le=1)
+    """How much a reward counts one token earlier (`ppo`)."""
+    lam: float = Field(0.95, ge=0, le=1)
+    """Between what a value says, 0, and what came of it, 1, in the advantage of a token (`ppo`)."""
+
+    @field_validator("reward_pattern")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        try:
+            found = re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"expected a regular expression: {error}") from error
+        if found.groups > 1:
+            raise ValueError(f"expected at most one group, got {found.groups}: write (?:…) for the others")
+        return value
+
+    @model_validator(mode="after")
+    def _one_reward(self) -> Self:
+        if self.reward_model and self.reward_rule:
+            raise ValueError("reward_model and reward_rule exclude each other: keep one")
+        if (self.reward_rule == "pattern") != (self.reward_pattern is not None):
+            raise ValueError("reward_rule: pattern and reward_pattern belong together: set both, or neither")
+        return self
 
     @model_validator(mode="after")
     def _settings_of_losses_are_used(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from ivcp.data.prepared.sample import EncodedSample, Sample
+from ivcp.inference.generation import left_padded
 from ivcp.models.positions import RopePositions
-from ivcp.models.processor import Processor
+from ivcp.models.processor import NO_LABEL, Processor
 from ivcp.stages.language.log_probs import count_learned
 from ivcp.stages.language.stage import DESIRABLE, REJECTED
 
@@ -82,6 +85,23 @@ class TaggedCollator(AnswersCollator):
         desirable = torch.tensor([bool(sample.columns[DESIRABLE.name]) for sample in samples])
         batch = self.rounds(samples, mismatched) if len(samples) > 1 else self.rounds(samples)
         return {"is_desirable": desirable} | batch
+
+
+@dataclass(frozen=True)
+class PromptCollator:
+    """Prompts to be answered, with the rows' own answers beside them."""
+
+    processor: Processor
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What `PolicyModule.forward` takes."""
+        answers = [torch.from_numpy(sample.input_ids[sample.num_prompt_tokens :]) for sample in samples]
+        key = zlib.crc32(" ".join(sample.sample_id for sample in samples).encode())
+        return left_padded(self.processor, samples) | {
+            "answer_ids": pad_sequence(answers, batch_first=True, padding_value=NO_LABEL),
+            "num_learned": torch.tensor([len(answer) for answer in answers]),
+            "batch_key": torch.tensor([key]),
+        }
 
 
 def with_answer(sample: Sample, answer: NDArray[np.int64]) -> Sample:

@@ -11,6 +11,7 @@ from ivcp.models.configuration import read_configuration
 from ivcp.models.path import check_model_path
 from ivcp.records import PreparedIndex
 from ivcp.settings import RunConfig
+from ivcp.stages.registry import stage_of
 
 _BYTES_PER_WEIGHT = 4
 _BYTES_OF_OPTIMIZER = 8
@@ -65,6 +66,5 @@ def planned_steps(config: RunConfig, num_clips: int, num_processes: int) -> int:
 
 def _steps_per_epoch(config: RunConfig, num_clips: int, num_processes: int) -> int:
     train = config.train
-    return math.ceil(
-        num_clips / (num_processes * train.per_device_train_batch_size * train.gradient_accumulation_steps)
-    )
+    at_once = num_processes * train.per_device_train_batch_size * train.gradient_accumulation_steps
+    return math.ceil(num_clips / at_once) * stage_of(config).updates_per_batch
