@@ -11,7 +11,7 @@ from rich.table import Table
 from ivcp.cli.terminal import say, show_table
 from ivcp.pipeline_runs.summary import STEPS, RunSummary
 from ivcp.records.evaluation import EvaluationMetrics
-from ivcp.records.language_evaluation import Measured
+from ivcp.records.language_evaluation import LanguageMetrics, Measured
 
 
 def show_summary(summary: RunSummary) -> None:
@@ -32,7 +32,7 @@ def show_summary(summary: RunSummary) -> None:
     if report := summary.evaluation_report or summary.validation_report:
         _say("open the report", f"python3 -m webbrowser {shlex.quote(report)}")
     _say("MLflow", f"mlflow ui --backend-store-uri {shlex.quote(summary.mlflow_tracking_uri)}")
-    if summary.model_dir:
+    if summary.model_dir and not isinstance(summary.metrics, LanguageMetrics):
         model = shlex.quote(_relative(summary.model_dir))
         _say("predict", f"ivcp predict --model-dir {model} VIDEO.mp4")
         _say("serve", f"ivcp serve --model-dir {model}")
