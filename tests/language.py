@@ -20,6 +20,7 @@ from ivcp.settings import RunConfig, config_from_settings
 from ivcp.stages.protocol import Stage
 from ivcp.stages.registry import stage_of
 from tests.models import LABELS
+from tests.prepared import write_shards
 from tests.tiny_families import SIDE
 
 FRAMES = {"video_num_frames": 4, "video_min_pixels": SIDE * SIDE, "video_max_pixels": SIDE * SIDE}
@@ -115,6 +116,19 @@ def encoded(module: Any, processor: Processor, samples: Sequence[Sample]) -> lis
 class _Listed(list[Sample]):
     def token_lengths(self, *, prompts_only: bool) -> np.ndarray:
         return token_lengths(list(self), prompts_only=prompts_only)
+
+
+def write_language_data(folder: Path, stage: str, *, base: Path) -> Path:
+    """Writes an index of 16 clips for training and 4 for validation; returns its path."""
+    config, processor = language_config(base, stage), processor_of(base)
+    clips = [
+        ("train" if number < 16 else "val", clip)
+        for number, clip in enumerate(samples_of(config, processor, range(20)))
+    ]
+    shards = write_shards(folder / f"shards-{stage}", clips, stage=stage_of(config))
+    path = folder / f"{stage}.json"
+    index_of(config, {"train": 16, "val": 4}).model_copy(update=shards).write(path)
+    return path
 
 
 def index_of(config: RunConfig, num_clips: Mapping[str, int]) -> PreparedIndex:

@@ -169,9 +169,9 @@ def check_training(config: RunConfig, *, num_processes: int) -> None:
 def _check_stage_settings(config: RunConfig) -> None:
     """Checks what the settings say of metrics, classes and answers, which are the stage's."""
     from ivcp.evaluation.language.asked import check_measuring
-    from ivcp.training.arguments import check_label_settings, metric_for_best_model
+    from ivcp.training.arguments import check_stage_settings, metric_for_best_model
 
     stage = stage_of(config)
     metric_for_best_model(stage)
-    check_label_settings(stage)
+    check_stage_settings(stage)
     check_measuring(stage, config)

@@ -235,11 +235,14 @@ def _published(export_dir: Path, *, config: RunConfig, run: str) -> Path | str:
 
 
 def _weights_hash(directory: Path, files: Sequence[str]) -> str:
-    """Of the tensors in a stage's safetensors files: their bytes differ, as the order of their metadata is chance."""
+    """Of the tensors in a stage's safetensors files: their bytes differ, as the order of their metadata is chance.
+
+    Of all weights, where the stage adds none.
+    """
     from safetensors.torch import load_file
 
-    digest = hashlib.sha256()
-    for file in sorted(name for name in files if name.endswith(".safetensors")):
+    digest, own = hashlib.sha256(), [name for name in files if name.endswith(".safetensors")]
+    for file in sorted(own or (path.name for path in directory.glob("*.safetensors"))):
         for name, tensor in sorted(load_file(directory / file).items()):
             digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

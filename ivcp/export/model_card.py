@@ -30,18 +30,7 @@ Made from {base}: {principle}. {method}, {steps} optimizer steps.
 
 ## Use
 
-```bash
-{download}ivcp predict --model-dir {name} VIDEO.mp4
-ivcp serve --model-dir {name} --port 8080
-```
-
-```python
-import ivcp
-
-ivcp.load("{name}").predict("VIDEO.mp4")
-```
-
-{pipeline}The merged weights alone, without what stands beside them ({own_files}), are a model of transformers:
+{use}{pipeline}The merged weights alone{beside} are a model of transformers:
 
 ```python
 from ivcp.torchvision_compat import register_missing_operators
@@ -58,15 +47,27 @@ AutoModelForImageTextToText.from_pretrained("{name}")
 - Prompt: {prompt}
 - Frames: {sampling}, between {min_pixels} and {max_pixels} pixels each
 
-## Labels
-
-{labels}
-
-## Data
+{labels}## Data
 
 Annotations `{data}`, prepared clips `{prepared}` (fingerprints).
 """
 
+_CLASSIFIER = """```bash
+{download}ivcp predict --model-dir {name} VIDEO.mp4
+ivcp serve --model-dir {name} --port 8080
+```
+
+```python
+import ivcp
+
+ivcp.load("{name}").predict("VIDEO.mp4")
+```
+
+"""
+_DOWNLOAD = """```bash
+{download}```
+
+"""
 _PIPELINE = """With transformers alone, and the code that lies beside the model:
 
 ```python
@@ -105,7 +106,7 @@ def model_card(
     """
     stage, info = stage_of(read_model_config(model_dir / RUN_CONFIG_FILE)), read_info(model_dir)
     config = stage.config
-    labels = Labels.read(model_dir / LABELS_FILE)
+    labels = Labels.read(model_dir / LABELS_FILE) if LABELS_FILE in stage.files else None
     method, video = config.method, config.video
     is_lora = method.finetuning_type == "lora"
     base, name = config.model.required_name, repository.rpartition("/")[2] if repository else model_dir.name
@@ -117,12 +118,13 @@ def model_card(
             metrics=metrics,
             data_sets=data_sets,
             is_for_transformers=is_for_transformers,
+            is_classifier=labels is not None,
         ),
         base=code(public_name(base)) + ("" if hub_id(base) else ", which lay in a folder or a store of its own"),
-        download=f"hf download {repository} --local-dir {name}\n" if repository else "",
-        title=f"{stage.title} with {labels.num_classes} classes",
+        use=_use(name, repository, is_classifier=labels is not None),
+        title=f"{stage.title} with {labels.num_classes} classes" if labels else stage.title,
         principle=stage.principle,
-        own_files=", ".join(f"`{name}`" for name in stage.files),
+        beside=f", without what stands beside them ({', '.join(map(code, stage.files))})," if stage.files else "",
         method=f"LoRA of rank {method.lora_rank}, merged" if is_lora else "Full fine-tuning",
         steps=info.trained_steps,
         results=(_results(metrics) if metrics else _NOT_MEASURED) + _confidence(read_calibration(model_dir)),
@@ -137,10 +139,22 @@ def model_card(
         ),
         min_pixels=video.video_min_pixels,
         max_pixels=video.video_max_pixels,
-        labels="\n".join(f"{label}. {escape(name)}" for label, name in enumerate(labels.label_names)),
+        labels=_labels(labels) if labels else "",
         data=info.data_fingerprint[:16],
         prepared=info.prepared_fingerprint[:16],
     )
+
+
+def _use(name: str, repository: str | None, *, is_classifier: bool) -> str:
+    download = f"hf download {repository} --local-dir {name}\n" if repository else ""
+    if is_classifier:
+        return _CLASSIFIER.format(download=download, name=name)
+    return _DOWNLOAD.format(download=download) if download else ""
+
+
+def _labels(labels: Labels) -> str:
+    names = "\n".join(f"{label}. {escape(name)}" for label, name in enumerate(labels.label_names))
+    return f"## Labels\n\n{names}\n\n"
 
 
 def _results(metrics: Measured) -> str:

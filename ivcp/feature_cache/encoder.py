@@ -17,7 +17,7 @@ from ivcp.inference.compute import Compute
 from ivcp.inference.loop import run_batches
 from ivcp.models.backbone import BackboneModule, language_model_of, last_hidden_states
 from ivcp.models.processor import Processor
-from ivcp.models.vision.features import FEATURE_PREFIX, encode_clips, split_rows
+from ivcp.models.vision.features import FEATURE_PREFIX, InseparableFeaturesError, encode_clips, split_rows
 
 _TOKENS_PER_PASS = 8192
 """Prompt tokens of the samples of one pass: enough to fill a GPU, some GB of activations at most."""
@@ -150,7 +150,13 @@ class PixelCollator:
     processor: Processor
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """`inputs` are the pixel inputs of a batch; `num_tokens` and `num_frames` are (batch,)."""
+        """`inputs` are the pixel inputs of a batch; `num_tokens` and `num_frames` are (batch,).
+
+        Raises:
+            InseparableFeaturesError: a sample has no media.
+        """
+        if not all(sample.media for sample in samples):
+            raise InseparableFeaturesError("some samples have no media, of which nothing can be kept")
         return {
             "inputs": self.processor.pixel_inputs([medium.frames for s in samples for medium in s.media]),
             "num_tokens": torch.tensor([int(np.count_nonzero(s.mm_token_type_ids)) for s in samples]),

@@ -10,7 +10,7 @@ NO_MEANING = {
     "`fsdp` and `deepspeed` say all that is needed": "fsdp_config accelerator_config",
     "the model's own chat template is used": "template tool_format",
     "the chat template decides; a system turn stands in the rows": "default_system enable_thinking preserve_thinking",
-    "the loss is on the class, and on answers with action_cls_token_loss_weight": ("ignore_pad_token_for_loss"),
+    "padding is never learned": "ignore_pad_token_for_loss",
     "a batch holds whole clips, each with its own padding: see tokens_per_batch": (
         "packing neat_packing block_diag_attn"
     ),
@@ -65,6 +65,11 @@ REFUSED = {
     ),
     "the forward pass would change: not available": (
         "rope_scaling shift_attn mixture_of_depths use_unsloth neftune_noise_alpha train_from_scratch"
+    ),
+    "the reference is one model: give ref_model the directory of the adapter itself": "ref_model_adapters",
+    "the reference computes in the precision of its weights: leave it out": "ref_model_quantization_bit",
+    "sft minimises the cross-entropy of the answers' tokens: leave it out": (
+        "use_dft_loss use_asft_loss asft_alpha use_eaft_loss eaft_alpha"
     ),
     "the vocabulary is the base model's and action_token": (
         "resize_vocab add_tokens add_special_tokens new_special_tokens_config"

@@ -116,6 +116,12 @@ class Stage(Protocol):
         return ()
 
     @property
+    def own_settings(self) -> tuple[str, ...] | None:
+        """What it reads of the settings of stages, those of the sections `action_cls` and `language`; null where that
+        is not known."""
+        return None
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """What preparation adds to each sample."""
         return ()
@@ -235,6 +241,11 @@ class Stage(Protocol):
 
         Worker processes have it too: it keeps what it needs of the module, not the module.
         """
+
+    @property
+    def rows_per_sample(self) -> int:
+        """How many rows of a batch a sample becomes, each about as long as the sample."""
+        return 1
 
     @property
     def loss_counts(self) -> str | None:

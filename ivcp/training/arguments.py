@@ -13,6 +13,7 @@ from ivcp.distributed.deepspeed_files import deepspeed_settings
 from ivcp.distributed.quantized import check_quantized_sharding
 from ivcp.distributed.sharding import fsdp_settings
 from ivcp.settings import ConfigError, RunConfig, TrainConfig
+from ivcp.settings.sections.section import Section
 from ivcp.stages.protocol import Stage
 from ivcp.training.packages import check_packages
 
@@ -135,15 +136,27 @@ def eval_strategy(train: TrainConfig, *, has_val: bool) -> str:
     return train.eval_strategy or (train.save_strategy if train.load_best_model_at_end else "epoch")
 
 
-def check_label_settings(stage: Stage) -> None:
-    """Checks that no setting speaks of classes for a stage whose samples have none.
+def check_stage_settings(stage: Stage) -> None:
+    """Checks that no setting speaks of classes for a stage whose samples have none; names what it does not read.
 
     Raises:
         ConfigError: one does.
     """
     config, usual = stage.config, RunConfig()
-    named = [name for name in type(config.loss).model_fields if getattr(config.loss, name) != getattr(usual.loss, name)]
+    of_classes = _changed(config.loss, usual.loss)
     if config.augmentation.augment_no_flip_labels:
-        named.append("augment_no_flip_labels")
-    if "label" not in {column.name for column in stage.columns} and named:
-        raise ConfigError(f"{', '.join(named)}: the samples of stage {config.method.stage} have no class; leave it out")
+        of_classes.append("augment_no_flip_labels")
+    if "label" not in {column.name for column in stage.columns} and of_classes:
+        raise ConfigError(
+            f"{', '.join(of_classes)}: the samples of stage {config.method.stage} have no class; leave it out"
+        )
+    if stage.own_settings is None:
+        return
+    changed = [*_changed(config.action_cls, usual.action_cls), *_changed(config.language, usual.language)]
+    if ignored := [name for name in changed if name not in stage.own_settings]:
+        log.warning("%s: stage %s does not read that", ", ".join(ignored), config.method.stage)
+
+
+def _changed(section: Section, usual: Section) -> list[str]:
+    """The settings of a section that are not at their defaults."""
+    return [name for name in type(section).model_fields if getattr(section, name) != getattr(usual, name)]

@@ -7,18 +7,19 @@ from typing import Any
 
 from ivcp.data.prepared.batches import PlannedBatches, column_of, token_lengths
 from ivcp.distributed.rank import rank, world_size
-from ivcp.settings import RunConfig
+from ivcp.stages.protocol import Stage
 from ivcp.training.augmentation import AugmentedSamples
 
 log = logging.getLogger(__name__)
 
 
-def planned_batches(config: RunConfig, samples: Any, *, prompts_only: bool) -> PlannedBatches | None:
+def planned_batches(stage: Stage, samples: Any) -> PlannedBatches | None:
     """The batches of a run that asks for a token budget or balanced classes; null leaves them to transformers."""
+    config = stage.config
     if config.speed.tokens_per_batch is None and not config.loss.balanced_sampling:
         return None
     batches = PlannedBatches(
-        token_lengths(samples, prompts_only=prompts_only),
+        token_lengths(samples, prompts_only=not stage.reads_answers) * stage.rows_per_sample,
         clips_per_batch=config.train.per_device_train_batch_size,
         tokens_per_batch=config.speed.tokens_per_batch,
         labels=column_of(samples, "label") if config.loss.balanced_sampling else None,

@@ -29,7 +29,7 @@ from ivcp.stages.directory import load_weights, other_base
 from ivcp.stages.model_info import ModelInfo, is_model_directory
 from ivcp.stages.protocol import Stage, TrainingInputs
 from ivcp.stages.registry import stage_of
-from ivcp.training.arguments import check_label_settings, training_arguments
+from ivcp.training.arguments import check_stage_settings, training_arguments
 from ivcp.training.augmentation import AugmentedSamples
 from ivcp.training.checkpoints.mirror import CheckpointMirror
 from ivcp.training.checkpoints.size import planned_steps
@@ -54,7 +54,7 @@ def training_samples(stage: Stage, index: PreparedIndex) -> dict[Split, Any]:
     """
     stage.check_data(index)
     config = stage.config
-    check_label_settings(stage)
+    check_stage_settings(stage)
     jitter = config.augmentation.augment_temporal_jitter
     samples: dict[Split, Any] = {
         split: PreparedSamples(

@@ -9,6 +9,16 @@ from pydantic import Field, model_validator
 from ivcp.settings.places import Place
 from ivcp.settings.sections.section import Section
 
+_COMPARED = ("sigmoid", "hinge", "ipo", "kto_pair")
+_KINDS_THAT_READ = {
+    "dpo_label_smoothing": ("sigmoid",),
+    "simpo_gamma": ("simpo",),
+    "pref_bco_weight": _COMPARED,
+    "ref_model": _COMPARED,
+    "pref_ftx": (*_COMPARED, "simpo"),
+}
+"""The values of `pref_loss` that a setting means something for; orpo has the chosen answers' loss in itself."""
+
 
 class LanguageConfig(Section):
     """What the language stages learn."""
@@ -39,10 +49,12 @@ class LanguageConfig(Section):
     """Weight of undesirable answers (`kto`)."""
 
     @model_validator(mode="after")
-    def _smoothing_is_used(self) -> Self:
-        if self.dpo_label_smoothing and self.pref_loss != "sigmoid":
-            raise ValueError(
-                f"dpo_label_smoothing = {self.dpo_label_smoothing} has no meaning for pref_loss: {self.pref_loss}; "
-                "remove it or choose pref_loss: sigmoid"
-            )
+    def _settings_of_losses_are_used(self) -> Self:
+        usual = type(self).model_fields
+        for name, kinds in _KINDS_THAT_READ.items():
+            if getattr(self, name) != usual[name].default and self.pref_loss not in kinds:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)} has no meaning for pref_loss: {self.pref_loss}; remove it or "
+                    f"choose pref_loss: {' or '.join(kinds)}"
+                )
         return self

@@ -17,7 +17,7 @@ import pyarrow as pa
 from ivcp.data.prepared.sample import Column, Tokens
 from ivcp.data.prompts import VIDEO_TAG, check_prompt, cut_behind_action, render_answer, render_prompt
 from ivcp.records import LABELS_FILE, Clip, Labels, Message, PreparedIndex
-from ivcp.settings import ConfigError, RunConfig
+from ivcp.settings import ActionClsConfig, ConfigError, RunConfig
 from ivcp.stages.protocol import ClassifierHead, Collate, Part, Stage, TrainingInputs, TrainingOutcome
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ class ActionClassification(Stage):
     def data_settings(self) -> tuple[str, ...]:
         """The token, the number of classes, and whether answers are read."""
         return ("action_token", "num_action_classes", "action_cls_token_loss_weight")
+
+    @property
+    def own_settings(self) -> tuple[str, ...]:
+        """Those of its section."""
+        return tuple(ActionClsConfig.model_fields)
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -26,10 +26,9 @@ class RewardModule(WordsModule):
     def __init__(self, backbone: Any) -> None:
         super().__init__(backbone)
         width = language_model_of(backbone).config.get_text_config().hidden_size
-        self.value_head = nn.Linear(width, 1)
+        self.value_head = nn.Linear(width, 1, bias=False)  # pairs have no gradient for one, and Adam would let it drift
         # As in Stiennon et al., "Learning to Summarize from Human Feedback", arXiv:2009.01325.
         nn.init.normal_(self.value_head.weight, std=(width + 1) ** -0.5)
-        nn.init.zeros_(self.value_head.bias)
 
     def scores(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
         """Of each row, (batch,), float32: `input_ids` are prompts with their answers, (batch, tokens), right-padded."""

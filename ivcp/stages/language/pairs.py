@@ -31,6 +31,11 @@ class PairStage(LanguageStage):
         return "pairs"
 
     @property
+    def rows_per_sample(self) -> int:
+        """Its chosen answer, and its rejected one."""
+        return 2
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """The rejected answer's tokens."""
         return (REJECTED,)
@@ -150,6 +155,12 @@ class PreferenceOptimization(PairStage):
     def principle(self) -> str:
         """How it works."""
         return "the model learned to prefer one of two answers to the other"
+
+    @property
+    def own_settings(self) -> tuple[str, ...]:
+        """The loss, and what it compares with."""
+        weights = ("pref_ftx", "pref_bco_weight", "dpo_label_smoothing", "simpo_gamma", "ld_alpha")
+        return ("pref_loss", "pref_beta", *weights, "ref_model")
 
     def module(self, backbone: Any, *, trains: bool) -> BackboneModule:
         """The backbone with the preference loss."""

@@ -34,9 +34,13 @@ class TokenStage(LanguageStage):
         return ("token_accuracy",)
 
     def metrics(self, predictions: Any, targets: Any) -> dict[str, float]:
-        """Over all tokens: the share that is right, and the perplexity; `targets` are how many each sample has."""
-        loss, right = (predictions * targets[:, None]).sum(axis=0) / max(targets.sum(), 1)
-        return {"token_accuracy": float(right), "perplexity": float(np.exp(min(loss, _LARGEST_LOSS)))}
+        """Over all tokens: the loss, the perplexity, and the share that is right; `targets` are how many there are.
+
+        The loss replaces the mean over batches, which depends on how samples were batched.
+        """
+        loss, right = (predictions.astype(np.float64) * targets[:, None]).sum(axis=0) / max(targets.sum(), 1)
+        perplexity = np.exp(np.minimum(loss, _LARGEST_LOSS))  # a NaN stays one
+        return {"loss": float(loss), "perplexity": float(perplexity), "token_accuracy": float(right)}
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class SupervisedFinetuning(TokenStage):
     def data_settings(self) -> tuple[str, ...]:
         """Which words are learned."""
         return ("train_on_prompt", "mask_history")
+
+    @property
+    def own_settings(self) -> tuple[str, ...]:
+        """Which words are learned."""
+        return self.data_settings
 
     def tokenize(self, processor: Processor, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
         """The whole conversation; learned are the answers, or what the settings say."""

@@ -32,9 +32,19 @@ class TaggedAnswers(LanguageStage):
         return "the model learned from desirable and undesirable answers"
 
     @property
+    def own_settings(self) -> tuple[str, ...]:
+        """The weights of the loss, and what it compares with."""
+        return ("pref_beta", "pref_ftx", "kto_chosen_weight", "kto_rejected_weight", "ref_model")
+
+    @property
     def rows(self) -> RowKind:
         """Conversations whose answer has a tag."""
         return "tags"
+
+    @property
+    def rows_per_sample(self) -> int:
+        """Its answer, and that of another sample."""
+        return 2
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -41,7 +41,8 @@ def _placeholder(processor: Processor) -> str:
     )
     same = next((place for place, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), len(one))
     found = two[same : same + len(two) - len(one)]
-    if two != one[:same] + found + one[same:] or found.count(processor.processor.video_token) != 1:
+    is_repeated = one[:same].endswith(found) and two == one[:same] + found + one[same:]
+    if not is_repeated or found.count(processor.processor.video_token) != 1:
         raise UnsupportedModelError(
             f"the chat template of this {type(processor.processor).__name__} numbers videos or writes them in several "
             "places: it does not say how one stands in a text without turns; train on conversations (stage sft)"

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 _OURS, _THEIRS = "value_head.", "v_head.summary."
+
+
+_BIAS = "bias"
+"""Theirs have one. A constant changes no comparison: ours learns none, and writes a 0."""
 
 
 def save_value_head(directory: Path, weights: Mapping[str, Tensor]) -> None:
@@ -19,10 +24,10 @@ def save_value_head(directory: Path, weights: Mapping[str, Tensor]) -> None:
         for name, value in weights.items()
         if name.startswith(_OURS)
     }
-    save_file(head, directory / VALUE_HEAD_FILE)
+    save_file(head | {_THEIRS + _BIAS: torch.zeros(1)}, directory / VALUE_HEAD_FILE)
 
 
 def read_value_head(directory: Path) -> dict[str, Tensor]:
     """Its weights by the names of the module's `state_dict`."""
     weights = load_file(directory / VALUE_HEAD_FILE)
-    return {_OURS + name.removeprefix(_THEIRS): value for name, value in weights.items()}
+    return {_OURS + name.removeprefix(_THEIRS): value for name, value in weights.items() if not name.endswith(_BIAS)}

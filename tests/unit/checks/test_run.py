@@ -77,8 +77,8 @@ def test_a_hub_that_does_not_answer(config_of, entrance):
 
 @EVERY
 def test_a_stage_that_is_not_installed(config_of, entrance):
-    with pytest.raises(ConfigError, match="stage = sft: it cannot be trained here"):
-        entrance(config_of(stage="sft"))
+    with pytest.raises(ConfigError, match="stage = detection: it cannot be trained here"):
+        entrance(config_of(stage="detection"))
 
 
 @WITH_MODEL

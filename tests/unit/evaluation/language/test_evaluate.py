@@ -201,7 +201,7 @@ def prepared(config, folder):
     stage = stage_of(config)
     processor = load_directory(Path(config.train.output_dir)).processor
     samples = [("test", sample) for sample in samples_of(config, processor, NUMBERS)]
-    shards = write_shards(folder, samples, columns=stage.columns)
+    shards = write_shards(folder, samples, stage=stage)
     return index_of(config, {"test": len(samples)}).model_copy(update=shards)
 
 

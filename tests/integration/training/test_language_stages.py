@@ -1,0 +1,99 @@
+"""Language stages on shards, in two processes and with kept features, equal a single process that sees the frames."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ivcp.records import PreparedIndex
+from ivcp.settings import config_from_settings
+from ivcp.stages.directory import load_directory
+from ivcp.training.train import train_model
+from tests.integration.torchrun import torchrun
+from tests.integration.training.training_processes import train_once
+from tests.integration.training_data import training_settings
+from tests.language import STAGES, write_language_data
+from tests.tiny_families import build_tiny_family
+
+SHARDED = {"z2": {"deepspeed": "z2"}, "z3": {"deepspeed": "z3"}, "fsdp": {"fsdp": "full_shard"}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("language")
+    build_tiny_family(folder / "base", "qwen2_vl")
+    for stage in STAGES:
+        write_language_data(folder, stage, base=folder / "base")
+    return folder
+
+
+def settings_of(data: Path, name: str, stage: str, **settings) -> dict:
+    return training_settings(data, data / name, stage=stage, gradient_accumulation_steps=2, **settings)
+
+
+def alone(data: Path, stage: str, **settings) -> dict:
+    index = PreparedIndex.read(data / f"{stage}.json")
+    return train_once(settings_of(data, f"alone-{stage}-{len(settings)}", stage, **settings), index)
+
+
+def together(data: Path, stage: str, runs: dict[str, dict]) -> dict[str, dict]:
+    todo = data / f"runs-{stage}.json"
+    smaller = {"per_device_train_batch_size": 2}
+    of_runs = [settings_of(data, f"{stage}-{name}", stage, **smaller, **kind) for name, kind in runs.items()]
+    todo.write_text(json.dumps({"index": str(data / f"{stage}.json"), "runs": of_runs}))
+    done = torchrun("-m", "tests.integration.training.training_processes", str(todo), processes=2)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return dict(zip(runs, json.loads(todo.with_suffix(".seen.json").read_text()), strict=True))
+
+
+def column(seen: dict, key: str) -> list[float]:
+    return [row[key] for row in seen["rows"] if key in row]
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo", "rm"])
+def test_two_processes_equal_one(data, stage):
+    expected = alone(data, stage)
+    assert len(column(expected, "loss")) == 4
+    for kind, seen in together(data, stage, {"ddp": {}} | (SHARDED if stage != "rm" else {})).items():
+        for key in ("loss", "grad_norm", "eval_loss"):
+            assert column(seen, key) == pytest.approx(column(expected, key), rel=1e-4, abs=1e-5), (kind, key)
+        np.testing.assert_allclose(seen["logits"], expected["logits"], atol=2e-4, err_msg=kind)
+        if stage == "dpo":
+            assert column(seen, "rewards/margins") == pytest.approx(column(expected, "rewards/margins"), abs=1e-4)
+
+
+def test_full_dpo_in_two_processes_has_its_start_as_reference(data):
+    full = {"finetuning_type": "full", "learning_rate": 1e-3}
+    expected = alone(data, "dpo", **full)
+    seen = together(data, "dpo", {"full": full, "full-fsdp": full | SHARDED["fsdp"]})
+    for kind, found in seen.items():
+        assert column(found, "loss") == pytest.approx(column(expected, "loss"), rel=1e-4, abs=1e-5), kind
+    assert column(expected, "loss")[0] == pytest.approx(0.693147, abs=1e-5)
+    assert column(expected, "loss")[-1] < 0.69
+
+
+def test_the_divergence_of_kto_is_that_of_all_processes(data):
+    """Each process has other batches than one alone, so that only the first step, where all is 0, is the same."""
+    (seen,) = together(data, "kto", {"ddp": {}}).values()
+    assert column(seen, "loss")[0] == pytest.approx(0.5, abs=1e-6)
+    assert np.isfinite(column(seen, "loss")).all()
+    assert column(seen, "kl")[0] == 0
+    assert max(column(seen, "kl")) > 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_kept_features_train_as_frames_do(data, stage):
+    index = PreparedIndex.read(data / f"{stage}.json")
+    losses = {}
+    for kept in (True, False):
+        out = data / f"kept-{stage}-{kept}"
+        settings = settings_of(data, out.name, stage, cache_vision_features=kept, vision_cache_dir=str(data / "kept"))
+        train_model(config_from_settings(settings), index=index, output_dir=out)
+        rows = json.loads((out / "trainer_state.json").read_text())["log_history"]
+        losses[kept] = [row[key] for key in ("loss", "eval_loss") for row in rows if key in row]
+        assert load_directory(out).stage.config.method.stage == stage
+    assert len(losses[True]) == 6
+    assert losses[True] == pytest.approx(losses[False], abs=1e-4)
