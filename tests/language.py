@@ -118,13 +118,14 @@ class _Listed(list[Sample]):
         return token_lengths(list(self), prompts_only=prompts_only)
 
 
-def write_language_data(folder: Path, stage: str, *, base: Path) -> Path:
+def write_language_data(folder: Path, stage: str, *, base: Path, without_video: Sequence[int] = ()) -> Path:
     """Writes an index of 16 clips for training and 4 for validation; returns its path."""
     config, processor = language_config(base, stage), processor_of(base)
-    clips = [
-        ("train" if number < 16 else "val", clip)
-        for number, clip in enumerate(samples_of(config, processor, range(20)))
+    folder.mkdir(exist_ok=True)
+    samples = [
+        sample_of(stage_of(config), processor, number, has_video=number not in without_video) for number in range(20)
     ]
+    clips = [("train" if number < 16 else "val", sample) for number, sample in enumerate(samples)]
     shards = write_shards(folder / f"shards-{stage}", clips, stage=stage_of(config))
     path = folder / f"{stage}.json"
     index_of(config, {"train": 16, "val": 4}).model_copy(update=shards).write(path)

@@ -101,7 +101,7 @@ class ComparingModule(WordsModule):
                 "ref_model has another vision tower than the model that trains, whose features are kept: set "
                 "cache_vision_features: false"
             )
-        with self.reference.computing(self.backbone) as backbone:
+        with self.reference.computing(self.backbone, inputs["input_ids"].device) as backbone:
             sees = shared if self._sees_alike else self.with_features(backbone, vision, times=times)
             return self.log_probs_of(backbone, **inputs, **sees)
 
@@ -154,7 +154,7 @@ class PreferenceModule(ComparingModule):
         if self.compare is None:
             return LanguageOutput(logits=torch.stack(means, dim=1))
         reference = None if theirs is None else pair_log_probs(theirs, token_labels, ld_alpha=self.ld_alpha)
-        losses = self.compare(policy, reference)
+        losses = self.compare(policy, reference, updates=self.training)
         rewards = self.compare.rewards(policy, reference)
         if self.training:
             self.numbers = pair_numbers(*rewards) | _log_prob_numbers(policy)

@@ -25,8 +25,8 @@ from ivcp.stages.model_info import is_model_directory
 class Reference(Protocol):
     """A model without gradients."""
 
-    def computing(self, backbone: Any) -> Any:
-        """A context that gives its backbone, in evaluation mode; `backbone` is the one that trains."""
+    def computing(self, backbone: Any, device: torch.device) -> Any:
+        """A context that gives its backbone on a device, in evaluation mode; `backbone` is the one that trains."""
 
     def sees_alike(self, backbone: Any) -> bool:
         """Whether features of the vision tower that trains with `backbone` are its own at every step."""
@@ -36,7 +36,7 @@ class WithoutAdapter:
     """The base model: what trains, with its adapter switched off."""
 
     @contextmanager
-    def computing(self, backbone: Any) -> Iterator[Any]:
+    def computing(self, backbone: Any, device: torch.device) -> Iterator[Any]:
         """The same backbone; behind the block its adapter is on again."""
         trains = backbone.training
         backbone.eval()
@@ -79,9 +79,9 @@ class FrozenModel:
             return cls(load_backbone(directory, settings.model, dtype=dtype))
 
     @contextmanager
-    def computing(self, backbone: Any) -> Iterator[Any]:
-        """The model, where `backbone` is."""
-        self._backbone.to(next(backbone.parameters()).device)
+    def computing(self, backbone: Any, device: torch.device) -> Iterator[Any]:
+        """The model, which stays on the device."""
+        self._backbone.to(device)
         with torch.no_grad():
             yield self._backbone
 

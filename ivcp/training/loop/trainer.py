@@ -103,7 +103,7 @@ class StageTrainer(EpochTrainer):
         self._num_clips = 0
         self._output_dir = Path(arguments.output_dir)
         self._finite = FiniteSteps(self._output_dir)
-        self._weigher = StepWeigher(stage.loss_counts)
+        self._weigher = StepWeigher(stage.loss_counts, self.batches)
         self._numbers = ReportedNumbers()
         self._validated: Any = val_samples
         if self.sharding == "fsdp2":
@@ -175,17 +175,10 @@ class StageTrainer(EpochTrainer):
         return loss
 
     def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
-        """The loss; a training batch weighs as much as it has of what the loss is the mean over.
-
-        Where that is clips, all batches have as many of them, unless they were planned.
-        """
-        weight = self._weigher.weight(inputs)
+        """The loss; a training batch weighs as much as it has of what the loss is the mean over."""
+        weight = self._weigher.weight(inputs, num_clips=self._num_clips) if model.training else None
         loss = super().compute_loss(model, inputs, *arguments, **options)
-        if not model.training:
-            return loss
-        if weight is not None:
-            return loss * weight
-        return loss if self.batches is None else loss * (self._num_clips / self.batches.mean_size)
+        return loss if weight is None else loss * weight
 
     def log(self, logs: dict[str, float], *arguments: Any) -> None:
         """Called by transformers with a row of training, of validation, or of the whole run."""

@@ -97,3 +97,17 @@ def test_kept_features_train_as_frames_do(data, stage):
         assert load_directory(out).stage.config.method.stage == stage
     assert len(losses[True]) == 6
     assert losses[True] == pytest.approx(losses[False], abs=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_rows_without_media_train_beside_those_with_some(data, stage, caplog):
+    """Of the former nothing can be kept, so that the tower runs in every epoch."""
+    path = write_language_data(data / "mixed", stage, base=data / "base", without_video=range(0, 20, 3))
+    index, out = PreparedIndex.read(path), data / f"mixed-{stage}"
+    settings = settings_of(data, out.name, stage, max_steps=8, learning_rate=1e-2)
+    train_model(config_from_settings(settings), index=index, output_dir=out)
+    assert "some samples have no media, of which nothing can be kept" in caplog.text
+    rows = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 8
+    assert losses[-1] < 0.9 * losses[0]

@@ -92,7 +92,10 @@ def test_settings_of_a_file_and_overrides_are_shown(tmp_path):
         (("train", "missing.yaml"), "no configuration file missing.yaml"),
         (("train", "lora_rnk=3"), "did you mean lora_rank?"),
         (("train", "oops"), "write key=value"),
-        (("train", "stage=sft", "output_dir=o"), "stage = sft: it cannot be trained here; choose from action_cls"),
+        (
+            ("train", "stage=detection", "output_dir=o"),
+            "stage = detection: it cannot be trained here; choose from action_cls",
+        ),
         (("run", "dataset=a"), "model_name_or_path is not set"),
         (("validate", "dataset=a", "output_dir=o"), "dataset_info.json"),
         (("submit", "dataset=a"), "model_name_or_path is not set"),

@@ -192,9 +192,9 @@ def test_a_tracking_server_that_is_away_ends_nothing(start, tmp_path, capsys):
     assert "MLflow does not do its part" in warning
 
 
-@pytest.mark.parametrize("settings", [{"stage": "sft"}, {"quantization_bit": 4, "finetuning_type": "full"}])
+@pytest.mark.parametrize("settings", [{"stage": "detection"}, {"quantization_bit": 4, "finetuning_type": "full"}])
 def test_what_cannot_be_trained_is_refused(start, settings):
-    with pytest.raises(ConfigError, match=r"stage = sft|quantized weights cannot be trained"):
+    with pytest.raises(ConfigError, match=r"stage = detection|quantized weights cannot be trained"):
         start(overrides=settings)
 
 

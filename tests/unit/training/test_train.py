@@ -256,8 +256,8 @@ def test_training_starts_from_an_earlier_decoder(make_trainer, tmp_path):
 
 
 def test_other_stages_are_read_and_refused(make_config):
-    with pytest.raises(ConfigError, match="stage = sft: it cannot be trained here; choose from action_cls"):
-        check_stage(make_config(stage="sft"))
+    with pytest.raises(ConfigError, match="stage = detection: it cannot be trained here; choose from action_cls"):
+        check_stage(make_config(stage="detection"))
 
 
 def test_an_earlier_run_is_not_overwritten(make_config, tmp_path):

@@ -43,8 +43,11 @@ class PreferenceLoss:
     _rewards: float = 0.0
     _num_batches: int = 0
 
-    def __call__(self, policy: PairLogProbs, reference: PairLogProbs | None) -> Tensor:
-        """(pairs,). `reference` is not asked for by the kinds of `WITHOUT_REFERENCE`, and has no gradient."""
+    def __call__(self, policy: PairLogProbs, reference: PairLogProbs | None, *, updates: bool = True) -> Tensor:
+        """(pairs,). `reference` is not asked for by the kinds of `WITHOUT_REFERENCE`, and has no gradient.
+
+        `updates` says that rewards of this batch count for the mean that `bco_weight` compares with, as in training.
+        """
         if self.kind == "orpo":
             return self._odds_ratio(policy)
         if self.kind == "simpo":
@@ -54,7 +57,9 @@ class PreferenceLoss:
             assert reference is not None
             losses = self._against(policy, reference)
             if self.bco_weight:
-                losses = (losses + self.bco_weight * self._classified(policy, reference)) / (1 + self.bco_weight)
+                losses = (losses + self.bco_weight * self._classified(policy, reference, updates=updates)) / (
+                    1 + self.bco_weight
+                )
         return losses - self.ftx * policy.chosen.mean if self.ftx else losses
 
     def rewards(self, policy: PairLogProbs, reference: PairLogProbs | None) -> tuple[Tensor, Tensor]:
@@ -85,12 +90,13 @@ class PreferenceLoss:
         log_odds = (chosen - rejected) - (_log_one_minus_exp(chosen) - _log_one_minus_exp(rejected))
         return -chosen - self.beta * logsigmoid(log_odds)
 
-    def _classified(self, policy: PairLogProbs, reference: PairLogProbs) -> Tensor:
+    def _classified(self, policy: PairLogProbs, reference: PairLogProbs, *, updates: bool) -> Tensor:
         """Chosen answers above, rejected ones below the mean reward of all batches so far."""
         chosen, rejected = (self.beta * ratios for ratios in _log_ratios(policy, reference))
-        mean = float(torch.cat((chosen, rejected)).detach().mean())
-        self._num_batches += 1
-        self._rewards += (mean - self._rewards) / self._num_batches
+        if updates:
+            mean = float(torch.cat((chosen, rejected)).detach().mean())
+            self._num_batches += 1
+            self._rewards += (mean - self._rewards) / self._num_batches
         return -logsigmoid(chosen - self._rewards) - logsigmoid(self._rewards - rejected)
 
 

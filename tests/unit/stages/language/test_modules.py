@@ -138,6 +138,18 @@ def test_a_reference_with_another_vocabulary_is_refused(base, tmp_path):
         built(base, "dpo", ref_model=str(other))
 
 
+def test_validation_leaves_the_mean_reward_as_it_is(base):
+    stage, module, processor, collate = built(base, "dpo", pref_bco_weight=0.5)
+    batch = collate(samples_of(stage.config, processor, range(4)))
+    first = module.train()(**batch).loss.item()
+    held = module.compare._rewards
+    assert held != 0
+    for _ in range(2):
+        module.eval()(**collate(samples_of(stage.config, processor, range(4, 8))))
+    assert module.compare._rewards == held
+    assert module.train()(**batch).loss.item() == pytest.approx(first, abs=1e-6)
+
+
 def test_kto_pairs_each_prompt_with_the_next_answer(base):
     stage, module, processor, collate = built(base, "kto")
     samples = samples_of(stage.config, processor, range(3))
