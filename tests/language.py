@@ -126,7 +126,7 @@ def write_language_data(folder: Path, stage: str, *, base: Path, without_video: 
         sample_of(stage_of(config), processor, number, has_video=number not in without_video) for number in range(20)
     ]
     clips = [("train" if number < 16 else "val", sample) for number, sample in enumerate(samples)]
-    shards = write_shards(folder / f"shards-{stage}", clips, columns=stage_of(config).columns)
+    shards = write_shards(folder / f"shards-{stage}", clips, stage=stage_of(config))
     path = folder / f"{stage}.json"
     index_of(config, {"train": 16, "val": 4}).model_copy(update=shards).write(path)
     return path

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.data.prepared.encoding import count_tokens, encode_sample
-from ivcp.data.prepared.sample import Column, Sample
+from ivcp.data.prepared.sample import Sample
 from ivcp.data.prepared.shards import ShardFile
 from ivcp.data.prepared.table import KEY_BYTES, write_table
 from ivcp.data.seen_clips import ClipIdentities
 from ivcp.models.processor import Processor
 from ivcp.records import SPLITS, PreparedIndex, QuarantinedClip, Split
 from ivcp.settings import VideoConfig
+from ivcp.stages.protocol import Stage
 from ivcp.video import load_clip
 from tests.models import LABELS, PROMPT
 from tests.samples import STAGE, sample_of
@@ -39,7 +40,7 @@ def write_shards(
     *,
     clips_per_shard: int = 256,
     jpeg_quality: int | None = None,
-    columns: Sequence[Column] = STAGE.columns,
+    stage: Stage = STAGE,
 ) -> dict[str, Any]:
     """Writes samples and their table below `folder`; what an index says of them: `root_uri`, `shards` and `table`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def write_shards(
         by_split[split].append(sample)
     shards, records, offsets = [], [], []
     for split, in_split in by_split.items():
-        encoded = [encode_sample(sample, columns, jpeg_quality=jpeg_quality) for sample in in_split]
+        encoded = [encode_sample(sample, stage.columns, jpeg_quality=jpeg_quality) for sample in in_split]
         for number, start in enumerate(range(0, len(encoded), clips_per_shard)):
             with ShardFile(folder / f"{split}-{number:05d}.arrow", split) as file:
                 for record in encoded[start : start + clips_per_shard]:
@@ -56,7 +57,8 @@ def write_shards(
             shards.append(file.info)
             records += encoded[start : start + clips_per_shard]
             offsets += file.offsets
-    table = write_table(folder / "clips.arrow", shards, _values(records, offsets, columns), columns=columns)
+    values = _values(records, offsets, numbers=[column.name for column in stage.columns if column.is_number])
+    table = write_table(folder / "clips.arrow", shards, values, columns=stage.columns)
     return {"root_uri": str(folder), "shards": tuple(shards), "table": table}
 
 
@@ -65,17 +67,13 @@ def identities_of(sample_ids: Iterable[str]) -> ClipIdentities:
     return ClipIdentities.of([(hashlib.sha256(name.encode()).hexdigest(), f"group of {name}") for name in sample_ids])
 
 
-def _values(records: Sequence[Any], offsets: Sequence[int], columns: Sequence[Column]) -> dict[str, Any]:
+def _values(records: Sequence[Any], offsets: Sequence[int], *, numbers: Sequence[str]) -> dict[str, Any]:
     """The table's columns of samples whose records are at hand; without keys, so that no later run takes them up."""
     tokens = [count_tokens(record) for record in records]
     identities = identities_of(record["sample_id"][0].as_py() for record in records)
     return {
         "sample_id": [record["sample_id"][0].as_py() for record in records],
-        **{
-            column.name: [record[column.name][0].as_py() for record in records]
-            for column in columns
-            if column.is_number
-        },
+        **{name: [record[name][0].as_py() for record in records] for name in numbers},
         "num_tokens": [of_all for of_all, _ in tokens],
         "num_prompt_tokens": [of_prompt for _, of_prompt in tokens],
         "offset": list(offsets),

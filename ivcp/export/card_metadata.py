@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TASK, _TASK_WORDS = "video-classification", "Video Classification"
-_WRITING_TASK = "video-text-to-text"
+_LANGUAGE_TASK = "video-text-to-text"
 _UNKNOWN = "unknown"
 """The hub's own word for a licence that nobody has named."""
 _LICENCE_KEYS = ("license", "license_name", "license_link")
@@ -51,8 +51,8 @@ def card_metadata(
         base_model=base_model,
         base_model_relation="finetune" if base_model else None,
         library_name="transformers" if is_for_transformers else "ivcp",
-        pipeline_tag=_TASK if is_classifier else _WRITING_TASK,
-        tags=["action-recognition", "ivcp", _TASK] if is_classifier else ["ivcp", _WRITING_TASK],
+        pipeline_tag=_TASK if is_classifier else _LANGUAGE_TASK,
+        tags=["action-recognition", "ivcp", _TASK] if is_classifier else ["ivcp", _LANGUAGE_TASK],
         metrics=["accuracy"] if accuracies else None,
         model_name=name,
         eval_results=_results(accuracies, data_sets) if accuracies else None,

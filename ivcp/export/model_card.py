@@ -30,7 +30,7 @@ Made from {base}: {principle}. {method}, {steps} optimizer steps.
 
 ## Use
 
-{use}{pipeline}The merged weights alone{without} are a model of transformers:
+{use}{pipeline}The merged weights alone{beside} are a model of transformers:
 
 ```python
 from ivcp.torchvision_compat import register_missing_operators
@@ -52,7 +52,7 @@ AutoModelForImageTextToText.from_pretrained("{name}")
 Annotations `{data}`, prepared clips `{prepared}` (fingerprints).
 """
 
-_USE = """```bash
+_CLASSIFIER = """```bash
 {download}ivcp predict --model-dir {name} VIDEO.mp4
 ivcp serve --model-dir {name} --port 8080
 ```
@@ -106,7 +106,7 @@ def model_card(
     """
     stage, info = stage_of(read_model_config(model_dir / RUN_CONFIG_FILE)), read_info(model_dir)
     config = stage.config
-    labels = Labels.read(model_dir / LABELS_FILE) if stage.rows == "labels" else None
+    labels = Labels.read(model_dir / LABELS_FILE) if LABELS_FILE in stage.files else None
     method, video = config.method, config.video
     is_lora = method.finetuning_type == "lora"
     base, name = config.model.required_name, repository.rpartition("/")[2] if repository else model_dir.name
@@ -124,7 +124,7 @@ def model_card(
         use=_use(name, repository, is_classifier=labels is not None),
         title=f"{stage.title} with {labels.num_classes} classes" if labels else stage.title,
         principle=stage.principle,
-        without=f", without what stands beside them ({', '.join(map(code, stage.files))})," if stage.files else "",
+        beside=f", without what stands beside them ({', '.join(map(code, stage.files))})," if stage.files else "",
         method=f"LoRA of rank {method.lora_rank}, merged" if is_lora else "Full fine-tuning",
         steps=info.trained_steps,
         results=(_results(metrics) if metrics else _NOT_MEASURED) + _confidence(read_calibration(model_dir)),
@@ -148,13 +148,13 @@ def model_card(
 def _use(name: str, repository: str | None, *, is_classifier: bool) -> str:
     download = f"hf download {repository} --local-dir {name}\n" if repository else ""
     if is_classifier:
-        return _USE.format(download=download, name=name)
+        return _CLASSIFIER.format(download=download, name=name)
     return _DOWNLOAD.format(download=download) if download else ""
 
 
 def _labels(labels: Labels) -> str:
-    rows = "\n".join(f"{label}. {escape(name)}" for label, name in enumerate(labels.label_names))
-    return f"## Labels\n\n{rows}\n\n"
+    names = "\n".join(f"{label}. {escape(name)}" for label, name in enumerate(labels.label_names))
+    return f"## Labels\n\n{names}\n\n"
 
 
 def _results(metrics: Measured) -> str:
