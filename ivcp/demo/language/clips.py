@@ -30,7 +30,7 @@ class DescribedClip:
 
     @property
     def questions(self) -> tuple[Answered, ...]:
-        """Questions about it, the first one about all of it."""
+        """Questions about it, the first one asks for a description."""
         return questions_about(self.descriptions)
 
     def every(self, step: int) -> DescribedClip:

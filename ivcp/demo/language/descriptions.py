@@ -67,29 +67,24 @@ class Answered:
 
 
 def questions_about(frames: tuple[FrameDescription, ...]) -> tuple[Answered, ...]:
-    """Questions about a clip, the first one about all of it; `frames` are in the order of time."""
+    """Questions about a clip, the first one about all that is said of a frame; `frames` are in the order of time."""
     first, last = frames[0], frames[-1]
-    describe = (
-        f"A {first.color} figure. First it is {_where(first)}, {_how(first)}. "
-        f"At the end it is {_where(last)}, {_how(last)}."
-    )
+    describe = f"The figure is {last.color}, {_where(last.place)} and {last.body}, with its hands {_hands(last)}."
     return (
-        Answered("Describe the video.", describe),
+        Answered("Describe the figure at the end.", describe),
         Answered("What color is the figure?", f"The figure is {first.color}."),
-        Answered("Where is the figure at the beginning?", f"It is {_where(first)}."),
-        Answered("Where is the figure at the end?", f"It is {_where(last)}."),
-        Answered("How is the figure at the beginning?", f"It is {_how(first)}."),
-        Answered("How is the figure at the end?", f"It is {_how(last)}."),
+        Answered("Where is the figure at the beginning?", f"The figure is {_where(first.place)}."),
+        Answered("Where is the figure at the end?", f"The figure is {_where(last.place)}."),
+        Answered("Where are the hands at the end?", f"The hands are {_hands(last)}."),
     )
 
 
-def _where(frame: FrameDescription) -> str:
-    return "in the middle" if frame.place == "middle" else f"on the {frame.place}"
+def _where(place: str) -> str:
+    return "in the middle" if place == "middle" else f"on the {place}"
 
 
-def _how(frame: FrameDescription) -> str:
-    hands = "in the middle" if frame.hands == "middle" else frame.hands
-    return f"{frame.body}, its hands {hands}"
+def _hands(frame: FrameDescription) -> str:
+    return "in the middle" if frame.hands == "middle" else frame.hands
 
 
 def _level(value: float, limit: float, names: tuple[str, str, str]) -> str:

@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 
 _POSES = 2 * len(JOINT_NAMES)
 _POSE_WEIGHT = 4.0
-_WHOLE_CLIP = 0.5
-"""The share of questions that are about all of a clip."""
+_DESCRIBED = 0.4
+"""The share of questions that ask for a description."""
 _REPORTS = 20
 
 
@@ -55,8 +55,8 @@ class LanguageWarmUpSettings:
     num_clips: int = 4000
     word_steps: int = 3000
     """Steps in which frames become words; each is of 64 frames."""
-    sentence_steps: int = 150
-    """Steps in which the language model answers; each is of eight clips."""
+    sentence_steps: int = 120
+    """Steps in which the language model answers; each is of four clips."""
     learning_rate: float = 1.5e-3
 
     @property
@@ -67,7 +67,7 @@ class LanguageWarmUpSettings:
     @property
     def sentences(self) -> WarmUpSettings:
         """The second part."""
-        return self._part(self.num_clips, self.sentence_steps, 8)
+        return self._part(self.num_clips, self.sentence_steps, 4)
 
     def _part(self, size: int, steps: int, batch_size: int) -> WarmUpSettings:
         return WarmUpSettings(
@@ -181,7 +181,7 @@ class _SentenceLoss:
 
     def _sample(self, clip: DescribedClip) -> Sample:
         whole, *others = clip.questions
-        answered = whole if self.rng.random() < _WHOLE_CLIP else others[self.rng.integers(len(others))]
+        answered = whole if self.rng.random() < _DESCRIBED else others[self.rng.integers(len(others))]
         return sample_of(self.processor, clip.frames, answered)
 
 

@@ -42,7 +42,9 @@ def test_questions_are_answered_by_the_frames_they_are_about():
     assert first.color in answers["What color is the figure?"]
     assert first.place in answers["Where is the figure at the beginning?"]
     assert last.place in answers["Where is the figure at the end?"]
-    assert last.hands in answers["How is the figure at the end?"]
+    assert last.hands in answers["Where are the hands at the end?"]
+    description = answers["Describe the figure at the end."].replace(",", " ").replace(".", " ").split()
+    assert set(last.words) <= {*description}
 
 
 def test_the_color_that_is_named_is_the_color_that_is_drawn():
