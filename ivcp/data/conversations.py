@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
 from ivcp.data.problems import RowError
 from ivcp.data.prompts import VIDEO_TAG, check_media_tags, check_no_other_tokens
-from ivcp.data.registry import DatasetInfo
+from ivcp.data.registry import DatasetInfo, Tags
 from ivcp.data.turns import check_nothing_is_dropped, read_content, read_messages
 from ivcp.data.values import is_missing, offered, shown
 from ivcp.records import Message, RowKind
@@ -110,7 +112,8 @@ def _read_pair(raw: Mapping[str, Any], info: DatasetInfo, messages: tuple[Messag
 
 
 def _read_answer(raw: Mapping[str, Any], column: str, info: DatasetInfo) -> str:
-    value, tags = raw.get(column), info.tags
+    tags = info.tags
+    value = _as_turn(raw.get(column), tags)
     if is_missing(value) or value == {}:
         raise RowError(f"{column} is missing: expected an answer{offered(raw, column, column)}")
     if isinstance(value, dict):
@@ -122,6 +125,16 @@ def _read_answer(raw: Mapping[str, Any], column: str, info: DatasetInfo) -> str:
             )
         value = value[tags.content_tag]
     return read_content(value, column)
+
+
+def _as_turn(value: Any, tags: Tags) -> Any:
+    """A turn, where a cell of a text file holds one as JSON; anything else as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            turn = json.loads(value)
+            if {tags.role_tag, tags.content_tag} <= turn.keys():
+                return turn
+    return value
 
 
 def _read_tag(raw: Mapping[str, Any], column: str) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ivcp.data.annotations import AnnotatedRow, read_dataset
@@ -22,7 +25,11 @@ ANSWER = {"from": "gpt", "value": "A man."}
 
 
 def read(folder: Path, kind: RowKind, row: dict[str, Any], **entry: Any) -> AnnotatedRow:
-    DataSet(folder).add("d", [row], **entry)
+    return read_file(DataSet(folder).add("d", [row], **entry), kind)
+
+
+def read_file(data: DataSet, kind: RowKind) -> AnnotatedRow:
+    folder = data.folder
     problems = Problems()
     info = read_dataset_info("d", str(folder), rows=kind)
     rows = list(
@@ -110,6 +117,27 @@ def test_pairs(tmp_path: Path, row: dict[str, Any], entry: dict[str, Any]) -> No
     assert said(found) == [("user", "<video>Who?"), ("assistant", "A man.")]
     assert found.rejected == "A dog."
     assert found.desirable is None
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_pairs_in_tables(tmp_path: Path, suffix: str) -> None:
+    row = {"conversations": ASKED, "videos": ["a.mp4"], "chosen": ANSWER, "rejected": {"from": "gpt", "value": "{}"}}
+    if suffix == "csv":
+        with (tmp_path / "pairs.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([row.keys(), map(json.dumps, row.values())])
+    else:
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / "pairs.parquet")
+    found = read_file(DataSet(tmp_path).add("d", [], file_name=f"pairs.{suffix}", **PAIRS), "pairs")
+    assert said(found) == [("user", "<video>Who?"), ("assistant", "A man.")]
+    assert found.rejected == "{}"
+    assert found.videos == ("/m/a.mp4",)
+
+
+def test_an_answer_that_is_json_is_a_text(tmp_path: Path) -> None:
+    row = {"instruction": "Write JSON.", "chosen": '{"value": 1}', "rejected": "{1"}
+    found = read(tmp_path, "pairs", row, **PAIRS | {"formatting": "alpaca"})
+    assert said(found)[-1] == ("assistant", '{"value": 1}')
+    assert found.rejected == "{1"
 
 
 @pytest.mark.parametrize(("tag", "expected"), [(True, True), (False, False), ("True", True), ("false", False)])
