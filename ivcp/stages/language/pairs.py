@@ -76,6 +76,11 @@ class RewardModelling(PairStage):
         return "a linear layer makes a number of the last hidden state of an answer: more is better"
 
     @property
+    def own_settings(self) -> tuple[str, ...]:
+        """None of them."""
+        return ()
+
+    @property
     def writes(self) -> bool:
         """It gives a number."""
         return False

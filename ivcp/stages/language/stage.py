@@ -46,11 +46,6 @@ class LanguageStage(Stage):
         """Answers are what is learned."""
         return True
 
-    @property
-    def own_settings(self) -> tuple[str, ...]:
-        """None, unless a stage says otherwise."""
-        return ()
-
     def prompt_of(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The conversation in front of its last answer."""
         return tuple(messages[:-1]) if messages and messages[-1].role == "assistant" else tuple(messages)

@@ -97,6 +97,11 @@ class Pretraining(TokenStage):
         return "the model goes on with a text"
 
     @property
+    def own_settings(self) -> tuple[str, ...]:
+        """None of them."""
+        return ()
+
+    @property
     def rows(self) -> RowKind:
         """Texts."""
         return "texts"

@@ -171,6 +171,8 @@ def test_settings_of_other_stages_are_named(base, caplog):
     for stage, settings, ignored in (
         ("sft", {"pref_beta": 0.5, "mask_history": True, "action_token": "<SEE>"}, "action_token, pref_beta"),
         ("dpo", {"pref_loss": "ipo", "kto_chosen_weight": 2.0}, "kto_chosen_weight"),
+        ("rm", {"pref_beta": 0.5}, "pref_beta"),
+        ("pt", {"train_on_prompt": True}, "train_on_prompt"),
         ("action_cls", {"mask_history": True, "action_token": "<SEE>"}, "mask_history"),
     ):
         caplog.clear()
