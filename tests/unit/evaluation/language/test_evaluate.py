@@ -159,6 +159,17 @@ def test_pairs_are_told_apart_relative_to_the_base(trained):
     assert 0.0 <= metrics.metrics["rewards/accuracies"] <= 1.0
 
 
+def test_pairs_of_a_model_without_an_adapter_need_a_reference(trained, language_base):
+    config = trained("dpo")
+    alone, beside = evaluation_of(config), evaluation_of(config, ref_model=str(language_base))
+    for evaluation in (alone, beside):
+        evaluation.model.module.backbone = evaluation.model.module.backbone.merge_and_unload()
+    with pytest.raises(ConfigError, match="set ref_model to the model that its training started from"):
+        alone.measure()
+    of_adapter = evaluation_of(config).measure()[0].metrics
+    assert beside.measure()[0].metrics == pytest.approx(of_adapter, abs=1e-4)
+
+
 def test_undesirable_answers_are_no_references(trained):
     _, answers = evaluation_of(trained("kto"), **GREEDY).measure()
     assert [answer.position for answer in answers.answers] == [
@@ -186,7 +197,7 @@ def test_the_gate_refuses_by_the_metric_of_ones_choice(trained):
 
 
 def test_a_metric_that_is_not_measured_is_named_with_those_that_are(trained):
-    with pytest.raises(ConfigError, match=r"gate_metric: accuracy was not measured; what .* token_accuracy"):
+    with pytest.raises(ConfigError, match=r"accuracy was not measured; what was is loss, .*token_accuracy"):
         evaluation_of(trained("sft"), gate_metric="accuracy", gate_minimum=0.5).measure()
 
 
