@@ -1,0 +1,99 @@
+"""A curriculum through real runs: captions by sft, then classes on the model that came of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ivcp.demo.sample_data import generate_sample_data
+from ivcp.demo.tiny_model import build_tiny_model
+
+IVCP = Path(sys.executable).parent / "ivcp"
+COMMON = {
+    "model_name_or_path": "models/tiny",
+    "dataset_dir": "data/sample",
+    "num_train_epochs": 1,
+    "learning_rate": 1e-3,
+    "video_num_frames": 2,
+    "video_min_pixels": 2304,
+    "video_max_pixels": 2304,
+    "disable_gradient_checkpointing": True,
+}
+SFT = {
+    "stage": "sft",
+    "dataset": "sample_captions_train",
+    "test_dataset": "sample_captions_test",
+    "predict_with_generate": True,
+    "max_new_tokens": 4,
+}
+CLASSES = {"dataset": "sample_train", "test_dataset": "sample_test"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    generate_sample_data(folder / "data" / "sample", num_train_clips=22, num_test_clips=11)
+    build_tiny_model(folder / "models" / "tiny", warm_up=False)
+    (folder / "captions.yaml").write_text(yaml.safe_dump(SFT))
+    (folder / "curriculum.yaml").write_text(yaml.safe_dump({"curriculum": ["captions.yaml", CLASSES], **COMMON}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(project: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(IVCP), "run", "curriculum.yaml", "--no-deploy"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "200"},
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_classes_are_learned_on_the_model_that_has_learned_captions(project, ran):
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    first, second = sorted(path for path in (project / "runs").glob("2*") if path.is_dir())
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (first, second)]
+    assert [summary["status"] for summary in summaries] == ["succeeded", "succeeded"]
+    assert summaries[0]["metrics"]["stage"] == "sft"
+    assert set(summaries[0]["metrics"]["generation"]["text"]) >= {"bleu_4", "rouge_l", "exact_match"}
+    assert summaries[1]["metrics"]["top1_accuracy"] is not None
+    learned = json.loads((second / "adapter" / "run_config.json").read_text())
+    assert Path(learned["model_name_or_path"]).resolve() == (first / "model").resolve()
+    assert "2-action_cls starts from" in ran.stderr
+    assert (project / "runs" / "latest").resolve() == second.resolve()
+
+
+@pytest.mark.slow
+def test_answers_are_files_of_llama_factory(project, ran):
+    first = min(path for path in (project / "runs").glob("2*") if path.is_dir())
+    rows = [
+        json.loads(line) for line in (first / "evaluation" / "generated_predictions.jsonl").read_text().splitlines()
+    ]
+    assert len(rows) == 11
+    assert all(set(row) == {"prompt", "predict", "label"} for row in rows)
+    assert {row["label"] for row in rows} >= {"The person is sitting down."}
+    found = json.loads((first / "evaluation" / "predict_results.json").read_text())
+    assert {"predict_bleu-4", "predict_rouge-1", "predict_rouge-2", "predict_rouge-l", "predict_runtime"} <= set(found)
+
+
+@pytest.mark.slow
+def test_runs_of_the_stages_lie_below_one_in_mlflow(project, ran):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{project}/runs/mlflow.db")
+    (experiment,) = [each for each in client.search_experiments() if each.name == "ivcp"]
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.info.run_name == "curriculum of 1-sft, 2-action_cls"]
+    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(below) == 2
+    assert {run.info.status for run in (parent, *below)} == {"FINISHED"}
+    names = {model.name for model in client.search_registered_models()}
+    assert names == {"ivcp-sft", "ivcp-action-classifier"}
