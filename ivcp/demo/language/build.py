@@ -11,6 +11,7 @@ import torch
 
 from ivcp.demo.built_directory import build_once
 from ivcp.demo.language.architecture import build_model, build_processor
+from ivcp.demo.language.examine import examine, held_out_clips
 from ivcp.demo.language.smollm2 import PACKAGE, find_weights, load_language_model, package_version
 from ivcp.demo.language.warm_up import LanguageWarmUpSettings, warm_up_language
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 BUILDER_VERSION = 1
 """Goes up whenever the same parameters would give another model."""
 _MARKER = "tiny_model.json"
+_NUM_ASKED = 16
 
 
 def build_language_model(
@@ -65,6 +67,8 @@ def _write(output_dir: Path, *, seed: int, settings: LanguageWarmUpSettings | No
         model = build_model(language)
         if settings is not None:
             warm_up_language(model, processor, settings=settings, seed=seed)
+            for asked in examine(model, processor, held_out_clips(_NUM_ASKED, seed=seed)):
+                logger.info("of %d clips it never saw: %s %.2f", _NUM_ASKED, asked.question, asked.exact_match)
     logger.info("writing a model with %d parameters to %s", model.num_parameters(), output_dir)
     model.save_pretrained(output_dir)
     processor.save_pretrained(output_dir)

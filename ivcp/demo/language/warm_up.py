@@ -126,9 +126,16 @@ def warm_up_language(
     words = _WordLoss(model, processor, clips)
     sentences = _SentenceLoss(model, processor, clips, np.random.default_rng([seed, 9]))
     trained.extend(words.heads.parameters())
+
+    def both(rows: Tensor) -> tuple[Tensor, float]:
+        """The loss of the answers to questions about clips, beside which their tokens stay words."""
+        frames = (rows[:, None] * NUM_FRAMES + torch.arange(NUM_FRAMES)).flatten()
+        of_answers, shown = sentences(rows)
+        return of_answers + words(frames)[0], shown
+
     losses = WarmedUp(
         words=_train(trained, settings.words, words, name="words"),
-        sentences=_train(trained, settings.sentences, sentences, name="sentences"),
+        sentences=_train(trained, settings.sentences, both, name="sentences"),
     )
     model.requires_grad_(True)
     return losses
