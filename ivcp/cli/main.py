@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ivcp.cli.chat import chat_command
 from ivcp.cli.cluster_commands import schedule_command, submit_command
 from ivcp.cli.group import Commands
 from ivcp.cli.import_command import import_command
@@ -39,6 +40,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 1 a step failed; 2 a wrong call, file or setting; 3 the gate refused the model.",
 )
 app.command("import")(import_command)
+app.command("chat")(chat_command)
 app.command("predict")(predict_command)
 app.command("timeline")(timeline_command)
 app.command("submit", context_settings=TAKES_SETTINGS)(submit_command)

@@ -1,0 +1,134 @@
+"""The command line of `ivcp chat`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ivcp.cli.model_options import TrustRemoteCode
+from ivcp.cli.paths import checked_model_dir, checked_videos
+from ivcp.cli.terminal import errors, say
+
+if TYPE_CHECKING:
+    from ivcp.inference.chat import Chat
+    from ivcp.settings import RunConfig
+
+_HELP = (
+    "A line is a question; /video PATH shows a clip with the next one, /new starts anew, an empty line or Ctrl-D ends."
+)
+_GREEDY = {"do_sample": False, "max_new_tokens": 256}
+"""Unless the words say otherwise: the same question has the same answer."""
+
+
+def chat_command(
+    videos: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[VIDEO]... [NAME=VALUE]...", help="Clips of the first question, and settings.", show_default=False
+        ),
+    ] = None,
+    model_dir: Annotated[
+        str, typer.Option(help="What training or export wrote, or a base model.", envvar="IVCP_MODEL_URI")
+    ] = "runs/latest/model",
+    question: Annotated[str | None, typer.Option(help="Ask this alone; default: ask what is typed.")] = None,
+    system: Annotated[str | None, typer.Option(help="What the model is told before the first question.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Talk to a model that writes, about clips or without one.
+
+    Settings are those of generation and of frames, such as `do_sample=true temperature=0.7 max_new_tokens=64` and, for
+    a base model, `video_num_frames=16`.
+
+    Examples: `ivcp chat clip.mp4 --question 'What happens here?'`, `ivcp chat --model-dir models/base do_sample=true`
+    """
+    from ivcp.settings import load_config, parse_overrides
+
+    words = videos or []
+    settings = [word for word in words if "=" in word and not Path(word).exists()]
+    clips = checked_videos([word for word in words if word not in settings])
+    config = load_config(None, _GREEDY | {"trust_remote_code": trust_remote_code} | parse_overrides(settings))
+    place = Path(checked_model_dir(model_dir))
+    chat = _opened(place, config)
+    if system is not None:
+        from ivcp.records import Message
+
+        chat.messages.append(Message(role="system", content=system))
+    if question is not None:
+        _ask(chat, question, clips)
+        return
+    say(_HELP)
+    _talk(chat, clips)
+
+
+def _talk(chat: Chat, clips: list[Path]) -> None:
+    """Answers lines until they end; what is wrong with one does not end the conversation."""
+    from ivcp.data.prompts import PromptError
+    from ivcp.video import VideoError
+
+    for line in _lines():
+        command, _, rest = line.partition(" ")
+        if command == "/new":
+            chat.clear()
+            clips = []
+        elif command == "/video":
+            clips = [*clips, *checked_videos([rest.strip()])]
+        else:
+            try:
+                _ask(chat, line, clips)
+            except (VideoError, PromptError, OSError) as error:
+                errors.print(str(error), style="red", highlight=False, markup=False)
+            clips = []
+
+
+def _lines() -> Iterator[str]:
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if not line:
+            return
+        yield line
+
+
+def _ask(chat: Chat, question: str, clips: list[Path]) -> None:
+    from ivcp.video import load_clip
+
+    shown = [load_clip(str(clip), processor=chat.writer.processor) for clip in clips]
+    chat.ask(question, shown, on_text=lambda piece: typer.echo(piece, nl=False))
+    typer.echo()
+
+
+def _opened(place: Path, config: RunConfig) -> Chat:
+    """A conversation with the model in a folder.
+
+    Raises:
+        ValueError: it does not write.
+        FileNotFoundError: there is no model.
+    """
+    from ivcp.inference.chat import Chat
+    from ivcp.inference.compute import Compute
+    from ivcp.inference.generation import Writer
+    from ivcp.stages.model_info import is_model_directory
+
+    if not is_model_directory(place):
+        from ivcp.models.load import load_base_model
+        from ivcp.models.processor import Processor
+
+        here = Compute.here()
+        model = load_base_model(place, settings=config.model).eval().to(here.device)
+        trusted = config.model.trust_remote_code
+        processor = Processor.from_pretrained(place, video=config.video, trust_remote_code=trusted)
+        return Chat(Writer(model, processor, config.generation), here)
+    from ivcp.stages.directory import load_directory
+
+    loaded = load_directory(place, machine=config.model, device=str(Compute.here().device))
+    if not loaded.stage.writes:
+        raise ValueError(
+            f"{place}: stage {loaded.config.method.stage} trained it, and it writes no answers: `ivcp predict` asks it"
+        )
+    return Chat(Writer(loaded.module.backbone, loaded.processor, config.generation), loaded.compute)

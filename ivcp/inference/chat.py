@@ -1,0 +1,100 @@
+"""A conversation with a model: questions about videos or none, and the answers that it writes, word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ivcp.data.prepared.sample import Medium, Sample
+from ivcp.data.prompts import VIDEO_TAG, PromptError, render_conversation
+from ivcp.inference.compute import Compute
+from ivcp.inference.generation import Writer, left_padded
+from ivcp.records import Message
+from ivcp.torchvision_compat import register_missing_operators
+from ivcp.video import ClipFrames
+
+register_missing_operators()
+
+from transformers import TextStreamer  # noqa: E402
+
+OnText = Callable[[str], None]
+
+
+@dataclass
+class Chat:
+    """What was said so far; each question and answer is added to it."""
+
+    writer: Writer
+    compute: Compute
+    messages: list[Message] = field(default_factory=list)
+    videos: list[ClipFrames] = field(default_factory=list)
+    """Those of all questions, in the order of their tags."""
+
+    def ask(self, text: str, videos: Sequence[ClipFrames] = (), *, on_text: OnText = lambda _: None) -> str:
+        """Asks about `videos`, which are put before the text where it has no tags for them; returns the answer.
+
+        `on_text` is given the answer piece by piece, while it is written. A question that raises is not kept.
+
+        Raises:
+            PromptError: the text has other tags than there are videos.
+        """
+        tags = text.count(VIDEO_TAG)
+        if tags not in (0, len(videos)):
+            raise PromptError(f"{tags} {VIDEO_TAG} tag(s) for {len(videos)} video(s): their numbers must agree")
+        content = text if tags else VIDEO_TAG * len(videos) + text
+        asked = [*self.messages, Message(role="user", content=content)]
+        shown = [*self.videos, *videos]
+        answer = self._answer(asked, shown, on_text)
+        self.messages, self.videos = [*asked, Message(role="assistant", content=answer)], shown
+        return answer
+
+    def clear(self) -> None:
+        """Forgets what was said; what the system said stays."""
+        self.messages = [message for message in self.messages if message.role == "system"]
+        self.videos = []
+
+    def _answer(self, messages: Sequence[Message], videos: Sequence[ClipFrames], on_text: OnText) -> str:
+        processor = self.writer.processor
+        text = render_conversation(processor.processor, messages, add_generation_prompt=True)
+        ids, types = processor.encode_piece(text, videos, is_first=True)
+        sample = Sample(
+            input_ids=ids,
+            mm_token_type_ids=types,
+            loss_mask=types < 0,
+            num_prompt_tokens=len(ids),
+            sample_id="chat",
+            source="",
+            media=tuple(map(_medium, videos)),
+        )
+        batch = self.compute.to_device(left_padded(processor, [sample]))
+        streamer = _Pieces(processor.processor.tokenizer, on_text, self.writer.settings.skip_special_tokens)
+        with torch.no_grad(), self.compute.autocast():
+            (answer,) = self.writer.write_batch(batch, streamer=streamer)
+        return self.writer.text(answer.tokens).strip()
+
+
+class _Pieces(TextStreamer):  # type: ignore[misc]
+    """Hands on text as soon as its words are whole."""
+
+    def __init__(self, tokenizer: Any, on_text: OnText, skip_special_tokens: bool) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=skip_special_tokens)
+        self._on_text = on_text
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Called by transformers with each piece."""
+        if text:
+            self._on_text(text)
+
+
+def _medium(video: ClipFrames) -> Medium:
+    return Medium(
+        frames=video.frames,
+        seconds_per_frame=video.seconds_per_frame,
+        frame_indices=video.frame_indices,
+        source_fps=video.source_fps,
+        total_frames=video.total_frames,
+        backend=video.backend,
+    )
