@@ -77,7 +77,7 @@ def run_locally(
         interruption.listening(),
         open_run_folder(runs_dir, fingerprint=fingerprint, uri=uri, name=config.train.run_name, fresh=fresh) as folder,
     ):
-        tracked = _tracked(config, folder, runs_dir, tags or {})
+        tracked = _tracked(config, folder, runs_dir, tags)
         run_id, started = tracked.run.mlflow_run_id or "", time.monotonic()
         error = _run_steps(config, arguments, tracked, interruption, runs_dir=runs_dir, containers=containers)
         is_interrupted = interruption.requested and bool(error)
@@ -104,7 +104,7 @@ def run_locally(
     return summary
 
 
-def _tracked(config: RunConfig, folder: RunFolder, runs_dir: Path, tags: Mapping[str, str]) -> RunFolder:
+def _tracked(config: RunConfig, folder: RunFolder, runs_dir: Path, tags: Mapping[str, str] | None = None) -> RunFolder:
     """The folder with its MLflow run: the one that it had, or a new one; none where MLflow is away."""
     earlier = folder.run.mlflow_run_id
     if earlier is not None and unless_away(
