@@ -33,6 +33,7 @@ from ivcp.demo.tiny_tokenizer import SPECIAL_TOKENS, train_tokenizer
 from ivcp.models.processor import Processor, SampledVideo
 from ivcp.records import Labels, Message, PreparedIndex
 from ivcp.settings import RunConfig, VideoConfig
+from ivcp.stages.protocol import Stage
 from ivcp.stages.registry import stage_of
 from ivcp.torchvision_compat import register_missing_operators
 from ivcp.video import load_clip
@@ -196,10 +197,12 @@ def sample_of(video: SampledVideo, processor: Processor, number: int, *, name: s
     )
 
 
-def write_index(folder: Path, clips: list[Sample], *, video: VideoConfig, repeats: int = 1) -> PreparedIndex:
+def write_index(
+    folder: Path, clips: list[Sample], *, video: VideoConfig, repeats: int = 1, stage: Stage = STAGE
+) -> PreparedIndex:
     """Shards of the clips as training split, each `repeats` times, and their index."""
     folder.mkdir(parents=True, exist_ok=True)
-    encoded = [encode_sample(clip, STAGE.columns) for clip in clips]
+    encoded = [encode_sample(clip, stage.columns) for clip in clips]
     num_clips, lengths = repeats * len(clips), [len(clip.input_ids) for clip in clips]
     shards, offsets = [], []
     for number, start in enumerate(range(0, num_clips, CLIPS_PER_SHARD)):
@@ -208,9 +211,10 @@ def write_index(folder: Path, clips: list[Sample], *, video: VideoConfig, repeat
                 file.add(encoded[place % len(encoded)])
         shards.append(file.info)
         offsets += file.offsets
+    numbers = [column.name for column in stage.columns if column.is_number]
     values = {
         "sample_id": [clip.sample_id for clip in clips] * repeats,
-        "label": [clip.columns["label"] for clip in clips] * repeats,
+        **{name: [clip.columns[name] for clip in clips] * repeats for name in numbers},
         "num_tokens": lengths * repeats,
         "num_prompt_tokens": [clip.num_prompt_tokens for clip in clips] * repeats,
         "offset": offsets,
@@ -218,7 +222,7 @@ def write_index(folder: Path, clips: list[Sample], *, video: VideoConfig, repeat
         "content": list(range(num_clips)),
         "group": list(range(num_clips)),
     }
-    table = write_table(folder / "clips.arrow", shards, values, columns=STAGE.columns)
+    table = write_table(folder / "clips.arrow", shards, values, columns=stage.columns)
     return PreparedIndex(
         fingerprint=str(folder),
         root_uri=str(folder),
@@ -226,8 +230,8 @@ def write_index(folder: Path, clips: list[Sample], *, video: VideoConfig, repeat
         table=table,
         labels=Labels(label_names=LABEL_NAMES),
         video=video,
-        stage="action_cls",
-        special_tokens=("<ACTION>",),
+        stage=stage.config.method.stage,
+        special_tokens=stage.special_tokens,
         prompts=(PROMPT,),
         num_clips={"train": num_clips},
         label_counts={"train": tuple(num_clips // len(LABEL_NAMES) for _ in LABEL_NAMES)},

@@ -17,20 +17,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from shapes import SHAPES, build_model, read_clip, video_settings, write_index, write_videos
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
+from turns import DEVICE, Turns, epoch_of, peak_bytes, say
 from users_way import WAYS, Users, Way, restore_layers
 
 from ivcp.data.prepared.reader import PreparedSamples
@@ -39,9 +34,6 @@ from ivcp.models.backbone import language_model_of
 from ivcp.models.processor import Processor
 from ivcp.settings import config_from_settings
 from ivcp.training.build import build_trainer
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
 
 FETCH = ("+ nothing behind the token", "+ prepared clips")
 
@@ -103,96 +95,12 @@ def take_turns(way: Way, options: argparse.Namespace) -> None:
         users = Users(way, trainer)
         data: Any = list(zip(videos, range(len(videos)), strict=True)) if way.decodes else trainer.train_dataset
         loader: DataLoader[Any] = DataLoader(data, batch_size=options.batch, shuffle=True, collate_fn=users.collate)
-        epoch = _epoch_of(trainer, loader, users.loss)
+        epoch = epoch_of(trainer, loader, users.loss)
         first, _ = epoch()
-        _say(first_epoch_seconds=first, peak_bytes=_peak_bytes(epoch))
+        say(first_epoch_seconds=first, peak_bytes=peak_bytes(epoch))
         for _ in sys.stdin:
             seconds, cpu_seconds = epoch()
-            _say(clips_per_second=len(videos) / seconds, clips_per_cpu_second=len(videos) / cpu_seconds)
-
-
-def _say(**numbers: float) -> None:
-    print(json.dumps(numbers), flush=True)
-
-
-class Turns:
-    """A way in a process of its own, which runs an epoch when it is its turn."""
-
-    def __init__(self, name: str, *options: str) -> None:
-        self.log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 (lives as long as the process)
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, *sys.argv[1:], *options, "--one", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-        )
-        self.start = self._hear()
-
-    def epoch(self) -> dict[str, float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self._hear()
-
-    def end(self) -> None:
-        self.process.communicate()
-
-    def _hear(self) -> dict[str, float]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):  # libraries write there as well
-                numbers: dict[str, float] = json.loads(line)
-                return numbers
-        self.log.seek(0)
-        sys.exit(self.log.read())
-
-
-def _epoch_of(
-    trainer: Any, loader: DataLoader[Any], loss_of: Callable[[dict[str, Any]], Tensor]
-) -> Callable[[], tuple[float, float]]:
-    """A function that trains one epoch, and returns its seconds on the clock and of the CPU."""
-    model = trainer.model.to(DEVICE).train()
-    if trainer.args.activation_checkpointing:
-        model.activation_checkpointing_enable()  # as transformers' Trainer does in `train`
-    optimizer = trainer.create_optimizer()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-    def epoch() -> tuple[float, float]:
-        started, cpu_started = time.perf_counter(), time.process_time()
-        for batch in loader:
-            with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
-                loss = loss_of(_to_device(batch))
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            del loss, batch
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - started, time.process_time() - cpu_started
-
-    return epoch
-
-
-def _to_device(batch: Any) -> Any:
-    return {k: _to_device(v) for k, v in batch.items()} if isinstance(batch, dict) else batch.to(DEVICE)
-
-
-def _peak_bytes(epoch: Callable[[], Any]) -> int:
-    """The most memory that tensors take during an epoch, above what lies there at its start, in bytes.
-
-    As PyTorch's allocators see it: the process itself holds more, and how much more is chance in one this small.
-    """
-    if DEVICE == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        epoch()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        epoch()
-    taken = [event.nbytes() for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return max(accumulate(taken))
+            say(clips_per_second=len(videos) / seconds, clips_per_cpu_second=len(videos) / cpu_seconds)
 
 
 def training_flops(options: argparse.Namespace, *, cached: bool) -> float:
@@ -222,7 +130,7 @@ def main() -> None:
     dtype = "bfloat16" if DEVICE == "cuda" else "float32"
     build_model(SHAPES[options.shape], Path(options.dir) / f"model-{options.shape}", dtype=dtype)
     write_videos(Path(options.dir) / f"videos-{options.seconds}s", options.clips, seconds=options.seconds)
-    ways = {name: Turns(name) for name in options.only or WAYS}
+    ways = {name: Turns(__file__, name) for name in options.only or WAYS}
     rounds = [{name: way.epoch() for name, way in ways.items()} for _ in range(options.repeats)]
     for way in ways.values():
         way.end()
@@ -242,7 +150,7 @@ def measure_memory(starts: dict[str, dict[str, float]], options: argparse.Namesp
     )
     peaks = {}
     for name in names:
-        way = Turns(name, "--shape", "narrow", "--clips", "8")
+        way = Turns(__file__, name, "--shape", "narrow", "--clips", "8")
         peaks[name] = way.start["peak_bytes"]
         way.end()
     return peaks

@@ -60,7 +60,7 @@ class Users:
     def __init__(self, way: Way, trainer: Any) -> None:
         self.way, self.classifier, self.processor = way, trainer.model, trainer.sample_processor
         # The trainer's batches have the positions that the users' model finds in its forward pass.
-        self.batch = trainer.train_collate if way.faster_layers else ActionCollator(self.processor)
+        self.batch = trainer.train_collate.collate if way.faster_layers else ActionCollator(self.processor)
         tokenizer = self.processor.processor.tokenizer
         self.answer = torch.tensor(tokenizer.encode(ANSWER, add_special_tokens=False))
 
