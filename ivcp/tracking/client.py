@@ -7,10 +7,12 @@ no run of somebody else is ended. mlflow is imported where it is used: that take
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ def _configured(config: RunConfig) -> str | None:
 _HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """MLflow's own defaults make one call to a server that is away take four minutes, and to one that hangs sixteen."""
 _LOCKED_SECONDS = 5.0
+_opened: set[Path] = set()
+"""Files whose tables are there, as this process knows."""
 
 
 def connect(uri: str) -> Any:
@@ -53,15 +57,35 @@ def connect(uri: str) -> Any:
     from mlflow import MlflowClient
 
     database = sqlite_file(uri)
-    if database is not None:
-        database.parent.mkdir(parents=True, exist_ok=True)
+    if database is None:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with _alone_with_new(database):
         _check_writable(database)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of a sqlite store; null for another one."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+@contextmanager
+def _alone_with_new(database: Path) -> Iterator[None]:
+    """Inside, no other process opens the file for its first time.
+
+    mlflow makes the tables of a new file then, and processes that do so at once fail.
+    """
+    if database in _opened:
+        yield
+        return
+    folder = os.open(database.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+        _opened.add(database)
+    finally:
+        os.close(folder)
 
 
 def _check_writable(database: Path) -> None:
