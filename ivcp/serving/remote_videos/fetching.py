@@ -31,7 +31,7 @@ async def fetch(
         into: where it goes. After an error it holds a part, or is not there; the caller removes it in any case.
         rules: what is allowed, and how much of it.
         deadline: on the clock of `time.monotonic`; `rules.total_seconds` holds too.
-        count: is told of bytes before they are written; what it raises ends the download.
+        count: is told of bytes before they are written; what it raises ends the download, whose bytes are taken back.
 
     Raises:
         UriError: the video is not there, or not to be had; its `code` says why.
@@ -55,6 +55,11 @@ async def _save(uri: HttpUri | S3Uri, into: Path, rules: UriRules, count: Callab
             async for part in content:
                 num_bytes += len(part)
                 rules.check_size(uri, num_bytes)
-                count(len(part))
+                try:
+                    count(len(part))
+                except Exception:
+                    file.truncate(0)  # at once: closing the connection takes a while, and others would be refused too
+                    count(-num_bytes)
+                    raise
                 await asyncio.to_thread(file.write, part)  # a slow disk delays no other request
     return num_bytes

@@ -130,7 +130,10 @@ class _Timeline:
                 f"stride_seconds: {number:.0f} windows, expected at most {self.max_windows} (max_windows): "
                 "take a longer stride, or a part of the video",
             )
-        return windows_over(start, end, window_seconds=self.window, stride_seconds=self.stride)
+        windows = windows_over(start, end, window_seconds=self.window, stride_seconds=self.stride)
+        if end == self.duration:  # files may show a frame when they say that they have ended
+            windows[-1] = Span(windows[-1].start_seconds, asked.end_seconds)
+        return windows
 
     async def _read(self, windows: list[Span]) -> AsyncGenerator[tuple[list[Span], ReadClips]]:
         """Decoded windows in their order, some calls ahead of what is computed."""
@@ -160,7 +163,7 @@ class _Timeline:
         windows = []
         for (span, clip), one in zip(found, computed, strict=True):
             answer = self.model.predictor.answer(one.logits, clip, top_k=self.asked.top_k, seconds=one.model_seconds)
-            bounds = span.start_seconds or 0.0, span.end_seconds or self.duration
+            bounds = span.start_seconds or 0.0, min(span.end_seconds or self.duration, self.duration)
             self.spans.append(bounds)
             self.probabilities.append(self.model.predictor.model.probabilities(one.logits).numpy())
             windows.append(

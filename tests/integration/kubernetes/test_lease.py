@@ -109,6 +109,13 @@ def test_an_outage_of_the_api_server_costs_nobody_the_lease(kubernetes_api: Kube
         assert spec(kubernetes_api)["holderIdentity"] == mine.holder
 
 
+def check_until_renewed(lease: Lease) -> None:
+    """Checks for half a minute: a busy machine renews late."""
+    for _ in range(300):
+        lease.check(patience_seconds=5.0)
+        time.sleep(0.1)
+
+
 def test_who_lost_the_lease_is_told_before_the_next_write(kubernetes_api: KubernetesApi):
     with held(duration_seconds=3) as mine:
         thief = Lease(api.connect(), "ivcp", "turn", permissions="the role", duration_seconds=3)
@@ -121,9 +128,7 @@ def test_who_lost_the_lease_is_told_before_the_next_write(kubernetes_api: Kubern
         )
         thief.acquire(patience_seconds=5.0)
         with pytest.raises(LeaseLostError, match=f"lost to {thief.holder}"):
-            for _ in range(300):  # until the next renewal
-                mine.check(patience_seconds=5.0)
-                time.sleep(0.1)
+            check_until_renewed(mine)
     assert spec(kubernetes_api)["holderIdentity"] == thief.holder
 
 

@@ -195,3 +195,12 @@ def test_below_the_models_threshold_there_is_no_class(client: TestClient, video:
         vars(model).pop("calibration")
     assert all(window["unsure"] for window in timeline["windows"])
     assert [segment["label"] for segment in timeline["segments"]] == [None]
+
+
+def test_a_window_over_all_of_a_video_is_the_video(client: TestClient, shared_data: Path):
+    """Also where its last frame is shown when the file, by its own word, has ended."""
+    video = (shared_data / "clips" / "mmaction2" / "part_0.mp4").read_bytes()
+    alone = ask(client, video, "/v1/predict", top_k=11).json()
+    (window,) = ask(client, video, window_seconds=1000, top_k=11).json()["windows"]
+    assert window["top"] == alone["top"]
+    assert (window["start_seconds"], window["end_seconds"]) == (0.0, pytest.approx(1.067, abs=0.001))
