@@ -190,4 +190,4 @@ class ProximalPolicy(PolicyStage):
         """The value head's weights."""
         from ivcp.stages.language.value_head import read_value_head
 
-        return read_value_head(directory)
+        return read_value_head(directory, has_bias=True)

@@ -1,0 +1,80 @@
+"""Runs of rewards go on where they were interrupted, and every stage starts from what another one has trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ivcp.stages.directory import load_weights
+from ivcp.training.build import build_trainer
+from ivcp.training.result import run_trainer
+from tests.language import index_of, language_config, processor_of, samples_of
+from tests.tiny_families import build_tiny_family
+
+RULE = {"reward_rule": "pattern", "reward_pattern": "e", "max_new_tokens": 3, "num_generations": 2}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return build_tiny_family(tmp_path_factory.mktemp("going_on") / "base", "qwen2_vl")
+
+
+def trainer_of(base: Path, output_dir: Path, stage: str, **settings: Any) -> Any:
+    common = {"learning_rate": 5e-3, "per_device_train_batch_size": 2, "logging_steps": 1, "report_to": "none"}
+    steps = {"max_steps": 4, "save_steps": 2, "output_dir": str(output_dir)}
+    config = language_config(base, stage, **common, **steps, **settings)
+    samples = {"train": samples_of(config, processor_of(base), range(8))}
+    return build_trainer(config, index=index_of(config, {"train": 8}), samples=samples, output_dir=output_dir)
+
+
+def trained(trainer: Any) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters() if value.requires_grad}
+
+
+@pytest.mark.parametrize("stage", ["grpo", "ppo"])
+def test_resuming_repeats_what_is_written_and_learned(base, tmp_path, stage):
+    settings = {**RULE, "gradient_accumulation_steps": 2, **({"ppo_epochs": 2} if stage == "ppo" else {})}
+    whole = trainer_of(base, tmp_path / "whole", stage, **settings)
+    run_trainer(whole)
+    resumed = trainer_of(base, tmp_path / "resumed", stage, **settings)
+    run_trainer(resumed, resume_from=str(tmp_path / "whole" / "checkpoint-2"))
+    for name in ("loss", "reward"):
+        rows = [[row[name] for row in each.state.log_history if name in row] for each in (whole, resumed)]
+        assert len(rows[0]) == 4
+        assert rows[1] == pytest.approx(rows[0], abs=1e-5)
+    found, expected = trained(resumed), trained(whole)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0, msg=name)
+
+
+def test_the_value_head_of_ppo_is_read_as_it_was_written(base, tmp_path):
+    whole = trainer_of(base, tmp_path / "whole", "ppo", **RULE, ppo_epochs=2)
+    run_trainer(whole)
+    assert whole.model.value_head.bias.abs() > 0
+    again = trainer_of(base, tmp_path / "again", "ppo", **RULE)
+    load_weights(again.stage, again.model, tmp_path / "whole")
+    torch.testing.assert_close(again.model.value_head.bias, whole.model.value_head.bias)
+    torch.testing.assert_close(again.model.value_head.weight, whole.model.value_head.weight)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("sft", "dpo"), ("sft", "rm"), ("sft", "ppo"), ("sft", "grpo"), ("rm", "ppo"), ("rm", "sft"), ("ppo", "rm")],
+)
+def test_a_stage_starts_from_the_adapter_of_another(base, tmp_path, caplog, first, then):
+    earlier = trainer_of(base, tmp_path / "first", first, **(RULE if first == "ppo" else {}))
+    run_trainer(earlier)
+    settings = {"adapter_name_or_path": str(tmp_path / "first")} | (RULE if then in ("ppo", "grpo") else {})
+    with caplog.at_level("INFO"):
+        started = trainer_of(base, tmp_path / "then", then, **settings)
+    begins_anew = then in ("rm", "ppo") and first == "sft"
+    assert ("has no value_head.safetensors: these begin anew" in caplog.text) == begins_anew
+    found, expected = trained(started), trained(earlier)
+    for name in found.keys() & expected.keys() if not begins_anew else expected:
+        torch.testing.assert_close(found[name], expected[name], msg=name)
+    run_trainer(started)
+    assert (tmp_path / "then" / "adapter_model.safetensors").is_file()
