@@ -96,6 +96,10 @@ def test_settings_of_a_file_and_overrides_are_shown(tmp_path):
             ("train", "stage=detection", "output_dir=o"),
             "stage = detection: it cannot be trained here; choose from action_cls",
         ),
+        (
+            ("train", "stage=orpo", "output_dir=o"),
+            "stage = orpo: it cannot be trained here; set stage: dpo and pref_loss: orpo",
+        ),
         (("run", "dataset=a"), "model_name_or_path is not set"),
         (("validate", "dataset=a", "output_dir=o"), "dataset_info.json"),
         (("submit", "dataset=a"), "model_name_or_path is not set"),

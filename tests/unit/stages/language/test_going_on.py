@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from ivcp.settings import ConfigError
 from ivcp.stages.directory import load_weights
+from ivcp.stages.registry import stage_of
+from ivcp.training.arguments import check_stage_settings
 from ivcp.training.build import build_trainer
 from ivcp.training.result import run_trainer
 from tests.language import index_of, language_config, processor_of, samples_of
@@ -25,7 +28,7 @@ def base(tmp_path_factory) -> Path:
 def trainer_of(base: Path, output_dir: Path, stage: str, **settings: Any) -> Any:
     common = {"learning_rate": 5e-3, "per_device_train_batch_size": 2, "logging_steps": 1, "report_to": "none"}
     steps = {"max_steps": 4, "save_steps": 2, "output_dir": str(output_dir)}
-    config = language_config(base, stage, **common, **steps, **settings)
+    config = language_config(base, stage, **{**common, **steps, **settings})
     samples = {"train": samples_of(config, processor_of(base), range(8))}
     return build_trainer(config, index=index_of(config, {"train": 8}), samples=samples, output_dir=output_dir)
 
@@ -78,3 +81,11 @@ def test_a_stage_starts_from_the_adapter_of_another(base, tmp_path, caplog, firs
         torch.testing.assert_close(found[name], expected[name], msg=name)
     run_trainer(started)
     assert (tmp_path / "then" / "adapter_model.safetensors").is_file()
+
+
+def test_a_reward_model_of_another_stage_is_refused_before_anything_is_loaded(base, tmp_path):
+    run_trainer(trainer_of(base, tmp_path / "sft", "sft", max_steps=1))
+    rewarded = {name: value for name, value in RULE.items() if not name.startswith("reward")}
+    config = language_config(base, "grpo", **rewarded, reward_model=str(tmp_path / "sft"))
+    with pytest.raises(ConfigError, match="stage sft trained it, and it gives no scores"):
+        check_stage_settings(stage_of(config))
