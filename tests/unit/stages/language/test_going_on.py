@@ -13,6 +13,8 @@ from ivcp.stages.directory import load_weights
 from ivcp.stages.registry import stage_of
 from ivcp.training.arguments import check_stage_settings
 from ivcp.training.build import build_trainer
+from ivcp.training.checkpoints.folder import CheckpointError, find_start
+from ivcp.training.checkpoints.output_dir import check_output_dir
 from ivcp.training.result import run_trainer
 from tests.language import index_of, language_config, processor_of, samples_of
 from tests.tiny_families import build_tiny_family
@@ -89,3 +91,22 @@ def test_a_reward_model_of_another_stage_is_refused_before_anything_is_loaded(ba
     config = language_config(base, "grpo", **rewarded, reward_model=str(tmp_path / "sft"))
     with pytest.raises(ConfigError, match="stage sft trained it, and it gives no scores"):
         check_stage_settings(stage_of(config))
+
+
+def test_no_stage_goes_on_with_the_steps_of_another(base, tmp_path):
+    """Its checkpoint would be taken for what this one has learned, with no step left to train."""
+    run_trainer(trainer_of(base, tmp_path, "sft"))
+    for asked in (True, str(tmp_path / "checkpoint-2")):
+        config = language_config(base, "kto", output_dir=str(tmp_path), resume_from_checkpoint=asked)
+        with pytest.raises(CheckpointError, match="is of stage sft, and this run is of stage kto: start a new one"):
+            find_start(config, tmp_path)
+    same = language_config(base, "sft", output_dir=str(tmp_path), resume_from_checkpoint=True, mask_history=True)
+    assert find_start(same, tmp_path) == tmp_path / "checkpoint-4"
+
+
+@pytest.mark.parametrize("key", ["reward_model", "ref_model"])
+def test_what_a_run_reads_is_not_written_over(base, tmp_path, key):
+    settings = {key: str(tmp_path), "output_dir": str(tmp_path), "overwrite_output_dir": True}
+    config = language_config(base, "grpo", **settings, **({} if key == "reward_model" else RULE))
+    with pytest.raises(ConfigError, match=f"{key} = .* is in output_dir"):
+        check_output_dir(config, tmp_path)
