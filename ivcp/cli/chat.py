@@ -142,7 +142,8 @@ def _opened(place: Path, config: RunConfig) -> Chat:
 
     loaded = load_directory(place, machine=config.model, device=str(Compute.here().device))
     if not loaded.stage.writes:
-        raise ValueError(
-            f"{place}: stage {loaded.config.method.stage} trained it, and it writes no answers: `ivcp predict` asks it"
-        )
+        instead = "`ivcp predict` asks it" if loaded.stage.rows == "labels" else "give a model that writes"
+        raise ValueError(f"{place}: stage {loaded.config.method.stage} trained it, and it writes no answers: {instead}")
+    if config.video != type(config.video)():
+        errors.print(f"{place} sees frames as in its training: settings of frames have no effect", style="yellow")
     return Chat(Writer(loaded.module.backbone, loaded.processor, config.generation), loaded.compute)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from ivcp.cli.main import app
 from ivcp.settings import ConfigError
 from ivcp.stages.directory import load_weights
 from ivcp.stages.registry import stage_of
@@ -110,3 +112,15 @@ def test_what_a_run_reads_is_not_written_over(base, tmp_path, key):
     config = language_config(base, "grpo", **settings, **({} if key == "reward_model" else RULE))
     with pytest.raises(ConfigError, match=f"{key} = .* is in output_dir"):
         check_output_dir(config, tmp_path)
+
+
+def test_chat_says_what_a_trained_model_does_not_do(base, tmp_path):
+    for stage in ("rm", "sft"):
+        run_trainer(trainer_of(base, tmp_path / stage, stage, max_steps=1))
+    words = ("chat", "--question", "Who?", "max_new_tokens=2", "--model-dir")
+    scores = CliRunner().invoke(app, [*words, str(tmp_path / "rm")])
+    assert "stage rm trained it, and it writes no answers: give a model that writes" in str(scores.exception)
+    for settings, is_said in (([], False), (["video_num_frames=3"], True)):
+        done = CliRunner().invoke(app, [*words, str(tmp_path / "sft"), *settings])
+        assert done.exit_code == 0, done.output
+        assert ("settings of frames have no effect" in " ".join(done.output.split())) == is_said
