@@ -33,6 +33,7 @@ def check_paths(config: RunConfig) -> None:
         "adapter_name_or_path": config.method.adapter_name_or_path,
         "action_decoder_path": config.action_cls.action_decoder_path,
         "resume_from_checkpoint": config.train.resume_from_checkpoint,
+        "reward_model": config.language.reward_model,
     }
     for key, path in started_from.items():
         if isinstance(path, str) and not _exists(path):

@@ -16,6 +16,7 @@ from ivcp.cli.terminal import errors, say
 if TYPE_CHECKING:
     from ivcp.inference.chat import Chat
     from ivcp.settings import RunConfig
+    from ivcp.video import ClipFrames
 
 _HELP = (
     "A line is a question; /video PATH shows a clip with the next one, /new starts anew, an empty line or Ctrl-D ends."
@@ -58,7 +59,7 @@ def chat_command(
 
         chat.messages.append(Message(role="system", content=system))
     if question is not None:
-        _ask(chat, question, clips)
+        _ask(chat, question, _read(chat, clips))
         return
     say(_HELP)
     _talk(chat, clips)
@@ -69,19 +70,28 @@ def _talk(chat: Chat, clips: list[Path]) -> None:
     from ivcp.data.prompts import PromptError
     from ivcp.video import VideoError
 
+    shown = _read(chat, clips)
     for line in _lines():
         command, _, rest = line.partition(" ")
-        if command == "/new":
-            chat.clear()
-            clips = []
-        elif command == "/video":
-            clips = [*clips, *checked_videos([rest.strip()])]
-        else:
-            try:
-                _ask(chat, line, clips)
-            except (VideoError, PromptError, OSError) as error:
-                errors.print(str(error), style="red", highlight=False, markup=False)
-            clips = []
+        try:
+            if command == "/new":
+                chat.clear()
+                shown = []
+            elif command == "/video":
+                shown += _read(chat, checked_videos([_named(rest)]))
+            else:
+                _ask(chat, line, shown)
+                shown = []
+        except (VideoError, PromptError, OSError, ValueError) as error:
+            errors.print(str(error), style="red", highlight=False, markup=False)
+
+
+def _named(rest: str) -> str:
+    """The path behind `/video`, which may stand in quotes."""
+    path = rest.strip().strip("'\"")
+    if not path:
+        raise ValueError("/video shows a clip with the next question: write its path behind it")
+    return path
 
 
 def _lines() -> Iterator[str]:
@@ -95,10 +105,14 @@ def _lines() -> Iterator[str]:
         yield line
 
 
-def _ask(chat: Chat, question: str, clips: list[Path]) -> None:
+def _read(chat: Chat, clips: list[Path]) -> list[ClipFrames]:
+    """What the model sees of clips."""
     from ivcp.video import load_clip
 
-    shown = [load_clip(str(clip), processor=chat.writer.processor) for clip in clips]
+    return [load_clip(str(clip), processor=chat.writer.processor) for clip in clips]
+
+
+def _ask(chat: Chat, question: str, shown: list[ClipFrames]) -> None:
     chat.ask(question, shown, on_text=lambda piece: typer.echo(piece, nl=False))
     typer.echo()
 
@@ -128,7 +142,8 @@ def _opened(place: Path, config: RunConfig) -> Chat:
 
     loaded = load_directory(place, machine=config.model, device=str(Compute.here().device))
     if not loaded.stage.writes:
-        raise ValueError(
-            f"{place}: stage {loaded.config.method.stage} trained it, and it writes no answers: `ivcp predict` asks it"
-        )
+        instead = "`ivcp predict` asks it" if loaded.stage.rows == "labels" else "give a model that writes"
+        raise ValueError(f"{place}: stage {loaded.config.method.stage} trained it, and it writes no answers: {instead}")
+    if config.video != type(config.video)():
+        errors.print(f"{place} sees frames as in its training: settings of frames have no effect", style="yellow")
     return Chat(Writer(loaded.module.backbone, loaded.processor, config.generation), loaded.compute)

@@ -8,8 +8,8 @@ from typer.core import TyperGroup
 
 _ELSEWHERE = {
     "chat": (
-        "nothing is generated, so that there is no chat: `ivcp predict --model-dir DIR VIDEO.mp4` classifies files, "
-        "`ivcp serve --model-dir DIR` answers over HTTP, also to a question of your own"
+        "`ivcp chat VIDEO.mp4 --model-dir DIR` talks to a model that writes; one that classifies answers to `ivcp "
+        "predict --model-dir DIR VIDEO.mp4`"
     ),
     "api": "`ivcp serve --model-dir DIR --port 8080` answers over HTTP: POST /v1/predict (docs/serving.md)",
     "webui": (

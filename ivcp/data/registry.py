@@ -37,7 +37,7 @@ REGISTRY_FILE = "dataset_info.json"
 _SPLIT_NAMES = ("train", "test", "val", "validation", "valid", "dev", "eval")
 _WORKBOOKS = (".xlsx", ".xls", ".ods")
 _USED: dict[RowKind, str] = {
-    "conversations": "stage: sft learns every answer of conversations, and reads neither pairs nor tags",
+    "conversations": "stage: sft, grpo and ppo read conversations with their answers, and neither pairs nor tags",
     "pairs": "stage: dpo and rm read pairs: ranking: true, with columns.chosen and columns.rejected",
     "tags": "stage: kto reads conversations with columns.kto_tag, true for a good answer and false for a bad one",
     "texts": 'stage: pt reads texts without turns: formatting: alpaca with columns: {"prompt": "text"}',

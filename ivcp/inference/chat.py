@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ivcp.data.prepared.sample import Medium, Sample
-from ivcp.data.prompts import VIDEO_TAG, PromptError, render_conversation
+from ivcp.data.prompts import VIDEO_TAG, PromptError, check_no_other_tokens, render_conversation
 from ivcp.inference.compute import Compute
 from ivcp.inference.generation import Writer, left_padded
 from ivcp.records import Message
@@ -39,8 +39,9 @@ class Chat:
         `on_text` is given the answer piece by piece, while it is written. A question that raises is not kept.
 
         Raises:
-            PromptError: the text has other tags than there are videos.
+            PromptError: the text has other tags than there are videos, or holds a token of the model.
         """
+        check_no_other_tokens(text, allowed=(), special_tokens=self.writer.processor.special_tokens)
         tags = text.count(VIDEO_TAG)
         if tags not in (0, len(videos)):
             raise PromptError(f"{tags} {VIDEO_TAG} tag(s) for {len(videos)} video(s): their numbers must agree")

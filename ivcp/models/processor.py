@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ivcp.data.prepared.sample import EncodedSample, Sample
+from ivcp.data.prompts import special_tokens_pattern
 from ivcp.models.families import (
     check_processor,
     check_rendered,
@@ -105,6 +107,12 @@ class Processor:
                 f"({type(error).__name__}: {error}): download the model again"
             ) from error
         return cls(processor, video=video, special_tokens=special_tokens, source=str(model_name_or_path))
+
+    @property
+    def special_tokens(self) -> re.Pattern[str]:
+        """Finds what the model reads as its own token where it stands in a text."""
+        added = self.processor.tokenizer.added_tokens_decoder.values()
+        return special_tokens_pattern(token.content for token in added if token.special and token.content[:1] in "<[")
 
     def token_id(self, token: str) -> int:
         """The id of a special token."""

@@ -16,7 +16,7 @@ import torch
 
 from ivcp import storage
 from ivcp.data.prepared.sample import Sample
-from ivcp.data.prompts import check_no_other_tokens, special_tokens_pattern
+from ivcp.data.prompts import check_no_other_tokens
 from ivcp.inference.finite import check_finite_outputs
 from ivcp.records import Message
 from ivcp.records.answers import Answer, ClassScore, ModelIdentity
@@ -145,8 +145,7 @@ class Predictor:
 
     @cached_property
     def _special_tokens(self) -> re.Pattern[str]:
-        added = self.model.processor.processor.tokenizer.added_tokens_decoder.values()
-        return special_tokens_pattern(token.content for token in added if token.special and token.content[:1] in "<[")
+        return self.model.processor.special_tokens
 
     @property
     def files(self) -> ModelFiles:

@@ -153,16 +153,23 @@ def load_directory(
     )
 
 
-def load_weights(stage: Stage, module: BackboneModule, directory: Path) -> None:
+def load_weights(stage: Stage, module: BackboneModule, directory: Path, *, starts: bool = False) -> None:
     """Puts a directory's weights into a module of the same shape, whose own may be sharded: then all processes do this.
+
+    `starts` says that a training begins with them: what another stage's directory lacks, such as a value head, then
+    stays as it is.
 
     Raises:
         ModelFilesError: the directory is incomplete, for other data, or for another base model.
     """
     check_complete(directory)
     check_base(directory, stage.config.model)
+    lacking = [name for name in stage.files if not (directory / name).is_file()] if starts else []
+    if lacking:
+        earlier = stage_of_directory(directory).config.method.stage
+        log.info("%s is of stage %s and has no %s: these begin anew", directory, earlier, ", ".join(lacking))
     try:
-        write_weights(module, stage.read_weights(directory, module))
+        write_weights(module, {} if lacking else stage.read_weights(directory, module))
     except ValueError as error:
         raise ModelFilesError(f"{directory} does not fit this run's settings: {error}") from error
     load_backbone_weights(module.backbone, directory)

@@ -177,6 +177,14 @@ class Stage(Protocol):
         """
         return None
 
+    def check_settings(self) -> None:
+        """Checks what the settings alone show, before anything is decoded.
+
+        Raises:
+            ConfigError: one does not fit another one, or what is here.
+        """
+        return None
+
     def check_data(self, index: PreparedIndex) -> None:
         """Checks that the data have what the settings ask for.
 

@@ -25,6 +25,8 @@ STAGES = {
     "grpo": "ivcp.stages.language.policy_stages:GroupRelative",
 }
 """Setting `stage` → where its class is: called with a run's settings, it gives a `Stage`."""
+_LOSSES_OF_DPO = ("orpo", "simpo")
+"""What some call stages, and LLaMA-Factory does not."""
 
 
 def check_stage(config: RunConfig) -> None:
@@ -58,5 +60,9 @@ def _target(config: RunConfig) -> str:
         return STAGES[name]
     known = {name: entry.value for name, entry in entry_points_of("ivcp.stages").items()}
     if name not in known:
-        raise ConfigError(f"stage = {name}: it cannot be trained here; choose from {', '.join(sorted(STAGES | known))}")
+        choice = ", ".join(sorted(STAGES | known))
+        raise ConfigError(
+            f"stage = {name}: it cannot be trained here; "
+            + (f"set stage: dpo and pref_loss: {name}" if name in _LOSSES_OF_DPO else f"choose from {choice}")
+        )
     return known[name]

@@ -137,11 +137,14 @@ def eval_strategy(train: TrainConfig, *, has_val: bool) -> str:
 
 
 def check_stage_settings(stage: Stage) -> None:
-    """Checks that no setting speaks of classes for a stage whose samples have none; names what it does not read.
+    """Checks what the stage asks of its settings, and that none speaks of classes where samples have none.
+
+    What the stage does not read is named in the log.
 
     Raises:
-        ConfigError: one does.
+        ConfigError: they cannot be used.
     """
+    stage.check_settings()
     config, usual = stage.config, RunConfig()
     of_classes = _changed(config.loss, usual.loss)
     if config.augmentation.augment_no_flip_labels:

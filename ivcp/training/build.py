@@ -107,7 +107,7 @@ def build_trainer(
     module = stage.build(index, processor)
     _warn_of_other_base(config)
     if config.method.adapter_name_or_path:
-        load_weights(stage, module, Path(local_model(config.method.adapter_name_or_path)))
+        load_weights(stage, module, Path(local_model(config.method.adapter_name_or_path)), starts=True)
     module.keep_start()
     clip_seconds = _clip_seconds(samples["train"])
     cache = VisionCache(

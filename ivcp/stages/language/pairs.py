@@ -128,7 +128,7 @@ class RewardModelling(PairStage):
         """The value head's weights."""
         from ivcp.stages.language.value_head import read_value_head
 
-        return read_value_head(directory)
+        return read_value_head(directory, has_bias=False)
 
     def restore(self, directory: Path, backbone: Any, processor: Processor) -> BackboneModule:
         """The reward model of a directory.

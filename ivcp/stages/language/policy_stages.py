@@ -58,15 +58,16 @@ class PolicyStage(TokenStage):
         own = {key: value for key, value in _AS_THE_MODEL_HAS_IT.items() if key not in given.model_fields_set}
         return given.model_copy(update=own)
 
-    def check_data(self, index: PreparedIndex) -> None:
+    def check_settings(self) -> None:
         """Checks that answers can be drawn and rewarded here.
 
         Raises:
             ConfigError: they cannot.
+            ModelFilesError: the directory of `reward_model` is incomplete.
         """
         from ivcp.distributed.sharding import sharding_of
+        from ivcp.stages.language.rewards import check_gives_scores
 
-        super().check_data(index)
         stage = self.config.method.stage
         sharding = sharding_of(self.config.train)
         if sharding in ("zero3", "fsdp2"):
@@ -84,6 +85,8 @@ class PolicyStage(TokenStage):
                 f"stage = {stage}: nothing says what an answer is worth: set reward_model to the directory of an `rm` "
                 "run, or reward_rule: exact_match, contains or pattern"
             )
+        if self.config.language.reward_model is not None:
+            check_gives_scores(self.config.language.reward_model)
 
     def build(self, index: PreparedIndex, processor: Processor) -> BackboneModule:
         """The base model with what trains in it, and what rewards its answers.
@@ -190,4 +193,4 @@ class ProximalPolicy(PolicyStage):
         """The value head's weights."""
         from ivcp.stages.language.value_head import read_value_head
 
-        return read_value_head(directory)
+        return read_value_head(directory, has_bias=True)

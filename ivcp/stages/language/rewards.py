@@ -18,6 +18,7 @@ from ivcp.stages.language.rollouts import Rollouts, tokens_behind_end
 
 if TYPE_CHECKING:
     from ivcp.stages.language.answers import RewardModule
+    from ivcp.stages.protocol import Stage
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_WORD = re.compile(r"[^\w\s]|_")
@@ -79,16 +80,34 @@ def reward_of(config: RunConfig, processor: Processor) -> Reward:
     return _model(language.reward_model, processor, config)
 
 
+def check_gives_scores(name: str) -> None:
+    """Checks a `reward_model` that is a folder of this machine, without its weights; others are read at the start.
+
+    Raises:
+        ConfigError: it was trained in another stage than `rm`.
+        ModelFilesError: it is incomplete.
+    """
+    from ivcp.stages.directory import stage_of_directory
+
+    if Path(name).is_dir():
+        _check_is_rm(name, stage_of_directory(Path(name)))
+
+
+def _check_is_rm(name: str, stage: Stage) -> None:
+    if stage.rows != "pairs" or stage.writes:
+        raise ConfigError(
+            f"reward_model = {name}: stage {stage.config.method.stage} trained it, and it gives no scores: name the "
+            "directory of an `rm` run"
+        )
+
+
 def _model(name: str, processor: Processor, config: RunConfig) -> ModelReward:
     from ivcp.stages.directory import load_directory
     from ivcp.stages.language.answers import RewardModule
 
     loaded = load_directory(Path(local_model(name)), machine=config.model)
-    if not isinstance(loaded.module, RewardModule):
-        raise ConfigError(
-            f"reward_model = {name}: stage {loaded.config.method.stage} trained it, and it gives no scores: name the "
-            "directory of an `rm` run"
-        )
+    _check_is_rm(name, loaded.stage)
+    assert isinstance(loaded.module, RewardModule)
     vocabularies = [each.processor.tokenizer.get_vocab() for each in (loaded.processor, processor)]
     if vocabularies[0] != vocabularies[1]:
         raise ConfigError(

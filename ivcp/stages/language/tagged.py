@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ivcp.data.prepared.sample import Column, Sample
-from ivcp.records import Clip, PreparedIndex, RowKind
+from ivcp.records import Clip, RowKind
 from ivcp.settings import ConfigError, RunConfig
 from ivcp.stages.language.stage import DESIRABLE, LanguageStage
 from ivcp.stages.protocol import Collate
@@ -55,7 +55,7 @@ class TaggedAnswers(LanguageStage):
         """The tag."""
         return {DESIRABLE.name: int(bool(clip.desirable))}
 
-    def check_data(self, index: PreparedIndex) -> None:
+    def check_settings(self) -> None:
         """Checks that answers meet prompts of other samples.
 
         Raises:

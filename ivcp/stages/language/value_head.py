@@ -14,7 +14,7 @@ _OURS, _THEIRS = "value_head.", "v_head.summary."
 
 
 _BIAS = "bias"
-"""Theirs have one. A constant changes no comparison: ours learns none, and writes a 0."""
+"""Theirs have one. A constant changes no comparison: a reward model learns none, and writes a 0."""
 
 
 def save_value_head(directory: Path, weights: Mapping[str, Tensor]) -> None:
@@ -24,10 +24,14 @@ def save_value_head(directory: Path, weights: Mapping[str, Tensor]) -> None:
         for name, value in weights.items()
         if name.startswith(_OURS)
     }
-    save_file(head | {_THEIRS + _BIAS: torch.zeros(1)}, directory / VALUE_HEAD_FILE)
+    save_file({_THEIRS + _BIAS: torch.zeros(1)} | head, directory / VALUE_HEAD_FILE)
 
 
-def read_value_head(directory: Path) -> dict[str, Tensor]:
-    """Its weights by the names of the module's `state_dict`."""
+def read_value_head(directory: Path, *, has_bias: bool) -> dict[str, Tensor]:
+    """Its weights by the names of the module's `state_dict`; `has_bias` says whether the module's head has one."""
     weights = load_file(directory / VALUE_HEAD_FILE)
-    return {_OURS + name.removeprefix(_THEIRS): value for name, value in weights.items() if not name.endswith(_BIAS)}
+    return {
+        _OURS + name.removeprefix(_THEIRS): value
+        for name, value in weights.items()
+        if has_bias or not name.endswith(_BIAS)
+    }

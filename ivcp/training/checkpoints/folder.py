@@ -23,8 +23,15 @@ from torch.distributed.checkpoint.api import CheckpointException
 from ivcp.distributed.disks import Disk
 from ivcp.distributed.processes import wait_for_all
 from ivcp.distributed.sharding import Sharding
-from ivcp.records import CHECKPOINT_FILE, CHECKPOINT_FOLDER, CLIPS_DIR, UNFINISHED_FILE, VersionedRecord
-from ivcp.settings import LaunchConfig, RunConfig
+from ivcp.records import (
+    CHECKPOINT_FILE,
+    CHECKPOINT_FOLDER,
+    CLIPS_DIR,
+    RUN_CONFIG_FILE,
+    UNFINISHED_FILE,
+    VersionedRecord,
+)
+from ivcp.settings import LaunchConfig, RunConfig, read_model_config
 from ivcp.stages.model_info import is_model_directory
 from ivcp.storage.atomic import flush_to_disk, write_whole
 from ivcp.storage.claims import OWNER_FILE
@@ -248,7 +255,7 @@ def find_start(config: RunConfig, output_dir: Path) -> Path | None:
     """The checkpoint that a run starts from; null starts from the beginning.
 
     Raises:
-        CheckpointError: the checkpoint asked for is not there, not complete, or without the optimizer's state.
+        CheckpointError: the checkpoint asked for is not there, not complete, or of another stage.
     """
     present = whole_checkpoints(output_dir)
     asked = config.train.resume_from_checkpoint
@@ -259,13 +266,29 @@ def find_start(config: RunConfig, output_dir: Path) -> Path | None:
             return resumable[-1]
     if isinstance(asked, str):
         _read_info(Path(asked))
+        _check_stage(config, Path(asked))
         return Path(asked)
     if asked and present:
+        _check_stage(config, present[-1])
         log.info("resume_from_checkpoint: going on from %s", present[-1])
         return present[-1]
     if asked:
         log.info("resume_from_checkpoint: %s holds no checkpoint yet, starting from the beginning", output_dir)
     return None
+
+
+def _check_stage(config: RunConfig, checkpoint: Path) -> None:
+    """Its steps would count as steps of this run, and it as what they have learned."""
+    settings = checkpoint / RUN_CONFIG_FILE
+    if not settings.is_file():  # an incomplete directory, which is found out where it is loaded
+        return
+    trained = read_model_config(settings).method.stage
+    if trained != config.method.stage:
+        raise CheckpointError(
+            f"resume_from_checkpoint: {checkpoint} is of stage {trained}, and this run is of stage "
+            f"{config.method.stage}: start a new one from its weights with adapter_name_or_path: {checkpoint}, in "
+            "another output_dir"
+        )
 
 
 def _read_info(directory: Path) -> CheckpointInfo:

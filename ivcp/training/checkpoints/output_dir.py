@@ -54,6 +54,8 @@ def _check_not_read(config: RunConfig, output_dir: Path) -> None:
         "model_name_or_path": config.model.model_name_or_path,
         "adapter_name_or_path": config.method.adapter_name_or_path,
         "action_decoder_path": config.action_cls.action_decoder_path,
+        "reward_model": config.language.reward_model,
+        "ref_model": config.language.ref_model,
         "dataset_dir": config.data.dataset_dir,
         "media_dir": config.data.media_dir,
     }

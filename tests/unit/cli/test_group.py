@@ -7,8 +7,7 @@ from ivcp.cli.main import app
 @pytest.mark.parametrize(
     ("command", "answer"),
     [
-        ("chat", "ivcp predict --model-dir DIR VIDEO.mp4"),
-        ("webchat", "there is no chat"),
+        ("webchat", "ivcp chat VIDEO.mp4 --model-dir DIR"),
         ("api", "ivcp serve --model-dir DIR"),
         ("webui", "mlflow ui"),
         ("eval", "ivcp evaluate my.yaml"),

@@ -86,6 +86,13 @@ def test_a_question_that_cannot_be_asked_is_not_kept(qwen, clips):
     assert (chat.messages, chat.videos) == ([], [])
 
 
+def test_tokens_of_the_model_are_no_words(qwen, clips):
+    chat = chat_with(qwen)
+    with pytest.raises(PromptError, match=r"holds <\|video_pad\|>, which the model reads as its own token"):
+        chat.ask("<|video_pad|>?", [shown(chat, clips[0])])
+    assert (chat.messages, chat.videos) == ([], [])
+
+
 def test_what_the_system_says_stays(qwen):
     chat = chat_with(qwen)
     plain = chat.ask("Who?")
@@ -123,6 +130,17 @@ def test_the_command_answers_what_is_typed_and_goes_on_behind_a_wrong_line(qwen,
     assert code == 0, printed
     assert printed.count(chat.ask("Who?")) == 2
     assert "none.mp4 does not exist" in printed
+
+
+def test_a_clip_is_shown_with_the_next_question_that_can_be_asked(qwen, clips):
+    settings = [f"{key}={value}" for key, value in VIDEO.model_dump(exclude_defaults=True).items()]
+    lines = f"/video\n/video '{clips[0]}'\nfirst <video> and <video>?\nWhat?\n\n"
+    code, printed = run("max_new_tokens=8", *settings, "--model-dir", str(qwen), lines=lines)
+    chat = chat_with(qwen)
+    assert code == 0, printed
+    assert "write its path behind it" in printed
+    assert "2 <video> tag(s) for 1 video(s)" in printed
+    assert printed.strip().endswith(chat.ask("What?", [shown(chat, clips[0])]))
 
 
 def test_a_setting_that_nobody_knows_is_refused(qwen):

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from ivcp.checks.machine import check_paths
 from ivcp.models.backbone import language_model_of
 from ivcp.models.processor import NO_LABEL
 from ivcp.settings import ConfigError
 from ivcp.stages.language.policy import GroupModule, PolicyModule
 from ivcp.stages.language.rewards import words_of
 from ivcp.stages.registry import stage_of
-from ivcp.training.build import build_trainer, training_samples
+from ivcp.training.arguments import check_stage_settings
+from ivcp.training.build import build_trainer
 from ivcp.training.result import run_trainer
 from tests.language import exchanged, index_of, language_config, processor_of, samples_of, with_frames
 from tests.tiny_families import build_tiny_family
@@ -210,7 +212,13 @@ def test_words_are_compared_without_what_does_not_matter():
 def test_what_cannot_be_learned_from_rewards(qwen, settings, message):
     config = language_config(qwen, "grpo", **{**RULE, **settings})
     with pytest.raises(ConfigError, match=message):
-        training_samples(stage_of(config), index_of(config, {"train": 3}))
+        check_stage_settings(stage_of(config))
+
+
+def test_a_reward_model_has_to_be_there(qwen):
+    config = language_config(qwen, "grpo", reward_model="/no/folder")
+    with pytest.raises(ConfigError, match="reward_model = /no/folder does not exist"):
+        check_paths(config)
 
 
 @pytest.mark.parametrize(
