@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -118,22 +119,12 @@ def load_directory(
         RuntimeMissingError: the graph's runtime is not installed.
         ConfigError: the directory is of a stage that is not installed, or of a newer version.
     """
-    check_complete(directory)
-    stage, info = stage_of(read_model_config(directory / RUN_CONFIG_FILE, machine=machine)), read_info(directory)
-    if info.trained_steps == 0:
-        raise ModelFilesError(f"{directory}: it was never trained (0 steps): train before you use it")
-    model = without_training_attention(stage.config.model)
-    processor = Processor.from_pretrained(
-        directory,
-        video=stage.config.video,
-        special_tokens=stage.special_tokens,
-        trust_remote_code=model.trust_remote_code,
-    )
     if (directory / GRAPH_FILE).is_file():
-        module = stage.restore(directory, model_without_weights(directory, model), processor).eval()
-        tower = language_model_of(module.backbone).get_encoder(modality="video")
-        graph = Graph(directory, GraphInfo.read(directory / GRAPH_FILE), tower=tower)
-        return LoadedModel(stage, module, processor, info, directory, False, read_calibration(directory), graph)
+        loaded = load_without_weights(directory, machine=machine)
+        tower = language_model_of(loaded.module.backbone).get_encoder(modality="video")
+        return replace(loaded, graph=Graph(directory, GraphInfo.read(directory / GRAPH_FILE), tower=tower))
+    stage, info, processor = _read_trained(directory, machine)
+    model = without_training_attention(stage.config.model)
     backbone = load_backbone(
         directory,
         model,
@@ -151,6 +142,34 @@ def load_directory(
         computes_as_trained=dtype is None,
         calibration=read_calibration(directory),
     )
+
+
+def load_without_weights(directory: Path, *, machine: ModelConfig | None = None) -> LoadedModel:
+    """The same around a backbone without weights, for a runtime or a server that computes in its place.
+
+    Raises:
+        ModelFilesError: files are missing or damaged, do not fit each other, or were never trained.
+        ConfigError: the directory is of a stage that is not installed, or of a newer version.
+    """
+    stage, info, processor = _read_trained(directory, machine)
+    backbone = model_without_weights(directory, without_training_attention(stage.config.model))
+    module = stage.restore(directory, backbone, processor).eval()
+    return LoadedModel(stage, module, processor, info, directory, False, read_calibration(directory))
+
+
+def _read_trained(directory: Path, machine: ModelConfig | None) -> tuple[Stage, ModelInfo, Processor]:
+    """What a complete directory says of its model."""
+    check_complete(directory)
+    stage, info = stage_of(read_model_config(directory / RUN_CONFIG_FILE, machine=machine)), read_info(directory)
+    if info.trained_steps == 0:
+        raise ModelFilesError(f"{directory}: it was never trained (0 steps): train before you use it")
+    processor = Processor.from_pretrained(
+        directory,
+        video=stage.config.video,
+        special_tokens=stage.special_tokens,
+        trust_remote_code=stage.config.model.trust_remote_code,
+    )
+    return stage, info, processor
 
 
 def load_weights(stage: Stage, module: BackboneModule, directory: Path, *, starts: bool = False) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from time import monotonic
 
 from ivcp import storage
-from ivcp.export.exits.engines.vllm_states import VllmStates, load_without_backbone
+from ivcp.export.exits.engines.vllm_states import VllmStates
 from ivcp.records.answers import Answer, Failure
 from ivcp.serving.decoding import ReadClip, TooManyTokensError, read_clip
 from ivcp.serving.predictor import Predictor
 from ivcp.settings import ModelConfig
+from ivcp.stages.directory import load_without_weights
 from ivcp.stages.loaded_model import LoadedModel
 from ivcp.video import VideoError, load_clip
 
@@ -21,7 +22,7 @@ class _Decoding(Predictor):
     """A predictor without a language model."""
 
     def load(self) -> None:
-        self._model = load_without_backbone(self.fetch(), machine=self.machine)
+        self._model = load_without_weights(self.fetch(), machine=self.machine)
 
 
 def classify_with_vllm(

@@ -1,6 +1,6 @@
 """Classifies with states that vLLM computes: `vllm serve --convert embed`, which a decoder that is not linear needs.
 
-    model = load_without_backbone("DIR")
+    model = load_without_weights(Path("DIR"))
     with VllmStates("http://localhost:8000", model) as states:
         logits = states.logits("clip.mp4", sample)
 
@@ -23,14 +23,7 @@ from torch import Tensor
 
 from ivcp.data.prepared.sample import Sample
 from ivcp.export.exits.engines.names import states_task
-from ivcp.models.load import model_without_weights
-from ivcp.models.processor import Processor
-from ivcp.records import RUN_CONFIG_FILE
-from ivcp.settings import ModelConfig, read_model_config
-from ivcp.stages.directory import check_complete, read_calibration
 from ivcp.stages.loaded_model import LoadedModel
-from ivcp.stages.model_info import read_info
-from ivcp.stages.registry import stage_of
 
 KEY_VARIABLE = "VLLM_API_KEY"
 """As vLLM itself calls it."""
@@ -40,25 +33,6 @@ _MOST_SHOWN = 300
 
 class VllmError(ConnectionError):
     """vLLM gives no states, or not those of this model; the message says what came and what to do."""
-
-
-def load_without_backbone(model_dir: Path, *, machine: ModelConfig | None = None) -> LoadedModel:
-    """A model directory's decoder, labels, processor and calibration, around a language model without weights.
-
-    Raises:
-        ModelFilesError: it is no complete model directory.
-    """
-    check_complete(model_dir)
-    stage = stage_of(read_model_config(model_dir / RUN_CONFIG_FILE, machine=machine))
-    model = stage.config.model
-    processor = Processor.from_pretrained(
-        model_dir,
-        video=stage.config.video,
-        special_tokens=stage.special_tokens,
-        trust_remote_code=model.trust_remote_code,
-    )
-    module = stage.restore(model_dir, model_without_weights(model_dir, model), processor).eval()
-    return LoadedModel(stage, module, processor, read_info(model_dir), model_dir, False, read_calibration(model_dir))
 
 
 class VllmStates:

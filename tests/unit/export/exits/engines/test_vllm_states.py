@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from ivcp.cli.predict.vllm import classify_with_vllm
-from ivcp.export.exits.engines.vllm_states import VllmError, VllmStates, load_without_backbone
+from ivcp.export.exits.engines.vllm_states import VllmError, VllmStates
 from ivcp.models.backbone import last_hidden_states
 from ivcp.records.answers import Answer, Failure
 from ivcp.serving.decoding import prepare
 from ivcp.serving.predictor import Predictor
+from ivcp.stages.directory import load_without_weights
 from ivcp.video import load_clip
 from tests.data_sets import make_clip
 from tests.exported import save_exported
@@ -117,7 +118,7 @@ def test_answers_are_those_of_the_predictor(tmp_path, family, decoder, task):
 
 def test_what_does_not_fit_is_named(tmp_path, monkeypatch):
     directory = save_exported(tmp_path / "model", action_decoder_type="mlp")
-    model, video = load_without_backbone(directory), make_clip(tmp_path / "clip.mp4")
+    model, video = load_without_weights(directory), make_clip(tmp_path / "clip.mp4")
     clip = load_clip(video, processor=model.processor)
     longer = model.asking("What is the person doing at the moment?")
     sample = prepare(clip, longer.prompt, stage=model.stage, processor=model.processor, name="clip")
