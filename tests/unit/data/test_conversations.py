@@ -157,7 +157,7 @@ def test_texts_hold_media(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "entry", "message"),
     [
-        ("conversations", PAIRS, "ranking = true: pairs of answers are for stage: dpo or rm; stage: sft learns"),
+        ("conversations", PAIRS, "ranking = true: pairs of answers are for stage: dpo or rm; stage: sft, grpo"),
         ("conversations", TAGS, "columns.kto_tag = 'tag': answers with a tag are for stage: kto"),
         ("tags", PAIRS, "ranking = true: pairs of answers are for stage: dpo or rm; stage: kto"),
         ("tags", {}, "has no columns.kto_tag: stage: kto reads conversations with columns.kto_tag"),
