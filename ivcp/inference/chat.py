@@ -68,7 +68,7 @@ class Chat:
             num_prompt_tokens=len(ids),
             sample_id="chat",
             source="",
-            media=tuple(map(_medium, videos)),
+            media=tuple(map(Medium.of, videos)),
         )
         batch = self.compute.to_device(left_padded(processor, [sample]))
         streamer = _Pieces(processor.processor.tokenizer, on_text, self.writer.settings.skip_special_tokens)
@@ -88,14 +88,3 @@ class _Pieces(TextStreamer):  # type: ignore[misc]
         """Called by transformers with each piece."""
         if text:
             self._on_text(text)
-
-
-def _medium(video: ClipFrames) -> Medium:
-    return Medium(
-        frames=video.frames,
-        seconds_per_frame=video.seconds_per_frame,
-        frame_indices=video.frame_indices,
-        source_fps=video.source_fps,
-        total_frames=video.total_frames,
-        backend=video.backend,
-    )

@@ -108,22 +108,10 @@ def _prepare(
         **vars(tokens),
         sample_id=clip.clip_id,
         source=clip.source,
-        media=tuple(map(_medium, loaded)),
+        media=tuple(Medium.of(video, with_candidates=True) for video in loaded),
         columns={**job.stage.values(clip), **values},
     )
     return Prepared(encode_sample(sample, job.stage.columns, jpeg_quality=job.jpeg_quality))
-
-
-def _medium(loaded: ClipFrames) -> Medium:
-    return Medium(
-        frames=loaded.candidates,
-        seconds_per_frame=loaded.seconds_per_frame,
-        frame_indices=loaded.frame_indices,
-        source_fps=loaded.source_fps,
-        total_frames=loaded.total_frames,
-        frame_candidates=len(loaded.candidates) // len(loaded.frames),
-        backend=loaded.backend,
-    )
 
 
 def _counted(video: ClipVideo) -> int | None:

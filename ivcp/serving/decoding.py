@@ -290,7 +290,7 @@ def prepare(
         **vars(stage.tokenize(processor, messages, [clip])),
         sample_id=name,
         source=name,
-        media=(Medium(clip.frames, clip.seconds_per_frame, clip.frame_indices, clip.source_fps, clip.total_frames),),
+        media=(Medium.of(clip),),
         columns={column.name: 0 for column in stage.columns},
     )
 

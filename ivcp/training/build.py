@@ -96,14 +96,7 @@ def build_trainer(
     # Before the model: DeepSpeed's ZeRO-3 shards the weights while they are loaded.
     arguments = training_arguments(stage, output_dir=output_dir, has_val="val" in samples)
     set_seed(config.train.seed)
-    processor = Processor.from_pretrained(
-        config.model.required_name,
-        video=index.video,
-        special_tokens=stage.special_tokens,
-        revision=config.model.model_revision,
-        cache_dir=config.model.cache_dir,
-        trust_remote_code=config.model.trust_remote_code,
-    )
+    processor = _processor_of(stage, index)
     module = stage.build(index, processor)
     _warn_of_other_base(config)
     if config.method.adapter_name_or_path:
@@ -153,6 +146,19 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     _warn_of_warmup(config, planned_steps(config, len(samples["train"]), arguments.world_size))
     return trainer
+
+
+def _processor_of(stage: Stage, index: PreparedIndex) -> Processor:
+    """The base model's processor, with the frames of the prepared clips."""
+    model = stage.config.model
+    return Processor.from_pretrained(
+        model.required_name,
+        video=index.video,
+        special_tokens=stage.special_tokens,
+        revision=model.model_revision,
+        cache_dir=model.cache_dir,
+        trust_remote_code=model.trust_remote_code,
+    )
 
 
 def _clip_seconds(samples: Sequence[Sample]) -> float | None:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ivcp.video import ClipFrames
+
 NO_FRAMES: NDArray[np.uint8] = np.zeros((0, 0, 0, 3), dtype=np.uint8)
 
 
@@ -50,6 +52,19 @@ class Medium:
     backend: str | None = None
     """What decoded it: pyav, decord, torchcodec or images."""
     kind: Literal["video"] = "video"
+
+    @classmethod
+    def of(cls, clip: ClipFrames, *, with_candidates: bool = False) -> Self:
+        """A clip that was read, with the frames that are sampled, or with all that were read around them."""
+        return cls(
+            frames=clip.candidates if with_candidates else clip.frames,
+            seconds_per_frame=clip.seconds_per_frame,
+            frame_indices=clip.frame_indices,
+            source_fps=clip.source_fps,
+            total_frames=clip.total_frames,
+            frame_candidates=len(clip.candidates) // len(clip.frames) if with_candidates else 1,
+            backend=clip.backend,
+        )
 
     @property
     def num_frames(self) -> int:

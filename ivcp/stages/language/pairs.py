@@ -11,11 +11,10 @@ from ivcp.data.prepared.sample import Column, Tokens
 from ivcp.records import Clip, Message, RowKind
 from ivcp.settings import RunConfig
 from ivcp.stages.language.stage import REJECTED, LanguageStage
-from ivcp.stages.protocol import Collate, Part
+from ivcp.stages.language.value_head_stage import ValueHeadStage
+from ivcp.stages.protocol import Collate
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ivcp.models.backbone import BackboneModule
     from ivcp.models.positions import RopePositions
     from ivcp.models.processor import Processor, SampledVideo
@@ -62,7 +61,7 @@ class PairStage(LanguageStage):
 
 
 @dataclass(frozen=True)
-class RewardModelling(PairStage):
+class RewardModelling(ValueHeadStage, PairStage):
     """`rm`: a value head learns which of two answers is the better one."""
 
     @property
@@ -97,11 +96,6 @@ class RewardModelling(PairStage):
         return False
 
     @property
-    def parts(self) -> Mapping[str, Part]:
-        """The value head."""
-        return {"value_head": Part(self.config.train.learning_rate)}
-
-    @property
     def metric_names(self) -> tuple[str, ...]:
         """The share of pairs whose chosen answer has the higher score, and by how much it has."""
         return ("accuracy", "margin")
@@ -110,25 +104,6 @@ class RewardModelling(PairStage):
         """Of the scores of pairs, (pairs, 2)."""
         margins = predictions[:, 0] - predictions[:, 1]
         return {"accuracy": float((margins > 0).mean()), "margin": float(margins.mean())}
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The value head."""
-        from ivcp.stages.language.value_head import VALUE_HEAD_FILE
-
-        return (VALUE_HEAD_FILE,)
-
-    def save(self, directory: Path, module: BackboneModule, weights: Mapping[str, Tensor]) -> None:
-        """Writes the value head."""
-        from ivcp.stages.language.value_head import save_value_head
-
-        save_value_head(directory, weights)
-
-    def read_weights(self, directory: Path, module: BackboneModule) -> dict[str, Tensor]:
-        """The value head's weights."""
-        from ivcp.stages.language.value_head import read_value_head
-
-        return read_value_head(directory, has_bias=False)
 
     def restore(self, directory: Path, backbone: Any, processor: Processor) -> BackboneModule:
         """The reward model of a directory.

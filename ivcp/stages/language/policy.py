@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from ivcp.stages.language.rollouts import Rollouts, in_rounds
 _ROWS = ("input_ids", "attention_mask", "token_labels")
 
 
-class PolicyModule(ComparingModule):
+class PolicyModule(ComparingModule, ABC):
     """Writes answers to the prompts of each batch, has them rewarded, and learns from that."""
 
     def __init__(self, backbone: Any, config: RunConfig, *, writer: Writer, reward: Reward) -> None:
@@ -61,9 +62,9 @@ class PolicyModule(ComparingModule):
         rewards = self._reward(self.written(self._greedy, prompts, answer_ids))
         return LanguageOutput(loss=-rewards.mean(), logits=rewards.unsqueeze(1))
 
+    @abstractmethod
     def loss_of(self, prompts: Mapping[str, Any], answer_ids: Tensor, batch_key: Tensor | None) -> Tensor:
         """The loss of a training batch, a scalar."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def written(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ivcp.records import PreparedIndex
 from ivcp.settings import ConfigError, GenerationConfig
 from ivcp.stages.language.supervised import TokenStage
-from ivcp.stages.protocol import Collate, Part
+from ivcp.stages.language.value_head_stage import ValueHeadStage
+from ivcp.stages.protocol import Collate
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ivcp.models.backbone import BackboneModule
     from ivcp.models.positions import RopePositions
     from ivcp.models.processor import Processor
@@ -103,9 +101,9 @@ class PolicyStage(TokenStage):
         backbone = super().build(index, processor).backbone
         return self.policy(Writer(backbone, processor, self.drawing), reward_of(self.config, processor))
 
+    @abstractmethod
     def policy(self, writer: Any, reward: Any) -> PolicyModule:
         """The module that trains what `writer` lets write."""
-        raise NotImplementedError
 
     def collator(
         self, module: BackboneModule, processor: Processor, *, positions: RopePositions | None, training: bool
@@ -152,18 +150,15 @@ class GroupRelative(PolicyStage):
 
 
 @dataclass(frozen=True)
-class ProximalPolicy(PolicyStage):
-    """`ppo`: a value head says what an answer is expected to earn."""
+class ProximalPolicy(ValueHeadStage, PolicyStage):
+    """`ppo`: a value head says what an answer is expected to earn; nobody needs it behind the training."""
+
+    head_has_bias = True
 
     @property
     def own_settings(self) -> tuple[str, ...]:
         """What rewards an answer, and how the updates are made."""
         return (*_OF_REWARDS, *_OF_PPO)
-
-    @property
-    def parts(self) -> Mapping[str, Part]:
-        """The value head, which nobody needs behind the training."""
-        return {"value_head": Part(self.config.train.learning_rate)}
 
     @property
     def updates_per_batch(self) -> int:
@@ -175,22 +170,3 @@ class ProximalPolicy(PolicyStage):
         from ivcp.stages.language.policy import ProximalModule
 
         return ProximalModule(writer.backbone, self.config, writer=writer, reward=reward)
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The value head: a run goes on with it."""
-        from ivcp.stages.language.value_head import VALUE_HEAD_FILE
-
-        return (VALUE_HEAD_FILE,)
-
-    def save(self, directory: Path, module: BackboneModule, weights: Mapping[str, Tensor]) -> None:
-        """Writes the value head."""
-        from ivcp.stages.language.value_head import save_value_head
-
-        save_value_head(directory, weights)
-
-    def read_weights(self, directory: Path, module: BackboneModule) -> dict[str, Tensor]:
-        """The value head's weights."""
-        from ivcp.stages.language.value_head import read_value_head
-
-        return read_value_head(directory, has_bias=True)
