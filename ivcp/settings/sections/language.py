@@ -92,6 +92,15 @@ class LanguageConfig(Section):
         return value
 
     @model_validator(mode="after")
+    def _learns_one_or_the_other(self) -> Self:
+        if self.train_on_prompt and self.mask_history:
+            raise ValueError(
+                "train_on_prompt and mask_history exclude each other, as in LLaMA-Factory: the questions are learned, or "
+                "the last answer alone; keep one"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_reward(self) -> Self:
         if self.reward_model and self.reward_rule:
             raise ValueError("reward_model and reward_rule exclude each other: keep one")

@@ -23,3 +23,8 @@ def test_settings_that_a_loss_does_not_read_are_refused(settings, expected):
 def test_those_that_it_reads_are_taken():
     config = config_from_settings({"stage": "dpo", "pref_loss": "simpo", "simpo_gamma": 0.7, "pref_ftx": 0.1})
     assert config.language.simpo_gamma == 0.7
+
+
+def test_questions_and_the_last_answer_alone_are_not_both_learned():
+    with pytest.raises(ConfigError, match="train_on_prompt and mask_history exclude each other"):
+        config_from_settings({"stage": "sft", "train_on_prompt": True, "mask_history": True})
