@@ -95,8 +95,8 @@ class LanguageConfig(Section):
     def _learns_one_or_the_other(self) -> Self:
         if self.train_on_prompt and self.mask_history:
             raise ValueError(
-                "train_on_prompt and mask_history exclude each other, as in LLaMA-Factory: the questions are learned, or "
-                "the last answer alone; keep one"
+                "train_on_prompt and mask_history exclude each other, as in LLaMA-Factory: the questions are "
+                "learned, or the last answer alone; keep one"
             )
         return self
 
