@@ -11,7 +11,7 @@ import typer
 
 from ivcp.cli.model_options import TrustRemoteCode
 from ivcp.cli.paths import checked_model_dir, checked_videos
-from ivcp.cli.terminal import errors, say
+from ivcp.cli.terminal import complain, say
 
 if TYPE_CHECKING:
     from ivcp.inference.chat import Chat
@@ -83,7 +83,7 @@ def _talk(chat: Chat, clips: list[Path]) -> None:
                 _ask(chat, line, shown)
                 shown = []
         except (VideoError, PromptError, OSError, ValueError) as error:
-            errors.print(str(error), style="red", highlight=False, markup=False)
+            complain(str(error))
 
 
 def _named(rest: str) -> str:
@@ -145,5 +145,5 @@ def _opened(place: Path, config: RunConfig) -> Chat:
         instead = "`ivcp predict` asks it" if loaded.stage.rows == "labels" else "give a model that writes"
         raise ValueError(f"{place}: stage {loaded.config.method.stage} trained it, and it writes no answers: {instead}")
     if config.video != type(config.video)():
-        errors.print(f"{place} sees frames as in its training: settings of frames have no effect", style="yellow")
+        complain(f"{place} sees frames as in its training: settings of frames have no effect", style="yellow")
     return Chat(Writer(loaded.module.backbone, loaded.processor, config.generation), loaded.compute)

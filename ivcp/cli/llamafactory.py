@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ivcp.cli.terminal import TRACEBACK, WRONG_CALL, errors, explained, say
+from ivcp.cli.terminal import TRACEBACK, WRONG_CALL, complain, explained, say
 
 _SAME = {"train": "train", "export": "export", "eval": "evaluate"}
 """Commands whose words are the same here."""
@@ -39,7 +39,7 @@ def main() -> None:
             say(_HELP)
         else:
             hint = _INSTEAD.get(command, _HELP)
-            errors.print(f"error: there is no {command} here: {hint}", highlight=False, markup=False, soft_wrap=True)
+            complain(f"error: there is no {command} here: {hint}")
             raise SystemExit(WRONG_CALL)
 
 

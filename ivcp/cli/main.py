@@ -25,7 +25,7 @@ from ivcp.cli.predict.timeline import timeline_command
 from ivcp.cli.processes import train_in_processes
 from ivcp.cli.run_options import DEADLINE, KEEP_FAILED, KEEP_SUCCEEDED
 from ivcp.cli.settings_words import TAKES_SETTINGS, Settings, read_settings
-from ivcp.cli.terminal import REFUSED, TRACEBACK, errors, explained, say
+from ivcp.cli.terminal import REFUSED, TRACEBACK, complain, explained, say
 
 INTERRUPTED = 75
 
@@ -213,7 +213,7 @@ def evaluate(settings: Settings = None) -> None:
     show_metrics(metrics)
     say(f"report: {(single_steps.results_dir(config) / 'report.html').absolute()}")
     if not metrics.gate.passed:
-        errors.print(f"refused: {'; '.join(metrics.gate.reasons)}", highlight=False, markup=False, soft_wrap=True)
+        complain(f"refused: {'; '.join(metrics.gate.reasons)}")
         raise typer.Exit(REFUSED)
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from ivcp.cli.terminal import TRACEBACK, errors
+from ivcp.cli.terminal import TRACEBACK, complain
 
 
 def train_in_processes(words: list[str], processes: int) -> None:
@@ -20,5 +20,5 @@ def train_in_processes(words: list[str], processes: int) -> None:
     except ProcessesFailedError as error:
         reasons = list(error.reasons.values())
         told = reasons[0] if len(reasons) == 1 else str(error)
-        errors.print(told, style="red", soft_wrap=True, highlight=False, markup=False)
+        complain(told)
         raise typer.Exit(error.exit_code) from error

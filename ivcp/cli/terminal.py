@@ -20,12 +20,17 @@ _WIDE = 10_000
 """Characters of a line that nobody sees on a terminal."""
 
 console = Console()
-errors = Console(stderr=True)
+_errors = Console(stderr=True)
 
 
 def say(text: str) -> None:
     """Writes a line as it is: paths are neither wrapped nor coloured."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def complain(text: str, *, style: str = "red") -> None:
+    """Writes a message to stderr as it is, in a colour."""
+    _errors.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_table(table: Table) -> None:
@@ -42,14 +47,14 @@ def explained(*, with_traceback: bool) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 (the process's edge)
         if with_traceback:
-            errors.print(traceback.format_exc(), soft_wrap=True, highlight=False, markup=False)
+            complain(traceback.format_exc(), style="none")
         end(error)
 
 
 def end(error: Exception) -> NoReturn:
     """Writes an error's message, and ends the process."""
     code, message = explain(error)
-    errors.print(message, style="red", soft_wrap=True, highlight=False, markup=False)
+    complain(message)
     raise SystemExit(code)
 
 

@@ -14,7 +14,7 @@ from ivcp.cli.model_options import ModelDir, TrustRemoteCode
 from ivcp.cli.paths import checked_model_dir, new_file
 from ivcp.cli.predict.server import Concurrency, Deadline, Key, Url, Vllm, ask, connected
 from ivcp.cli.predict.videos import find_videos
-from ivcp.cli.terminal import FAILED, errors
+from ivcp.cli.terminal import FAILED, complain
 
 if TYPE_CHECKING:
     from ivcp.cli.predict.outcomes import Output
@@ -126,7 +126,7 @@ def _write(outcomes: Generator[tuple[str, Answer | Failure]], output: Output, *,
     finally:
         output.close()
     if is_interrupted:
-        errors.print(f"interrupted after {done} of {total} videos", highlight=False)
+        complain(f"interrupted after {done} of {total} videos", style="yellow")
         raise typer.Exit(INTERRUPTED)
     if failed:
         raise typer.Exit(FAILED)

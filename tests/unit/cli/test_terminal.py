@@ -43,7 +43,7 @@ def test_every_error_is_one_message(error, code, message):
 @pytest.mark.parametrize("with_traceback", [True, False])
 def test_a_traceback_is_shown_where_it_was_asked_for(monkeypatch, with_traceback):
     shown = io.StringIO()
-    monkeypatch.setattr(terminal, "errors", Console(file=shown))
+    monkeypatch.setattr(terminal, "_errors", Console(file=shown))
     with pytest.raises(SystemExit) as ended, explained(with_traceback=with_traceback):
         raise ValueError("wrong [bold]words[/bold]")
 

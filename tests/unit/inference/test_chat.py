@@ -121,7 +121,8 @@ def test_the_command_answers_one_question(qwen, clips):
 
 
 def test_the_command_answers_what_is_typed_and_goes_on_behind_a_wrong_line(qwen, clips):
-    lines = f"Who?\n/video {clips[0].with_name('none.mp4')}\nWhat?\n/new\nWho?\n\nnever asked\n"
+    missing = clips[0].with_name("a long way to " * 8 + "none.mp4")
+    lines = f"Who?\n/video {missing}\nWhat?\n/new\nWho?\n\nnever asked\n"
     code, printed = run("max_new_tokens=4", "--model-dir", str(qwen), lines=lines)
     chat = chat_with(qwen)
     chat.writer = Writer(
@@ -129,7 +130,7 @@ def test_the_command_answers_what_is_typed_and_goes_on_behind_a_wrong_line(qwen,
     )
     assert code == 0, printed
     assert printed.count(chat.ask("Who?")) == 2
-    assert "none.mp4 does not exist" in printed
+    assert f"{missing} does not exist" in printed
 
 
 def test_a_clip_is_shown_with_the_next_question_that_can_be_asked(qwen, clips):
