@@ -1,5 +1,7 @@
 """The `export` step for Kubeflow Pipelines."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
 from ivcp.kubernetes import images
@@ -13,10 +15,11 @@ def export(
     results: dsl.Input[dsl.Dataset],
     deploy: bool,
     model: dsl.Output[dsl.Model],
-) -> str:
+) -> NamedTuple("Exported", [("serving_memory", str), ("model_uri", str)]):  # type: ignore[valid-type]
     """Merges the adapter, checks the merged model against it, and registers it.
 
-    Without `deploy` it receives its alias here, else when it is deployed. Returns the memory of the serving step.
+    Without `deploy` it receives its alias here, else when it is deployed. `serving_memory` is what that step needs, and
+    `model_uri` where other steps read the model.
     """
     from ivcp.export.step import run_step
 

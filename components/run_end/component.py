@@ -12,6 +12,7 @@ def run_end(
     settings: str,
     overrides: dict[str, Any],
     pipeline_run: str,
+    stages: int,
     status: dsl.PipelineTaskFinalStatus,
     report: dsl.Output[dsl.Markdown],
 ) -> None:
@@ -22,6 +23,7 @@ def run_end(
         settings,
         overrides,
         pipeline_run=pipeline_run,
+        stages=stages,
         state=status.state,
         error=status.error_message or "",
         report=report.path,

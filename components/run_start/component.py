@@ -11,6 +11,8 @@ from ivcp.kubernetes import images
 def run_start(
     pipeline_run: str,
     pipeline_run_name: str,
+    stage: int,
+    stages: int,
     deploy: bool,
     settings: str,
     overrides: dict[str, Any],

@@ -10,8 +10,8 @@ from ivcp.cli.terminal import say
 from ivcp.settings import read_words
 
 if TYPE_CHECKING:
-    from ivcp.pipeline_runs.curriculum import CurriculumStage
     from ivcp.pipeline_runs.summary import RunSummary
+    from ivcp.settings.curriculum import CurriculumStage
 
 
 def find_curriculum(words: Sequence[str]) -> tuple[CurriculumStage, ...]:
@@ -20,7 +20,7 @@ def find_curriculum(words: Sequence[str]) -> tuple[CurriculumStage, ...]:
     Raises:
         FileNotFoundError, ConfigError: a file does not exist, or settings cannot be used.
     """
-    from ivcp.pipeline_runs.curriculum import is_curriculum, read_curriculum
+    from ivcp.settings.curriculum import is_curriculum, read_curriculum
 
     file, overrides = read_words(words)
     if file is None:

@@ -78,7 +78,7 @@ def run(
     """Run the whole pipeline on this machine, with no cluster; the same command again goes on with an interrupted run.
 
     A file with a list `curriculum` of settings files runs them one after another, each on the model of the one before
-    (docs/curriculum.md).
+    (docs/language.md).
 
     Example: `ivcp run pipelines/configs/demo.yaml num_train_epochs=3`
     """
@@ -120,6 +120,9 @@ def compile_pipeline(
         Literal["2.14", "2.15", "2.17"],
         typer.Option(help="The oldest server that takes it; from 2.17 on the form has drop-downs."),
     ] = "2.14",
+    stages: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many it trains: several are those of a curriculum.")
+    ] = 1,
     keep_succeeded: Annotated[float | None, typer.Option(metavar="HOURS", help=KEEP_SUCCEEDED)] = None,
     keep_failed: Annotated[float | None, typer.Option(metavar="HOURS", help=KEEP_FAILED)] = None,
     deadline: Annotated[float | None, typer.Option(metavar="HOURS", help=DEADLINE)] = None,
@@ -140,7 +143,7 @@ def compile_pipeline(
         )
     limits = RunLimits(keep_succeeded, keep_failed, deadline)
     major, minor = kfp.split(".")
-    variant = Variant(in_parts=in_parts, release=(int(major), int(minor)), limits=limits)
+    variant = Variant(stages=stages, in_parts=in_parts, release=(int(major), int(minor)), limits=limits)
     if limits.fields and variant.release < RELEASE:
         raise LimitsError("limits are fields of KFP 2.17, older servers refuse them: compile with --kfp 2.17")
     version = compile_manifest(output, variant, namespace=namespace) if kubernetes_manifest else write(output, variant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from ivcp.export.export import export_model
 from ivcp.export.predictor_needs import step_memory
@@ -14,11 +15,21 @@ from ivcp.tracking import note_end
 from ivcp.tracking.steps import recorded_step
 
 
-def run_step(*, run_config: str, prepared: str, adapter: str, results: str, model: str, deploy: bool = False) -> str:
+class Exported(NamedTuple):
+    """What the pipeline needs of an export; names and order are those of the component's outputs."""
+
+    serving_memory: str
+    """Memory of the serving step, as Kubernetes writes it."""
+    model_uri: str
+    """Where other steps read the model: its copy below `models_uri`, or its folder."""
+
+
+def run_step(
+    *, run_config: str, prepared: str, adapter: str, results: str, model: str, deploy: bool = False
+) -> Exported:
     """Merges `adapter` into the model directory `model` and registers it with the metrics in `results`.
 
-    With `deploy`, the serving step makes it the champion, once it serves. Returns the memory of that step, as
-    Kubernetes writes it.
+    With `deploy`, the serving step makes it the champion, once it serves.
     """
     with recorded_step("export") as outcome:
         config = read_saved_config(Path(run_config))
@@ -35,4 +46,5 @@ def run_step(*, run_config: str, prepared: str, adapter: str, results: str, mode
         if not deploy:
             note_end(config, result.summary)
         outcome.directory = model
-    return step_memory(Path(model) / (config.deployed_graph or ""), config.serving)
+    memory = step_memory(Path(model) / (config.deployed_graph or ""), config.serving)
+    return Exported(serving_memory=memory, model_uri=result.source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ivcp.checks.run import is_on_cluster
 from ivcp.lifecycle.kfp_run import ended_by_steps
 from ivcp.records.markdown import escape
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, read_pasted
+from ivcp.settings.curriculum import first_settings, run_of_stage
 from ivcp.tracking import (
     ENDED_TAG,
     PLUGIN_TAG,
@@ -39,7 +40,14 @@ _TRACKED = ("training", "evaluation", "export", "serving")
 
 
 def run_step(
-    settings: str, overrides: Mapping[str, Any], *, pipeline_run: str, state: str, error: str, report: str
+    settings: str,
+    overrides: Mapping[str, Any],
+    *,
+    pipeline_run: str,
+    stages: int = 1,
+    state: str,
+    error: str,
+    report: str,
 ) -> None:
     """Ends the MLflow run of `pipeline_run`, and writes what happened to the Markdown file `report`.
 
@@ -47,21 +55,21 @@ def run_step(
     on a cluster, what KFP's API says of the steps. Of the text `settings` and
     of `overrides`, which win, only the settings of MLflow are read: wrong ones elsewhere may be why the run failed. A
     run that KFP's MLflow plugin opened, or that the environment's MLFLOW_RUN_ID names, has another owner, who ends it.
+    Of a curriculum, each of several `stages` has an MLflow run of its own below that of `pipeline_run`.
     """
     with recorded_step("run_end") as outcome:
         if state not in _STATUS and is_on_cluster():
             state, error = ended_by_steps(pipeline_run) or (state, error)
-        tags = None
-        if not has_foreign_run():
-            tags = unless_away(
-                lambda: _finish(_tracking_settings(settings, overrides), pipeline_run, state),
-                otherwise=None,
-                doing="ending the run in MLflow",
-            )
-        outcome.result = describe_end(state, tags, error)
+        config = _tracking_settings(settings, overrides)
+        if stages == 1:
+            tags = _ended(config, pipeline_run, state)
+            status, outcome.result = final_status(state, tags or {}), describe_end(state, tags, error)
+        else:
+            runs = [run_of_stage(pipeline_run, number, stages) for number in range(1, stages + 1)]
+            status, outcome.result = describe_stages(state, [_ended(config, run, state) for run in runs], error)
+            _ended(config, pipeline_run, state, status)
         Path(report).write_text(escape(outcome.result) + "\n", encoding="utf-8")
-        is_good = final_status(state, tags or {}) == "FINISHED"
-        log.log(logging.INFO if is_good else logging.ERROR, "%s", outcome.result)
+        log.log(logging.INFO if status == "FINISHED" else logging.ERROR, "%s", outcome.result)
 
 
 def final_status(state: str, tags: Mapping[str, str]) -> RunStatus | None:
@@ -87,9 +95,24 @@ def describe_end(state: str, tags: Mapping[str, str] | None, error: str) -> str:
         return f"how the run ended is not known: KFP calls it {state}, and its steps left nothing in MLflow{explained}"
     if tags is None:
         return f"a step failed{explained}; see its log"
-    done = [step for step in _TRACKED if found.get(f"step.{step}") == "FINISHED"]
+    done = [step for step in _TRACKED if _is_done(found, step)]
     where = f"after {done[-1]}" if done else "before training: in the validation or preparation of the data"
     return f"a step failed {where}{explained}; see its log"
+
+
+def describe_stages(state: str, stages: Sequence[Mapping[str, str] | None], error: str) -> tuple[RunStatus | None, str]:
+    """How a curriculum ended, and what became of it; `stages` are the tags of each stage's steps, as `describe_end` has
+    them."""
+    begun = [tags for tags in stages if tags]
+    if not begun:
+        return final_status(state, {}), describe_end(state, None if None in stages else {}, error)
+    last, number = begun[-1], len(begun)
+    status = final_status(state, last)
+    if status == "FINISHED" and number < len(stages) and _is_done(last, "export"):
+        status = "KILLED" if _STATUS.get(state) == "KILLED" else "FAILED"
+        explained = f": {error}" if error else ""
+        return status, f"stage {number + 1} of {len(stages)} did not begin{explained}; see the log of its first step"
+    return status, f"stage {number} of {len(stages)}: {describe_end(state, last, error)}"
 
 
 def find_failure(config: RunConfig, pipeline_run: str) -> str | None:
@@ -100,6 +123,10 @@ def find_failure(config: RunConfig, pipeline_run: str) -> str | None:
         lambda: find_pipeline_run(config, pipeline_run), otherwise=None, doing="asking MLflow why the run failed"
     )
     return None if run is None else _failure(run.data.tags)
+
+
+def _is_done(tags: Mapping[str, str], step: str) -> bool:
+    return tags.get(f"step.{step}") == "FINISHED"
 
 
 def _failure(tags: Mapping[str, str]) -> str | None:
@@ -113,7 +140,7 @@ def _tracking_settings(settings: str, overrides: Mapping[str, Any]) -> RunConfig
     """The settings of MLflow; those that cannot be read are none: no MLflow run was begun with them."""
     given: dict[str, Any] = {}
     try:
-        given = read_pasted(settings)
+        given = first_settings(read_pasted(settings))
     except (ConfigError, OSError) as error:
         log.warning("%s", error)
     chosen = {key: value for key, value in (given | dict(overrides)).items() if SECTION_OF_KEY.get(key) == "tracking"}
@@ -124,14 +151,23 @@ def _tracking_settings(settings: str, overrides: Mapping[str, Any]) -> RunConfig
         return RunConfig()
 
 
-def _finish(config: RunConfig, pipeline_run: str, state: str) -> Mapping[str, str] | None:
-    """Ends the run; its tags, none where it never began, null where there is no MLflow."""
-    if not has_store(config):
+def _ended(
+    config: RunConfig, pipeline_run: str, state: str, status: RunStatus | None = None
+) -> Mapping[str, str] | None:
+    """Ends the run; its tags, none where it never began, null where MLflow has nothing to say of it."""
+    if has_foreign_run() or not has_store(config):
         return None
+    return unless_away(
+        lambda: _finish(config, pipeline_run, state, status), otherwise=None, doing="ending the run in MLflow"
+    )
+
+
+def _finish(config: RunConfig, pipeline_run: str, state: str, status: RunStatus | None) -> Mapping[str, str]:
+    """Ends the run, as `status` where that is known; its tags, none where it never began."""
     run = find_pipeline_run(config, pipeline_run)
     if run is None:  # the first step failed, or report_to does not name mlflow
         return {}
     tags: Mapping[str, str] = dict(run.data.tags)
     if PLUGIN_TAG not in tags:
-        finish_pipeline_run(run.info.run_id, final_status(state, tags) or "FAILED", config=config)
+        finish_pipeline_run(run.info.run_id, status or final_status(state, tags) or "FAILED", config=config)
     return tags

@@ -15,7 +15,9 @@ from ivcp.data.registry import REGISTRY_FILE
 from ivcp.lifecycle.places import check_reachable, default_places
 from ivcp.models.source import pinned
 from ivcp.settings import SECTION_OF_KEY, ConfigError, RunConfig, config_from_settings, read_pasted, save_config
+from ivcp.settings.curriculum import CURRICULUM, CurriculumStage, curriculum_from_settings, pipeline_name
 from ivcp.settings.form import PREFIX, read_fields
+from ivcp.settings.pasted import PASTED
 from ivcp.stages.registry import stage_of
 from ivcp.tracking import has_foreign_run, has_store, open_pipeline_run, unless_away
 from ivcp.tracking.steps import RECORDS_DIR_VARIABLE, recorded_step
@@ -24,6 +26,7 @@ from ivcp.validation.reuse import DATA_KEYS
 
 log = logging.getLogger(__name__)
 
+_BASE = "model_name_or_path"
 _DATA_SECTIONS = ("model", "data", "video")
 """With `DATA_KEYS` and the stage's `data_settings`, all that validation and preparation read. They get nothing else, so
 that another learning rate finds the results that the cluster keeps of them."""
@@ -62,7 +65,9 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str, run_config_uri: 
 
     They are the text of a YAML file in `settings`, under the filled-in fields of the form, under `overrides`.
     `pipeline_run` and `pipeline_run_name` among the parameters are KFP's id and name of the run; `deploy` says whether
-    a good model is to be deployed.
+    a good model is to be deployed. With several `stages`, the text is a curriculum of so many, and the settings are
+    those of number `stage`, from 1; the field of the base model then is what the stage before has made, and wins over
+    everything.
 
     Raises:
         ConfigError: a setting cannot be used or is missing, asks for what training does not do, or there is nowhere to
@@ -72,17 +77,18 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str, run_config_uri: 
         AnnotationError: the registry of data sets or an annotation file cannot be read.
     """
     with recorded_step("run_start") as outcome:
-        given = read_pasted(parameters["settings"]) | read_fields(parameters) | parameters["overrides"]
+        stages = _stages(parameters)
+        stage = stages[parameters["stage"] - 1] if stages else None
+        given = _given(parameters, stage)
         places = _default_places(run_config_uri, parameters["pipeline_run"])
-        config = config_from_settings(places | given, source="pipeline parameters")
-        _check_given(config, given)
-        config = with_serve_target(pinned(config))
-        check_started(config)
+        config = _checked(given, places)
+        for later in stages[1:] if parameters["stage"] == 1 else ():  # before anything is trained
+            data_fingerprint(_checked(later.given | {_BASE: config.model.model_name_or_path}, places))
         if parameters["deploy"] and is_on_cluster():
             _check_deployable(config)
         shards_uri = _shards_uri(config, is_given="shards_uri" in given)
         data = data_settings(config)
-        config = _tracked(config, parameters["pipeline_run"], parameters["pipeline_run_name"])
+        config = _tracked(config, parameters["pipeline_run"], parameters["pipeline_run_name"], stage)
         save_config(config, Path(run_config))
         started = RunStart(
             data_settings=data,
@@ -92,6 +98,46 @@ def run_step(parameters: Mapping[str, Any], *, run_config: str, run_config_uri: 
         )
         outcome.result = f"data {started.data_fingerprint[:12]}"
     return started
+
+
+def _stages(parameters: Mapping[str, Any]) -> tuple[CurriculumStage, ...]:
+    """The stages of a curriculum; none where the settings are those of one run.
+
+    Raises:
+        ConfigError: the settings are not for this pipeline.
+    """
+    pasted, expected = read_pasted(parameters["settings"]), parameters["stages"]
+    if expected == 1 and CURRICULUM not in pasted:
+        return ()
+    found = curriculum_from_settings(pasted, parameters["overrides"], source=PASTED)
+    if len(found) != expected:
+        fitting = pipeline_name(len(found))
+        raise ConfigError(
+            f"{PASTED} is a curriculum of {len(found)} stages, and this pipeline trains {expected}: start a run of the "
+            f"pipeline {fitting}, or submit the file with `ivcp submit`, which uploads that one"
+        )
+    return found
+
+
+def _given(parameters: Mapping[str, Any], stage: CurriculumStage | None) -> dict[str, Any]:
+    """The settings that were given."""
+    fields = read_fields(parameters)
+    if stage is not None:
+        return {**stage.given, **fields}
+    return {**read_pasted(parameters["settings"]), **fields, **parameters["overrides"]}
+
+
+def _checked(given: Mapping[str, Any], places: Mapping[str, str]) -> RunConfig:
+    """The configuration of given settings, on top of `places`, once training can be started with it.
+
+    Raises:
+        ConfigError, FileNotFoundError, HubError, BaseFilesError, RegistryError, UnsupportedModelError: it cannot.
+    """
+    config = config_from_settings({**places, **given}, source="pipeline parameters")
+    _check_given(config, given)
+    config = with_serve_target(pinned(config))
+    check_started(config)
+    return config
 
 
 def _default_places(artifact_uri: str, pipeline_run: str) -> dict[str, str]:
@@ -166,8 +212,11 @@ def data_settings(config: RunConfig) -> str:
     return json.dumps(chosen, sort_keys=True)
 
 
-def _tracked(config: RunConfig, pipeline_run: str, pipeline_run_name: str) -> RunConfig:
-    """`config` with the run that the steps log to, unless the environment names somebody else's."""
+def _tracked(config: RunConfig, pipeline_run: str, name: str, stage: CurriculumStage | None) -> RunConfig:
+    """`config` with the run that the steps log to, unless the environment names somebody else's.
+
+    That of a stage lies below the one of the curriculum, whose steps log nothing to it themselves.
+    """
     if has_foreign_run() or "mlflow" not in config.train.report_to:
         return config
     if not has_store(config):
@@ -175,11 +224,15 @@ def _tracked(config: RunConfig, pipeline_run: str, pipeline_run_name: str) -> Ru
             "no MLflow server: set mlflow_tracking_uri, or MLFLOW_TRACKING_URI in the Kubernetes secret ivcp-mlflow; "
             "a file in one step's pod would be gone with it, and the registered models too"
         )
-    run_id = unless_away(
-        lambda: open_pipeline_run(config, pipeline_run=pipeline_run, run_name=pipeline_run_name),
-        otherwise=None,
-        doing="starting the run in MLflow",
-    )
+
+    def opened() -> str:
+        whole = open_pipeline_run(config, pipeline_run=pipeline_run, run_name=name)
+        if stage is None or stage.of == 1:
+            return whole
+        own = stage.run_of(pipeline_run)
+        return open_pipeline_run(config, pipeline_run=own, run_name=f"{name}, {stage.name}", parent=whole)
+
+    run_id = unless_away(opened, otherwise=None, doing="starting the run in MLflow")
     tracking = config.tracking.model_copy(update={"mlflow_run_id": run_id})
     return config.model_copy(update={"tracking": tracking})
 

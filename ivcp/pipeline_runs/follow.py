@@ -22,6 +22,8 @@ _PARTS = {"preprocessing": ("preprocessing_plan", "preprocessing_part")}
 """Tasks that belong to a step of another name, before it."""
 _NAMESPACE = "kubeflow"
 """Of the pods of an installation for a single user."""
+_LATER_STAGE = re.compile(r"_(\d+)$")
+"""Of a curriculum: `training_2` trains its second stage."""
 _ATTEMPT = re.compile(r"\(\d+\)$")
 """A server lists each task twice: as `training`, and as `training(0)`, its first attempt."""
 
@@ -82,7 +84,8 @@ def follow_run(
 def step_states(run: kfp_server_api.V2beta1Run) -> dict[str, str]:
     """The states of the steps that have begun, in the pipeline's order, without all that the server adds to them.
 
-    A server's list also has the run itself, drivers, executors, groups of steps and loops, and what never began.
+    A server's list also has the run itself, drivers, executors, groups of steps and loops, and what never began. Steps
+    of a curriculum's later stages are called such as `training of stage 2`.
     """
     details = (run.run_details.task_details if run.run_details else None) or []
     found: dict[str, list[tuple[str, str]]] = {}
@@ -90,16 +93,18 @@ def step_states(run: kfp_server_api.V2beta1Run) -> dict[str, str]:
         if task.display_name and task.state:
             name = _ATTEMPT.sub("", task.display_name).replace("-", "_")
             found.setdefault(name, []).append((task.display_name, task.state))
+    later = sorted({int(match[1]) for match in map(_LATER_STAGE.search, found) if match})
     states: dict[str, str] = {}
-    for step in _STEPS:
-        own = _state(found.get(step, []))
-        parts = [_state(found.get(part, [])) for part in _PARTS.get(step, ())]
-        if "FAILED" in parts:
-            own = "FAILED"
-        elif not own and any(parts):
-            own = "RUNNING"
-        if own:
-            states[step] = own
+    for suffix, called in (("", ""), *((f"_{number}", f" of stage {number}") for number in later)):
+        for step in _STEPS:
+            own = _state(found.get(f"{step}{suffix}", []))
+            parts = [_state(found.get(f"{part}{suffix}", [])) for part in _PARTS.get(step, ())]
+            if "FAILED" in parts:
+                own = "FAILED"
+            elif not own and any(parts):
+                own = "RUNNING"
+            if own:
+                states[f"{step}{called}"] = own
     return states
 
 

@@ -10,17 +10,21 @@ from typing import Any
 from ivcp.packages import entry_points_of
 
 GROUP = "ivcp.pipelines"
-ACTION_CLS = "action-cls"
+_ONE, _SEVERAL = "action-cls", "curriculum"
+"""Names of the entry points."""
 
 
-def load_pipeline(name: str = ACTION_CLS, *, in_parts: bool = False) -> Any:
-    """kfp's pipeline of this name, made anew; `in_parts` prepares clips in several pods side by side.
+def load_pipeline(*, stages: int = 1, in_parts: bool = False) -> Any:
+    """kfp's pipeline for one stage of training, or for a curriculum of several, made anew.
+
+    `in_parts` prepares clips in several pods side by side.
 
     Raises:
         ValueError: no installed package has one.
     """
-    found = entry_points_of(GROUP)
+    found, name = entry_points_of(GROUP), _ONE if stages == 1 else _SEVERAL
     if name not in found:
         known = ", ".join(sorted(found)) or "none"
         raise ValueError(f"there is no pipeline {name}: installed are {known}; install ivcp again (pip install -e .)")
-    return found[name].load()(in_parts=in_parts)
+    options = {} if stages == 1 else {"stages": stages}
+    return found[name].load()(**options, in_parts=in_parts)

@@ -21,9 +21,10 @@ from ivcp.pipeline_runs.connection import (
     name_filter,
     server_message,
 )
-from ivcp.pipeline_runs.installed import ACTION_CLS, load_pipeline
+from ivcp.pipeline_runs.installed import load_pipeline
 from ivcp.pipeline_runs.limits import NO_LIMITS, RunLimits
 from ivcp.pipeline_runs.releases import OLDEST, fit
+from ivcp.settings.curriculum import pipeline_name
 from ivcp.settings.form import description
 
 DEFAULT_EXPERIMENT = "ivcp"
@@ -37,6 +38,7 @@ class PipelineVersion:
     pipeline_id: str
     version_id: str
     name: str
+    pipeline_name: str
     is_new: bool
     """It was uploaded now; else the server had this content already."""
 
@@ -57,8 +59,10 @@ def is_compiled(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Variant:
-    """Which of the pipelines that one function builds is compiled."""
+    """Which of the pipelines is compiled."""
 
+    stages: int = 1
+    """How many it trains: several are those of a curriculum."""
     in_parts: bool = False
     """Clips are prepared in several pods side by side."""
     release: tuple[int, int] = OLDEST
@@ -69,7 +73,13 @@ class Variant:
 
     def load(self) -> Any:
         """kfp's pipeline."""
-        return fit(self.limits.apply(load_pipeline(in_parts=self.in_parts)), self.release)
+        pipeline = load_pipeline(stages=self.stages, in_parts=self.in_parts)
+        return fit(self.limits.apply(pipeline), self.release)
+
+    @property
+    def name(self) -> str:
+        """Of the pipeline."""
+        return pipeline_name(self.stages)
 
 
 def compile_pipeline(path: Path, variant: Variant = Variant()) -> str:
@@ -93,8 +103,8 @@ def compile_manifest(path: Path, variant: Variant = Variant(), *, namespace: str
     with TemporaryDirectory() as folder:
         digest = compile_pipeline(Path(folder) / "pipeline.yaml", variant)
     options = KubernetesManifestOptions(
-        pipeline_name=ACTION_CLS,
-        pipeline_version_name=f"{ACTION_CLS}-{digest}",
+        pipeline_name=variant.name,
+        pipeline_version_name=f"{variant.name}-{digest}",
         namespace=namespace,
         include_pipeline_manifest=True,
     )
@@ -103,32 +113,37 @@ def compile_manifest(path: Path, variant: Variant = Variant(), *, namespace: str
     )
     manifests = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     for manifest in manifests:
-        manifest["spec"]["description"] = description()
+        manifest["spec"]["description"] = description(variant.stages)
     path.write_text(yaml.safe_dump_all(manifests, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return digest
 
 
-def upload_pipeline(server: Server, limits: RunLimits = NO_LIMITS, *, in_parts: bool = False) -> PipelineVersion:
+def upload_pipeline(
+    server: Server, limits: RunLimits = NO_LIMITS, *, in_parts: bool = False, stages: int = 1
+) -> PipelineVersion:
     """Makes the pipeline, as it is compiled here, a version on the server, unless it has this content already.
+
+    It trains so many `stages`: several are those of a curriculum.
 
     Raises:
         ServerError: the server refuses it, or does not answer.
         LimitsError: it is too old for limits.
     """
     limits.check(server.release)
-    variant = Variant(in_parts=in_parts, release=server.release or OLDEST, limits=limits)
+    variant = Variant(stages=stages, in_parts=in_parts, release=server.release or OLDEST, limits=limits)
+    about = description(stages)
     with TemporaryDirectory() as folder, explained(server.url):
-        package = Path(folder) / f"{ACTION_CLS}.yaml"
+        package = Path(folder) / f"{variant.name}.yaml"
         digest = compile_pipeline(package, variant)
-        name = f"{ACTION_CLS}-{digest}"
-        pipeline_id = _find_pipeline(server, ACTION_CLS)
+        name = f"{variant.name}-{digest}"
+        pipeline_id = _find_pipeline(server, variant.name)
         if pipeline_id is None:
-            pipeline_id = _create_pipeline(server, ACTION_CLS)
+            pipeline_id = _create_pipeline(server, variant.name, about)
         found = _find_version(server, pipeline_id, name)
         if found is None:
-            found = _upload_version(server, package, pipeline_id, name)
-            return PipelineVersion(pipeline_id, found, name, is_new=True)
-    return PipelineVersion(pipeline_id, found, name, is_new=False)
+            found = _upload_version(server, package, pipeline_id, name, about)
+            return PipelineVersion(pipeline_id, found, name, variant.name, is_new=True)
+    return PipelineVersion(pipeline_id, found, name, variant.name, is_new=False)
 
 
 def start_run(
@@ -159,9 +174,9 @@ def start_run(
     return run_id
 
 
-def run_name(base: str | None) -> str:
+def run_name(base: str) -> str:
     """A display name that says when: KFP lists runs by it."""
-    return f"{base or 'action-cls'} {datetime.now():%Y-%m-%d %H:%M:%S}"
+    return f"{base} {datetime.now():%Y-%m-%d %H:%M:%S}"
 
 
 def experiment_id(server: Server, name: str) -> str:
@@ -184,10 +199,8 @@ def _find_pipeline(server: Server, name: str) -> str | None:
     return next((pipeline.pipeline_id for pipeline in found), None)
 
 
-def _create_pipeline(server: Server, name: str) -> str:
-    body = kfp_server_api.V2beta1Pipeline(
-        display_name=name, name=name, namespace=server.namespace, description=description()
-    )
+def _create_pipeline(server: Server, name: str, about: str) -> str:
+    body = kfp_server_api.V2beta1Pipeline(display_name=name, name=name, namespace=server.namespace, description=about)
     try:
         made = server.pipelines.pipeline_service_create_pipeline(pipeline=body)
     except ApiException as error:
@@ -211,10 +224,10 @@ def _find_version(server: Server, pipeline_id: str, name: str) -> str | None:
     return next((version.pipeline_version_id for version in found), None)
 
 
-def _upload_version(server: Server, package: Path, pipeline_id: str, name: str) -> str:
+def _upload_version(server: Server, package: Path, pipeline_id: str, name: str, about: str) -> str:
     try:
         made = server.uploads.upload_pipeline_version(
-            str(package), name=name, pipelineid=pipeline_id, description=description()
+            str(package), name=name, pipelineid=pipeline_id, description=about
         )
     except ApiException as error:
         found = _find_version(server, pipeline_id, name) if error.status == 409 else None

@@ -72,6 +72,11 @@ class ExportResult(Record):
     exits: Exits = Exits()
 
     @property
+    def source(self) -> str:
+        """Where others read it: what is registered, else what the step wrote."""
+        return self.registered.source if self.registered else self.model_dir
+
+    @property
     def summary(self) -> str:
         """The result in a few words."""
         version = self.registered

@@ -32,6 +32,16 @@ SUMMARY = (
     "A field that is filled in wins over `settings`, and `overrides` over both."
 )
 """Of the compiled pipeline: KFP asks for no more than 1024 characters there."""
+CURRICULUM_HEADING = (
+    "Trains a video language model in stages, each on the model of the one before, and serves the last one when it is "
+    "good enough."
+)
+CURRICULUM_SUMMARY = (
+    f"{CURRICULUM_HEADING} In `settings` a YAML file with a list `curriculum` of as many stages as the pipeline's name "
+    "says, each with its settings; what stands beside the list is for all of them. `ivcp submit FILE` writes that text "
+    "from a curriculum that names other files."
+)
+"""Of the compiled pipeline of a curriculum."""
 OWN_PARAMETERS = {
     "deploy": "Deploy a model that passes the gate.",
     "overrides": 'Any settings by their keys, e.g. `{"lora_rank": 16}`. They win over all other fields.',
@@ -75,17 +85,28 @@ def describe_parameters() -> dict[str, str]:
 
 def docstring() -> str:
     """A docstring for the pipeline's function, from which KFP takes the descriptions of the parameters."""
-    lines = [f"    {name}: {meaning}" for name, meaning in describe_parameters().items()]
-    return "\n".join([HEADING, "", "Args:", *lines, ""])
+    return _docstring(HEADING, describe_parameters())
 
 
-def description() -> str:
+def curriculum_docstring() -> str:
+    """The same for the pipeline of a curriculum, which has no fields of single settings."""
+    return _docstring(CURRICULUM_HEADING, OWN_PARAMETERS)
+
+
+def description(stages: int = 1) -> str:
     """The pipeline's description, in Markdown: the page shows it beside the picture, its form shows no help.
 
-    It travels in the URL of an upload, for which proxies allow a few thousand characters.
+    It travels in the URL of an upload, for which proxies allow a few thousand characters. With several `stages` it is
+    that of a curriculum's pipeline.
     """
-    lines = [f"- **{name}**: {meaning}" for name, meaning in describe_parameters().items()]
-    return "\n".join([SUMMARY, "", *lines, ""])
+    summary, parameters = (SUMMARY, describe_parameters()) if stages == 1 else (CURRICULUM_SUMMARY, OWN_PARAMETERS)
+    lines = [f"- **{name}**: {meaning}" for name, meaning in parameters.items()]
+    return "\n".join([summary, "", *lines, ""])
+
+
+def _docstring(heading: str, parameters: Mapping[str, str]) -> str:
+    lines = [f"    {name}: {meaning}" for name, meaning in parameters.items()]
+    return "\n".join([heading, "", "Args:", *lines, ""])
 
 
 def _meaning(described: KeyHelp) -> str:

@@ -5,6 +5,7 @@ from ivcp.tracking.client import DEFAULT_STORE, has_store, tracking_uri
 from ivcp.tracking.outages import unless_away
 from ivcp.tracking.pipeline_run import (
     ENDED_TAG,
+    PARENT_TAG,
     PIPELINE_RUN_TAG,
     PLUGIN_TAG,
     close_killed_run,
@@ -22,6 +23,7 @@ from ivcp.tracking.runs import RunStatus, TrackedRun, tracked_run
 __all__ = [
     "DEFAULT_STORE",
     "ENDED_TAG",
+    "PARENT_TAG",
     "PIPELINE_RUN_TAG",
     "PLUGIN_TAG",
     "Champion",

@@ -15,6 +15,7 @@ from ivcp.tracking.runs import LONGEST_TAG, RunStatus, create_run
 
 log = logging.getLogger(__name__)
 
+PARENT_TAG = "mlflow.parentRunId"
 PIPELINE_RUN_TAG = "ivcp.pipeline_run"
 """Tag of an MLflow run with the id of its pipeline run."""
 
@@ -40,14 +41,16 @@ def start_pipeline_run(
     return create_run(client, config, run_name or config.train.run_name or "pipeline", tags or {})
 
 
-def open_pipeline_run(config: RunConfig, *, pipeline_run: str, run_name: str) -> str:
+def open_pipeline_run(config: RunConfig, *, pipeline_run: str, run_name: str, parent: str | None = None) -> str:
     """The one MLflow run of a pipeline run, by that run's id; it is started where there is none yet.
 
-    A step that is repeated finds what it started before, and every step what KFP's MLflow plugin started.
+    A step that is repeated finds what it started before, and every step what KFP's MLflow plugin started. `parent` is
+    the run that a new one lies below.
     """
     found = find_pipeline_run(config, pipeline_run)
     if found is None:
-        return start_pipeline_run(config, run_name=run_name, tags={PIPELINE_RUN_TAG: pipeline_run})
+        below = {} if parent is None else {PARENT_TAG: parent}
+        return start_pipeline_run(config, run_name=run_name, tags={PIPELINE_RUN_TAG: pipeline_run, **below})
     run_id: str = found.info.run_id
     if PIPELINE_RUN_TAG not in found.data.tags:
         connect(tracking_uri(config)).set_tag(run_id, PIPELINE_RUN_TAG, pipeline_run)

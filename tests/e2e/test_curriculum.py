@@ -4,13 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import yaml
+from kfp import local
+from mlflow import MlflowClient
 
 from ivcp.demo.sample_data import generate_sample_data
 from ivcp.demo.tiny_model import build_tiny_model
+from ivcp.pipeline_runs.installed import load_pipeline
+from ivcp.pipeline_runs.parameters import curriculum_arguments
+from ivcp.settings.curriculum import read_curriculum
 
 IVCP = Path(sys.executable).parent / "ivcp"
 COMMON = {
@@ -97,3 +103,37 @@ def test_runs_of_the_stages_lie_below_one_in_mlflow(project, ran):
     assert {run.info.status for run in (parent, *below)} == {"FINISHED"}
     names = {model.name for model in client.search_registered_models()}
     assert names == {"ivcp-sft", "ivcp-action-classifier"}
+
+
+@pytest.mark.slow
+def test_the_pipeline_for_a_cluster_runs_the_same_stages(project, tmp_path, monkeypatch):
+    """With KFP's local runner: what each stage is given, and what lies below what in MLflow."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("PATH", f"{IVCP.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)  # the images are ours
+    warnings.filterwarnings("ignore", "Task '.*': settings .* have no effect", UserWarning)  # placement
+    here = {key: str(project / COMMON[key]) for key in ("model_name_or_path", "dataset_dir")}
+    arguments = curriculum_arguments(read_curriculum(project / "curriculum.yaml", here), deploy=False)
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(tmp_path / "root"),
+        workspace_root=str(tmp_path / "workspace"),
+        raise_on_error=True,
+    )
+    load_pipeline(stages=2)(**arguments)
+
+    (report,) = (tmp_path / "root").glob("*/run-end/report")
+    assert report.read_text().startswith("stage 2 of 2: ivcp-action-classifier v1")
+    (learned,) = (tmp_path / "root").glob("*/training-2/adapter/run_config.json")
+    base = Path(json.loads(learned.read_text())["model_name_or_path"])
+    assert base.parent == tmp_path / "root" / "models" / "ivcp-sft"
+    runs = MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).search_runs(["1"], order_by=["start_time"])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+    whole, first, second = runs
+    assert base.name == first.info.run_id
+    assert [run.data.tags.get("mlflow.parentRunId") for run in (first, second)] == [whole.info.run_id] * 2
+    assert first.info.run_name == f"{whole.info.run_name}, 1-sft"
+    assert "test/exact_match" in first.data.metrics
+    assert "test/top1_accuracy" in second.data.metrics

@@ -37,6 +37,8 @@ def start(settings: str, dataset_dir: str = "", deploy: bool = True) -> None:
     started = run_start(
         pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         pipeline_run_name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+        stage=1,
+        stages=1,
         deploy=deploy,
         settings=settings,
         overrides={},

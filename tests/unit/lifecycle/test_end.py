@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from ivcp.lifecycle.end import describe_end, run_step
+from ivcp.lifecycle.end import describe_end, describe_stages, run_step
 from ivcp.settings import from_flat
 from ivcp.tracking import find_pipeline_run, note_end, open_pipeline_run, tracked_run
 from tests.ports import free_port
@@ -17,11 +17,11 @@ def _surroundings(monkeypatch):
     logging.getLogger().handlers[:] = handlers
 
 
-def end(mlflow_uri, tmp_path, run, state, error="", settings=""):
+def end(mlflow_uri, tmp_path, run, state, error="", settings="", stages=1):
     report = tmp_path / "report.md"
     # A wrong setting, which may be why the run failed, is not this step's business.
     overrides = {"lora_rnk": 3, "lora_rank": "many"} | ({} if settings else {"mlflow_tracking_uri": mlflow_uri})
-    run_step(settings, overrides, pipeline_run=run, state=state, error=error, report=str(report))
+    run_step(settings, overrides, pipeline_run=run, stages=stages, state=state, error=error, report=str(report))
     return report.read_text()
 
 
@@ -114,3 +114,46 @@ def test_a_run_of_another_owner_is_left_alone(mlflow_uri, tmp_path, monkeypatch)
 )
 def test_the_end_in_words(state, tags, message):
     assert describe_end(state, tags, "why") == message
+
+
+DONE = {"ivcp.ended": "m v1", "step.export": "FINISHED"}
+
+
+@pytest.mark.parametrize(
+    ("state", "stages", "status", "message"),
+    [
+        ("SUCCEEDED", [DONE, DONE], "FINISHED", "stage 2 of 2: m v1"),
+        ("RUNNING", [DONE, DONE], "FINISHED", "stage 2 of 2: m v1"),
+        ("RUNNING", [DONE, {}], "FAILED", "stage 2 of 2 did not begin: why; see the log of its first step"),
+        ("CANCELED", [DONE, {}], "KILLED", "stage 2 of 2 did not begin: why; see the log of its first step"),
+        ("RUNNING", [{"ivcp.ended": "refused: 0.1"}, {}], "FINISHED", "stage 1 of 2: refused: 0.1"),
+        (
+            "FAILED",
+            [DONE, {"step.training": "FAILED", "step.training.error": "no"}],
+            "FAILED",
+            "stage 2 of 2: training failed: no",
+        ),
+        (
+            "FAILED",
+            [{}, {}],
+            "FAILED",
+            "a step failed before training: in the validation or preparation of the data: why; see its log",
+        ),
+        ("FAILED", [None, None], "FAILED", "a step failed: why; see its log"),
+    ],
+)
+def test_the_end_of_a_curriculum(state, stages, status, message):
+    assert describe_stages(state, stages, "why") == (status, message)
+
+
+def test_each_stage_of_a_curriculum_ends_and_what_they_lie_below(mlflow_uri, tmp_path):
+    config = from_flat({"mlflow_tracking_uri": mlflow_uri})
+    for run in ("whole", "whole-1", "whole-2"):
+        open_pipeline_run(config, pipeline_run=run, run_name=run)
+    first = find_pipeline_run(config, "whole-1").info.run_id
+    note_end(from_flat({"mlflow_tracking_uri": mlflow_uri, "mlflow_run_id": first}), "m v1")
+    told = end(mlflow_uri, tmp_path, "whole", "FAILED", "exit code 1", stages=3)
+    assert told.startswith("stage 2 of 3: a step failed")
+    statuses = [find_pipeline_run(config, run).info.status for run in ("whole", "whole-1", "whole-2")]
+    assert statuses == ["FAILED", "FINISHED", "FAILED"]
+    assert find_pipeline_run(config, "whole-3") is None

@@ -27,19 +27,23 @@ def _surroundings(monkeypatch):
     logging.getLogger().handlers[:] = handlers
 
 
+NO_FIELDS = {"dataset": "", "dataset_dir": "", "model_name_or_path": ""}
+"""As in the pipeline of a curriculum."""
+
+
 @pytest.fixture
 def start(data_set, tmp_path):
     (data_set.folder / "a.mp4").write_bytes(b"video")
     data_set.add("actions", [sharegpt_row("a.mp4", "run")])
 
-    def run(text="", *, deploy=False, **settings):
+    def run(text="", *, deploy=False, stage=1, stages=1, **settings):
         """Settings as a person gives them: text, fields of the form, overrides."""
         overrides = {"report_to": "none"} | settings.pop("overrides", {})
         fields = {"dataset": "actions", "dataset_dir": str(data_set.folder), "model_name_or_path": "/on/a/volume"}
         typed = {PREFIX + key: value for key, value in (dict.fromkeys(FIELDS, "") | fields | settings).items()}
         parameters = typed | {"pipeline_run": "id", "pipeline_run_name": "name", "settings": text, "deploy": deploy}
         return run_step(
-            parameters | {"overrides": overrides},
+            parameters | {"overrides": overrides, "stage": stage, "stages": stages},
             run_config=str(tmp_path / "run_config.json"),
             run_config_uri=str(tmp_path / "root/action-cls/id/run-start/x/run_config"),
         )
@@ -220,6 +224,54 @@ def test_a_repeated_step_finds_its_run(start, tmp_path, mlflow_uri):
     assert ids == {run.info.run_id}
     assert run.info.run_name == "name"
     assert find_pipeline_run(from_flat({"mlflow_tracking_uri": mlflow_uri}), "other") is None
+
+
+def test_a_stage_has_its_settings_and_the_model_of_the_one_before(start, data_set, tmp_path, mlflow_uri):
+    tracked = {"report_to": "mlflow", "mlflow_tracking_uri": mlflow_uri}
+    common = {"dataset": "actions", "dataset_dir": str(data_set.folder), "model_name_or_path": "/on/a/volume"}
+    stages = [{"stage": "sft", "lora_rank": 4}, {"lora_rank": 16}]
+    text = json.dumps({"curriculum": stages, "lora_alpha": 3} | common)
+    saved = []
+    for stage, base in ((1, ""), (2, "/made/by/the/first")):
+        overrides = tracked | {"seed": 5, "model_name_or_path": "/another"}
+        start(text, stage=stage, stages=2, **NO_FIELDS | {"model_name_or_path": base}, overrides=overrides)
+        saved.append(read_saved_config(tmp_path / "run_config.json"))
+    first, second = saved
+    assert (first.method.stage, first.method.lora_rank, first.method.lora_alpha) == ("sft", 4, 3)
+    assert (second.method.stage, second.method.lora_rank, second.method.lora_alpha) == ("action_cls", 16, 3)
+    assert (first.train.seed, second.train.seed) == (5, 5)
+    assert first.model.model_name_or_path == "/another"
+    assert second.model.model_name_or_path == "/made/by/the/first"
+    config = from_flat({"mlflow_tracking_uri": mlflow_uri})
+    parent, below = find_pipeline_run(config, "id"), [find_pipeline_run(config, f"id-{number}") for number in (1, 2)]
+    assert [run.info.run_id for run in below] == [config.tracking.mlflow_run_id for config in saved]
+    assert [run.info.run_name for run in below] == ["name, 1-sft", "name, 2-action_cls"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in below} == {parent.info.run_id}
+
+
+@pytest.mark.parametrize(
+    ("later", "message"),
+    [({"dataset": "acions"}, "acions"), ({"learning_rat": 1}, "unknown setting learning_rat")],
+)
+def test_what_is_wrong_in_a_later_stage_is_found_before_the_first_is_trained(start, data_set, later, message):
+    common = {"dataset_dir": str(data_set.folder), "model_name_or_path": "/on/a/volume"}
+    text = json.dumps({"curriculum": [{"stage": "sft", "dataset": "actions"}, {"dataset": "actions"} | later]} | common)
+    with pytest.raises(ValueError, match=message):
+        start(text, stage=1, stages=2, **NO_FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "stages", "fitting"), [("{curriculum: [{}, {}, {}]}", 1, 3), ("{curriculum: [{}]}", 2, 1)]
+)
+def test_a_curriculum_that_the_pipeline_is_not_for(start, text, stages, fitting):
+    fitting = f"curriculum-{fitting}" if fitting > 1 else "action-cls"
+    with pytest.raises(ConfigError, match=f"start a run of the pipeline {fitting}"):
+        start(text, stages=stages)
+
+
+def test_settings_of_one_run_are_no_curriculum(start):
+    with pytest.raises(ConfigError, match="expected a list of settings files, or of settings"):
+        start("lora_rank: 4", stages=2)
 
 
 def test_the_data_steps_get_what_they_read():

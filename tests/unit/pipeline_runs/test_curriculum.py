@@ -1,37 +1,28 @@
-"""Curricula: how their files are read, and in which order stages run, again after an interruption."""
+"""In which order the stages of a curriculum run, again after an interruption."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from ivcp.pipeline_runs import curriculum
-from ivcp.pipeline_runs.curriculum import Curriculum, CurriculumStage, is_curriculum, read_curriculum
+from ivcp.pipeline_runs.curriculum import Curriculum
 from ivcp.pipeline_runs.local import PipelineFailedError
 from ivcp.pipeline_runs.summary import RunSummary
-from ivcp.settings import ConfigError, RunConfig
-
-FIRST = {"stage": "sft", "model_name_or_path": "models/base", "dataset": "questions"}
-SECOND = {"stage": "action_cls", "model_name_or_path": "models/base", "dataset": "actions"}
+from ivcp.settings import RunConfig
+from ivcp.settings.curriculum import CurriculumStage, read_curriculum
+from tests.curricula import write_curriculum
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
     """Writes a curriculum beside the two files that it may name."""
-    (tmp_path / "questions.yaml").write_text(yaml.safe_dump(FIRST))
-    (tmp_path / "actions.yaml").write_text(yaml.safe_dump(SECOND))
-
-    def written(entries: Any, **common: Any) -> Path:
-        path = tmp_path / "curriculum.yaml"
-        path.write_text(yaml.safe_dump({"curriculum": entries, **common}))
-        return path
-
-    return written
+    return partial(write_curriculum, tmp_path)
 
 
 @dataclass
@@ -67,48 +58,6 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     recorded = Runs(tmp_path)
     monkeypatch.setattr(curriculum, "run_locally", recorded)
     return recorded
-
-
-def test_files_and_settings_make_stages(write):
-    path = write(["questions.yaml", {"settings": "actions.yaml", "learning_rate": 1e-4}, {**SECOND, "seed": 3}], seed=7)
-    assert is_curriculum(path)
-    assert not is_curriculum(path.with_name("questions.yaml"))
-    first, second, third = read_curriculum(path, {"num_train_epochs": 2})
-    assert [stage.name for stage in (first, second, third)] == ["1-sft", "2-action_cls", "3-action_cls"]
-    assert (first.config.train.seed, second.config.train.learning_rate, third.config.train.seed) == (7, 1e-4, 3)
-    assert {stage.config.train.num_train_epochs for stage in (first, second, third)} == {2}
-
-
-def test_models_of_earlier_stages_are_no_versions_of_the_last_ones(write):
-    stages = read_curriculum(write(["questions.yaml", "actions.yaml"], run_name="mine"))
-    assert [stage.config.registered_name for stage in stages] == ["ivcp-sft", "ivcp-action-classifier"]
-    assert [stage.config.train.run_name for stage in stages] == ["mine-1-sft", "mine-2-action_cls"]
-    same = read_curriculum(write(["questions.yaml", "actions.yaml"], registered_model_name="mine"))
-    assert [stage.config.registered_name for stage in same] == ["mine-1-sft", "mine"]
-
-
-@pytest.mark.parametrize(
-    ("entries", "common", "message"),
-    [
-        ([], {}, "expected a list of settings files"),
-        ("questions.yaml", {}, "expected a list of settings files"),
-        ([3], {}, "stage 1: expected the path of a settings file, or settings, got 3"),
-        ([{"settings": 3}], {}, "settings = 3: expected the path"),
-        (["curriculum.yaml"], {}, "is a curriculum itself"),
-        (["questions.yaml", {**SECOND, "learning_rat": 1}], {}, "stage 2: unknown setting learning_rat"),
-        (["questions.yaml", "actions.yaml"], {"export_dir": "out"}, "export_dir = .*out is that of several stages"),
-        (["questions.yaml", {**SECOND, "adapter_name_or_path": "runs/a"}], {}, "which no earlier adapter fits"),
-        (["questions.yaml", "actions.yaml"], {"skip_unchanged": True}, "1-sft: skip_unchanged"),
-    ],
-)
-def test_what_cannot_be_a_curriculum(write, entries, common, message):
-    with pytest.raises(ConfigError, match=message):
-        read_curriculum(write(entries, **common))
-
-
-def test_a_file_that_is_missing_is_named(write):
-    with pytest.raises(FileNotFoundError, match=r"anwsers\.yaml"):
-        read_curriculum(write(["anwsers.yaml"]))
 
 
 def test_each_stage_starts_from_the_one_before(write, runs: Runs, tmp_path: Path):

@@ -25,6 +25,12 @@ A_PART_FAILED = (
     "run-start SUCCEEDED, data-validation SUCCEEDED, preprocessing-part SUCCEEDED, preprocessing-part FAILED"
 )
 
+IN_THE_SECOND_STAGE = """
+run-start SUCCEEDED, condition-2 RUNNING, training SUCCEEDED, export SUCCEEDED, run-start-2 SUCCEEDED,
+run-start-2(0) SUCCEEDED, condition-5-driver SUCCEEDED, training-2-driver SUCCEEDED, training-2(0) FAILED,
+training-2(1) RUNNING, export-2
+"""
+
 
 @pytest.mark.parametrize(
     ("listed", "expected"),
@@ -36,6 +42,11 @@ A_PART_FAILED = (
             dict.fromkeys(("run_start", "data_validation", "preprocessing"), "SUCCEEDED") | {"training": "RUNNING"},
         ),
         (A_PART_FAILED, {"run_start": "SUCCEEDED", "data_validation": "SUCCEEDED", "preprocessing": "FAILED"}),
+        (
+            IN_THE_SECOND_STAGE,
+            dict.fromkeys(("run_start", "training", "export", "run_start of stage 2"), "SUCCEEDED")
+            | {"training of stage 2": "RUNNING"},
+        ),
     ],
 )
 def test_the_steps_that_a_person_knows(listed: str, expected: dict[str, str]) -> None:

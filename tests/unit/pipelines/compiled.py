@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from kfp import compiler
+from kfp.dsl.graph_component import GraphComponent
 
 from pipelines.action_cls import action_cls
 
@@ -51,5 +52,9 @@ class Compiled:
 
 def compile_pipeline(path: Path, *, in_parts: bool = False) -> Compiled:
     """With what the environment says now."""
-    compiler.Compiler().compile(action_cls(in_parts=in_parts), str(path))
+    return compile_graph(action_cls(in_parts=in_parts), path)
+
+
+def compile_graph(pipeline: GraphComponent, path: Path) -> Compiled:
+    compiler.Compiler().compile(pipeline, str(path))
     return Compiled(*yaml.safe_load_all(path.read_text()))

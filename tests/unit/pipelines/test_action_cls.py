@@ -68,7 +68,7 @@ def test_the_description_explains_them_too(compiled):
 
 def test_the_first_step_has_the_same_fields():
     given = set(typing.get_type_hints(run_start.python_func)) - {"return"}
-    assert given == set(signature()) | {"pipeline_run", "pipeline_run_name", "run_config"}
+    assert given == set(signature()) | {"pipeline_run", "pipeline_run_name", "stage", "stages", "run_config"}
 
 
 @pytest.mark.parametrize(

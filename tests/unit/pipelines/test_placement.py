@@ -117,7 +117,7 @@ def test_servings_memory_is_what_export_says(compiled):
     resources = compiled.container("serving")["resources"]
 
     for kind in ("resourceMemoryRequest", "resourceMemoryLimit"):
-        assert resources[kind] == "{{$.inputs.parameters['pipelinechannel--export-Output']}}"
+        assert resources[kind] == "{{$.inputs.parameters['pipelinechannel--export-serving_memory']}}"
 
 
 @pytest.mark.parametrize(("in_parts", "decodes"), [(False, "preprocessing"), (True, "preprocessing-part")])
