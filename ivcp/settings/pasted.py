@@ -76,6 +76,10 @@ def _lines(text: str) -> Iterator[str]:
     position = 0
     while position < len(text):
         if entry := _ENTRY.match(text, position):
+            if entry[2].startswith("- "):
+                raise ConfigError(
+                    _unclear(f"where does the list `{entry[1]}` end? Write it in brackets, `{entry[1]}: [..., ...]`")
+                )
             _check_value(entry[2])
             yield f"{entry[1]}: {entry[2]}".rstrip()
             position = entry.end()

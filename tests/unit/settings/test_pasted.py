@@ -61,6 +61,7 @@ def test_with_its_lines_and_without(lines, settings):
         "output_dir: out\nlearning_rate:1e-4",  # YAML wants a space
         "output_dir: out\nlora_rank： 8\nmax_steps: 3",
         "dataset: a\n#- lora_rank: 8\nmax_steps: 3",
+        "curriculum:\n- {stage: sft, dataset: a}\n- {dataset: b}\nlora_rank: 8",
     ],
 )
 def test_what_may_be_read_in_two_ways_is_refused(lines):
