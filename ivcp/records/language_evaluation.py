@@ -14,6 +14,13 @@ from ivcp.records.record import Record
 
 GENERATED_FILE = "generated_predictions.jsonl"
 """A `GeneratedText` per line, in LLaMA-Factory's form."""
+
+
+def disturbed_file(kind: Disturbance) -> str:
+    """The same of disturbed frames."""
+    return f"generated_predictions_{kind}.jsonl"
+
+
 PREDICT_RESULTS_FILE = "predict_results.json"
 """The text metrics under LLaMA-Factory's names."""
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ivcp.evaluation.language.answers import SplitAnswers, write_answers
@@ -17,12 +19,13 @@ from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.inference.loop import Samples
 from ivcp.models.backbone import BackboneModule
 from ivcp.records import METRICS_FILE, REPORT_HTML, PreparedIndex, Split, write_lines
-from ivcp.records.evaluation import GateVerdict
+from ivcp.records.evaluation import Disturbance, GateVerdict
 from ivcp.records.language_evaluation import (
     GENERATED_FILE,
     PREDICT_RESULTS_FILE,
     GenerationMetrics,
     LanguageMetrics,
+    disturbed_file,
     numbers_of,
 )
 from ivcp.settings import RunConfig, video_meaning
@@ -60,8 +63,9 @@ def evaluate_language(
     output_dir.mkdir(parents=True, exist_ok=True)
     evaluation = LanguageEvaluation(config, model=model, index=index, unseen=unseen, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
-        metrics, answers = evaluation.measure()
-        files = evaluation.write(output_dir, metrics=metrics, answers=answers)
+        measured = evaluation.measure()
+        metrics = measured.metrics
+        files = evaluation.write(output_dir, measured)
         run.log_metrics({f"{split}/{name}": value for name, value in metrics.headline().items()})
         run.set_tags(metrics.fingerprints() | {"gate": "passed" if metrics.gate.passed else "refused"})
         for path in files:
@@ -84,6 +88,17 @@ def why_unfit(model: LoadedModel, index: PreparedIndex) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class MeasuredLanguage:
+    """Everything that is known of a model."""
+
+    metrics: LanguageMetrics
+    answers: SplitAnswers | None
+    """What it wrote; null where it was to write nothing."""
+    disturbed: Mapping[Disturbance, SplitAnswers]
+    """What it wrote of disturbed frames."""
+
+
 class LanguageEvaluation:
     """One model on the samples of one prepared split that it has not seen."""
 
@@ -93,15 +108,14 @@ class LanguageEvaluation:
         self.config, self.model, self.index, self.split = config, model, index, split
         self.clips, self.left_out = unseen.clips, unseen.left_out
 
-    def measure(self) -> tuple[LanguageMetrics, SplitAnswers | None]:
-        """Everything that is known of the model, and the answers that it wrote, where it was to write some."""
+    def measure(self) -> MeasuredLanguage:
+        """Measures the stage's numbers and, where the model is to write answers, how near those are."""
         started, evaluation = time.monotonic(), self.config.evaluation
         module = self.model.stage.measured(self.model.module, self.config)
         found, generation, answers = self._of(module, self.clips.samples)
-        disturbed = {
-            kind: numbers_of(numbers.loss, numbers.metrics, written)
+        others = {
+            kind: self._of(module, Disturbed(self.clips.samples, kind, self.config.train.seed))
             for kind in evaluation.disturb_frames
-            for numbers, written, _ in [self._of(module, Disturbed(self.clips.samples, kind, self.config.train.seed))]
         }
         metrics = LanguageMetrics(
             split=self.split,
@@ -115,15 +129,26 @@ class LanguageEvaluation:
             loss=found.loss,
             metrics=dict(found.metrics),
             generation=generation,
-            disturbed=disturbed,
+            disturbed={
+                kind: numbers_of(numbers.loss, numbers.metrics, near) for kind, (numbers, near, _) in others.items()
+            },
             gate=GateVerdict(passed=False, reasons=()),
             test_fingerprint=self._fingerprint(),
             prepared_fingerprint=self.index.fingerprint,
             data_fingerprint=self.index.data_fingerprint,
             seconds=time.monotonic() - started,
         )
-        gate = decide_by_metric(metrics.numbers, settings=evaluation, knows_what_it_saw=metrics.knows_what_it_saw)
-        return metrics.model_copy(update={"gate": gate}), answers
+        gate = decide_by_metric(
+            metrics.numbers,
+            settings=evaluation,
+            num_measured=metrics.num_clips - metrics.num_failed,
+            knows_what_it_saw=metrics.knows_what_it_saw,
+        )
+        return MeasuredLanguage(
+            metrics.model_copy(update={"gate": gate}),
+            answers,
+            {kind: written for kind, (_, _, written) in others.items() if written is not None},
+        )
 
     def _of(
         self, module: BackboneModule, samples: Samples
@@ -138,13 +163,17 @@ class LanguageEvaluation:
         answers = write_answers(self.model, samples, generation, seed=train.seed, num_missing=missing, **sizes)
         return numbers, answers.metrics(generation), answers
 
-    def write(self, output_dir: Path, *, metrics: LanguageMetrics, answers: SplitAnswers | None) -> list[Path]:
+    def write(self, output_dir: Path, measured: MeasuredLanguage) -> list[Path]:
         """Writes the numbers, the answers and the report; returns their files."""
+        metrics, answers = measured.metrics, measured.answers
         metrics.write(output_dir / METRICS_FILE)
         names = [METRICS_FILE, REPORT_HTML]
+        written = {disturbed_file(kind): other for kind, other in measured.disturbed.items()}
         if answers is not None:
-            write_lines(output_dir / GENERATED_FILE, [answer.line() for answer in answers.answers])
-            names.append(GENERATED_FILE)
+            written[GENERATED_FILE] = answers
+        for name, each in written.items():
+            write_lines(output_dir / name, [answer.line() for answer in each.answers])
+            names.append(name)
         if answers is not None and metrics.generation is not None:
             results = metrics.generation.predict_results(num_batches=answers.num_batches)
             write_whole(output_dir / PREDICT_RESULTS_FILE, json.dumps(results, indent=4) + "\n")

@@ -11,15 +11,18 @@ from ivcp.settings import ConfigError, EvaluationConfig
 
 
 def decide_by_metric(
-    numbers: Mapping[str, float], *, settings: EvaluationConfig, knows_what_it_saw: bool = True
+    numbers: Mapping[str, float], *, settings: EvaluationConfig, num_measured: int, knows_what_it_saw: bool = True
 ) -> GateVerdict:
-    """The verdict on a model with these numbers, with one reason per rule.
+    """The verdict on a model with these numbers, from so many clips, with one reason per rule.
 
     Raises:
         ConfigError: `gate_metric` is none of them.
     """
     reasons, passed = [], True
-    if settings.gate_metric is None:
+    if num_measured == 0:
+        passed = False
+        reasons.append("no clip could be measured: see the quarantine, or what the model has seen")
+    elif settings.gate_metric is None:
         reasons.append("no gate_metric is set: every model passes")
     else:
         passed, reason = _compare(numbers, settings.gate_metric, settings)

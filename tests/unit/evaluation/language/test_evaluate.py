@@ -20,6 +20,7 @@ from ivcp.records.language_evaluation import (
     PREDICT_RESULTS_FILE,
     GeneratedText,
     LanguageMetrics,
+    disturbed_file,
     read_metrics,
 )
 from ivcp.settings import ConfigError, save_config
@@ -59,7 +60,8 @@ def evaluation_of(config, *, numbers=NUMBERS, failed=(), change=None, **settings
 
 def test_a_model_that_learned_its_answers_writes_them(trained, tmp_path):
     evaluation = evaluation_of(trained("sft"), **GREEDY, gate_metric="exact_match", gate_minimum=0.9)
-    metrics, answers = evaluation.measure()
+    measured = evaluation.measure()
+    metrics, answers = measured.metrics, measured.answers
     assert metrics.generation.text.exact_match == 1.0
     assert metrics.generation.text.bleu_4 == metrics.generation.text.rouge_l == 100.0
     assert metrics.generation.num_cut == 0
@@ -67,7 +69,7 @@ def test_a_model_that_learned_its_answers_writes_them(trained, tmp_path):
     assert metrics.gate.passed
     assert metrics.gate.reasons[0] == "exact_match 1 reaches gate_minimum 0.9"
 
-    evaluation.write(tmp_path, metrics=metrics, answers=answers)
+    evaluation.write(tmp_path, measured)
     rows = [json.loads(line) for line in (tmp_path / GENERATED_FILE).read_text().splitlines()]
     assert [set(row) for row in rows] == [{"prompt", "predict", "label"}] * len(NUMBERS)
     assert all(row["predict"] == row["label"] for row in rows)
@@ -82,20 +84,26 @@ def test_a_model_that_learned_its_answers_writes_them(trained, tmp_path):
 
 
 def test_it_answers_by_what_it_sees(trained):
-    metrics, answers = evaluation_of(trained("sft"), change=exchanged, **GREEDY).measure()
+    measured = evaluation_of(trained("sft"), change=exchanged, **GREEDY).measure()
+    metrics, answers = measured.metrics, measured.answers
     assert [answer.written for answer in answers.answers[:-1]] == [ANSWERS[(number + 1) % 3] for number in NUMBERS[:-1]]
     assert metrics.generation.text.exact_match < 0.2
 
 
-def test_disturbed_frames_are_measured_beside(trained):
+def test_disturbed_frames_are_measured_beside(trained, tmp_path):
     """One frame is another clip's: repeated, it makes the answer another one."""
     evaluation = evaluation_of(trained("sft"), disturb_frames="reversed,middle", change=one_light_frame, **GREEDY)
-    metrics, _ = evaluation.measure()
+    measured = evaluation.measure()
+    metrics = measured.metrics
     assert set(metrics.disturbed) == {"reversed", "middle"}
     assert all(set(numbers) == set(metrics.numbers) for numbers in metrics.disturbed.values())
     assert metrics.disturbed["reversed"]["loss"] != metrics.loss
     assert metrics.disturbed["middle"]["loss"] > 2 * metrics.loss
     assert metrics.headline()["middle_exact_match"] == metrics.disturbed["middle"]["exact_match"]
+    evaluation.write(tmp_path, measured)
+    rows = [json.loads(line) for line in (tmp_path / disturbed_file("middle")).read_text().splitlines()]
+    same = [row["predict"] == row["label"] for row in rows]
+    assert sum(same) / len(NUMBERS) == metrics.disturbed["middle"]["exact_match"] < 1.0
 
 
 def one_light_frame(samples):
@@ -115,7 +123,7 @@ def replaced(frames, others):
 
 def test_the_loss_is_that_of_all_tokens_whatever_the_batches(trained):
     config = trained("sft")
-    one, four = (evaluation_of(config, change=exchanged).measure()[0] for _ in range(2))
+    one, four = (evaluation_of(config, change=exchanged).measure().metrics for _ in range(2))
     evaluation = evaluation_of(config, change=exchanged)
     model, samples = evaluation.model, evaluation.clips.samples
     total = count = 0.0
@@ -129,13 +137,13 @@ def test_the_loss_is_that_of_all_tokens_whatever_the_batches(trained):
         count += learned.sum().item()
     assert one.loss == pytest.approx(total / count, rel=1e-5) == pytest.approx(four.loss)
     assert one.metrics["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-5)
-    assert one.loss > 1.0 > evaluation_of(config).measure()[0].loss
+    assert one.loss > 1.0 > evaluation_of(config).measure().metrics.loss
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_is_measured_as_validation_measures_it(trained, stage):
     config = trained(stage)
-    metrics, _ = evaluation_of(config).measure()
+    metrics = evaluation_of(config).measure().metrics
     trainer = build_trainer(
         asking(config, max_steps=1),
         index=index_of(config, {"train": 2, "val": len(NUMBERS)}),
@@ -154,7 +162,7 @@ def test_every_stage_is_measured_as_validation_measures_it(trained, stage):
 
 
 def test_pairs_are_told_apart_relative_to_the_base(trained):
-    metrics, _ = evaluation_of(trained("dpo")).measure()
+    metrics = evaluation_of(trained("dpo")).measure().metrics
     assert metrics.metrics["rewards/margins"] != 0.0
     assert 0.0 <= metrics.metrics["rewards/accuracies"] <= 1.0
 
@@ -166,12 +174,12 @@ def test_pairs_of_a_model_without_an_adapter_need_a_reference(trained, language_
         evaluation.model.module.backbone = evaluation.model.module.backbone.merge_and_unload()
     with pytest.raises(ConfigError, match="set ref_model to the model that its training started from"):
         alone.measure()
-    of_adapter = evaluation_of(config).measure()[0].metrics
-    assert beside.measure()[0].metrics == pytest.approx(of_adapter, abs=1e-4)
+    of_adapter = evaluation_of(config).measure().metrics.metrics
+    assert beside.measure().metrics.metrics == pytest.approx(of_adapter, abs=1e-4)
 
 
 def test_undesirable_answers_are_no_references(trained):
-    _, answers = evaluation_of(trained("kto"), **GREEDY).measure()
+    answers = evaluation_of(trained("kto"), **GREEDY).measure().answers
     assert [answer.position for answer in answers.answers] == [
         position for position, number in enumerate(NUMBERS) if number // 3 % 2 == 0
     ]
@@ -179,21 +187,30 @@ def test_undesirable_answers_are_no_references(trained):
 
 def test_clips_that_could_not_be_decoded_count_as_wrong(trained):
     failed = [failed_clip("d:1", 0)]
-    metrics, answers = evaluation_of(trained("sft"), failed=failed, **GREEDY).measure()
+    measured = evaluation_of(trained("sft"), failed=failed, **GREEDY).measure()
+    metrics, answers = measured.metrics, measured.answers
     assert (metrics.num_clips, metrics.num_failed) == (12, 1)
     assert metrics.generation.text.exact_match == pytest.approx(11 / 12)
     assert metrics.generation.text.rouge_1 == pytest.approx(1100 / 12, abs=1e-3)
     assert len(answers.answers) == 11
 
 
+def test_a_model_that_nothing_was_measured_of_is_not_let_out(trained):
+    failed = [failed_clip(f"d:{number}", number) for number in NUMBERS]
+    metrics = evaluation_of(trained("sft"), numbers=(), failed=failed).measure().metrics
+    assert not metrics.gate.passed
+    assert metrics.gate.reasons[0].startswith("no clip could be measured")
+
+
 def test_the_gate_refuses_by_the_metric_of_ones_choice(trained):
     by_loss = evaluation_of(trained("sft"), change=exchanged, gate_metric="perplexity", gate_maximum=1.5)
-    metrics, answers = by_loss.measure()
+    measured = by_loss.measure()
+    metrics, answers = measured.metrics, measured.answers
     assert answers is None
     assert not metrics.gate.passed
     assert "exceeds gate_maximum 1.5" in metrics.gate.reasons[0]
     by_text = evaluation_of(trained("sft"), change=exchanged, gate_metric="token_f1", gate_minimum=0.9, **GREEDY)
-    assert not by_text.measure()[0].gate.passed
+    assert not by_text.measure().metrics.gate.passed
 
 
 def test_a_metric_that_is_not_measured_is_named_with_those_that_are(trained):
@@ -230,7 +247,7 @@ def test_a_directory_is_measured_on_prepared_shards(trained, stage, tmp_path):
     assert len(read_lines(tmp_path / "results" / GENERATED_FILE, GeneratedText)) == len(NUMBERS)
     html = (tmp_path / "results" / REPORT_HTML).read_text()
     assert html.count("data:image/jpeg;base64,") == len(NUMBERS)
-    in_memory, _ = evaluation_of(config, **GREEDY).measure()
+    in_memory = evaluation_of(config, **GREEDY).measure().metrics
     assert metrics.numbers == pytest.approx(in_memory.numbers, abs=1e-6)
 
 
@@ -253,7 +270,7 @@ def test_the_pipelines_step_says_what_came_out(trained, tmp_path):
 
 def test_the_same_samples_have_the_same_fingerprint(trained):
     config = trained("sft")
-    fingerprints = [evaluation_of(config, numbers=numbers).measure()[0].test_fingerprint for numbers in (
+    fingerprints = [evaluation_of(config, numbers=numbers).measure().metrics.test_fingerprint for numbers in (
         range(100, 103), range(102, 99, -1), range(100, 104)
     )]  # fmt: skip
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
