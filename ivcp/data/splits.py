@@ -127,14 +127,16 @@ def _smallest_spare(names: Sequence[str], counts: Mapping[str, Counter[int]], cu
 
 
 def _explain_empty(counts: Mapping[str, Counter[int]], settled: Collection[str], *, name: str) -> str:
+    classes = {label for rows in counts.values() for label in rows}
+    kept = "each class must keep one in the training split" if len(classes) > 1 else "the training split must keep one"
     if not settled:
         return (
-            f"{name}: no group of the {len(counts)} can be spared, because each class must keep one in the training "
-            "split: give rows a finer group, add data, or leave the split out"
+            f"{name}: no group of the {len(counts)} can be spared, because {kept}: give rows a finer group, add data, "
+            "or leave the split out"
         )
     return (
         f"{name}: {len(settled)} of the {len(counts)} groups were given to the training split by an earlier run, and "
         "stay there: nothing is moved, or a model that was trained on them would be measured on what it has seen. Of "
-        "the others none can be spared, because each class must keep one in the training split. Add rows of new "
-        "groups, or set resplit: true to give all groups anew, and train anew"
+        f"the others none can be spared, because {kept}. Add rows of new groups, or set resplit: true to give all "
+        "groups anew, and train anew"
     )

@@ -69,6 +69,6 @@ def test_ci_runs_the_two_commands():
     assert "make test" in script
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "pipelines" / "configs").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines" / "configs").rglob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_settings_load(path):
     assert config_from_settings(yaml.safe_load(path.read_text())).data.dataset

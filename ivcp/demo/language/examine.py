@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from ivcp.demo.language.clips import DescribedClip, draw_described_clips
 from ivcp.demo.language.warm_up import sample_of
@@ -14,6 +16,10 @@ from ivcp.models.families import accepted_inputs
 from ivcp.models.processor import Processor
 from ivcp.settings import VideoConfig
 
+TEXT = """The lighthouse keeper climbed the stairs every evening before the sun went down. He cleaned the glass, filled
+the lamp with oil, and waited for the first ships to pass. In winter the storms were so loud that he could not hear his
+own voice, and he wrote long letters to his sister, who lived in a town far away from the sea."""
+"""That has nothing to do with clips."""
 _HELD_OUT = 1_000_000
 """The number of the first clip that no warm-up learns from."""
 _MOST_TOKENS = 40
@@ -56,6 +62,14 @@ def examine(model: Any, processor: Any, clips: list[DescribedClip]) -> list[Exam
         said = tuple(_answers(model, ours, clips, number))
         found.append(Examined(asked.question, said, right))
     return found
+
+
+def perplexity(model: Any, tokenizer: Any, text: str = TEXT) -> float:
+    """How many tokens a model hesitates between, on average, as it reads a text."""
+    ids = torch.tensor([tokenizer(text)["input_ids"]])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits
+    return math.exp(functional.cross_entropy(logits[0, :-1].float(), ids[0, 1:]).item())
 
 
 def _answers(model: Any, processor: Processor, clips: list[DescribedClip], number: int) -> Iterable[str]:

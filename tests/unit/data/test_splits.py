@@ -52,6 +52,11 @@ def test_groups_larger_than_the_wanted_share() -> None:
         cut_split(counts, 30, seed=0, name="test_size")
 
 
+def test_rows_without_classes_are_not_told_of_classes() -> None:
+    with pytest.raises(AnnotationError, match="because the training split must keep one: give rows a finer group"):
+        cut_split({"all": Counter({0: 7})}, 0.5, seed=0, name="val_size")
+
+
 def test_no_class_stays_empty_where_each_group_has_one_class() -> None:
     sizes = random.Random(0)
     counts = {f"{label} g{group}": Counter({label: sizes.randint(4, 7)}) for label in range(101) for group in range(18)}
