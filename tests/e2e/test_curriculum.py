@@ -17,8 +17,12 @@ from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.pipeline_runs.installed import load_pipeline
 from ivcp.pipeline_runs.parameters import curriculum_arguments
 from ivcp.settings.curriculum import read_curriculum
+from tests.conftest import REPOSITORY
+from tests.data_sets import make_clip
+from tests.tiny_families import build_tiny_family
 
 IVCP = Path(sys.executable).parent / "ivcp"
+USERS_FILES = REPOSITORY / "tests" / "integration" / "launch" / "users_files"
 COMMON = {
     "model_name_or_path": "models/tiny",
     "dataset_dir": "data/sample",
@@ -137,3 +141,46 @@ def test_the_pipeline_for_a_cluster_runs_the_same_stages(project, tmp_path, monk
     assert first.info.run_name == f"{whole.info.run_name}, 1-sft"
     assert "test/exact_match" in first.data.metrics
     assert "test/top1_accuracy" in second.data.metrics
+
+
+@pytest.mark.nightly
+def test_videoespresso_and_then_classes(shared_data, action_data, tmp_path):
+    """The users' own rows and files, with drawn clips in place of videos that are not here."""
+    rows = json.loads((shared_data / "annotations" / "IVCP" / "VideoEspresso_stage3.json").read_text())[:24]
+    for number, row in enumerate(rows):
+        row["videos"] = [str(Path(row["videos"][0]).with_suffix(".mp4"))]
+        make_clip(action_data.folder / row["videos"][0], seed=100 + number)
+    action_data.add("VideoEspresso_stage3", rows)
+    sizes = {"video_maxlen": 4, "video_min_pixels": 1024, "video_max_pixels": 1024, "preprocessing_num_workers": 2}
+    common = {
+        "model_name_or_path": str(build_tiny_family(tmp_path / "base", "qwen3_vl")),
+        "dataset_dir": str(action_data.folder),
+        "num_train_epochs": 1,
+        "test_size": 0.2,
+        "val_size": 0.1,
+    }
+    stages = [
+        {"settings": str(USERS_FILES / "my_video_training.yaml"), "stage": "sft", "dataset": "VideoEspresso_stage3"},
+        {"settings": str(USERS_FILES / "action_cls_lora.yaml"), "dataset": "actions", "num_action_classes": 3},
+    ]
+    # What stands in the users' files wins over what is common to all stages.
+    (tmp_path / "curriculum.yaml").write_text(
+        yaml.safe_dump({"curriculum": [stage | common | sizes for stage in stages]})
+    )
+    done = subprocess.run(
+        [str(IVCP), "run", "curriculum.yaml", "--no-deploy"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "200"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = sorted(path for path in (tmp_path / "runs").glob("2*") if path.is_dir())
+    told, classified = (json.loads((run / "summary.json").read_text())["metrics"] for run in (first, second))
+    assert told["stage"] == "sft"
+    assert told["metrics"]["perplexity"] > 1
+    assert classified["top1_accuracy"] is not None
+    learned = json.loads((second / "adapter" / "run_config.json").read_text())
+    assert Path(learned["model_name_or_path"]).resolve() == (first / "model").resolve()

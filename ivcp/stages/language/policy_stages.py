@@ -51,10 +51,10 @@ class PolicyStage(TokenStage):
 
     @property
     def drawing(self) -> GenerationConfig:
-        """How answers are drawn in training."""
+        """How answers are drawn in training: `do_sample` and `num_beams` are of those that evaluation compares."""
         given = self.config.generation
         own = {key: value for key, value in _AS_THE_MODEL_HAS_IT.items() if key not in given.model_fields_set}
-        return given.model_copy(update=own)
+        return given.model_copy(update=own | {"do_sample": True, "num_beams": 1})
 
     def check_settings(self) -> None:
         """Checks that answers can be drawn and rewarded here.
@@ -73,10 +73,6 @@ class PolicyStage(TokenStage):
             raise ConfigError(
                 f"{named} shards the weights, and stage {stage} writes answers while it trains, for which each process "
                 "needs all of them: set deepspeed: z2"
-            )
-        if not self.drawing.do_sample or self.drawing.num_beams > 1:
-            raise ConfigError(
-                f"stage {stage} learns from answers that are drawn: remove do_sample: false and num_beams"
             )
         if self.config.language.reward_model is None and self.config.language.reward_rule is None:
             raise ConfigError(

@@ -205,7 +205,6 @@ def test_words_are_compared_without_what_does_not_matter():
     ("settings", "message"),
     [
         ({"reward_rule": None, "reward_pattern": None}, "nothing says what an answer is worth: set reward_model"),
-        ({"do_sample": False}, "remove do_sample: false"),
         ({"deepspeed": "z3"}, "set deepspeed: z2"),
     ],
 )
@@ -213,6 +212,13 @@ def test_what_cannot_be_learned_from_rewards(qwen, settings, message):
     config = language_config(qwen, "grpo", **{**RULE, **settings})
     with pytest.raises(ConfigError, match=message):
         check_stage_settings(stage_of(config))
+
+
+def test_answers_are_drawn_in_training_whatever_evaluation_does(qwen):
+    config = language_config(qwen, "grpo", **RULE, do_sample=False, num_beams=4, length_penalty=1.5, top_k=7)
+    check_stage_settings(stage_of(config))
+    drawing = stage_of(config).drawing
+    assert (drawing.do_sample, drawing.num_beams, drawing.top_k, drawing.temperature) == (True, 1, 7, 1.0)
 
 
 def test_a_reward_model_has_to_be_there(qwen):
