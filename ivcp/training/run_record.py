@@ -15,6 +15,7 @@ from ivcp.records import PreparedIndex, VersionedRecord
 from ivcp.settings import RunConfig
 
 RUN_RECORD_FILE = "run_record.json"
+_SAYS_NOTHING = {"output_dir", "run_name", "resume_from_checkpoint", "overwrite_output_dir", "checkpoints_uri"}
 
 
 class RunRecord(VersionedRecord):
@@ -69,6 +70,28 @@ def describe_run(config: RunConfig, index: PreparedIndex, *, num_processes: int)
         prepared_fingerprint=index.fingerprint,
         settings=_settings(config),
     )
+
+
+def changes_since(start: Path, record: RunRecord) -> str:
+    """What of a run is another than of the one whose checkpoint `start` it goes on from; empty where that is nothing,
+    or not known.
+
+    Places and names of runs say nothing. Clips that were prepared otherwise may hold other rows, or learn other words.
+    """
+    file = start.parent / RUN_RECORD_FILE
+    if not file.is_file():
+        return ""
+    earlier = RunRecord.read(file)
+    changed = [
+        f"{key} {earlier.settings.get(key)!r} is {value!r}"
+        for key, value in record.settings.items()
+        if key not in _SAYS_NOTHING and earlier.settings.get(key) != value
+    ]
+    if earlier.data_fingerprint != record.data_fingerprint:
+        changed.append("the annotations are others")
+    elif earlier.prepared_fingerprint != record.prepared_fingerprint:
+        changed.append("the clips are prepared otherwise")
+    return ", ".join(changed)
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

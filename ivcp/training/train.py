@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +26,10 @@ from ivcp.training.checkpoints.output_dir import check_output_dir
 from ivcp.training.loop.callbacks import OnBegin
 from ivcp.training.parameter_table import log_parameter_table, parameter_table
 from ivcp.training.result import TrainingResult, run_stage, run_trainer
-from ivcp.training.run_record import RUN_RECORD_FILE, describe_run
+from ivcp.training.run_record import RUN_RECORD_FILE, changes_since, describe_run
 from ivcp.training.seen import clips_to_see
+
+log = logging.getLogger(__name__)
 
 
 def train_model(
@@ -139,8 +142,10 @@ def _train(
         run.log_metrics({f"trainable_parameters/{row.name}": row.trainable for row in table})
 
         def begin() -> None:
-            on_owner(lambda: _begin(config, output_dir, start, mirror))
             record = describe_run(config, index, num_processes=trainer.args.world_size)
+            if start is not None and is_owner() and (changes := changes_since(start, record)):
+                log.warning("this run is another than the one of %s: %s", start, changes)
+            on_owner(lambda: _begin(config, output_dir, start, mirror))
             if is_owner():
                 record.write(output_dir / RUN_RECORD_FILE)
             run.set_tags(record.tags)

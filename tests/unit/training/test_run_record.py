@@ -1,9 +1,9 @@
 import subprocess
 from importlib.metadata import version
 
-from ivcp.settings import RunConfig
+from ivcp.settings import RunConfig, from_flat
 from ivcp.training import run_record
-from ivcp.training.run_record import RunRecord, describe_run
+from ivcp.training.run_record import RUN_RECORD_FILE, RunRecord, changes_since, describe_run
 
 
 def test_versions_code_machine_and_data(make_index, tmp_path):
@@ -41,3 +41,20 @@ def test_the_state_of_the_code(tmp_path, monkeypatch, make_index):
     assert len(clean.git_commit or "") == 40
     assert (clean.git_changed, changed.git_changed) == (False, True)
     assert changed.tags["ivcp.git_commit"].endswith("(changed)")
+
+
+def test_what_a_checkpoint_was_trained_otherwise_is_said(make_index, tmp_path):
+    """Whoever goes on from it may want that, or may have taken the wrong folder."""
+    start = tmp_path / "out" / "checkpoint-3"
+    start.mkdir(parents=True)
+    earlier = describe_run(from_flat({"output_dir": "a"}), make_index(), num_processes=1)
+    assert changes_since(start, earlier) == "", "no record"
+    earlier.write(start.parent / RUN_RECORD_FILE)
+    moved = describe_run(from_flat({"output_dir": "b", "resume_from_checkpoint": "a"}), make_index(), num_processes=2)
+    assert changes_since(start, moved) == ""
+    other = describe_run(from_flat({"mask_history": True}), make_index(), num_processes=1)
+    assert changes_since(start, other) == "mask_history False is True"
+    prepared = other.model_copy(update={"prepared_fingerprint": "other", "settings": earlier.settings})
+    assert changes_since(start, prepared) == "the clips are prepared otherwise"
+    annotated = prepared.model_copy(update={"data_fingerprint": "other"})
+    assert changes_since(start, annotated) == "the annotations are others"
