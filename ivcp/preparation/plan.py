@@ -100,7 +100,7 @@ class _Columns:
         values = self.stage.values(clip)
         for name, column in self.values.items():
             column.append(values[name])
-        self.videos.append(_hash64("\n".join(first_path(video.video) for video in clip.videos)))
+        self.videos.append(_hash64("\n".join(first_path(video.video) for video in clip.media)))
         prompt = self.stage.prompt_of(clip.messages)
         self.prompts.append(_hash64(repr([(message.role, message.content) for message in prompt])))
         self.contents.append(identity_of_content(clip.video_sha256))

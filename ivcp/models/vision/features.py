@@ -45,11 +45,14 @@ def encode_clips(model: Any, inputs: Mapping[str, Tensor], num_tokens: Sequence[
     Raises:
         InseparableFeaturesError: the tower's output is not a whole number of rows for each token of a clip.
     """
-    ((modality, output),) = encode_vision(model, inputs).items()
+    outputs = encode_vision(model, inputs)
+    if len(outputs) > 1 and len(num_tokens) > 1:
+        raise InseparableFeaturesError("images and videos of several samples: their tokens are of two kinds")
     clips: list[Features] = [{} for _ in num_tokens]
-    for path, parts in _by_path(output, modality, num_tokens):
-        for clip, part in zip(clips, parts, strict=True):
-            clip[path] = part
+    for modality, output in outputs.items():
+        for path, parts in _by_path(output, modality, num_tokens):
+            for clip, part in zip(clips, parts, strict=True):
+                clip[path] = part
     return clips
 
 

@@ -48,7 +48,7 @@ class LanguageStage(Stage):
 
     def prompt_of(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The conversation in front of its last answer."""
-        return tuple(messages[:-1]) if messages and messages[-1].role == "assistant" else tuple(messages)
+        return tuple(messages[:-1]) if messages and messages[-1].is_answer else tuple(messages)
 
     def ask(self, text: str, *, system: Sequence[Message]) -> tuple[Message, ...]:
         """`text`, with `<video>` before it where it has none.

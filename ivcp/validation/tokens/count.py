@@ -30,7 +30,7 @@ _TIMEOUT_SECONDS = 600.0
 _NO_TIME = -1.0
 """Stands for no start or no end: SQL's null equals nothing."""
 _USABLE = f"""
-SELECT clip_video.num_sampled, video.height, video.width, {COLUMNS},
+SELECT clip_video.kind, clip_video.num_sampled, video.height, video.width, {COLUMNS},
        COALESCE(start, {_NO_TIME}) AS start, COALESCE(stop, {_NO_TIME}) AS stop
 FROM clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video
 WHERE clip.reason IS NULL
@@ -40,7 +40,7 @@ _NO_STAMPS = "SELECT num_tokens FROM times WHERE 0"
 _STAMPS = f"""
 SELECT times.num_tokens FROM times WHERE times.num_frames = video.num_frames AND times.fps = video.fps
     AND times.first = video.first AND times.last = video.last AND times.uneven = video.uneven
-    AND times.start = COALESCE(clip.start, {_NO_TIME}) AND times.stop = COALESCE(clip.stop, {_NO_TIME})
+    AND clip_video.kind = 'video' AND times.start = COALESCE(clip.start, {_NO_TIME}) AND times.stop = COALESCE(clip.stop, {_NO_TIME})
 """
 
 
@@ -56,18 +56,19 @@ def note_tokens(catalog: Catalog, config: RunConfig) -> None:
         TokenCountError: counting failed.
     """
     catalog.ask(
-        f"INSERT INTO shape (height, width, num_sampled) SELECT DISTINCT height, width, num_sampled FROM ({_USABLE})"
+        "INSERT INTO shape (kind, height, width, num_sampled) "
+        f"SELECT DISTINCT kind, height, width, num_sampled FROM ({_USABLE})"
     )
-    _count(catalog, config, "shape", "id, height, width, num_sampled", lambda values: Shape(*values))
+    _count(catalog, config, "shape", "id, kind, height, width, num_sampled", lambda values: Shape(*values))
     has_stamps = _count(catalog, config, "conversation", "id, text, rejected", lambda values: Said(*values))
     if has_stamps:
-        catalog.ask(f"INSERT INTO times ({_TIMES}) SELECT DISTINCT {_TIMES} FROM ({_USABLE})")
+        catalog.ask(f"INSERT INTO times ({_TIMES}) SELECT DISTINCT {_TIMES} FROM ({_USABLE}) WHERE kind = 'video'")
         _count(catalog, config, "times", f"id, {_TIMES}", _read_times)
-    of_video = f"shape.num_tokens + COALESCE(({_STAMPS if has_stamps else _NO_STAMPS}), 0)"
+    of_video = f"shape.num_tokens + COALESCE(({_STAMPS if has_stamps else _NO_STAMPS}), 0)"  # no stamps of an image
     catalog.ask(
         "UPDATE clip SET num_tokens = (SELECT num_tokens FROM conversation WHERE id = clip.conversation) + COALESCE(("
         f"SELECT SUM({of_video}) FROM clip_video JOIN video ON video.id = clip_video.video JOIN shape ON "
-        "shape.height = video.height AND shape.width = video.width AND shape.num_sampled = clip_video.num_sampled "
+        "shape.kind = clip_video.kind AND shape.height = video.height AND shape.width = video.width AND shape.num_sampled = clip_video.num_sampled "
         "WHERE clip_video.clip = clip.id), 0) WHERE reason IS NULL"
     )
 
