@@ -32,7 +32,7 @@ from ivcp.data.prepared.batches import PlannedBatches
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.models.load import load_base_model
 from ivcp.models.processor import Processor
-from ivcp.records import MediumKind, Labels, PreparedIndex
+from ivcp.records import Labels, MediumKind, PreparedIndex
 from ivcp.settings import ModelConfig, VideoConfig
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.module import ActionClassifier

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.data.conversations import Conversation, check_conversation, read_conversation
+from ivcp.data.media import Video, group_of_video, read_media
 from ivcp.data.paths import PathError, local_form
 from ivcp.data.problems import AnnotationError, Problems, RowError
 from ivcp.data.prompts import SPECIAL_TOKENS, TAGS, PromptError, check_prompt, media_tags
 from ivcp.data.registry import DatasetInfo, data_files, read_rows
 from ivcp.data.turns import read_messages
 from ivcp.data.values import check_text, offered, read_group, read_label, read_span, read_split
-from ivcp.data.media import Video, group_of_video, read_media
 from ivcp.records import MediumKind, Message, RowKind, Split
 
 _OTHER_TOKEN = re.compile(r"<[A-Z_]{3,}>")
@@ -146,7 +146,11 @@ class RowReader:
         with self.problems.collected(*where):
             split, group = read_split(raw, columns.split), read_group(raw, columns.group)
             start, end = read_span(raw, columns.start_seconds, columns.end_seconds)
-            if (start, end) != (None, None) and len(self.problems) == before and list(map(len, found.values())) != [1, 0]:
+            if (
+                (start, end) != (None, None)
+                and len(self.problems) == before
+                and list(map(len, found.values())) != [1, 0]
+            ):
                 number = f"{len(found['video'])} videos" + (" and images" if found["image"] else "")
                 raise RowError(f"{number} with a start or an end: a span is of a row with one video")
         if len(self.problems) > before:
@@ -185,7 +189,11 @@ class RowReader:
             )
         except PromptError as error:
             columns = self.info.columns
-            for kind, number, column in (("video", num_videos, columns.videos), ("image", num_images, columns.images)):
+            named: tuple[tuple[MediumKind, int, str | None], ...] = (
+                ("video", num_videos, columns.videos),
+                ("image", num_images, columns.images),
+            )
+            for kind, number, column in named:
                 if not number and TAGS[kind] in said.text and (column is None or column not in raw):
                     raise RowError(f"{error}{offered(raw, f'{kind}s', column or '')}") from error
             raise

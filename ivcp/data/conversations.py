@@ -11,7 +11,7 @@ from itertools import cycle
 from typing import Any
 
 from ivcp.data.problems import RowError
-from ivcp.data.prompts import IMAGE_TAG, VIDEO_TAG, check_media_tags, check_no_other_tokens, media_tags
+from ivcp.data.prompts import IMAGE_TAG, check_media_tags, check_no_other_tokens, media_tags
 from ivcp.data.registry import DatasetInfo, Tags
 from ivcp.data.turns import check_nothing_is_dropped, read_content, read_messages
 from ivcp.data.values import is_missing, offered, shown

@@ -123,8 +123,8 @@ def render_conversation(processor: Any, messages: Sequence[Message], *, add_gene
     missing = [name for tool in tools if (name := tool["function"]["name"]) not in text]
     if missing:
         raise PromptError(
-            f"the model's chat template writes nothing of the tool {missing[0]}: expected one that knows tools, such as "
-            "Qwen3-VL's; take a model with such a template (chat_template.jinja), or rows without tools"
+            f"the model's chat template writes nothing of the tool {missing[0]}: expected one that knows tools, such "
+            "as Qwen3-VL's; take a model with such a template (chat_template.jinja), or rows without tools"
         )
     return text
 

@@ -37,6 +37,8 @@ _OURS = {
 }
 """Settings of video processors that this project decides: it samples and sizes frames itself."""
 
+_VIDEO_TYPE = 2
+"""In the processor's own numbers of modalities."""
 _MERGERS_IN_TOWER = re.compile(r"(merger|deepstack_merger_list)\.")
 """Parts of a Qwen vision tower that are its projector."""
 
@@ -168,8 +170,9 @@ def check_rendered(processor: Any, text: str, *, num_videos: int = 1, num_images
         token = placeholder_token(processor, kind)
         if token not in text:
             raise UnsupportedModelError(
-                f"the chat template of this {type(processor).__name__} put no {kind} into the prompt: expected one that "
-                f'writes {token} for content of {{"type": "{kind}"}}; take the chat template of the family\'s video model'
+                f"the chat template of this {type(processor).__name__} put no {kind} into the prompt: expected one "
+                f'that writes {token} for content of {{"type": "{kind}"}}; take the chat template of the family\'s '
+                "video model"
             )
 
 
@@ -193,6 +196,21 @@ def vision_token_types(
     return types
 
 
+def check_tells_kinds_apart(processor: Any, input_ids: NDArray[np.int64], token_types: NDArray[np.int64]) -> None:
+    """Checks that tokens of videos are not those of images, where the model takes the pixels of both by themselves.
+
+    Raises:
+        UnsupportedModelError: they are (GLM's): it would look for images where videos are.
+    """
+    is_shared = np.any(input_ids[token_types == _VIDEO_TYPE] == processor.image_token_id)
+    if is_shared and "pixel_values_videos" in processor.model_input_names:
+        raise UnsupportedModelError(
+            f"the model of this {type(processor).__name__} has one token for images and videos, and takes one kind in "
+            "a batch: train on rows with images or on rows with videos, or take a model that reads both, such as "
+            "Qwen3-VL"
+        )
+
+
 def vision_inputs(processor: Any, clips: Sequence[Tensor]) -> dict[str, Tensor]:
     """The pixel tensors of clips as the model takes them; clips are (num_frames, 3, height, width), uint8, sized.
 
@@ -212,14 +230,14 @@ def vision_inputs(processor: Any, clips: Sequence[Tensor]) -> dict[str, Tensor]:
     return {name: value if isinstance(value, Tensor) else torch.stack(list(value)) for name, value in inputs.items()}
 
 
-def image_inputs(processor: Any, images: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
-    """The pixel tensors of images as the model takes them, of each sample's images, (3, height, width), uint8, sized.
+def image_inputs(processor: Any, images: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The pixel tensors of images as the model takes them; images are (3, height, width), uint8, sized.
 
-    Some models see an image among several of a conversation in another way than a single one.
+    Each is seen as a single one: LLaVA-OneVision could cut up several of a conversation less finely.
     """
     image_processor = processor.image_processor
     settings = getattr(processor, "images_kwargs", {}) | image_settings(image_processor) | {"return_tensors": "pt"}
-    encoded = image_processor([list(each) for each in images], **settings)
+    encoded = image_processor(list(images), **settings)
     inputs = {name: encoded[name] for name in image_processor.model_input_names}
     return {name: value if isinstance(value, Tensor) else torch.as_tensor(value) for name, value in inputs.items()}
 
@@ -231,13 +249,13 @@ def media_inputs(processor: Any, samples: Sequence[Sequence[tuple[str, Tensor]]]
     (InternVL, SmolVLM), all stand behind each other.
     """
     clips = [pixels for sample in samples for kind, pixels in sample if kind == "video"]
-    images = [[pixels for kind, pixels in sample if kind == "image"] for sample in samples]
-    if not any(images):
+    images = [pixels for sample in samples for kind, pixels in sample if kind == "image"]
+    if not images:
         return vision_inputs(processor, clips)
     if "pixel_values_videos" in processor.model_input_names:
-        return (vision_inputs(processor, clips) if clips else {}) | image_inputs(processor, list(filter(None, images)))
+        return (vision_inputs(processor, clips) if clips else {}) | image_inputs(processor, images)
     single = [
-        vision_inputs(processor, [pixels]) if kind == "video" else image_inputs(processor, [[pixels]])
+        vision_inputs(processor, [pixels]) if kind == "video" else image_inputs(processor, [pixels])
         for sample in samples
         for kind, pixels in sample
     ]

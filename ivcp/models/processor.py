@@ -17,6 +17,7 @@ from ivcp.models.families import (
     check_processor,
     check_reads_images,
     check_rendered,
+    check_tells_kinds_apart,
     fixed_frame_size,
     frame_step,
     image_settings,
@@ -151,9 +152,7 @@ class Processor:
             UnsupportedModelError: the model reads no images.
         """
         check_reads_images(self.processor)
-        return image_size_on_grid(
-            height, width, step=image_step(self.processor.image_processor) or 1, video=self.video
-        )
+        return image_size_on_grid(height, width, step=image_step(self.processor.image_processor) or 1, video=self.video)
 
     def encode(self, text: str, media: Sequence[SampledVideo]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Token ids and modality ids, (num_tokens,) each, of a rendered prompt with its videos and images.
@@ -173,12 +172,14 @@ class Processor:
         if images:
             check_reads_images(self.processor)
             inputs |= {
-                "images": [[_channels_first(image.frames)[0] for image in images]],
+                "images": [_channels_first(image.frames)[0] for image in images],
                 "images_kwargs": image_settings(self.processor.image_processor) | {"return_tensors": "pt"},
             }
         encoded = self.processor(text=[text], return_mm_token_type_ids=True, **inputs)
         input_ids = np.asarray(encoded["input_ids"][0])
         types = vision_token_types(self.processor, input_ids, np.asarray(encoded["mm_token_type_ids"][0]))
+        if videos and images:
+            check_tells_kinds_apart(self.processor, input_ids, types)
         return input_ids, types
 
     def encode_behind(self, token: str, text: str) -> list[int]:
@@ -221,13 +222,20 @@ class Processor:
         return self.batch_tokens(samples, prompts_only=prompts_only) | self.batch_media(samples)
 
     def batch_media(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """The part of `batch` that needs no tokens; empty where no sample has media."""
+        """The part of `batch` that is not of tokens; empty where no sample has media.
+
+        Raises:
+            UnsupportedModelError: the model takes no images beside videos, or no videos of several lengths.
+        """
         kept = [sample.tensors for sample in samples if isinstance(sample, EncodedSample) and sample.tensors]
         if kept:
             return join_features(kept)
         media = [[(each.kind, _channels_first(each.frames)) for each in sample.media] for sample in samples]
         if not any(media):
             return {}
+        if len({kind for of_sample in media for kind, _ in of_sample}) > 1:
+            for sample in samples:
+                check_tells_kinds_apart(self.processor, sample.input_ids, sample.mm_token_type_ids)
         of_kinds = [[(kind, x[0] if kind == "image" else x) for kind, x in of_sample] for of_sample in media]
         return media_inputs(self.processor, of_kinds)
 

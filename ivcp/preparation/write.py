@@ -141,7 +141,9 @@ def _jobs(
     jpeg_quality: int | None,
 ) -> Iterator[Job]:
     unknown = (clip for clip, key in _clips(plan, shards) if key not in known)
-    for videos, of_videos in itertools.groupby(unknown, key=lambda clip: [(video.kind, video.video) for video in clip.media]):
+    for videos, of_videos in itertools.groupby(
+        unknown, key=lambda clip: [(video.kind, video.video) for video in clip.media]
+    ):
         most = max(1, _MOST_CLIPS_PER_JOB // max(1, len(videos)))
         while clips := tuple(itertools.islice(of_videos, most)):
             yield Job(clips, settings, stage, jpeg_quality)

@@ -38,8 +38,7 @@ CREATE TABLE clip (
     start REAL, stop REAL, reason TEXT, detail TEXT, content TEXT, num_tokens INTEGER
 );
 CREATE TABLE clip_video (
-    id INTEGER PRIMARY KEY, clip INTEGER, number INTEGER, video INTEGER, kind TEXT, num_sampled INTEGER,
-    UNIQUE (clip, number)
+    id INTEGER PRIMARY KEY, clip INTEGER, number INTEGER, video INTEGER, num_sampled INTEGER, UNIQUE (clip, number)
 );
 CREATE TABLE known_label (dataset TEXT, named, label INTEGER, PRIMARY KEY (dataset, named));
 CREATE TABLE alike (number INTEGER, video INTEGER);
@@ -61,13 +60,13 @@ CREATE INDEX clip_part ON clip (part);
 CREATE INDEX clip_unit ON clip (unit);
 """
 # `part` holds groups. A clip's `unit` is what stays in one split with it: its group, or several that share a video.
-# `video` holds images too; `kind` says what each is. `clip_video` holds the videos and images of clips in the order of
-# their tags, where an image among several is of the kind `images`: some models see those in another way. `clip.video`
-# is the first of them, `clip.content` the hashes of all, once they are known. `named` is the label as it stands in the row, `given` the split that the row
-# or its data set names. `reason` says why a video or a clip cannot be used, and is null where it can. `num_frames`,
-# `fps`, `first`, `last` and `uneven` are when frames are shown (`StoredTimes`). `alike` holds numbered sets of videos
-# that look alike, `contradicting` those of them whose clips have several classes, `thumbnail` the clips that the
-# report shows. `shape` and `times` are what the tokens of clips depend on besides their conversation.
+# `video` holds images too; `kind` says what each is. `clip_video` holds those of clips in the order of their tags;
+# `clip.video` is the first of them, `clip.content` the hashes of all, once they are known. `named` is the label as it
+# stands in the row, `given` the split that the row or its data set names. `reason` says why a video or a clip cannot
+# be used, and is null where it can. `num_frames`, `fps`, `first`, `last` and `uneven` are when frames are shown
+# (`StoredTimes`). `alike` holds numbered sets of videos that look alike, `contradicting` those of them whose clips have
+# several classes, `thumbnail` the clips that the report shows. `shape` and `times` are what the tokens of clips depend
+# on besides their conversation.
 _CLIPS = """
 SELECT clip.id, clip.dataset, clip.row, video.name, conversation.text, conversation.rejected, clip.desirable,
        clip.label, clip.split, part.name, clip.start, clip.stop, video.num_frames, video.content_hash, video.sha256,
@@ -209,8 +208,6 @@ class Catalog:
             self._find_or_add({"name": json.dumps(path, ensure_ascii=False), "kind": kind}, "video")
             for kind, path in row.media
         ]
-        kinds = [kind for kind, _ in row.media]
-        in_row = ["images" if kind == "image" and kinds.count("image") > 1 else kind for kind in kinds]
         values = (
             *(row.dataset, str(row.file), row.row, row.row_in_file, next(iter(videos), None), conversation, row.label),
             *(row.desirable, part, part, split, row.start_seconds, row.end_seconds),
@@ -221,8 +218,8 @@ class Catalog:
             values,
         )
         self.change(
-            "INSERT INTO clip_video (clip, number, video, kind) VALUES (?, ?, ?, ?)",
-            ((added.lastrowid, number, *values) for number, values in enumerate(zip(videos, in_row, strict=True))),
+            "INSERT INTO clip_video (clip, number, video) VALUES (?, ?, ?)",
+            ((added.lastrowid, number, video) for number, video in enumerate(videos)),
         )
 
     def ask(self, sql: str, *values: Any) -> sqlite3.Cursor:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ivcp import storage
 from ivcp.data.labels import labels_files
+from ivcp.data.media import read_media
 from ivcp.data.problems import RowError
 from ivcp.data.registry import DatasetInfo, data_files, read_dataset_info, read_rows
-from ivcp.data.media import read_media
 from ivcp.records import RowKind
 from ivcp.settings import DataConfig, RunConfig
 from ivcp.stages.registry import stage_of

@@ -93,8 +93,8 @@ def take_thumbnail(job: ThumbnailJob) -> bytes:
 
 def _jobs(catalog: Catalog) -> Iterator[ThumbnailJob]:
     marked = (
-        "SELECT clip.id, video.kind, video.name, clip.start, clip.stop FROM thumbnail JOIN clip ON clip.id = thumbnail.clip "
-        "JOIN video ON video.id = clip.video WHERE clip.id > ?"
+        "SELECT clip.id, video.kind, video.name, clip.start, clip.stop FROM thumbnail "
+        "JOIN clip ON clip.id = thumbnail.clip JOIN video ON video.id = clip.video WHERE clip.id > ?"
     )
     for batch in catalog.in_batches(marked):
         for number, kind, name, start, stop in batch:

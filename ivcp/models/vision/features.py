@@ -89,7 +89,8 @@ def shared_features(model: Any, inputs: Mapping[str, Any], *, times: int) -> dic
 
 def join_features(clips: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
     """The model's inputs for clips whose tensors were kept: one concatenation for each tensor."""
-    joined: dict[str, Any] = {name: torch.cat([clip[name] for clip in clips]) for name in clips[0]}
+    names = dict.fromkeys(name for clip in clips for name in clip)
+    joined: dict[str, Any] = {name: torch.cat([clip[name] for clip in clips if name in clip]) for name in names}
     features = [name for name in joined if name.startswith(FEATURE_PREFIX)]
     return {"vision_features": {name.removeprefix(FEATURE_PREFIX): joined.pop(name) for name in features}, **joined}
 

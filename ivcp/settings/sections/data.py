@@ -106,7 +106,8 @@ class DataConfig(Section):
 
 
 class VideoConfig(Section):
-    """How frames are sampled and sized, and images sized: stored with the model, the same for training, evaluation and serving."""
+    """How frames are sampled and sized, and images sized: stored with the model, the same for training, evaluation and
+    serving."""
 
     video_num_frames: int | None = Field(None, ge=1)
     """Sample exactly this many frames, evenly spread. Null samples by `video_fps`."""

@@ -44,8 +44,7 @@ class Said:
 class Shape:
     """What the tokens of a video or an image depend on."""
 
-    kind: str
-    """`video`, `image`, or `images` for one of several images of a conversation."""
+    kind: MediumKind
     height: int
     """Pixels of the source, as displayed."""
     width: int
@@ -120,15 +119,14 @@ class _Counter:
         size = self.frame_size(shape)
         if shape.kind == "video":
             return self._count(self._plain, size, range(shape.num_sampled)) - self._few
-        number = 2 if shape.kind == "images" else 1
-        small = self._processor.image_size(*_SMALL)
-        return (self._count_images(size, number) - self._count_images(small, number)) // number
+        return self._count_image(size) - self._count_image(self._processor.image_size(*_SMALL))
 
-    def _count_images(self, size: tuple[int, int], number: int) -> int:
-        """Tokens of a conversation with so many images of a size."""
-        tags = IMAGE_TAG * number
-        asked = [each.model_copy(update={"content": each.content.replace(VIDEO_TAG, tags)}) for each in self._plain]
-        return len(self._stage.tokenize(self._processor, asked, [_black_image(size)] * number).input_ids)
+    def _count_image(self, size: tuple[int, int]) -> int:
+        """Tokens of a conversation with an image of a size."""
+        asked = [
+            each.model_copy(update={"content": each.content.replace(VIDEO_TAG, IMAGE_TAG)}) for each in self._plain
+        ]
+        return len(self._stage.tokenize(self._processor, asked, [_black_image(size)]).input_ids)
 
     def _conversation(self, said: Said) -> int:
         messages = read_conversation(said.text)

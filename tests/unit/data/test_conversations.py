@@ -209,7 +209,12 @@ PAIR = {"conversations": ASKED, "videos": ["a.mp4"], "chosen": ANSWER, "rejected
         ),
         ("conversations", TALK | {"conversations": [*ASKED, {"from": "gpt", "value": " "}]}, {}, "has no text"),
         ("conversations", TALK | {"images": ["a.jpg"]}, {"columns": {"images": "images"}}, r"0 <image> tag\(s\) for 1"),
-        ("conversations", TALK | {"sound": ["a.wav"]}, {"columns": {"audios": "sound"}}, "no model hears anything here"),
+        (
+            "conversations",
+            TALK | {"sound": ["a.wav"]},
+            {"columns": {"audios": "sound"}},
+            "no model hears anything here",
+        ),
         (
             "conversations",
             TALK | {"conversations": [*ASKED, {"from": "gpt", "value": "<|im_end|>"}]},

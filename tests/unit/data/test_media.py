@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from ivcp.data.problems import RowError
 from ivcp.data.media import group_of_video, read_videos
+from ivcp.data.problems import RowError
 
 
 @pytest.mark.parametrize(
