@@ -65,9 +65,10 @@ def read_image(source: str | Path) -> tuple[VideoInfo, Frames]:
         VideoError: it is missing, empty, no image, an animation, too large, or cannot be decoded.
     """
     try:
-        with storage.borrowed(source) as path, _opened(path) as image:
+        # Pillow warns of what it overlooks in damaged headers, and of sizes that are refused here.
+        with storage.borrowed(source) as path, warnings.catch_warnings(action="ignore"), _opened(path) as image:
             info = _describe(image, path)
-            return info, np.asarray(_in_rgb(image))
+            return info, np.array(_in_rgb(image))  # a copy, which torch may write to
     except FileNotFoundError as error:
         raise VideoError("missing", str(error)) from error
     except MemoryError as error:
@@ -81,8 +82,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     if path.stat().st_size == 0:
         raise VideoError("empty", "the file has 0 bytes")
     try:
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-            opened = Image.open(path)
+        opened = Image.open(path)
     except UnidentifiedImageError as error:
         raise VideoError("not_an_image", "Pillow knows no image of this kind") from error
     except Image.DecompressionBombError as error:
@@ -127,7 +127,7 @@ def _in_rgb(image: Image.Image) -> Image.Image:
         image.load()
         upright = ImageOps.exif_transpose(image)
     except _DECODER_ERRORS as error:
-        raise VideoError("truncated" if "truncated" in str(error) else "damaged", f"decoding fails: {error}") from error
+        raise VideoError("truncated" if "truncated" in str(error).lower() else "damaged", f"decoding fails: {error}") from error
     if upright.mode == "F":
         raise VideoError("not_an_image", "floating-point pixels, of which nobody knows what white is: save it as PNG")
     if upright.mode.startswith("I"):

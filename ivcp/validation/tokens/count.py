@@ -72,7 +72,7 @@ def check_prompts(catalog: Catalog, config: RunConfig) -> None:
     stage = stage_of(config)
     if len(catalog.ask("SELECT DISTINCT kind FROM video").fetchall()) > 1:
         both = [[each.role, each.content.replace(VIDEO_TAG, VIDEO_TAG + IMAGE_TAG)] for each in stage.smallest_prompt]
-        conversations.append(Said(json.dumps(both), None))
+        conversations.append(Said(json.dumps(both), "2" if stage.rows == "pairs" else None))
     settings = ProcessorSettings.of(config, special_tokens=stage.special_tokens)
     job = TokenJob(settings, stage, tuple(range(len(conversations))), tuple(conversations))
     for _, found in _in_workers(iter([job]), num_workers=1):
