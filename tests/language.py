@@ -83,7 +83,9 @@ def row_of(stage: str, number: int, *, kinds: Sequence[MediumKind] = ("video",))
 def sample_of(stage: Stage, processor: Processor, number: int, *, kinds: Sequence[MediumKind] = ("video",)) -> Sample:
     clip = row_of(stage.config.method.stage, number, kinds=kinds)
     media = tuple(
-        Medium(frames_of(number), 0.25, (0, 1, 2, 3), 4.0, 4) if kind == "video" else image_of(number + place, processor)
+        Medium(frames_of(number), 0.25, (0, 1, 2, 3), 4.0, 4)
+        if kind == "video"
+        else image_of(number + place, processor)
         for place, kind in enumerate(kinds)
     )
     tokens, columns = stage.tokenize_clip(processor, clip, media)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ivcp.video import ClipFrames
 
 _HELP = (
-    "A line is a question; /video PATH or /image PATH shows one with the next question, /new starts anew, an empty line "
-    "or Ctrl-D ends."
+    "A line is a question; /video PATH and /image PATH show one with the next, /new starts anew, an empty line or Ctrl-D "
+    "ends."
 )
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _GREEDY = {"do_sample": False, "max_new_tokens": 256}
@@ -32,7 +32,8 @@ def chat_command(
         list[str] | None,
         typer.Argument(
             metavar="[VIDEO|IMAGE]... [NAME=VALUE]...",
-            help="Clips and images of the first question, and settings.", show_default=False
+            help="Clips and images of the first question, and settings.",
+            show_default=False,
         ),
     ] = None,
     model_dir: Annotated[

@@ -83,7 +83,7 @@ def check_conversation(
 
 
 def _check_turns(messages: Sequence[Message]) -> None:
-    turns = list(messages)
+    turns = [turn for turn, before in zip(messages, (None, *messages), strict=False) if not _goes_on(turn, before)]
     for role in ("tools", "system"):
         if turns and turns[0].role == role:
             turns.pop(0)
@@ -103,6 +103,11 @@ def _check_turns(messages: Sequence[Message]) -> None:
             "there is no answer: expected the assistant's turn at the end. Answers to choose from (ranking: true) are "
             "for stage: dpo and rm, texts without turns for stage: pt"
         )
+
+
+def _goes_on(turn: Message, before: Message | None) -> bool:
+    """Whether a turn is another observation of the calls that the one before it is of."""
+    return before is not None and turn.role == before.role == "observation"
 
 
 def _read_pair(raw: Mapping[str, Any], info: DatasetInfo, messages: tuple[Message, ...]) -> Conversation:

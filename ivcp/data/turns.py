@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ivcp.data.media import medium_of_part
@@ -12,6 +12,15 @@ from ivcp.data.registry import DatasetInfo, Tags
 from ivcp.data.tools import read_calls, read_tool_calls, read_tools
 from ivcp.data.values import as_list, is_missing, offered, shown
 from ivcp.records import Message, RowKind
+
+_ONE_VIDEO = "a clip is classified by its video alone"
+_DEAF = "no model hears anything here: videos, images and text are read"
+_UNREAD: dict[RowKind, dict[str, str]] = {
+    "labels": {"images": _ONE_VIDEO, "audios": _ONE_VIDEO, "tools": _ONE_VIDEO},
+    "texts": {"audios": _DEAF, "tools": "texts without turns call no tools"},
+    "conversations": {"audios": _DEAF},
+}
+"""The columns that rows of a kind have no use for, and why; pairs and tags are conversations."""
 
 
 def read_messages(raw: Mapping[str, Any], info: DatasetInfo, *, rows: RowKind = "labels") -> tuple[Message, ...]:
@@ -36,7 +45,7 @@ def read_messages(raw: Mapping[str, Any], info: DatasetInfo, *, rows: RowKind = 
     if not turns:
         raise RowError(f"{needed} is empty: expected a list of turns")
     read = [_read_turn(turn, info.tags, number, with_media=with_media) for number, turn in enumerate(turns)]
-    return start + tuple(message for message in _joined(read) if message is not None)
+    return start + tuple(message for message in read if message is not None)
 
 
 def read_content(content: Any, what: str, *, with_media: bool = False) -> str:
@@ -62,35 +71,16 @@ def check_nothing_is_dropped(raw: Mapping[str, Any], info: DatasetInfo, rows: Ro
     """Raises:
     RowError: a row has media or tools that are not read.
     """
-    columns = info.columns
-    read = "a clip is classified by its video alone" if rows == "labels" else "texts without turns call no tools"
-    unread: tuple[tuple[str, str | None], ...] = (("audios", columns.audios),)
-    if rows == "labels":
-        unread = (("images", columns.images), *unread)
-    if rows in ("labels", "texts"):
-        unread = (*unread, ("tools", columns.tools))
-    for name, column in unread:
+    unread = _UNREAD[rows] if rows in _UNREAD else _UNREAD["conversations"]
+    for name, why in unread.items():
+        column = getattr(info.columns, name)
         value = raw.get(column) if column else None
-        if name == "audios" and rows != "labels":
-            read = "no model hears anything here: videos, images and text are read"
         if not is_missing(value) and value not in ([], "[]"):
             raise RowError(
-                f"{column} = {shown(value)}: {read}, and this would be dropped: "
+                f"{column} = {shown(value)}: {why}, and this would be dropped: "
                 f"remove it, or take columns.{name} out of dataset_info.json",
                 kind=f"dropped {column}",
             )
-
-
-def _joined(turns: Sequence[Message | None]) -> list[Message | None]:
-    """Observations of the calls of one turn, which OpenAI has as a turn each, as one."""
-    joined: list[Message | None] = []
-    for turn in turns:
-        last = joined[-1] if joined else None
-        if turn is not None and last is not None and turn.role == last.role == "observation":
-            joined[-1] = Message(role="observation", content=f"{last.content}\n{turn.content}")
-        else:
-            joined.append(turn)
-    return joined
 
 
 def _read_part(part: Any, what: str, *, with_media: bool) -> str:

@@ -127,7 +127,9 @@ def _in_rgb(image: Image.Image) -> Image.Image:
         image.load()
         upright = ImageOps.exif_transpose(image)
     except _DECODER_ERRORS as error:
-        raise VideoError("truncated" if "truncated" in str(error).lower() else "damaged", f"decoding fails: {error}") from error
+        raise VideoError(
+            "truncated" if "truncated" in str(error).lower() else "damaged", f"decoding fails: {error}"
+        ) from error
     if upright.mode == "F":
         raise VideoError("not_an_image", "floating-point pixels, of which nobody knows what white is: save it as PNG")
     if upright.mode.startswith("I"):

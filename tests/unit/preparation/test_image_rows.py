@@ -135,8 +135,8 @@ def test_openai_parts_name_their_media(
     ]
     answer = {"role": "assistant", "content": [{"type": "text", "text": "Both."}]}
     listed = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}, answer]
-    data.add("d", [{"messages": [{"role": "user", "content": content}, answer]}, {"messages": listed, "pictures": "0.png"}],
-             **OPENAI)  # fmt: skip
+    named = {"messages": [{"role": "user", "content": content}, answer]}
+    data.add("d", [named, {"messages": listed, "pictures": "0.png"}], **OPENAI)
     samples = samples_of(prepare(data.config(dataset="d", stage="sft", **settings), tmp_path / "out"))
     assert [medium.kind for medium in samples["d:0"].media] == ["video", "image", "image"]
     np.testing.assert_array_equal(samples["d:0"].media[1].frames, samples["d:1"].media[0].frames)
@@ -161,7 +161,9 @@ def test_the_other_kinds_of_rows(data: DataSet, settings: dict[str, Any], tmp_pa
         pair = {"conversations": turns("<image>Or<video>?"), "chosen": "One.", "rejected": "None of them.", **asked}
         data.add("d", [pair], ranking=True, columns={"images": "images", "chosen": "chosen", "rejected": "rejected"})
     else:
-        tagged = [{"conversations": turns("<image>Or<video>?", f"{tag}"), "good": tag, **asked} for tag in (True, False)]
+        tagged = [
+            {"conversations": turns("<image>Or<video>?", f"{tag}"), "good": tag, **asked} for tag in (True, False)
+        ]
         data.add("d", tagged, columns={"images": "images", "kto_tag": "good"})
     sample = samples_of(prepare(data.config(dataset="d", stage=stage, **settings), tmp_path / "out"))["d:0"]
     assert [medium.kind for medium in sample.media] == ["image", "video"]

@@ -32,7 +32,7 @@ def saved(path: Path, image: Image.Image, **options: Any) -> Path:
 
 
 def of_16_bits() -> Image.Image:
-    return Image.fromarray((HALVES[:, :, 0].astype(np.uint16) * 257))
+    return Image.fromarray(HALVES[:, :, 0].astype(np.uint16) * 257)
 
 
 def see_through() -> Image.Image:
@@ -47,7 +47,12 @@ def test_pixels_and_what_the_file_says(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, HALVES)
     assert (info.codec, info.width, info.height, info.num_frames) == ("image (png)", 60, 40, 1)
     clip = load_image(tmp_path / "a.png", processor=Sizes())
-    assert (clip.frames.shape, clip.kind, clip.total_frames, clip.seconds_per_frame) == ((1, 20, 30, 3), "image", 1, 0.0)
+    assert (clip.frames.shape, clip.kind, clip.total_frames, clip.seconds_per_frame) == (
+        (1, 20, 30, 3),
+        "image",
+        1,
+        0.0,
+    )
 
 
 def test_exif_orientation(tmp_path: Path) -> None:
@@ -67,7 +72,12 @@ def test_exif_orientation(tmp_path: Path) -> None:
         ("deep.png", of_16_bits(), (0, 0, 0), (255, 255, 255)),
         ("deep.tiff", of_16_bits(), (0, 0, 0), (255, 255, 255)),
         ("print.jpg", Image.fromarray(HALVES).convert("CMYK"), (0, 0, 0), (255, 128, 0)),
-        ("bits.png", Image.fromarray(HALVES).convert("L").point(lambda v: v > 64 and 255).convert("1"), (0,) * 3, (255,) * 3),
+        (
+            "bits.png",
+            Image.fromarray(HALVES).convert("L").point(lambda v: v > 64 and 255).convert("1"),
+            (0,) * 3,
+            (255,) * 3,
+        ),
     ],
 )
 def test_kinds_of_pixels(tmp_path: Path, name: str, image: Image.Image, left: Any, right: Any) -> None:
@@ -94,7 +104,9 @@ def test_a_photograph_with_a_second_view_is_its_first(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     frames = [Image.fromarray(HALVES), Image.fromarray(255 - HALVES)]
-    whole = saved(tmp_path / "whole.jpg", Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)))
+    whole = saved(
+        tmp_path / "whole.jpg", Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    )
     (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:-1500])
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("no image")

@@ -97,7 +97,7 @@ def test_there_are_as_many_features_as_image_tokens(built, family):
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo sigmoid"])
-@pytest.mark.parametrize("family", (*SEVERAL, "llava_onevision", "internvl", "smolvlm"))
+@pytest.mark.parametrize("family", [*SEVERAL, "llava_onevision", "internvl", "smolvlm"])
 def test_kept_features_are_those_of_the_pixels(built, family, kind):
     made = shown(built(family), kind)
     loss, gradient = made.of(made.samples)
@@ -111,7 +111,7 @@ def test_kept_features_are_those_of_the_pixels(built, family, kind):
 @pytest.mark.parametrize("family", ONE_KIND)
 def test_a_family_that_takes_one_kind_in_a_batch_says_so(built, family):
     made = shown(built(family), "sft", both=False)
-    with pytest.raises(UnsupportedModelError, match="one token for images and videos.*such as Qwen3-VL"):
+    with pytest.raises(UnsupportedModelError, match=r"one token for images and videos.*such as Qwen3-VL"):
         sample_of(made.stage, made.processor, 0, kinds=("image", "video"))
     video = sample_of(made.stage, made.processor, 0)
     with pytest.raises(UnsupportedModelError, match="takes one kind in a batch"):
