@@ -135,14 +135,14 @@ class _Listed(list[Sample]):
         return token_lengths(list(self), prompts_only=prompts_only)
 
 
-def write_language_data(folder: Path, stage: str, *, base: Path, without_video: Sequence[int] = ()) -> Path:
-    """Writes an index of 16 clips for training and 4 for validation; returns its path."""
+def write_language_data(
+    folder: Path, stage: str, *, base: Path, kinds: Sequence[Sequence[MediumKind]] = (("video",),)
+) -> Path:
+    """Writes an index of 16 clips for training and 4 for validation, with media of each of `kinds` in turn; returns its
+    path."""
     config, processor = language_config(base, stage), processor_of(base)
     folder.mkdir(exist_ok=True)
-    samples = [
-        sample_of(stage_of(config), processor, number, kinds=() if number in without_video else ("video",))
-        for number in range(20)
-    ]
+    samples = [sample_of(stage_of(config), processor, number, kinds=kinds[number % len(kinds)]) for number in range(20)]
     clips = [("train" if number < 16 else "val", sample) for number, sample in enumerate(samples)]
     shards = write_shards(folder / f"shards-{stage}", clips, stage=stage_of(config))
     path = folder / f"{stage}.json"

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ivcp.video import ClipFrames
 
 _HELP = (
-    "A line is a question; /video PATH and /image PATH show one with the next, /new starts anew, an empty line or Ctrl-D "
-    "ends."
+    "A line is a question; /video PATH and /image PATH show one with the next, /new starts anew, an empty line or "
+    "Ctrl-D ends."
 )
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _GREEDY = {"do_sample": False, "max_new_tokens": 256}

@@ -88,8 +88,11 @@ def test_images_are_seen_alone_and_beside_clips(base, clips, tmp_path):
     assert chat.messages[0].content == "<image>What is to be seen?"
     chat.ask("And here?", [second, shown(chat, clips[0])])
     assert [each.kind for each in chat.videos] == ["image", "image", "video"]
-    chat.clear()
-    assert chat.ask("What is to be seen?", [second]) != answer
+    others = []
+    for noise in (np.zeros_like(first.frames), np.full_like(first.frames, 255), 255 - first.frames):
+        chat.clear()
+        others.append(chat.ask("What is to be seen?", [replace(first, frames=noise)]))
+    assert set(others) != {answer}
     chat.clear()
     chat.ask("<video>or<image>?", [first, shown(chat, clips[0])])
     assert [each.kind for each in chat.videos] == ["video", "image"], "media go where their tags are"

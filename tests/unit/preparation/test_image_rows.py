@@ -79,6 +79,7 @@ def test_images_and_videos_in_any_order(
     data.add("talk", rows(), **BOTH)
     config = data.config(dataset="talk", stage="sft", **settings)
     index = prepare(config, tmp_path / "out")
+    assert index.media == ("image", "image+video", "none", "video")
     samples = samples_of(index)
     kinds = [[medium.kind for medium in samples[f"talk:{row}"].media] for row in range(5)]
     assert kinds == [["image", "image"], ["video", "image"], ["image", "video"], [], ["video"]]

@@ -9,7 +9,9 @@ import torch
 from ivcp.models.backbone import language_model_of
 from ivcp.models.families import UnsupportedModelError
 from ivcp.models.vision.features import encode_clips
-from tests.language import encoded, sample_of, with_frames
+from ivcp.settings import ConfigError
+from ivcp.stages.registry import stage_of
+from tests.language import encoded, index_of, language_config, sample_of, with_frames
 from tests.tiny_families import FAMILIES, build_tiny_family
 from tests.unit.stages.language.test_seeing import Trained, trained
 
@@ -106,6 +108,19 @@ def test_kept_features_are_those_of_the_pixels(built, family, kind):
     other, same = made.of(kept)
     assert other == pytest.approx(loss, abs=1e-5)
     torch.testing.assert_close(same, gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("settings", "named"), [({"deepspeed": "z3"}, "ZeRO-3"), ({"fsdp": "full_shard"}, "fsdp")])
+def test_a_sharded_tower_is_run_by_all_processes(built, monkeypatch, settings, named):
+    config = language_config(built("qwen2_vl"), "sft", **settings)
+    stage, index = stage_of(config), index_of(config, {"train": 4})
+    mixed = index.model_copy(update={"media": ("image", "none")})
+    stage.check_data(mixed)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for sound in (index, index.model_copy(update={"media": ("image",)})):
+        stage.check_data(sound)
+    with pytest.raises(ConfigError, match=rf"{named} in 2 processes, and rows with different media \(image, none\)"):
+        stage.check_data(mixed)
 
 
 @pytest.mark.parametrize("family", ONE_KIND)
