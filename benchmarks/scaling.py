@@ -32,7 +32,7 @@ from ivcp.data.prepared.batches import PlannedBatches
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.models.load import load_base_model
 from ivcp.models.processor import Processor
-from ivcp.records import Labels, PreparedIndex
+from ivcp.records import Labels, MediumKind, PreparedIndex
 from ivcp.settings import ModelConfig, VideoConfig
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.module import ActionClassifier
@@ -90,6 +90,7 @@ class _Frames:
 
     frames: NDArray[np.uint8]
     source_fps: float = 4.0
+    kind: MediumKind = "video"
 
     @property
     def frame_indices(self) -> range:

@@ -15,7 +15,7 @@ from ivcp.data.prepared.sample import EncodedSample, Medium, Sample
 from ivcp.feature_cache.encoder import VisionEncoder
 from ivcp.inference.compute import Compute
 from ivcp.models.processor import Processor
-from ivcp.records import Clip, Message, PreparedIndex, TableInfo
+from ivcp.records import Clip, MediumKind, Message, PreparedIndex, TableInfo
 from ivcp.settings import RunConfig, config_from_settings
 from ivcp.stages.protocol import Stage
 from ivcp.stages.registry import stage_of
@@ -45,14 +45,24 @@ def frames_of(number: int) -> np.ndarray:
     return frames
 
 
-def row_of(stage: str, number: int, *, has_video: bool = True) -> Clip:
+def image_of(number: int, processor: Processor) -> Medium:
+    """An image, wide or high, of which all, half or none is light."""
+    height, width = processor.image_size(SIDE, 2 * SIDE) if number % 2 else processor.image_size(2 * SIDE, SIDE)
+    rng, kind = np.random.default_rng(number), number % 3
+    pixels = rng.integers(0, 60, (1, height, width, 3), dtype=np.uint8)
+    if kind:
+        pixels[:, :, : width // kind] += np.uint8(180)
+    return Medium(pixels, 0.0, (0,), 1.0, 1, kind="image")
+
+
+def row_of(stage: str, number: int, *, kinds: Sequence[MediumKind] = ("video",)) -> Clip:
     """A row of annotations for the stage; right answers are desirable, and those of other clips are not."""
     right, wrong = ANSWERS[number % 3], ANSWERS[(number + 1 + number // 3 % 2) % 3]
     is_good = stage != "kto" or number // 3 % 2 == 0
-    answer, video = (right if is_good else wrong), ("<video>" if has_video else "")
-    question = Message(role="user", content=f"{video}What is to be seen?")
+    answer, tags = (right if is_good else wrong), "".join(f"<{kind}>" for kind in kinds)
+    question = Message(role="user", content=f"{tags}What is to be seen?")
     if stage == "pt":
-        messages = (Message(role="assistant", content=f"Look: {video}{answer}"),)
+        messages = (Message(role="assistant", content=f"Look: {tags}{answer}"),)
     else:
         messages = (question, Message(role="assistant", content=answer))
     return Clip(
@@ -70,9 +80,14 @@ def row_of(stage: str, number: int, *, has_video: bool = True) -> Clip:
     )
 
 
-def sample_of(stage: Stage, processor: Processor, number: int, *, has_video: bool = True) -> Sample:
-    clip = row_of(stage.config.method.stage, number, has_video=has_video)
-    media = (Medium(frames_of(number), 0.25, (0, 1, 2, 3), 4.0, 4),) if has_video else ()
+def sample_of(stage: Stage, processor: Processor, number: int, *, kinds: Sequence[MediumKind] = ("video",)) -> Sample:
+    clip = row_of(stage.config.method.stage, number, kinds=kinds)
+    media = tuple(
+        Medium(frames_of(number), 0.25, (0, 1, 2, 3), 4.0, 4)
+        if kind == "video"
+        else image_of(number + place, processor)
+        for place, kind in enumerate(kinds)
+    )
     tokens, columns = stage.tokenize_clip(processor, clip, media)
     return Sample(
         **vars(tokens),
@@ -83,8 +98,10 @@ def sample_of(stage: Stage, processor: Processor, number: int, *, has_video: boo
     )
 
 
-def samples_of(config: RunConfig, processor: Processor, numbers: Sequence[int]) -> list[Sample]:
-    return [sample_of(stage_of(config), processor, number) for number in numbers]
+def samples_of(
+    config: RunConfig, processor: Processor, numbers: Sequence[int], *, kinds: Sequence[MediumKind] = ("video",)
+) -> list[Sample]:
+    return [sample_of(stage_of(config), processor, number, kinds=kinds) for number in numbers]
 
 
 def with_frames(samples: Sequence[Sample], change: Any) -> list[Sample]:
@@ -118,13 +135,14 @@ class _Listed(list[Sample]):
         return token_lengths(list(self), prompts_only=prompts_only)
 
 
-def write_language_data(folder: Path, stage: str, *, base: Path, without_video: Sequence[int] = ()) -> Path:
-    """Writes an index of 16 clips for training and 4 for validation; returns its path."""
+def write_language_data(
+    folder: Path, stage: str, *, base: Path, kinds: Sequence[Sequence[MediumKind]] = (("video",),)
+) -> Path:
+    """Writes an index of 16 clips for training and 4 for validation, with media of each of `kinds` in turn; returns its
+    path."""
     config, processor = language_config(base, stage), processor_of(base)
     folder.mkdir(exist_ok=True)
-    samples = [
-        sample_of(stage_of(config), processor, number, has_video=number not in without_video) for number in range(20)
-    ]
+    samples = [sample_of(stage_of(config), processor, number, kinds=kinds[number % len(kinds)]) for number in range(20)]
     clips = [("train" if number < 16 else "val", sample) for number, sample in enumerate(samples)]
     shards = write_shards(folder / f"shards-{stage}", clips, stage=stage_of(config))
     path = folder / f"{stage}.json"

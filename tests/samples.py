@@ -7,7 +7,7 @@ import numpy as np
 
 from ivcp.data.prepared.sample import Medium, Sample, Tokens
 from ivcp.models.processor import Batch, Processor, SampledVideo
-from ivcp.records import Message
+from ivcp.records import MediumKind, Message
 from ivcp.settings import RunConfig, from_flat
 from ivcp.stages.action_cls.collator import ActionCollator
 from ivcp.stages.registry import stage_of
@@ -25,6 +25,7 @@ class Frames:
     frame_indices: Sequence[int]
     source_fps: float
     total_frames: int
+    kind: MediumKind = "video"
 
     @classmethod
     def all_of(cls, frames: np.ndarray, *, fps: float = 4.0) -> "Frames":

@@ -17,9 +17,9 @@ from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.demo.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, train_vocabulary
 from ivcp.torchvision_compat import register_missing_operators
 from tests.tiny_family_parts import (
-    IM_TEMPLATE,
     VICUNA_TEMPLATE,
     experts,
+    im_template,
     llama_tokenizer,
     qwen3_5_text,
     qwen_tokenizer,
@@ -85,7 +85,7 @@ def _llava_onevision() -> Built:
         hf.LlavaOnevisionVideoProcessor(size=size),
         num_image_tokens=16,
         vision_feature_select_strategy="full",
-        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", "<video>"),
+        chat_template=im_template("<video>", "<image>"),
     )
     tower = {"model_type": "siglip_vision_model", "vision_use_head": False}
     config = hf.LlavaOnevisionConfig(
@@ -172,7 +172,7 @@ def _glm(config_class: Any, processor_class: Any, images_class: Any, videos_clas
         images_class(**grid),
         tokenizer,
         videos_class(**grid),
-        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", placeholder),
+        chat_template=im_template(placeholder, "<|begin_of_image|><|image|><|end_of_image|>"),
     )
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
     config = config_class(
@@ -207,7 +207,7 @@ def _internvl() -> Built:
         tokenizer,
         hf.InternVLVideoProcessor(size=size),
         image_seq_length=4,
-        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", "<video>\\n"),
+        chat_template=im_template("<video>\\n", "<IMG_CONTEXT>\\n"),
     )
     config = hf.InternVLConfig(
         vision_config=vision(image_size=[SIDE, SIDE], patch_size=[8, 8]),
@@ -238,7 +238,7 @@ def _smolvlm() -> Built:
         tokenizer,
         hf.SmolVLMVideoProcessor(size=edge, max_image_size=edge, num_frames=8, fps=1),
         image_seq_len=4,
-        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", "<video>"),
+        chat_template=im_template("<video>", "<image>"),
     )
     config = hf.SmolVLMConfig(
         vision_config=vision(image_size=SIDE, patch_size=8),
@@ -256,7 +256,7 @@ def _video_llama_3() -> Built:
         hf.VideoLlama3ImageProcessor(**grid),
         tokenizer,
         hf.VideoLlama3VideoProcessor(**grid),
-        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", "<|video_pad|>"),
+        chat_template=im_template("<|video_pad|>", "<|image_pad|>"),
     )
     config = hf.VideoLlama3Config(
         vision_config=vision(patch_size=8),
@@ -297,7 +297,7 @@ def _minicpm(config_class: Any, processor_class: Any, markers: dict[str, str]) -
         hf.MiniCPMV4_6ImageProcessor(**grid),
         hf.MiniCPMV4_6VideoProcessor(**grid),
         tokenizer,
-        chat_template=IM_TEMPLATE.replace("PLACEHOLDER", "<|video_pad|>"),
+        chat_template=im_template("<|video_pad|>", "<|image_pad|>"),
     )
     config = config_class(
         vision_config=vision(image_size=SIDE, patch_size=4),

@@ -9,21 +9,28 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from ivcp.demo.tiny_tokenizer import train_vocabulary
 
-IM_TEMPLATE = """
+_IM_TEMPLATE = """
 {%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' -}}
 {%- for item in message.content -%}
-{{- 'PLACEHOLDER' if item.type == 'video' else item.text -}}
+{{- 'PLACEHOLDER' if item.type == 'video' else 'IMAGE' if item.type == 'image' else item.text -}}
 {%- endfor -%}
 {{- '<|im_end|>\\n' -}}
 {%- endfor -%}
 {{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
 """
+
+
+def im_template(video: str, image: str) -> str:
+    """ChatML, with what stands for a video and for an image."""
+    return _IM_TEMPLATE.replace("PLACEHOLDER", video).replace("IMAGE", image)
+
+
 VICUNA_TEMPLATE = """
 {%- for message in messages -%}
 {{- '' if message.role == 'system' else message.role.upper() + ': ' -}}
 {%- for item in message.content -%}
-{{- '<video>\\n' if item.type == 'video' else item.text -}}
+{{- '<video>\\n' if item.type == 'video' else '<image>\\n' if item.type == 'image' else item.text -}}
 {%- endfor -%}
 {{- ' ' -}}
 {%- endfor -%}

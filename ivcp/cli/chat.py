@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from ivcp.video import ClipFrames
 
 _HELP = (
-    "A line is a question; /video PATH shows a clip with the next one, /new starts anew, an empty line or Ctrl-D ends."
+    "A line is a question; /video PATH and /image PATH show one with the next, /new starts anew, an empty line or "
+    "Ctrl-D ends."
 )
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _GREEDY = {"do_sample": False, "max_new_tokens": 256}
 """Unless the words say otherwise: the same question has the same answer."""
 
@@ -29,7 +31,9 @@ def chat_command(
     videos: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[VIDEO]... [NAME=VALUE]...", help="Clips of the first question, and settings.", show_default=False
+            metavar="[VIDEO|IMAGE]... [NAME=VALUE]...",
+            help="Clips and images of the first question, and settings.",
+            show_default=False,
         ),
     ] = None,
     model_dir: Annotated[
@@ -39,7 +43,7 @@ def chat_command(
     system: Annotated[str | None, typer.Option(help="What the model is told before the first question.")] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Talk to a model that writes, about clips or without one.
+    """Talk to a model that writes, about clips, images or nothing.
 
     Settings are those of generation and of frames, such as `do_sample=true temperature=0.7 max_new_tokens=64` and, for
     a base model, `video_num_frames=16`.
@@ -77,8 +81,8 @@ def _talk(chat: Chat, clips: list[Path]) -> None:
             if command == "/new":
                 chat.clear()
                 shown = []
-            elif command == "/video":
-                shown += _read(chat, checked_videos([_named(rest)]))
+            elif command in ("/video", "/image"):
+                shown += _read(chat, checked_videos([_named(command, rest)]), is_image=command == "/image")
             else:
                 _ask(chat, line, shown)
                 shown = []
@@ -86,11 +90,11 @@ def _talk(chat: Chat, clips: list[Path]) -> None:
             complain(str(error))
 
 
-def _named(rest: str) -> str:
-    """The path behind `/video`, which may stand in quotes."""
+def _named(command: str, rest: str) -> str:
+    """The path behind `/video` or `/image`, which may stand in quotes."""
     path = rest.strip().strip("'\"")
     if not path:
-        raise ValueError("/video shows a clip with the next question: write its path behind it")
+        raise ValueError(f"{command} shows one with the next question: write its path behind it")
     return path
 
 
@@ -105,11 +109,17 @@ def _lines() -> Iterator[str]:
         yield line
 
 
-def _read(chat: Chat, clips: list[Path]) -> list[ClipFrames]:
-    """What the model sees of clips."""
-    from ivcp.video import load_clip
+def _read(chat: Chat, files: list[Path], *, is_image: bool | None = None) -> list[ClipFrames]:
+    """What the model sees of clips and images; null tells which one each is by the end of its name."""
+    from ivcp.video import load_clip, load_image
 
-    return [load_clip(str(clip), processor=chat.writer.processor) for clip in clips]
+    processor = chat.writer.processor
+    return [
+        load_image(file, processor=processor)
+        if is_image or (is_image is None and file.suffix.lower() in _IMAGES)
+        else load_clip(str(file), processor=processor)
+        for file in files
+    ]
 
 
 def _ask(chat: Chat, question: str, shown: list[ClipFrames]) -> None:

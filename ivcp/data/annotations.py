@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.data.conversations import Conversation, check_conversation, read_conversation
+from ivcp.data.media import Video, group_of_video, read_media
 from ivcp.data.paths import PathError, local_form
 from ivcp.data.problems import AnnotationError, Problems, RowError
-from ivcp.data.prompts import SPECIAL_TOKENS, VIDEO_TAG, PromptError, check_prompt
+from ivcp.data.prompts import SPECIAL_TOKENS, TAGS, PromptError, check_prompt, media_tags
 from ivcp.data.registry import DatasetInfo, data_files, read_rows
 from ivcp.data.turns import read_messages
 from ivcp.data.values import check_text, offered, read_group, read_label, read_span, read_split
-from ivcp.data.videos import group_of_video, read_videos
-from ivcp.records import Message, RowKind, Split
+from ivcp.records import MediumKind, Message, RowKind, Split
 
 _OTHER_TOKEN = re.compile(r"<[A-Z_]{3,}>")
 
 
 @dataclass(frozen=True)
 class AnnotatedRow:
-    """One row of a data set, before its video was looked at."""
+    """One row of a data set, before its media were looked at."""
 
     dataset: str
     file: Path
@@ -32,8 +32,8 @@ class AnnotatedRow:
     """Row in the data set, from 0."""
     row_in_file: int
     """Row in its file, from 0: another number where the data set has several files."""
-    video: str | tuple[str, ...] | None
-    """The first one; null where the row has none."""
+    media: tuple[tuple[MediumKind, Video], ...]
+    """Its videos and images in the order of their tags."""
     messages: tuple[Message, ...]
     label: int | str | None
     """The class as it stands there: an id or a name; null for kinds of rows without classes."""
@@ -42,17 +42,20 @@ class AnnotatedRow:
     """The split that the row itself names."""
     start_seconds: float | None
     end_seconds: float | None
-    more_videos: tuple[str | tuple[str, ...], ...] = ()
-    """Those behind the first one, in the order of their tags."""
     rejected: str | None = None
     """The answer that is not preferred to the last turn."""
     desirable: bool | None = None
     """Whether the last turn is a good answer."""
 
     @property
-    def videos(self) -> tuple[str | tuple[str, ...], ...]:
-        """All of them."""
-        return () if self.video is None else (self.video, *self.more_videos)
+    def paths(self) -> tuple[Video, ...]:
+        """Where its media lie."""
+        return tuple(path for _, path in self.media)
+
+    @property
+    def video(self) -> Video | None:
+        """Where the first one lies; null where it has none."""
+        return next(iter(self.paths), None)
 
     @property
     def clip_id(self) -> str:
@@ -135,36 +138,41 @@ class RowReader:
         label = None
         with self.problems.collected(*where):
             check_text(raw)
-            videos = read_videos(raw, columns.videos, self.media_dir, may_be_none=self.rows != "labels")
-            said = self._read_said(raw, num_videos=len(videos))
+            found = read_media(raw, self.info, self.media_dir, rows=self.rows)
+            said = self._read_said(raw, num_videos=len(found["video"]), num_images=len(found["image"]))
         if self.rows == "labels":
             with self.problems.collected(*where):
                 label = read_label(raw, columns.action_label)
         with self.problems.collected(*where):
             split, group = read_split(raw, columns.split), read_group(raw, columns.group)
             start, end = read_span(raw, columns.start_seconds, columns.end_seconds)
-            if (start, end) != (None, None) and len(self.problems) == before and len(videos) != 1:
-                raise RowError(f"{len(videos)} videos with a start or an end: a span is of a row with one video")
+            if (
+                (start, end) != (None, None)
+                and len(self.problems) == before
+                and list(map(len, found.values())) != [1, 0]
+            ):
+                number = f"{len(found['video'])} videos" + (" and images" if found["image"] else "")
+                raise RowError(f"{number} with a start or an end: a span is of a row with one video")
         if len(self.problems) > before:
             return None
+        media = tuple((kind, found[kind].pop(0)) for kind in media_tags(said.text))
         return AnnotatedRow(
             dataset=self.dataset,
             file=file,
             row=row,
             row_in_file=row_in_file,
-            video=videos[0] if videos else None,
-            more_videos=tuple(videos[1:]),
+            media=media,
             messages=said.messages,
             rejected=said.rejected,
             desirable=said.desirable,
             label=label,
-            group=group or (group_of_video(videos[0]) if videos else _group_of_text(said)),
+            group=group or (group_of_video(media[0][1]) if media else _group_of_text(said)),
             split=split,
             start_seconds=start,
             end_seconds=end,
         )
 
-    def _read_said(self, raw: Mapping[str, Any], *, num_videos: int) -> Conversation:
+    def _read_said(self, raw: Mapping[str, Any], *, num_videos: int, num_images: int) -> Conversation:
         if self.rows == "labels":
             messages = read_messages(raw, self.info)
             self._check_conversation(messages, num_videos=num_videos)
@@ -175,14 +183,20 @@ class RowReader:
                 said,
                 self.rows,
                 num_videos=num_videos,
+                num_images=num_images,
                 action_token=self.action_token,
                 special_tokens=self.special_tokens,
             )
         except PromptError as error:
-            column = self.info.columns.videos
-            if num_videos or VIDEO_TAG not in said.text or column in raw:
-                raise
-            raise RowError(f"{error}{offered(raw, 'videos', column)}") from error
+            columns = self.info.columns
+            named: tuple[tuple[MediumKind, int, str | None], ...] = (
+                ("video", num_videos, columns.videos),
+                ("image", num_images, columns.images),
+            )
+            for kind, number, column in named:
+                if not number and TAGS[kind] in said.text and (column is None or column not in raw):
+                    raise RowError(f"{error}{offered(raw, f'{kind}s', column or '')}") from error
+            raise
         return said
 
     def _check_conversation(self, messages: Sequence[Message], *, num_videos: int) -> None:
@@ -201,7 +215,7 @@ class RowReader:
 
 
 def _group_of_text(said: Conversation) -> str:
-    """Rows without a video that ask the same stay in one split."""
+    """Rows without media that ask the same stay in one split."""
     asked = said.messages[:-1] or said.messages
     text = "\n".join(message.content for message in asked)
     return f"text {hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

@@ -11,7 +11,7 @@ from itertools import cycle
 from typing import Any
 
 from ivcp.data.problems import RowError
-from ivcp.data.prompts import VIDEO_TAG, check_media_tags, check_no_other_tokens
+from ivcp.data.prompts import IMAGE_TAG, check_media_tags, check_no_other_tokens, media_tags
 from ivcp.data.registry import DatasetInfo, Tags
 from ivcp.data.turns import check_nothing_is_dropped, read_content, read_messages
 from ivcp.data.values import is_missing, offered, shown
@@ -59,10 +59,11 @@ def check_conversation(
     rows: RowKind,
     *,
     num_videos: int,
+    num_images: int,
     action_token: str,
     special_tokens: re.Pattern[str],
 ) -> None:
-    """Checks that there is one `<video>` tag per video, none of them in an answer, and no special token.
+    """Checks that there is one tag per video and image, none of them in an answer, and no special token.
 
     The action token is plain text here. In texts without turns, media may stand anywhere.
 
@@ -70,36 +71,49 @@ def check_conversation(
         PromptError: there is another number of tags, or a special token.
         RowError: a tag stands in an answer.
     """
-    check_no_other_tokens(conversation.text, allowed=(action_token,), special_tokens=special_tokens)
-    answers = [message.content for message in conversation.messages if message.role == "assistant"]
-    if rows != "texts" and VIDEO_TAG in "".join((*answers, conversation.rejected or "")):
+    check_no_other_tokens(conversation.text, allowed=(action_token, IMAGE_TAG), special_tokens=special_tokens)
+    answers = [each.content for each in conversation.messages if each.is_answer or each.role == "tools"]
+    misplaced = media_tags("".join((*answers, conversation.rejected or "")))
+    if rows != "texts" and misplaced:
         raise RowError(
-            f"{VIDEO_TAG} stands in an answer, and a model cannot write a video: move it to the user's turn, or write "
+            f"<{misplaced[0]}> stands in an answer, and a model cannot write one: move it to the user's turn, or write "
             "the word in another way"
         )
-    check_media_tags(conversation.text, num_videos=num_videos)
+    check_media_tags(conversation.text, num_videos=num_videos, num_images=num_images)
 
 
 def _check_turns(messages: Sequence[Message]) -> None:
-    turns = [message.role for message in messages[1:]] if messages[0].role == "system" else [m.role for m in messages]
-    for number, (role, expected) in enumerate(zip(turns, cycle(("user", "assistant")), strict=False)):
-        if role != expected:
+    turns = [turn for turn, before in zip(messages, (None, *messages), strict=False) if not _goes_on(turn, before)]
+    for role in ("tools", "system"):
+        if turns and turns[0].role == role:
+            turns.pop(0)
+    for number, (turn, expected) in enumerate(zip(turns, cycle(("user", "assistant")), strict=False)):
+        is_expected = turn.is_answer if expected == "assistant" else turn.role in ("user", "observation")
+        if not is_expected:
             raise RowError(
-                f"turn {number} is the {role}'s, expected the {expected}'s: a system text stands in front, then user "
-                "and assistant take turns",
+                f"turn {number} is the {turn.role}'s, expected the {expected}'s: a system text stands in front, then "
+                "user (or observation) and assistant (or function call) take turns",
                 kind="turns",
             )
-    if not turns or turns[-1] != "assistant":
+        called = number > 0 and turns[number - 1].role == "function"
+        if expected == "user" and (turn.role == "observation") != called:
+            raise RowError("an observation stands behind each function call, and nowhere else", kind="observation")
+    if not turns or not turns[-1].is_answer:
         raise RowError(
             "there is no answer: expected the assistant's turn at the end. Answers to choose from (ranking: true) are "
             "for stage: dpo and rm, texts without turns for stage: pt"
         )
 
 
+def _goes_on(turn: Message, before: Message | None) -> bool:
+    """Whether a turn is another observation of the calls that the one before it is of."""
+    return before is not None and turn.role == before.role == "observation"
+
+
 def _read_pair(raw: Mapping[str, Any], info: DatasetInfo, messages: tuple[Message, ...]) -> Conversation:
     columns = info.columns
     chosen, rejected = (_read_answer(raw, str(name), info) for name in (columns.chosen, columns.rejected))
-    if messages[-1].role == "assistant":
+    if messages[-1].is_answer:
         raise RowError(
             f"the conversation ends with an answer: with ranking: true it ends with the user's turn, and the answers "
             f"stand in {columns.chosen} and {columns.rejected}"
@@ -124,7 +138,7 @@ def _read_answer(raw: Mapping[str, Any], column: str, info: DatasetInfo) -> str:
                 kind=f"{column} turn",
             )
         value = value[tags.content_tag]
-    return read_content(value, column)
+    return read_content(value, column, with_media=True)
 
 
 def _as_turn(value: Any, tags: Tags) -> Any:
@@ -159,7 +173,11 @@ def _read_text(raw: Mapping[str, Any], info: DatasetInfo) -> Message:
                 f"stage: sft, or put all of the text into {columns.prompt}",
                 kind=f"dropped {column}",
             )
-    texts = [read_content(raw[key], key) for key in (columns.prompt, columns.query) if not is_missing(raw.get(key))]
+    texts = [
+        read_content(raw[key], key, with_media=True)
+        for key in (columns.prompt, columns.query)
+        if not is_missing(raw.get(key))
+    ]
     if not texts:
         raise RowError(f"{columns.prompt} has no text: expected some{offered(raw, 'text', columns.prompt)}")
     return Message(role="assistant", content="\n".join(texts))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ivcp.records import Message
+from ivcp.records import MediumKind, Message
 
 VIDEO_TAG = "<video>"
+IMAGE_TAG = "<image>"
+TAGS: dict[MediumKind, str] = {"video": VIDEO_TAG, "image": IMAGE_TAG}
+"""What stands in a text for a medium of each kind."""
+_TAG = re.compile("<(video|image)>")
 _PLACEHOLDERS = (
     *("<image>", "<audio>", "<img>", "</img>", "<IMG_CONTEXT>", "<image_pad>", "<video_pad>", "[IMG]"),
     *("<image_soft_token>", "<start_of_image>", "<end_of_image>", "<im_start>", "<im_end>", "<vi_start>", "<vi_end>"),
@@ -59,15 +64,22 @@ def check_prompt(
         raise PromptError(f"{VIDEO_TAG} stands behind {action_token}: the token could not see the clip")
 
 
-def check_media_tags(text: str, *, num_videos: int) -> None:
-    """Checks that a text has one `<video>` tag per video.
+def check_media_tags(text: str, *, num_videos: int, num_images: int = 0) -> None:
+    """Checks that a text has one `<video>` tag per video, and one `<image>` tag per image.
 
     Raises:
         PromptError: it has another number of them.
     """
-    tags = text.count(VIDEO_TAG)
-    if tags != num_videos:
-        raise PromptError(f"{tags} {VIDEO_TAG} tag(s) for {num_videos} video(s): their numbers must agree")
+    numbers: dict[MediumKind, int] = {"video": num_videos, "image": num_images}
+    for kind, number in numbers.items():
+        tags = text.count(TAGS[kind])
+        if tags != number:
+            raise PromptError(f"{tags} {TAGS[kind]} tag(s) for {number} {kind}(s): their numbers must agree")
+
+
+def media_tags(text: str) -> tuple[MediumKind, ...]:
+    """The kinds of the media that a text has tags for, in their order."""
+    return tuple(found.group(1) for found in _TAG.finditer(text))  # type: ignore[misc]
 
 
 def check_no_other_tokens(text: str, *, allowed: Iterable[str], special_tokens: re.Pattern[str]) -> None:
@@ -96,9 +108,24 @@ def cut_behind_action(messages: Sequence[Message], *, action_token: str) -> tupl
 
 
 def render_conversation(processor: Any, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-    """The text of a whole conversation: the processor's chat template, with a placeholder for each `<video>` tag."""
-    turns = [{"role": message.role, "content": _content(message.content)} for message in messages]
-    text: str = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
+    """The text of a whole conversation: the processor's chat template, with a placeholder for each `<video>` and
+    `<image>` tag, and with the tools that may be called.
+
+    Raises:
+        PromptError: the chat template leaves tools out.
+    """
+    turns = [_turn(message) for message in messages if message.role != "tools"]
+    tools = [tool for message in messages if message.role == "tools" for tool in json.loads(message.content)]
+    options = {"tools": tools} if tools else {}
+    text: str = processor.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=add_generation_prompt, **options
+    )
+    missing = [name for tool in tools if (name := tool["function"]["name"]) not in text]
+    if missing:
+        raise PromptError(
+            f"the model's chat template writes nothing of the tool {missing[0]}: expected one that knows tools, such "
+            "as Qwen3-VL's; take a model with such a template (chat_template.jinja), or rows without tools"
+        )
     return text
 
 
@@ -133,11 +160,25 @@ def _tail(processor: Any, messages: Sequence[Message], action_token: str, **opti
     return text[text.rindex(action_token) + len(action_token) :]
 
 
+def _turn(message: Message) -> dict[str, Any]:
+    """A turn as chat templates have it."""
+    if message.role == "observation":
+        return {"role": "tool", "content": _content(message.content)}
+    if message.role != "function":
+        return {"role": message.role, "content": _content(message.content)}
+    parts = json.loads(message.content)
+    return {
+        "role": "assistant",
+        "content": [{"type": "text", "text": part["text"]} for part in parts if "text" in part],
+        "tool_calls": [{"type": "function", "function": part} for part in parts if "name" in part],
+    }
+
+
 def _content(text: str) -> list[dict[str, str]]:
     parts: list[dict[str, str]] = []
-    for number, piece in enumerate(text.split(VIDEO_TAG)):
-        if number:
-            parts.append({"type": "video"})
-        if piece:
+    for number, piece in enumerate(_TAG.split(text)):
+        if number % 2:
+            parts.append({"type": piece})
+        elif piece:
             parts.append({"type": "text", "text": piece})
     return parts

@@ -84,7 +84,9 @@ class Tags(Record):
     function_tag: str = "function_call"
 
 
-_OPENAI_TAGS = Tags(role_tag="role", content_tag="content", user_tag="user", assistant_tag="assistant")
+_OPENAI_TAGS = Tags(
+    role_tag="role", content_tag="content", user_tag="user", assistant_tag="assistant", observation_tag="tool"
+)
 
 
 class DatasetInfo(Record):

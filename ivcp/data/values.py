@@ -28,6 +28,7 @@ SPLIT_OF_NAME: dict[str, Split] = {
 """The splits by the names that people give them."""
 _OTHER_NAMES = {
     "videos": ("video", "video_path", "video_file", "video_name", "path", "file", "file_name", "filename", "clip"),
+    "images": ("images", "image", "image_path", "image_file", "picture", "img"),
     "action_label": ("label", "labels", "action", "class", "class_id", "class_name", "category", "target"),
     "messages": ("messages", "conversations", "conversation", "dialog", "turns"),
     "prompt": ("instruction", "prompt", "question", "query", "input"),

@@ -76,7 +76,15 @@ class VisionEncoder:
 
     def _encode_batch(self, batch: Mapping[str, Any]) -> list[Stored]:
         num_tokens, num_frames = batch["num_tokens"].tolist(), batch["num_frames"].tolist()
-        inputs: Mapping[str, Tensor] = batch["inputs"]
+        if "inputs" in batch:
+            return self._encode_inputs(batch["inputs"], num_tokens, num_frames)
+        single = zip(batch["alone"].values(), num_tokens, num_frames, strict=True)
+        return [self._encode_inputs(inputs, [tokens], [frames])[0] for inputs, tokens, frames in single]
+
+    def _encode_inputs(
+        self, inputs: Mapping[str, Tensor], num_tokens: Sequence[int], num_frames: Sequence[int]
+    ) -> list[Stored]:
+        """What is kept of samples, of which `inputs` are the pixel inputs one after the other."""
         encoded = encode_clips(language_model_of(self.module.backbone), inputs, num_tokens)
         stored = [{FEATURE_PREFIX + path: tensor.cpu() for path, tensor in sample.items()} for sample in encoded]
         for name in (name for name in inputs if not name.startswith("pixel_")):
@@ -150,15 +158,21 @@ class PixelCollator:
     processor: Processor
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """`inputs` are the pixel inputs of a batch; `num_tokens` and `num_frames` are (batch,).
+        """`inputs` are the pixel inputs of a batch, or `alone` those of each sample where some have images, of which
+        the tower makes no fixed number of rows; `num_tokens` and `num_frames` are (batch,).
 
         Raises:
             InseparableFeaturesError: a sample has no media.
         """
         if not all(sample.media for sample in samples):
             raise InseparableFeaturesError("some samples have no media, of which nothing can be kept")
-        return {
-            "inputs": self.processor.pixel_inputs([medium.frames for s in samples for medium in s.media]),
+        has_images = any(medium.kind == "image" for sample in samples for medium in sample.media)
+        inputs: dict[str, Any] = (
+            {"alone": {number: self.processor.batch_media([sample]) for number, sample in enumerate(samples)}}
+            if has_images
+            else {"inputs": self.processor.batch_media(samples)}
+        )
+        return inputs | {
             "num_tokens": torch.tensor([int(np.count_nonzero(s.mm_token_type_ids)) for s in samples]),
             "num_frames": torch.tensor([sum(len(medium.frames) for medium in s.media) for s in samples]),
         }

@@ -89,7 +89,7 @@ class CacheEntry:
         return [part for part in range(self.num_parts) if not _is_sound(self._path(part))]
 
     def write(self, part: int, clips: Sequence[Mapping[str, Tensor]]) -> None:
-        """Writes one part: the tensors of each of its clips, which all have the same names.
+        """Writes one part: the tensors of each of its clips, by name; a clip need not have all of them.
 
         Raises:
             StoreError: the disk is full or cannot be written.
@@ -106,7 +106,8 @@ class CacheEntry:
         clip = {}
         for name, tensor in tensors.items():
             start = ends[name][row - 1] if row else 0
-            clip[name] = tensor[start : ends[name][row]]
+            if start < ends[name][row]:
+                clip[name] = tensor[start : ends[name][row]]
         return clip
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,9 +130,9 @@ class CacheEntry:
 def pack(clips: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors of a part: each name's rows of all clips, and where each clip's rows end."""
     packed = {}
-    for name in clips[0]:
-        packed[name] = torch.cat([clip[name] for clip in clips]).cpu()
-        packed[_ENDS + name] = torch.tensor([len(clip[name]) for clip in clips]).cumsum(0)
+    for name in dict.fromkeys(name for clip in clips for name in clip):
+        packed[name] = torch.cat([clip[name] for clip in clips if name in clip]).cpu()
+        packed[_ENDS + name] = torch.tensor([len(clip.get(name, ())) for clip in clips]).cumsum(0)
     return packed
 
 

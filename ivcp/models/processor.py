@@ -15,18 +15,24 @@ from ivcp.data.prepared.sample import EncodedSample, Sample
 from ivcp.data.prompts import special_tokens_pattern
 from ivcp.models.families import (
     check_processor,
+    check_reads_images,
     check_rendered,
+    check_tells_kinds_apart,
     fixed_frame_size,
     frame_step,
+    image_settings,
+    image_step,
+    media_inputs,
     processor_settings,
     time_inputs,
     vision_inputs,
     vision_token_types,
 )
-from ivcp.models.frame_sizes import size_on_grid
+from ivcp.models.frame_sizes import image_size_on_grid, size_on_grid
 from ivcp.models.path import check_model_path
 from ivcp.models.source import local_model
 from ivcp.models.vision.features import join_features
+from ivcp.records import MediumKind
 from ivcp.settings import VideoConfig
 from ivcp.torchvision_compat import register_missing_operators
 
@@ -42,7 +48,14 @@ NO_LABEL = -100
 
 
 class SampledVideo(Protocol):
-    """Frames at `frame_size`, and where they stood in their video: models that write time stamps need it."""
+    """Frames at `frame_size`, and where they stood in their video: models that write time stamps need it.
+
+    An image at `image_size` is one frame.
+    """
+
+    @property
+    def kind(self) -> MediumKind:
+        """What it is."""
 
     @property
     def frames(self) -> NDArray[np.uint8]:
@@ -129,22 +142,44 @@ class Processor:
             return fixed_frame_size(self.processor.video_processor)
         return size_on_grid(height, width, step=step, video=self.video)
 
-    def encode(self, text: str, videos: Sequence[SampledVideo]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Token ids and modality ids, (num_tokens,) each, of a rendered prompt with its videos.
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) in pixels that images of this size are resized to.
+
+        On the grid of patches, where the model takes any size; else their own within `image_min_pixels` and
+        `image_max_pixels`, and the model's processor cuts or pads them.
 
         Raises:
-            UnsupportedModelError: the chat template put no video into the prompt.
+            UnsupportedModelError: the model reads no images.
         """
-        check_rendered(self.processor, text)
-        encoded = self.processor(
-            text=[text],
-            videos=[_channels_first(video.frames) for video in videos],
-            video_metadata=[_metadata(video) for video in videos],
-            videos_kwargs=processor_settings(self.processor.video_processor) | {"return_tensors": "pt"},
-            return_mm_token_type_ids=True,
-        )
+        check_reads_images(self.processor)
+        return image_size_on_grid(height, width, step=image_step(self.processor.image_processor) or 1, video=self.video)
+
+    def encode(self, text: str, media: Sequence[SampledVideo]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Token ids and modality ids, (num_tokens,) each, of a rendered prompt with its videos and images.
+
+        Raises:
+            UnsupportedModelError: the chat template put them not into the prompt, or the model reads no images.
+        """
+        videos, images = ([each for each in media if each.kind == kind] for kind in ("video", "image"))
+        check_rendered(self.processor, text, num_videos=len(videos), num_images=len(images))
+        inputs: dict[str, Any] = {}
+        if videos:
+            inputs |= {
+                "videos": [_channels_first(video.frames) for video in videos],
+                "video_metadata": [_metadata(video) for video in videos],
+                "videos_kwargs": processor_settings(self.processor.video_processor) | {"return_tensors": "pt"},
+            }
+        if images:
+            check_reads_images(self.processor)
+            inputs |= {
+                "images": [_channels_first(image.frames)[0] for image in images],
+                "images_kwargs": image_settings(self.processor.image_processor) | {"return_tensors": "pt"},
+            }
+        encoded = self.processor(text=[text], return_mm_token_type_ids=True, **inputs)
         input_ids = np.asarray(encoded["input_ids"][0])
         types = vision_token_types(self.processor, input_ids, np.asarray(encoded["mm_token_type_ids"][0]))
+        if videos and images:
+            check_tells_kinds_apart(self.processor, input_ids, types)
         return input_ids, types
 
     def encode_behind(self, token: str, text: str) -> list[int]:
@@ -154,20 +189,20 @@ class Processor:
         return ids[ids.index(self.token_id(token)) + 1 :]
 
     def encode_piece(
-        self, text: str, videos: Sequence[SampledVideo], *, is_first: bool
+        self, text: str, media: Sequence[SampledVideo], *, is_first: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Token ids and modality ids, (num_tokens,) each, of a stretch of a rendered text, with the videos in it.
+        """Token ids and modality ids, (num_tokens,) each, of a stretch of a rendered text, with the media in it.
 
         Tokens that begin a text, and spaces that some tokenizers (Llama's) put there, come where it `is_first` only.
 
         Raises:
-            UnsupportedModelError: there are videos, and no place for them in `text`.
+            UnsupportedModelError: there are media, and no place for them in `text`.
         """
         tokenizer = self.processor.tokenizer
         anchor = next(each for each in tokenizer.all_special_tokens if each != tokenizer.bos_token)
         whole = text if is_first else anchor + text
-        if videos:
-            ids, types = self.encode(whole, videos)
+        if media:
+            ids, types = self.encode(whole, media)
         else:
             ids = np.array(tokenizer(whole, add_special_tokens=is_first)["input_ids"], dtype=np.int64)
             types = np.zeros_like(ids)
@@ -187,12 +222,22 @@ class Processor:
         return self.batch_tokens(samples, prompts_only=prompts_only) | self.batch_media(samples)
 
     def batch_media(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """The part of `batch` that needs no tokens; empty where no sample has media."""
+        """The part of `batch` that is not of tokens; empty where no sample has media.
+
+        Raises:
+            UnsupportedModelError: the model takes no images beside videos, or no videos of several lengths.
+        """
         kept = [sample.tensors for sample in samples if isinstance(sample, EncodedSample) and sample.tensors]
         if kept:
             return join_features(kept)
-        frames = [medium.frames for sample in samples for medium in sample.media]
-        return self.pixel_inputs(frames) if frames else {}
+        media = [[(each.kind, _channels_first(each.frames)) for each in sample.media] for sample in samples]
+        if not any(media):
+            return {}
+        if len({kind for of_sample in media for kind, _ in of_sample}) > 1:
+            for sample in samples:
+                check_tells_kinds_apart(self.processor, sample.input_ids, sample.mm_token_type_ids)
+        of_kinds = [[(kind, x[0] if kind == "image" else x) for kind, x in of_sample] for of_sample in media]
+        return media_inputs(self.processor, of_kinds)
 
     def batch_tokens(self, samples: Sequence[Sample], *, prompts_only: bool) -> Batch:
         """The part of `batch` that needs no frames."""
@@ -212,7 +257,9 @@ class Processor:
             if not prompts_only:
                 learned = torch.from_numpy(sample.loss_mask)
                 batch["token_labels"][row, :length][learned] = batch["input_ids"][row, :length][learned]
-        return batch | time_inputs(self.processor, [m.seconds_per_frame for s in samples for m in s.media])
+        return batch | time_inputs(
+            self.processor, [each.seconds_per_frame for s in samples for each in s.media if each.kind == "video"]
+        )
 
 
 def add_special_token(tokenizer: Any, token: str) -> None:

@@ -16,8 +16,8 @@ from ivcp.data.prepared.encoding import encode_sample
 from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.models import processor_settings
 from ivcp.models.processor_settings import ProcessorSettings, load_processor, use_one_thread
-from ivcp.records import Clip, ClipVideo
-from ivcp.video import ClipFrames, Span, VideoError, frame_times, load_clips, probe
+from ivcp.records import Clip, ClipMedium, first_path
+from ivcp.video import ClipFrames, Span, VideoError, frame_times, load_clips, load_image, probe
 
 if TYPE_CHECKING:
     from ivcp.models.processor import Processor
@@ -75,13 +75,18 @@ def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
         raise _failed_start
     processor = load_processor(job.settings)
     spans = [Span(clip.start_seconds, clip.end_seconds, clip.split == "train") for clip in job.clips]
-    loaded = [_load(video, spans, processor) for video in job.clips[0].videos]
+    loaded = [_load(medium, spans, processor) for medium in job.clips[0].media]
     of_clips = zip(*loaded, strict=True) if loaded else [()] * len(job.clips)
     return tuple(_prepare(clip, found, processor, job) for clip, found in zip(job.clips, of_clips, strict=True))
 
 
-def _load(video: ClipVideo, spans: Sequence[Span], processor: Processor) -> Sequence[ClipFrames | VideoError]:
-    """What each span of a video gives."""
+def _load(video: ClipMedium, spans: Sequence[Span], processor: Processor) -> Sequence[ClipFrames | VideoError]:
+    """What each span of a video gives; an image is the same to all."""
+    if video.kind == "image":
+        try:
+            return [load_image(first_path(video.video), processor=processor)] * len(spans)
+        except VideoError as error:
+            return [error] * len(spans)
     try:
         loaded: Sequence[ClipFrames | VideoError] = load_clips(video.video, spans, processor=processor)
     except VideoError as error:
@@ -89,7 +94,7 @@ def _load(video: ClipVideo, spans: Sequence[Span], processor: Processor) -> Sequ
     return [found if isinstance(found, VideoError) else _recounted(video, found) for found in loaded]
 
 
-def _recounted(video: ClipVideo, loaded: ClipFrames) -> ClipFrames | VideoError:
+def _recounted(video: ClipMedium, loaded: ClipFrames) -> ClipFrames | VideoError:
     if loaded.video_frames in (None, video.num_frames) or _counted(video) == video.num_frames:
         return loaded
     return VideoError("wrong_count", f"{loaded.video_frames} frames, but {video.num_frames} when it was validated")
@@ -114,7 +119,7 @@ def _prepare(
     return Prepared(encode_sample(sample, job.stage.columns, jpeg_quality=job.jpeg_quality))
 
 
-def _counted(video: ClipVideo) -> int | None:
+def _counted(video: ClipMedium) -> int | None:
     """Frames by decoding all, which is how validation counts: a decoder may leave out what the packets hold."""
     try:
         return len(frame_times(video.video, probe(video.video)).seconds)

@@ -13,6 +13,7 @@ from ivcp import storage
 from ivcp.data.prepared.table import KEY_BYTES
 from ivcp.models.processor_settings import ProcessorSettings
 from ivcp.records import Clip
+from ivcp.settings import VideoConfig
 
 PREPARATION_VERSION = 6
 """Raised when the same inputs give other frames or tokens than before."""
@@ -30,7 +31,7 @@ def fingerprint_settings(
     described = asdict(settings) | {
         "jpeg_quality": jpeg_quality,
         "stage": stage,
-        "video": settings.video.model_dump(),
+        "video": _described_video(settings.video),
         "version": PREPARATION_VERSION,
         "processor": _hash_processor(Path(settings.model_name_or_path)),
     }
@@ -91,6 +92,16 @@ def _identity(video: str | tuple[str, ...], data_fingerprint: str) -> list[objec
 
 def _short_hash(described: object) -> bytes:
     return hashlib.sha256(json.dumps(described).encode()).digest()[:KEY_BYTES]
+
+
+def _described_video(video: VideoConfig) -> dict[str, Any]:
+    """The settings of images only where they are not the usual ones: what was prepared before there were any stays."""
+    usual = VideoConfig()
+    return {
+        key: value
+        for key, value in video.model_dump().items()
+        if not key.startswith("image_") or value != getattr(usual, key)
+    }
 
 
 def _hash_processor(folder: Path) -> dict[str, str]:

@@ -63,6 +63,8 @@ class Plan:
     """Hash of the part of the conversation that the model is asked with, (clips,)."""
     identities: ClipIdentities
     """What each is known by to models that see it."""
+    media: tuple[str, ...]
+    """As `PreparedIndex.media`."""
     clip_ids: pa.Array
     shards: tuple[PlannedShard, ...]
 
@@ -91,6 +93,7 @@ class _Columns:
         self.videos, self.prompts = array("q"), array("q")
         self.contents, self.groups = array("Q"), array("Q")
         self.keys, self.records = bytearray(), bytearray()
+        self.media: set[str] = set()
         self._ids: list[str] = []
         self._id_chunks: list[pa.Array] = []
 
@@ -100,7 +103,8 @@ class _Columns:
         values = self.stage.values(clip)
         for name, column in self.values.items():
             column.append(values[name])
-        self.videos.append(_hash64("\n".join(first_path(video.video) for video in clip.videos)))
+        self.videos.append(_hash64("\n".join(first_path(video.video) for video in clip.media)))
+        self.media.add("+".join(sorted({medium.kind for medium in clip.media})) or "none")
         prompt = self.stage.prompt_of(clip.messages)
         self.prompts.append(_hash64(repr([(message.role, message.content) for message in prompt])))
         self.contents.append(identity_of_content(clip.video_sha256))
@@ -162,6 +166,7 @@ def plan_shards(
         values={name: np.frombuffer(column, dtype=column.typecode)[order] for name, column in columns.values.items()},
         prompts=columns.take("prompts", np.int64)[order],
         identities=ClipIdentities(*(columns.take(name, np.uint64)[order] for name in ("contents", "groups"))),
+        media=() if columns.media == {"video"} else tuple(sorted(columns.media)),
         clip_ids=columns.clip_ids(order),
         shards=tuple(_cut_shards(splits[order], keys, records, clips_per_shard or CLIPS_PER_SHARD)),
     )

@@ -241,6 +241,7 @@ class _Preparation:
             max_tokens_with_answer=int(merged.num_tokens.max()),
             num_answers=int(np.count_nonzero(merged.num_tokens > merged.num_prompt_tokens)),
             mean_tokens=float(merged.num_prompt_tokens.mean()),
+            media=self.plan.media,
             data_fingerprint=self.report.fingerprint,
         )
 

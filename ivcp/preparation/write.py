@@ -141,7 +141,9 @@ def _jobs(
     jpeg_quality: int | None,
 ) -> Iterator[Job]:
     unknown = (clip for clip, key in _clips(plan, shards) if key not in known)
-    for videos, of_videos in itertools.groupby(unknown, key=lambda clip: [video.video for video in clip.videos]):
+    for videos, of_videos in itertools.groupby(
+        unknown, key=lambda clip: [(video.kind, video.video) for video in clip.media]
+    ):
         most = max(1, _MOST_CLIPS_PER_JOB // max(1, len(videos)))
         while clips := tuple(itertools.islice(of_videos, most)):
             yield Job(clips, settings, stage, jpeg_quality)
@@ -164,7 +166,7 @@ def _decode(
         preload=PRELOAD,
         initializer=start_worker,
         initargs=(settings,),
-        size=lambda job: len(job.clips) * max(1, len(job.clips[0].videos)),
+        size=lambda job: len(job.clips) * max(1, len(job.clips[0].media)),
         memory_gigabytes=data.video_memory_gigabytes,
     )
     for job, result in results:

@@ -11,6 +11,8 @@ from ivcp.records.record import Record
 Split = Literal["train", "val", "test"]
 
 
+MediumKind = Literal["video", "image"]
+
 RowKind = Literal["labels", "conversations", "pairs", "tags", "texts"]
 """What a stage asks of a row beside its media: a class; a conversation with an answer; one with a chosen and a rejected
 answer; one whose answer is tagged as desirable or not; or a text without turns."""
@@ -49,10 +51,20 @@ class Labels(Record):
 
 
 class Message(Record):
-    """One turn of a conversation; `content` holds `<video>` tags and the action token as text."""
+    """One turn of a conversation; `content` holds `<video>` and `<image>` tags and the action token as text.
 
-    role: Literal["system", "user", "assistant"]
+    `tools` stands in front of a conversation: the functions that its assistant may call, as a JSON list. A `function`
+    turn is the assistant's as well, and holds its calls as a JSON list of names and arguments; an `observation` is
+    what they came to.
+    """
+
+    role: Literal["tools", "system", "user", "assistant", "function", "observation"]
     content: str
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the model says it."""
+        return self.role in ("assistant", "function")
 
 
 def _is_empty(value: object) -> bool:
@@ -60,13 +72,18 @@ def _is_empty(value: object) -> bool:
     return value is None or value == ()
 
 
-class ClipVideo(Record):
-    """One of the videos of a clip."""
+def _is_video(kind: object) -> bool:
+    return kind == "video"
+
+
+class ClipMedium(Record):
+    """One of the videos and images of a clip."""
 
     video: str | tuple[str, ...]
-    """Path or s3:// URI, or those of its frame images in order."""
+    """Path or s3:// URI, or those of a video's frame images in order."""
+    kind: MediumKind = Field("video", exclude_if=_is_video)
     num_frames: int
-    """Frames of the whole video, counted by decoding."""
+    """Frames of the whole video, counted by decoding; 1 of an image."""
     content_hash: str | None = None
     """As `Clip.content_hash`."""
     video_sha256: str | None = None
@@ -85,9 +102,12 @@ class Clip(Record):
     row: int
     """Row in the data set's file, from 0."""
     video: str | tuple[str, ...] | None
-    """Path or s3:// URI of the first video, or of its frame images in order; null where the row has none."""
-    more_videos: tuple[ClipVideo, ...] = Field((), exclude_if=_is_empty)
-    """The videos behind the first one, in the order of their tags."""
+    """Path or s3:// URI of the first video or image, or of a video's frame images in order; null where the row has
+    none."""
+    kind: MediumKind = Field("video", exclude_if=_is_video)
+    """What `video` is."""
+    more_videos: tuple[ClipMedium, ...] = Field((), exclude_if=_is_empty)
+    """The videos and images behind the first one, in the order of their tags."""
     messages: tuple[Message, ...]
     """Of a pair of answers, the chosen one is the last turn; a text without turns is one of the assistant."""
     rejected: str | None = Field(None, exclude_if=_is_empty)
@@ -111,12 +131,13 @@ class Clip(Record):
     """Of the content of its video, wherever it lies: models remember by it what they have seen."""
 
     @property
-    def videos(self) -> tuple[ClipVideo, ...]:
-        """All of its videos, in the order of their tags."""
+    def media(self) -> tuple[ClipMedium, ...]:
+        """All of its videos and images, in the order of their tags."""
         if self.video is None:
             return ()
-        first = ClipVideo(
+        first = ClipMedium(
             video=self.video,
+            kind=self.kind,
             num_frames=self.num_frames,
             content_hash=self.content_hash,
             video_sha256=self.video_sha256,
@@ -125,7 +146,7 @@ class Clip(Record):
 
     @property
     def source(self) -> str:
-        """What stands for it where one path is shown; empty where it has no video."""
+        """What stands for it where one path is shown; empty where it has no medium."""
         return "" if self.video is None else first_path(self.video)
 
 

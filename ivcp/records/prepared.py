@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from ivcp.records.annotations import Labels, Message, QuarantinedClip, Split
 from ivcp.records.record import Record
 from ivcp.settings import VideoConfig
+
+
+def _is_empty(value: object) -> bool:
+    """Of what is not written where all samples have videos."""
+    return value == ()
 
 
 class ShardInfo(Record):
@@ -61,6 +68,9 @@ class PreparedIndex(Record):
     """Length of the longest sample, its answer included."""
     num_answers: int = 0
     """Samples with an answer behind their prompt."""
+    media: tuple[str, ...] = Field((), exclude_if=_is_empty)
+    """The kinds of media of a sample, as `image+video`, or `none`: each combination that occurs, sorted. Empty where
+    all have videos alone, or nobody noted it."""
     data_fingerprint: str
     """Hash of the validated annotations."""
 

@@ -43,7 +43,15 @@ MEANING: dict[str, tuple[str, ...]] = {
         "action_decoder_num_heads",
     ),
     "data": ("cutoff_len",),
-    "video": ("video_num_frames", "video_fps", "video_maxlen", "video_max_pixels", "video_min_pixels"),
+    "video": (
+        "video_num_frames",
+        "video_fps",
+        "video_maxlen",
+        "video_max_pixels",
+        "video_min_pixels",
+        "image_max_pixels",
+        "image_min_pixels",
+    ),
     "train": ("bf16", "fp16"),
 }
 """Section → the keys of it that a model directory keeps."""
@@ -58,7 +66,7 @@ def meaning_of(config: RunConfig) -> dict[str, Any]:
 
 
 def video_meaning(video: VideoConfig) -> dict[str, Any]:
-    """How a model sees videos, without what a machine decides: which library decodes them, what else is stored."""
+    """How a model sees videos and images, without what a machine decides: what decodes them, what else is stored."""
     return video.model_dump(mode="json", include=set(MEANING["video"]))
 
 

@@ -156,6 +156,8 @@ def check_stage_settings(stage: Stage) -> None:
     if stage.own_settings is None:
         return
     changed = [*_changed(config.action_cls, usual.action_cls), *_changed(config.language, usual.language)]
+    if stage.rows == "labels":
+        changed += [name for name in _changed(config.video, usual.video) if name.startswith("image_")]
     if ignored := [name for name in changed if name not in stage.own_settings]:
         log.warning("%s: stage %s does not read that", ", ".join(ignored), config.method.stage)
 

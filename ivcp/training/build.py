@@ -165,7 +165,7 @@ def _clip_seconds(samples: Sequence[Sample]) -> float | None:
     """What a clip lasts, in the median of some."""
     places = np.unique(np.linspace(0, len(samples) - 1, num=min(_LOOKED_AT, len(samples)), dtype=int))
     media = [medium for place in places for medium in samples[int(place)].media if medium.total_frames]
-    lengths = [medium.total_frames / medium.source_fps for medium in media]
+    lengths = [medium.total_frames / medium.source_fps for medium in media if medium.kind == "video"]
     return round(statistics.median(lengths), 2) if lengths else None
 
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from ivcp.data.annotations import AnnotatedRow
-from ivcp.records import Clip, ClipVideo, Message, QuarantinedClip, Split, first_path
+from ivcp.records import Clip, ClipMedium, MediumKind, Message, QuarantinedClip, Split, first_path
 
 Video = str | tuple[str, ...]
 """Path or s3:// URI of a video, or of its frame images in order."""
@@ -27,9 +27,9 @@ CREATE TABLE conversation (
     id INTEGER PRIMARY KEY, digest BLOB UNIQUE, text TEXT, rejected TEXT, num_tokens INTEGER
 );
 CREATE TABLE video (
-    id INTEGER PRIMARY KEY, name TEXT UNIQUE, reason TEXT, detail TEXT, codec TEXT, width INTEGER, height INTEGER,
+    id INTEGER PRIMARY KEY, kind TEXT, name TEXT, reason TEXT, detail TEXT, codec TEXT, width INTEGER, height INTEGER,
     num_frames INTEGER, fps REAL, first REAL, last REAL, uneven BLOB, num_bytes INTEGER,
-    sha256 TEXT, content_hash TEXT, looks BLOB
+    sha256 TEXT, content_hash TEXT, looks BLOB, UNIQUE (name, kind)
 );
 CREATE TABLE part (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE clip (
@@ -46,8 +46,8 @@ CREATE TABLE contradicting (number INTEGER PRIMARY KEY);
 CREATE TABLE thumbnail (clip INTEGER PRIMARY KEY, jpeg BLOB);
 CREATE INDEX alike_number ON alike (number);
 CREATE TABLE shape (
-    id INTEGER PRIMARY KEY, height INTEGER, width INTEGER, num_sampled INTEGER, frame_height INTEGER,
-    frame_width INTEGER, num_tokens INTEGER, UNIQUE (height, width, num_sampled)
+    id INTEGER PRIMARY KEY, kind TEXT, height INTEGER, width INTEGER, num_sampled INTEGER, frame_height INTEGER,
+    frame_width INTEGER, num_tokens INTEGER, UNIQUE (kind, height, width, num_sampled)
 );
 CREATE TABLE times (
     id INTEGER PRIMARY KEY, num_frames INTEGER, fps REAL, first REAL, last REAL, uneven BLOB, start REAL, stop REAL,
@@ -60,28 +60,29 @@ CREATE INDEX clip_part ON clip (part);
 CREATE INDEX clip_unit ON clip (unit);
 """
 # `part` holds groups. A clip's `unit` is what stays in one split with it: its group, or several that share a video.
-# `clip_video` holds the videos of clips in the order of their tags; `clip.video` is the first of them, `clip.content`
-# the hashes of all, once they are known. `named` is the label as it stands in the row, `given` the split that the row
-# or its data set names. `reason` says why a video or a clip cannot be used, and is null where it can. `num_frames`,
-# `fps`, `first`, `last` and `uneven` are when frames are shown (`StoredTimes`). `alike` holds numbered sets of videos
-# that look alike, `contradicting` those of them whose clips have several classes, `thumbnail` the clips that the
-# report shows. `shape` and `times` are what the tokens of clips depend on besides their conversation.
+# `video` holds images too; `kind` says what each is. `clip_video` holds those of clips in the order of their tags;
+# `clip.video` is the first of them, `clip.content` the hashes of all, once they are known. `named` is the label as it
+# stands in the row, `given` the split that the row or its data set names. `reason` says why a video or a clip cannot
+# be used, and is null where it can. `num_frames`, `fps`, `first`, `last` and `uneven` are when frames are shown
+# (`StoredTimes`). `alike` holds numbered sets of videos that look alike, `contradicting` those of them whose clips have
+# several classes, `thumbnail` the clips that the report shows. `shape` and `times` are what the tokens of clips depend
+# on besides their conversation.
 _CLIPS = """
 SELECT clip.id, clip.dataset, clip.row, video.name, conversation.text, conversation.rejected, clip.desirable,
        clip.label, clip.split, part.name, clip.start, clip.stop, video.num_frames, video.content_hash, video.sha256,
-       clip.reason, clip.detail
+       clip.reason, clip.detail, video.kind
 FROM clip LEFT JOIN video ON video.id = clip.video JOIN part ON part.id = clip.part
     JOIN conversation ON conversation.id = clip.conversation
 WHERE clip.reason IS {} NULL ORDER BY clip.id LIMIT ?
 """
 _MORE_VIDEOS = """
-SELECT video.name, video.num_frames, video.content_hash, video.sha256
+SELECT video.name, video.kind, video.num_frames, video.content_hash, video.sha256
 FROM clip_video JOIN video ON video.id = clip_video.video WHERE clip_video.clip = ? AND clip_video.number > 0
 ORDER BY clip_video.number
 """
 _UNUSABLE = """
 UPDATE clip SET (reason, detail) = (
-    SELECT video.reason, CASE number WHEN 0 THEN '' ELSE 'video ' || (number + 1) || ': ' END || video.detail
+    SELECT video.reason, CASE number WHEN 0 THEN '' ELSE video.kind || ' ' || (number + 1) || ': ' END || video.detail
     FROM clip_video JOIN video ON video.id = clip_video.video
     WHERE clip_video.clip = clip.id AND video.reason IS NOT NULL ORDER BY number LIMIT 1
 ) WHERE id IN (
@@ -119,8 +120,10 @@ class CatalogRow(NamedTuple):
     video_sha256: str | None
     reason: str | None
     detail: str | None
-    more_videos: tuple[tuple[str, int, str | None, str | None], ...] = ()
-    """Of each video behind the first one its place, number of frames, and hashes."""
+    kind: MediumKind | None
+    """Of its first video or image."""
+    more_videos: tuple[tuple[str, MediumKind, int, str | None, str | None], ...] = ()
+    """Of each video or image behind the first one its place, kind, number of frames, and hashes."""
 
     @property
     def clip_id(self) -> str:
@@ -129,7 +132,7 @@ class CatalogRow(NamedTuple):
 
     @property
     def video(self) -> Video | None:
-        """Where its first video is; null where it has none."""
+        """Where its first video or image is; null where it has none."""
         return None if self.video_text is None else read_video(self.video_text)
 
     @property
@@ -145,6 +148,7 @@ class CatalogRow(NamedTuple):
             dataset=self.dataset,
             row=self.row,
             video=self.video,
+            kind=self.kind or "video",
             more_videos=tuple(_clip_video(*values) for values in self.more_videos),
             messages=self.messages,
             rejected=self.rejected,
@@ -196,11 +200,14 @@ class Catalog:
     def add(self, row: AnnotatedRow, *, split: Split) -> None:
         """Notes a row whose data set, or which itself, belongs to `split`."""
         text = json.dumps([[message.role, message.content] for message in row.messages], ensure_ascii=False)
-        part = self._find_or_add("part", "name", row.group)
+        part = self._find_or_add({"name": row.group}, "part")
         said = text if row.rejected is None else f"{text}\n{row.rejected}"
         digest = hashlib.blake2b(said.encode(), digest_size=16).digest()
-        conversation = self._find_or_add("conversation", "digest", digest, text=text, rejected=row.rejected)
-        videos = [self._find_or_add("video", "name", json.dumps(video, ensure_ascii=False)) for video in row.videos]
+        conversation = self._find_or_add({"digest": digest}, "conversation", text=text, rejected=row.rejected)
+        videos = [
+            self._find_or_add({"name": json.dumps(path, ensure_ascii=False), "kind": kind}, "video")
+            for kind, path in row.media
+        ]
         values = (
             *(row.dataset, str(row.file), row.row, row.row_in_file, next(iter(videos), None), conversation, row.label),
             *(row.desirable, part, part, split, row.start_seconds, row.end_seconds),
@@ -263,21 +270,26 @@ class Catalog:
         rows = self._db.execute(_CLIPS.format("NOT"), (limit,))
         return (CatalogRow(*values).quarantined() for values in rows)
 
-    def _find_or_add(self, table: str, column: str, value: Any, **more: Any) -> int:
-        found = self._db.execute(f"SELECT id FROM {table} WHERE {column} = ?", (value,)).fetchone()
+    def _find_or_add(self, key: dict[str, Any], table: str, **more: Any) -> int:
+        same = " AND ".join(f"{column} = ?" for column in key)
+        found = self._db.execute(f"SELECT id FROM {table} WHERE {same}", tuple(key.values())).fetchone()
         if found:
             return int(found[0])
-        columns = (column, *more)
+        columns = key | more
         added = self._db.execute(
             f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
-            (value, *more.values()),
+            tuple(columns.values()),
         )
         assert added.lastrowid is not None, "it was an INSERT"
         return added.lastrowid
 
 
-def _clip_video(name: str, num_frames: int, content_hash: str | None, sha256: str | None) -> ClipVideo:
-    return ClipVideo(video=read_video(name), num_frames=num_frames, content_hash=content_hash, video_sha256=sha256)
+def _clip_video(
+    name: str, kind: MediumKind, num_frames: int, content_hash: str | None, sha256: str | None
+) -> ClipMedium:
+    return ClipMedium(
+        video=read_video(name), kind=kind, num_frames=num_frames, content_hash=content_hash, video_sha256=sha256
+    )
 
 
 def read_video(text: str) -> Video:

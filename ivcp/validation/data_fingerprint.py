@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ivcp import storage
 from ivcp.data.labels import labels_files
+from ivcp.data.media import read_media
 from ivcp.data.problems import RowError
 from ivcp.data.registry import DatasetInfo, data_files, read_dataset_info, read_rows
-from ivcp.data.videos import read_videos
+from ivcp.records import RowKind
 from ivcp.settings import DataConfig, RunConfig
 from ivcp.stages.registry import stage_of
 from ivcp.tracking.identity import base_files_hash
@@ -35,14 +36,15 @@ def data_fingerprint(config: RunConfig) -> str:
     """
     digest = hashlib.sha256()
     names_by_folder: dict[str, set[str]] = {}
+    rows = stage_of(config).rows
     for name in (*config.data.dataset, *config.data.eval_dataset, *config.data.test_dataset):
-        info = read_dataset_info(name, config.data.dataset_dir, rows=stage_of(config).rows)
+        info = read_dataset_info(name, config.data.dataset_dir, rows=rows)
         digest.update(info.model_dump_json().encode())
         for labels in labels_files([info], config.data.dataset_dir):
             digest.update(_hash_file(storage.local_path(labels)))
         for file in data_files(info, config.data.dataset_dir):
             digest.update(_hash_file(file))
-            for video in _videos(file, info, config.data):
+            for video in _media(file, info, config.data, rows):
                 folder, _, base = video.rpartition("/")
                 names_by_folder.setdefault(folder, set()).add(base)
     for line in _versions(names_by_folder):
@@ -53,13 +55,13 @@ def data_fingerprint(config: RunConfig) -> str:
     return digest.hexdigest()[:32]
 
 
-def _videos(file: Path, info: DatasetInfo, data: DataConfig) -> Iterator[str]:
+def _media(file: Path, info: DatasetInfo, data: DataConfig, rows: RowKind) -> Iterator[str]:
     for row in read_rows(file):
         try:
-            videos = read_videos(row, info.columns.videos, data.media_dir or data.dataset_dir)
+            found = read_media(row, info, data.media_dir or data.dataset_dir, rows=rows)
         except RowError:
             continue  # validation names it
-        for video in videos:
+        for video in (*found["video"], *found["image"]):
             yield from (video,) if isinstance(video, str) else video
 
 

@@ -17,7 +17,7 @@ _BYTES_PER_TOKEN = 16
 """Its id and its kind, 8 bytes each."""
 _COUNTED = (
     "clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video "
-    "JOIN shape ON shape.height = video.height AND shape.width = video.width "
+    "JOIN shape ON shape.kind = video.kind AND shape.height = video.height AND shape.width = video.width "
     "AND shape.num_sampled = clip_video.num_sampled WHERE clip.reason IS NULL"
 )
 _PIXELS = "clip_video.num_sampled * shape.frame_height * shape.frame_width"

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from ivcp.records import MediumKind, first_path
 from ivcp.settings import VideoConfig
 from ivcp.validation.catalog import Catalog, Video, read_video
-from ivcp.video import VideoError, load_clip
+from ivcp.video import VideoError, load_clip, load_image
 from ivcp.video.workers import run_in_workers
 
 _SIDE = 160
@@ -23,6 +24,7 @@ class ThumbnailJob:
 
     number: int
     """Its id in the catalog."""
+    kind: MediumKind
     video: Video
     start_seconds: float | None
     end_seconds: float | None
@@ -36,6 +38,8 @@ class _Small:
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         scale = min(1.0, _SIDE / max(height, width))
         return max(1, round(height * scale)), max(1, round(width * scale))
+
+    image_size = frame_size
 
 
 def choose_thumbnails(catalog: Catalog, *, per_class: int, at_most: int) -> None:
@@ -73,12 +77,15 @@ def take_thumbnails(
 
 
 def take_thumbnail(job: ThumbnailJob) -> bytes:
-    """The frame in the middle of a clip, as JPEG.
+    """The frame in the middle of a clip, or the image, as JPEG.
 
     Raises:
         VideoError: it cannot be decoded.
     """
-    clip = load_clip(job.video, processor=_Small(), start_seconds=job.start_seconds, end_seconds=job.end_seconds)
+    if job.kind == "image":
+        clip = load_image(first_path(job.video), processor=_Small())
+    else:
+        clip = load_clip(job.video, processor=_Small(), start_seconds=job.start_seconds, end_seconds=job.end_seconds)
     file = io.BytesIO()
     Image.fromarray(clip.frames[0]).save(file, "JPEG", quality=75)
     return file.getvalue()
@@ -86,9 +93,9 @@ def take_thumbnail(job: ThumbnailJob) -> bytes:
 
 def _jobs(catalog: Catalog) -> Iterator[ThumbnailJob]:
     marked = (
-        "SELECT clip.id, video.name, clip.start, clip.stop FROM thumbnail JOIN clip ON clip.id = thumbnail.clip "
-        "JOIN video ON video.id = clip.video WHERE clip.id > ?"
+        "SELECT clip.id, video.kind, video.name, clip.start, clip.stop FROM thumbnail "
+        "JOIN clip ON clip.id = thumbnail.clip JOIN video ON video.id = clip.video WHERE clip.id > ?"
     )
     for batch in catalog.in_batches(marked):
-        for number, name, start, stop in batch:
-            yield ThumbnailJob(number, read_video(name), start, stop)
+        for number, kind, name, start, stop in batch:
+            yield ThumbnailJob(number, kind, read_video(name), start, stop)

@@ -38,7 +38,7 @@ from ivcp.validation.spans import check_spans
 from ivcp.validation.splits.assign import keep_same_content_together
 from ivcp.validation.splits.kept import keep_splits
 from ivcp.validation.thumbnails import choose_thumbnails, take_thumbnails
-from ivcp.validation.tokens.count import note_tokens
+from ivcp.validation.tokens.count import check_prompts, note_tokens
 from ivcp.validation.tokens.worker import PRELOAD
 from ivcp.validation.verdict import check_findings
 from ivcp.validation.videos import check_videos
@@ -62,6 +62,7 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
             were found that a setting makes an error.
         UnusableVideosError: too many videos cannot be used.
         TooLongError: rows have more tokens than `cutoff_len`.
+        PromptError, UnsupportedModelError: the model does not read what is in some rows.
         FileNotFoundError: the base model does not exist.
         OSError: `output_dir` cannot be written.
     """
@@ -72,6 +73,8 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
     model_missing = _check_model(config)
     with Catalog() as catalog:
         labels = read_annotations(config, catalog)
+        if model_missing is None:
+            check_prompts(catalog, config)
         find_missing(catalog)
         wrong_folder = explain_missing_folder(catalog, config.data)
         tokens_missing: str | None = "no video was looked at"

@@ -1,4 +1,4 @@
-"""Looks at every video of a run: opens it, counts its frames by decoding, hashes its content and what it looks like."""
+"""Looks at every video and image of a run: decodes it, counts frames, hashes its content and what it looks like."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ivcp import storage
+from ivcp.records import MediumKind, first_path
 from ivcp.tracking.progress import with_progress
 from ivcp.validation.catalog import Catalog, Video, read_video
 from ivcp.validation.frame_times import StoredTimes
-from ivcp.video import VideoError, VideoInfo, frame_times, probe
+from ivcp.video import VideoError, VideoInfo, frame_times, probe, read_image
 from ivcp.video.decoders import Frames
 from ivcp.video.perceptual import hash_frame, moments
 from ivcp.video.sampling import Timeline
@@ -25,6 +26,7 @@ class VideoJob:
 
     number: int
     """Its id in the catalog."""
+    kind: MediumKind
     video: Video
     images_fps: float
     """Frames per second of frame images, which have none of their own."""
@@ -83,14 +85,19 @@ def check_video(job: VideoJob) -> CheckedVideo:
     Raises:
         VideoError: it cannot be used.
     """
-    info = probe(job.video, images_fps=job.images_fps)
-    wanted = moments(info.num_frames, job.num_looks)
     hashes: dict[int, int | None] = {}
 
     def look(number: int, frame: Frames) -> None:
         hashes[number] = hash_frame(frame)
 
-    timeline = frame_times(job.video, info, look_at=set(wanted), look=look)
+    if job.kind == "image":
+        info, pixels = read_image(first_path(job.video))
+        look(0, pixels)
+        timeline = Timeline.even(1, info.fps)
+    else:
+        info = probe(job.video, images_fps=job.images_fps)
+        timeline = frame_times(job.video, info, look_at=set(moments(info.num_frames, job.num_looks)), look=look)
+    wanted = moments(info.num_frames, job.num_looks)
     sha256 = _joined([_hash_file(part) for part in _parts(job.video)])
     return CheckedVideo(
         info=info,
@@ -102,9 +109,9 @@ def check_video(job: VideoJob) -> CheckedVideo:
 
 
 def _jobs(catalog: Catalog, images_fps: float, num_looks: int) -> Iterator[VideoJob]:
-    for batch in catalog.in_batches("SELECT id, name FROM video WHERE reason IS NULL AND id > ?"):
-        for number, name in batch:
-            yield VideoJob(number, read_video(name), images_fps, num_looks)
+    for batch in catalog.in_batches("SELECT id, kind, name FROM video WHERE reason IS NULL AND id > ?"):
+        for number, kind, name in batch:
+            yield VideoJob(number, kind, read_video(name), images_fps, num_looks)
 
 
 def _note(catalog: Catalog, job: VideoJob, found: CheckedVideo | VideoError) -> None:

@@ -1,7 +1,8 @@
-"""Videos: what is in a file, which frames of it are sampled, decoding, and the workers that do it."""
+"""Videos and images: what is in a file, which frames of it are sampled, decoding, and the workers that do it."""
 
 from ivcp.video.clips import ClipFrames, decode, frame_times, load_clip, load_clips, probe
 from ivcp.video.files import VideoError, VideoInfo
+from ivcp.video.images import load_image, read_image
 from ivcp.video.sampling import Span, sample_indices
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "frame_times",
     "load_clip",
     "load_clips",
+    "load_image",
     "probe",
+    "read_image",
     "sample_indices",
 ]

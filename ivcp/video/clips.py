@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -68,6 +68,8 @@ class ClipFrames:
     """What decoded them: pyav, decord, torchcodec or images."""
     candidates: Frames
     """(num_frames * k, height, width, 3): k frames around each sampled moment, the sampled one among them."""
+    kind: Literal["video", "image"] = "video"
+    """An image is a clip of one frame (`ivcp.video.images`)."""
 
     @property
     def seconds_per_frame(self) -> float:

@@ -22,6 +22,8 @@ Reason = Literal[
     "missing",
     "empty",
     "not_a_video",
+    "not_an_image",
+    "animated",
     "no_video_stream",
     "unknown_codec",
     "encrypted",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from ivcp.records import MediumKind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +38,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Medium:
-    """One video of a sample, at the model's size."""
+    """One video or image of a sample, at the model's size; an image is one frame."""
 
     frames: NDArray[np.uint8]
     """(num_frames * frame_candidates, height, width, 3)"""
@@ -50,8 +52,8 @@ class Medium:
     frame_candidates: int = 1
     """Frames around each sampled moment, one after the other in `frames`; 1 without augmentation."""
     backend: str | None = None
-    """What decoded it: pyav, decord, torchcodec or images."""
-    kind: Literal["video"] = "video"
+    """What decoded it: pyav, decord, torchcodec, images or image."""
+    kind: MediumKind = "video"
 
     @classmethod
     def of(cls, clip: ClipFrames, *, with_candidates: bool = False) -> Self:
@@ -64,6 +66,7 @@ class Medium:
             total_frames=clip.total_frames,
             frame_candidates=len(clip.candidates) // len(clip.frames) if with_candidates else 1,
             backend=clip.backend,
+            kind=clip.kind,
         )
 
     @property
@@ -93,7 +96,7 @@ class Sample(Tokens):
 
     sample_id: str
     source: str
-    """Path or URI of its video, to show to people."""
+    """Path or URI of its first video or image, to show to people."""
     media: tuple[Medium, ...]
     """In the order of their tags in the conversation."""
     columns: Mapping[str, Any] = field(default_factory=dict)

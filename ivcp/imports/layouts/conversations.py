@@ -11,6 +11,7 @@ from typing import Any
 from ivcp.data import registry as dataset_registry
 from ivcp.data.annotations import RowReader
 from ivcp.data.labels import class_id, explain_from_one, explain_similar
+from ivcp.data.media import read_videos
 from ivcp.data.paths import local_form
 from ivcp.data.problems import AnnotationError, RowError
 from ivcp.data.prompts import VIDEO_TAG
@@ -18,7 +19,6 @@ from ivcp.data.registry import REGISTRY_FILE, DatasetInfo, read_dataset_info
 from ivcp.data.tables import EncodingError
 from ivcp.data.turns import read_content
 from ivcp.data.values import as_list, check_text, is_missing
-from ivcp.data.videos import read_videos
 from ivcp.imports.class_names import make_labels, read_class_names
 from ivcp.imports.listing import ImportRefusedError, Reading, read_source_json
 from ivcp.imports.rows import Built, MissingPolicy, Paths, check_missing

@@ -45,11 +45,14 @@ def encode_clips(model: Any, inputs: Mapping[str, Tensor], num_tokens: Sequence[
     Raises:
         InseparableFeaturesError: the tower's output is not a whole number of rows for each token of a clip.
     """
-    ((modality, output),) = encode_vision(model, inputs).items()
+    outputs = encode_vision(model, inputs)
+    if len(outputs) > 1 and len(num_tokens) > 1:
+        raise InseparableFeaturesError("images and videos of several samples: their tokens are of two kinds")
     clips: list[Features] = [{} for _ in num_tokens]
-    for path, parts in _by_path(output, modality, num_tokens):
-        for clip, part in zip(clips, parts, strict=True):
-            clip[path] = part
+    for modality, output in outputs.items():
+        for path, parts in _by_path(output, modality, num_tokens):
+            for clip, part in zip(clips, parts, strict=True):
+                clip[path] = part
     return clips
 
 
@@ -86,7 +89,8 @@ def shared_features(model: Any, inputs: Mapping[str, Any], *, times: int) -> dic
 
 def join_features(clips: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
     """The model's inputs for clips whose tensors were kept: one concatenation for each tensor."""
-    joined: dict[str, Any] = {name: torch.cat([clip[name] for clip in clips]) for name in clips[0]}
+    names = dict.fromkeys(name for clip in clips for name in clip)
+    joined: dict[str, Any] = {name: torch.cat([clip[name] for clip in clips if name in clip]) for name in names}
     features = [name for name in joined if name.startswith(FEATURE_PREFIX)]
     return {"vision_features": {name.removeprefix(FEATURE_PREFIX): joined.pop(name) for name in features}, **joined}
 

@@ -106,7 +106,8 @@ class DataConfig(Section):
 
 
 class VideoConfig(Section):
-    """How frames are sampled and sized: stored with the model, the same for training, evaluation and serving."""
+    """How frames are sampled and sized, and images sized: stored with the model, the same for training, evaluation and
+    serving."""
 
     video_num_frames: int | None = Field(None, ge=1)
     """Sample exactly this many frames, evenly spread. Null samples by `video_fps`."""
@@ -118,6 +119,11 @@ class VideoConfig(Section):
     """Most pixels per frame; larger frames are scaled down, keeping their aspect."""
     video_min_pixels: int = Field(16 * 16, ge=1)
     """Fewest pixels per frame; smaller frames are scaled up, keeping their aspect."""
+    image_max_pixels: int = Field(768 * 768, ge=1)
+    """Most pixels per image; larger images are scaled down, keeping their aspect, before the model's processor cuts
+    them up in its own way."""
+    image_min_pixels: int = Field(32 * 32, ge=1)
+    """Fewest pixels per image; smaller images are scaled up, keeping their aspect."""
     video_frame_candidates: int = Field(1, ge=1)
     """Frames of training clips stored around each sampled moment, for `augment_temporal_jitter`."""
     video_backend: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
@@ -128,5 +134,9 @@ class VideoConfig(Section):
         if self.video_min_pixels > self.video_max_pixels:
             raise ValueError(
                 f"video_min_pixels = {self.video_min_pixels} is above video_max_pixels = {self.video_max_pixels}"
+            )
+        if self.image_min_pixels > self.image_max_pixels:
+            raise ValueError(
+                f"image_min_pixels = {self.image_min_pixels} is above image_max_pixels = {self.image_max_pixels}"
             )
         return self

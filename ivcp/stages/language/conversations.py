@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivcp.data.prepared.sample import Tokens
-from ivcp.data.prompts import VIDEO_TAG, PromptError, render_conversation
+from ivcp.data.prompts import PromptError, media_tags, render_conversation
 from ivcp.models.processor import Processor, SampledVideo
 from ivcp.records import Message
 
@@ -20,13 +21,13 @@ class _Piece:
 
     text: str
     is_answer: bool
-    num_videos: int
+    num_media: int
 
 
 def conversation_tokens(
     processor: Processor,
     messages: Sequence[Message],
-    videos: Sequence[SampledVideo],
+    media: Sequence[SampledVideo],
     *,
     train_on_prompt: bool = False,
     mask_history: bool = False,
@@ -47,16 +48,16 @@ def conversation_tokens(
     learned = answers[-1:] if mask_history else answers
     ids, types, masks, used = [], [], [], 0
     for number, piece in enumerate(pieces):
-        of_piece = videos[used : used + piece.num_videos]
-        used += piece.num_videos
+        of_piece = media[used : used + piece.num_media]
+        used += piece.num_media
         piece_ids, piece_types = processor.encode_piece(piece.text, of_piece, is_first=number == 0)
         ids.append(piece_ids)
         types.append(piece_types)
         is_learned = number in learned or (train_on_prompt and not piece.is_answer)
         masks.append((piece_types == 0) & is_learned)
     input_ids, token_types = np.concatenate(ids), np.concatenate(types)
-    if sum(piece.num_videos > 0 for piece in pieces) > 1:
-        input_ids = _numbered_together(processor, pieces, videos, input_ids, token_types)
+    if sum(piece.num_media > 0 for piece in pieces) > 1:
+        input_ids = _numbered_together(processor, pieces, media, input_ids, token_types)
     return Tokens(
         input_ids=input_ids,
         mm_token_type_ids=token_types,
@@ -68,12 +69,12 @@ def conversation_tokens(
 def _numbered_together(
     processor: Processor,
     pieces: Sequence[_Piece],
-    videos: Sequence[SampledVideo],
+    media: Sequence[SampledVideo],
     ids: NDArray[np.int64],
     types: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """The ids of all pieces at once, where they fit: some families number the videos of a conversation (MiniCPM-V)."""
-    whole_ids, whole_types = processor.encode("".join(piece.text for piece in pieces), videos)
+    """The ids of all pieces at once, where they fit: some families number the media of a conversation (MiniCPM-V)."""
+    whole_ids, whole_types = processor.encode("".join(piece.text for piece in pieces), media)
     return whole_ids if np.array_equal(whole_types, types) else ids
 
 
@@ -82,16 +83,29 @@ def _pieces(processor: Processor, messages: Sequence[Message]) -> Iterator[_Piec
     whole, at = render_conversation(processor.processor, messages), 0
     tags_before = 0
     for number, message in enumerate(messages):
-        if message.role != "assistant":
+        if not message.is_answer:
             continue
         start = len(_prefix(processor, messages[:number], whole, add_generation_prompt=True))
         end = len(_prefix(processor, messages[: number + 1], whole))
-        tags = sum(each.content.count(VIDEO_TAG) for each in messages[:number])
+        _check_calls(message, whole[start:end])
+        tags = _count_tags(messages[:number])
         yield _Piece(whole[at:start], False, tags - tags_before)
-        yield _Piece(whole[start:end], True, message.content.count(VIDEO_TAG))
-        at, tags_before = end, tags + message.content.count(VIDEO_TAG)
+        yield _Piece(whole[start:end], True, _count_tags([message]))
+        at, tags_before = end, tags + _count_tags([message])
     if at < len(whole):
-        yield _Piece(whole[at:], False, sum(each.content.count(VIDEO_TAG) for each in messages) - tags_before)
+        yield _Piece(whole[at:], False, _count_tags(messages) - tags_before)
+
+
+def _count_tags(messages: Sequence[Message]) -> int:
+    return sum(len(media_tags(message.content)) for message in messages)
+
+
+def _check_calls(message: Message, text: str) -> None:
+    if message.role == "function" and any(part.get("name", "") not in text for part in json.loads(message.content)):
+        raise PromptError(
+            "the model's chat template leaves out what the assistant calls (tool_calls): take a model whose template "
+            "knows them, such as Qwen3-VL's, or rows without function calls"
+        )
 
 
 def _prefix(

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ivcp.data.prepared.sample import Column, Tokens
 from ivcp.data.prompts import VIDEO_TAG, PromptError
 from ivcp.records import Message, PreparedIndex, RowKind
-from ivcp.settings import RunConfig
+from ivcp.settings import ConfigError, RunConfig
 from ivcp.stages.protocol import Collate, Stage
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class LanguageStage(Stage):
 
     def prompt_of(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The conversation in front of its last answer."""
-        return tuple(messages[:-1]) if messages and messages[-1].role == "assistant" else tuple(messages)
+        return tuple(messages[:-1]) if messages and messages[-1].is_answer else tuple(messages)
 
     def ask(self, text: str, *, system: Sequence[Message]) -> tuple[Message, ...]:
         """`text`, with `<video>` before it where it has none.
@@ -76,6 +76,24 @@ class LanguageStage(Stage):
         from ivcp.stages.language.conversations import conversation_tokens
 
         return conversation_tokens(processor, messages, videos, mask_history=True)
+
+    def check_data(self, index: PreparedIndex) -> None:
+        """Checks that all processes run a sharded vision tower equally often: it gathers its weights in each pass.
+
+        Raises:
+            ConfigError: some batches may have media of which others have none.
+        """
+        from ivcp.distributed.deepspeed_files import zero_stage
+        from ivcp.distributed.rank import world_size
+
+        train = self.config.train
+        is_sharded = bool(train.fsdp) or (train.deepspeed is not None and zero_stage(train.deepspeed) == 3)
+        if is_sharded and len(index.media) > 1 and world_size() > 1:
+            raise ConfigError(
+                f"{'fsdp' if train.fsdp else 'ZeRO-3'} in {world_size()} processes, and rows with different media "
+                f"({', '.join(index.media)}): a process whose batch has none of a kind would leave the others waiting "
+                "for its weights; set deepspeed: z2, or train with DDP, or on rows that have the same kinds of media"
+            )
 
     def build(self, index: PreparedIndex, processor: Processor) -> BackboneModule:
         """The base model with what trains in it.

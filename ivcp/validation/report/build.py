@@ -20,7 +20,7 @@ _USED = (
 _SECONDS = """
 SELECT MIN(COALESCE(clip.stop, last + 1 / fps), last + 1 / fps) - COALESCE(clip.start, first)
 FROM clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video
-WHERE clip.reason IS NULL
+WHERE clip.reason IS NULL AND video.kind = 'video'
 """
 
 
@@ -82,8 +82,8 @@ def build_report(
         codecs=_count(catalog, f"SELECT codec, COUNT(*) {_USED} GROUP BY 1 ORDER BY 2 DESC, 1"),
         sizes=_count(catalog, f"SELECT width || 'x' || height, COUNT(*) {_USED} GROUP BY 1 ORDER BY 2 DESC, 1"),
         seconds=distribution_of(catalog, _SECONDS),
-        frames=distribution_of(catalog, f"SELECT num_frames {_USED}"),
-        fps=distribution_of(catalog, f"SELECT fps {_USED}"),
+        frames=distribution_of(catalog, f"SELECT num_frames {_USED} AND kind = 'video'"),
+        fps=distribution_of(catalog, f"SELECT fps {_USED} AND kind = 'video'"),
         megapixels=distribution_of(catalog, f"SELECT width * height / 1e6 {_USED}"),
         tokens=tokens,
         tokens_missing=tokens_missing,

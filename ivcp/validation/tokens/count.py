@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ivcp.data.prompts import IMAGE_TAG, VIDEO_TAG
 from ivcp.models.processor_settings import ProcessorSettings, use_one_thread
 from ivcp.settings import RunConfig
 from ivcp.stages.registry import stage_of
@@ -16,6 +18,7 @@ from ivcp.validation.tokens.worker import (
     Said,
     Shape,
     Times,
+    TokenCounts,
     TokenJob,
     count_tokens,
 )
@@ -27,10 +30,12 @@ _AT_ONCE = 100
 """What a worker counts in one call."""
 _TIMEOUT_SECONDS = 600.0
 """Of one call: 100 long clips of a large model take seconds."""
+_UNUSUAL = ("text LIKE '%<image>%'", """text LIKE '[["tools"%'""", """text LIKE '%["function", %'""")
+"""Conversations that not every model reads."""
 _NO_TIME = -1.0
 """Stands for no start or no end: SQL's null equals nothing."""
 _USABLE = f"""
-SELECT clip_video.num_sampled, video.height, video.width, {COLUMNS},
+SELECT video.kind, clip_video.num_sampled, video.height, video.width, {COLUMNS},
        COALESCE(start, {_NO_TIME}) AS start, COALESCE(stop, {_NO_TIME}) AS stop
 FROM clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video
 WHERE clip.reason IS NULL
@@ -40,12 +45,39 @@ _NO_STAMPS = "SELECT num_tokens FROM times WHERE 0"
 _STAMPS = f"""
 SELECT times.num_tokens FROM times WHERE times.num_frames = video.num_frames AND times.fps = video.fps
     AND times.first = video.first AND times.last = video.last AND times.uneven = video.uneven
-    AND times.start = COALESCE(clip.start, {_NO_TIME}) AND times.stop = COALESCE(clip.stop, {_NO_TIME})
+    AND video.kind = 'video' AND times.start = COALESCE(clip.start, {_NO_TIME})
+    AND times.stop = COALESCE(clip.stop, {_NO_TIME})
 """
 
 
 class TokenCountError(RuntimeError):
     """The worker process that counts tokens died or hung."""
+
+
+def check_prompts(catalog: Catalog, config: RunConfig) -> None:
+    """Checks that the model reads what stands in conversations besides text and videos, before anything is decoded.
+
+    Raises:
+        OSError, ValueError: there is no such base model; it reads no images, or not beside videos; its chat template
+            leaves out tools or calls.
+        TokenCountError: the check failed.
+    """
+    conversations = [
+        Said(text, rejected)
+        for condition in _UNUSUAL
+        for text, rejected in catalog.ask(f"SELECT text, rejected FROM conversation WHERE {condition} LIMIT 1")
+    ]
+    if not conversations:
+        return
+    stage = stage_of(config)
+    if len(catalog.ask("SELECT DISTINCT kind FROM video").fetchall()) > 1:
+        both = [[each.role, each.content.replace(VIDEO_TAG, VIDEO_TAG + IMAGE_TAG)] for each in stage.smallest_prompt]
+        conversations.append(Said(json.dumps(both), "2" if stage.rows == "pairs" else None))
+    settings = ProcessorSettings.of(config, special_tokens=stage.special_tokens)
+    job = TokenJob(settings, stage, tuple(range(len(conversations))), tuple(conversations))
+    for _, found in _in_workers(iter([job]), num_workers=1):
+        if isinstance(found, VideoError):
+            raise TokenCountError(f"the tokens of {settings.model_name_or_path} could not be counted: {found}")
 
 
 def note_tokens(catalog: Catalog, config: RunConfig) -> None:
@@ -56,18 +88,20 @@ def note_tokens(catalog: Catalog, config: RunConfig) -> None:
         TokenCountError: counting failed.
     """
     catalog.ask(
-        f"INSERT INTO shape (height, width, num_sampled) SELECT DISTINCT height, width, num_sampled FROM ({_USABLE})"
+        "INSERT INTO shape (kind, height, width, num_sampled) "
+        f"SELECT DISTINCT kind, height, width, num_sampled FROM ({_USABLE})"
     )
-    _count(catalog, config, "shape", "id, height, width, num_sampled", lambda values: Shape(*values))
+    _count(catalog, config, "shape", "id, kind, height, width, num_sampled", lambda values: Shape(*values))
     has_stamps = _count(catalog, config, "conversation", "id, text, rejected", lambda values: Said(*values))
     if has_stamps:
-        catalog.ask(f"INSERT INTO times ({_TIMES}) SELECT DISTINCT {_TIMES} FROM ({_USABLE})")
+        catalog.ask(f"INSERT INTO times ({_TIMES}) SELECT DISTINCT {_TIMES} FROM ({_USABLE}) WHERE kind = 'video'")
         _count(catalog, config, "times", f"id, {_TIMES}", _read_times)
-    of_video = f"shape.num_tokens + COALESCE(({_STAMPS if has_stamps else _NO_STAMPS}), 0)"
+    of_video = f"shape.num_tokens + COALESCE(({_STAMPS if has_stamps else _NO_STAMPS}), 0)"  # no stamps of an image
     catalog.ask(
         "UPDATE clip SET num_tokens = (SELECT num_tokens FROM conversation WHERE id = clip.conversation) + COALESCE(("
         f"SELECT SUM({of_video}) FROM clip_video JOIN video ON video.id = clip_video.video JOIN shape ON "
-        "shape.height = video.height AND shape.width = video.width AND shape.num_sampled = clip_video.num_sampled "
+        "shape.kind = video.kind AND shape.height = video.height AND shape.width = video.width "
+        "AND shape.num_sampled = clip_video.num_sampled "
         "WHERE clip_video.clip = clip.id), 0) WHERE reason IS NULL"
     )
 
@@ -91,14 +125,7 @@ def _count(
                 yield TokenJob(settings, stage, numbers, values)
 
     total = catalog.number(f"SELECT COUNT(*) FROM {table}")
-    counted = run_in_workers(
-        count_tokens,
-        jobs(),
-        timeout_seconds=_TIMEOUT_SECONDS,
-        num_workers=1 if total <= _AT_ONCE else config.data.preprocessing_num_workers,
-        preload=PRELOAD,
-        initializer=use_one_thread,
-    )
+    counted = _in_workers(jobs(), num_workers=1 if total <= _AT_ONCE else config.data.preprocessing_num_workers)
     batches = -(-total // _AT_ONCE)
     for job, found in with_progress(counted, total=batches, what=f"tokens of {table}s counted, by the hundred"):
         if isinstance(found, VideoError):
@@ -109,6 +136,19 @@ def _count(
             sizes = [(*size, number) for size, number in zip(found.sizes, job.numbers, strict=True)]
             catalog.change("UPDATE shape SET frame_height = ?, frame_width = ? WHERE id = ?", sizes)
     return has_stamps
+
+
+def _in_workers(
+    jobs: Iterator[TokenJob], *, num_workers: int | None
+) -> Iterator[tuple[TokenJob, TokenCounts | VideoError]]:
+    return run_in_workers(
+        count_tokens,
+        jobs,
+        timeout_seconds=_TIMEOUT_SECONDS,
+        num_workers=num_workers,
+        preload=PRELOAD,
+        initializer=use_one_thread,
+    )
 
 
 def _read_times(values: tuple[Any, ...]) -> Times:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ivcp.data.prepared.encoding import num_tokens
-from ivcp.data.prompts import VIDEO_TAG
+from ivcp.data.prompts import IMAGE_TAG, VIDEO_TAG, media_tags
 from ivcp.models import processor_settings
 from ivcp.models.processor_settings import ProcessorSettings, load_processor
-from ivcp.records import Clip, Message
+from ivcp.records import Clip, MediumKind, Message
 from ivcp.stages.protocol import Stage
 from ivcp.validation.catalog import read_conversation
 from ivcp.validation.frame_times import StoredTimes
@@ -42,8 +42,9 @@ class Said:
 
 @dataclass(frozen=True)
 class Shape:
-    """What the tokens of a video depend on."""
+    """What the tokens of a video or an image depend on."""
 
+    kind: MediumKind
     height: int
     """Pixels of the source, as displayed."""
     width: int
@@ -107,11 +108,25 @@ class _Counter:
 
     def count(self, item: Said | Shape | Times) -> int:
         if isinstance(item, Shape):
-            return self._count(self._plain, self.frame_size(item), range(item.num_sampled)) - self._few
+            return self._of_shape(item)
         return self._stamps(item) if isinstance(item, Times) else self._conversation(item)
 
     def frame_size(self, shape: Shape) -> tuple[int, int]:
-        return self._processor.frame_size(shape.height, shape.width)
+        sizes = self._processor.frame_size if shape.kind == "video" else self._processor.image_size
+        return sizes(shape.height, shape.width)
+
+    def _of_shape(self, shape: Shape) -> int:
+        size = self.frame_size(shape)
+        if shape.kind == "video":
+            return self._count(self._plain, size, range(shape.num_sampled)) - self._few
+        return self._count_image(size) - self._count_image(self._processor.image_size(*_SMALL))
+
+    def _count_image(self, size: tuple[int, int]) -> int:
+        """Tokens of a conversation with an image of a size."""
+        asked = [
+            each.model_copy(update={"content": each.content.replace(VIDEO_TAG, IMAGE_TAG)}) for each in self._plain
+        ]
+        return len(self._stage.tokenize(self._processor, asked, [_black_image(size)]).input_ids)
 
     def _conversation(self, said: Said) -> int:
         messages = read_conversation(said.text)
@@ -125,9 +140,12 @@ class _Counter:
         return stamped - self._count(self._plain, self._small, range(len(indices)))
 
     def _count_said(self, messages: tuple[Message, ...], rejected: str | None) -> int:
-        """With a small clip for each of its tags."""
-        tags = sum(message.content.count(VIDEO_TAG) for message in messages)
-        videos = [_black(self._small, range(_FEW))] * tags
+        """With a small clip or image for each of its tags."""
+        media = [
+            _black(self._small, range(_FEW)) if kind == "video" else _black_image(self._processor.image_size(*_SMALL))
+            for message in messages
+            for kind in media_tags(message.content)
+        ]
         clip = Clip(
             clip_id="",
             dataset="",
@@ -139,7 +157,7 @@ class _Counter:
             group="",
             num_frames=0,
         )
-        tokens, values = self._stage.tokenize_clip(self._processor, clip, videos)
+        tokens, values = self._stage.tokenize_clip(self._processor, clip, media)
         return num_tokens(len(tokens.input_ids), tokens.num_prompt_tokens, values, self._stage.columns)
 
     def _count(self, messages: tuple[Message, ...], size: tuple[int, int], indices: Any, fps: float = 1.0) -> int:
@@ -155,6 +173,11 @@ class _BlackVideo:
     frame_indices: tuple[int, ...]
     source_fps: float
     total_frames: int
+    kind: MediumKind = "video"
+
+
+def _black_image(size: tuple[int, int]) -> _BlackVideo:
+    return _BlackVideo(np.zeros((1, *size, 3), dtype=np.uint8), (0,), 1.0, 1, "image")
 
 
 def _black(size: tuple[int, int], indices: Any, fps: float = 1.0) -> _BlackVideo:

@@ -67,7 +67,7 @@ def test_alpaca_with_history_and_system(tmp_path: Path) -> None:
         ("user", "<video>Where?\nIn one word."),
         ("assistant", "Home."),
     ]
-    assert row.videos == ("/m/a.mp4", ("/m/f/0.jpg", "/m/f/1.jpg"))
+    assert row.paths == ("/m/a.mp4", ("/m/f/0.jpg", "/m/f/1.jpg"))
     assert row.label is None
     assert row.group == "/m/a.mp4"
 
@@ -77,7 +77,7 @@ def test_openai_parts_and_no_video(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "4"}]
     row = read(tmp_path, "conversations", {"messages": messages}, formatting="openai")
     assert said(row) == [("user", "Two and <ACTION>?"), ("assistant", "4")]
-    assert row.videos == ()
+    assert row.paths == ()
     other = read(tmp_path, "conversations", {"messages": [messages[0], ANSWER_OF_OPENAI]}, formatting="openai")
     assert other.group == row.group, "the same question stays in one split"
 
@@ -130,7 +130,7 @@ def test_pairs_in_tables(tmp_path: Path, suffix: str) -> None:
     found = read_file(DataSet(tmp_path).add("d", [], file_name=f"pairs.{suffix}", **PAIRS), "pairs")
     assert said(found) == [("user", "<video>Who?"), ("assistant", "A man.")]
     assert found.rejected == "{}"
-    assert found.videos == ("/m/a.mp4",)
+    assert found.paths == ("/m/a.mp4",)
 
 
 def test_an_answer_that_is_json_is_a_text(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_tags(tmp_path: Path, tag: bool | str, expected: bool) -> None:
 def test_texts_hold_media(tmp_path: Path) -> None:
     row = read(tmp_path, "texts", {"text": "See <video>, then <video>.", "videos": ["a.mp4", "b.mp4"]}, **TEXTS)
     assert said(row) == [("assistant", "See <video>, then <video>.")]
-    assert row.videos == ("/m/a.mp4", "/m/b.mp4")
-    assert read(tmp_path, "texts", {"text": "Plain."}, **TEXTS).videos == ()
+    assert row.paths == ("/m/a.mp4", "/m/b.mp4")
+    assert read(tmp_path, "texts", {"text": "Plain."}, **TEXTS).paths == ()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,13 @@ PAIR = {"conversations": ASKED, "videos": ["a.mp4"], "chosen": ANSWER, "rejected
             "0 videos with a start or an end",
         ),
         ("conversations", TALK | {"conversations": [*ASKED, {"from": "gpt", "value": " "}]}, {}, "has no text"),
-        ("conversations", TALK | {"images": ["a.jpg"]}, {"columns": {"images": "images"}}, "videos and text are read"),
+        ("conversations", TALK | {"images": ["a.jpg"]}, {"columns": {"images": "images"}}, r"0 <image> tag\(s\) for 1"),
+        (
+            "conversations",
+            TALK | {"sound": ["a.wav"]},
+            {"columns": {"audios": "sound"}},
+            "no model hears anything here",
+        ),
         (
             "conversations",
             TALK | {"conversations": [*ASKED, {"from": "gpt", "value": "<|im_end|>"}]},

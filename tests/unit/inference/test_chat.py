@@ -19,9 +19,10 @@ from ivcp.inference.generation import Writer
 from ivcp.models.processor import Processor
 from ivcp.records import Message
 from ivcp.settings import GenerationConfig, VideoConfig
-from ivcp.video import load_clip
+from ivcp.video import load_clip, load_image
 from tests.data_sets import make_clip
 from tests.tiny_families import SIDE, build_tiny_family
+from tests.unit.preparation.test_image_rows import draw
 
 VIDEO = VideoConfig(video_num_frames=4, video_min_pixels=SIDE * SIDE, video_max_pixels=SIDE * SIDE)
 FAMILIES = ("qwen2_vl", "qwen3_vl", "llava_onevision", "minicpmv4_6")
@@ -77,6 +78,26 @@ def test_several_clips_stand_where_their_tags_do(qwen, clips):
     chat.clear()
     between = chat.ask("first <video> and second <video>?", both)
     assert before != between
+
+
+def test_images_are_seen_alone_and_beside_clips(base, clips, tmp_path):
+    chat = chat_with(base)
+    pictures = [draw(tmp_path / f"{seed}.png", seed=seed, size=(64, 48)) for seed in range(2)]
+    first, second = (load_image(path, processor=chat.writer.processor) for path in pictures)
+    answer = chat.ask("What is to be seen?", [first])
+    assert chat.messages[0].content == "<image>What is to be seen?"
+    chat.ask("And here?", [second, shown(chat, clips[0])])
+    assert [each.kind for each in chat.videos] == ["image", "image", "video"]
+    others = []
+    for noise in (np.zeros_like(first.frames), np.full_like(first.frames, 255), 255 - first.frames):
+        chat.clear()
+        others.append(chat.ask("What is to be seen?", [replace(first, frames=noise)]))
+    assert set(others) != {answer}
+    chat.clear()
+    chat.ask("<video>or<image>?", [first, shown(chat, clips[0])])
+    assert [each.kind for each in chat.videos] == ["video", "image"], "media go where their tags are"
+    with pytest.raises(PromptError, match=r"1 <image> tag\(s\) for 0 image\(s\)"):
+        chat.ask("<image>?")
 
 
 def test_a_question_that_cannot_be_asked_is_not_kept(qwen, clips):
@@ -142,6 +163,19 @@ def test_a_clip_is_shown_with_the_next_question_that_can_be_asked(qwen, clips):
     assert "write its path behind it" in printed
     assert "2 <video> tag(s) for 1 video(s)" in printed
     assert printed.strip().endswith(chat.ask("What?", [shown(chat, clips[0])]))
+
+
+def test_the_command_shows_images(qwen, clips, tmp_path):
+    named = [draw(tmp_path / name, seed=seed, size=(64, 48)) for seed, name in enumerate(("a.png", "b c.jpg"))]
+    code, printed = run(
+        *("max_new_tokens=8", "--model-dir", str(qwen), str(named[0])), lines=f"Who?\n/image '{named[1]}'\nAnd who?\n\n"
+    )
+    chat = chat_with(qwen)
+    first, second = (load_image(path, processor=chat.writer.processor) for path in named)
+    answers = [chat.ask("Who?", [first]), chat.ask("And who?", [second])]
+    assert code == 0, printed
+    for answer in answers:
+        assert answer in printed
 
 
 def test_a_setting_that_nobody_knows_is_refused(qwen):

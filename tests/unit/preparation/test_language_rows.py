@@ -109,7 +109,7 @@ def test_conversations_with_one_two_and_no_videos(
     lengths = PreparedSamples(index, "train").token_lengths(prompts_only=False)
     assert sorted(lengths) == sorted(len(sample.input_ids) for sample in samples.values())
     clips = read_lines(tmp_path / "out" / "validated" / "annotations.jsonl", Clip)
-    assert [[Path(str(video.video)).name for video in clip.videos] for clip in clips] == [
+    assert [[Path(str(video.video)).name for video in clip.media] for clip in clips] == [
         ["0.mp4"],
         ["0.mp4", "1.mp4"],
         [],

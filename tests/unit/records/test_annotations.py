@@ -1,7 +1,7 @@
 from typing import Any
 
 from ivcp.preparation.fingerprint import clip_key
-from ivcp.records import Clip, ClipVideo, Message
+from ivcp.records import Clip, ClipMedium, Message
 
 LINE = (
     '{"clip_id":"d:0","dataset":"d","row":0,"video":"/m/a.mp4","messages":[{"role":"user","content":"<video>?"}],'
@@ -9,7 +9,7 @@ LINE = (
     '"content_hash":"sha256:aa","video_sha256":"aa"}'
 )
 """As versions before rows without classes wrote it: what was prepared from it is found by hashes of these bytes."""
-MORE = ClipVideo(video=("/m/0.jpg", "/m/1.jpg"), num_frames=2, content_hash="sha256:bb")
+MORE = ClipMedium(video=("/m/0.jpg", "/m/1.jpg"), num_frames=2, content_hash="sha256:bb")
 
 
 def changed(**fields: Any) -> Clip:
@@ -25,12 +25,12 @@ def test_a_row_with_a_class_is_written_as_ever() -> None:
 def test_what_only_some_rows_have_is_written_and_read() -> None:
     clip = changed(label=None, more_videos=(MORE,), rejected="No.", desirable=False)
     assert Clip.model_validate_json(clip.model_dump_json()) == clip
-    assert clip.videos == (
-        ClipVideo(video="/m/a.mp4", num_frames=20, content_hash="sha256:aa", video_sha256="aa"),
+    assert clip.media == (
+        ClipMedium(video="/m/a.mp4", num_frames=20, content_hash="sha256:aa", video_sha256="aa"),
         MORE,
     )
     text = changed(video=None, num_frames=0, content_hash=None, messages=(Message(role="assistant", content="x"),))
-    assert text.videos == ()
+    assert text.media == ()
     assert text.source == ""
 
 

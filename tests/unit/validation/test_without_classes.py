@@ -112,7 +112,7 @@ def test_a_sample_of_rows_keeps_no_other_videos(data: DataSet, tmp_path: Path) -
     report = validate(data, tmp_path / "out", max_samples=2)
     clips = read_lines(tmp_path / "out" / "annotations.jsonl", Clip)
     assert len(clips) == 2
-    assert report.num_videos == len({video.video for clip in clips for video in clip.videos})
+    assert report.num_videos == len({video.video for clip in clips for video in clip.media})
 
 
 def test_missing_videos_of_any_place_are_named(data: DataSet, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_batch_is_the_mean_over_its_pairs(base, stage_name, settings):
 @pytest.mark.parametrize("stage_name", ["sft", "dpo", "kto"])
 def test_texts_without_media_are_read_beside_videos_and_alone(base, stage_name):
     stage, module, processor, collate = built(base, stage_name)
-    texts = [sample_of(stage, processor, number, has_video=False) for number in (0, 1)]
+    texts = [sample_of(stage, processor, number, kinds=()) for number in (0, 1)]
     videos = [sample_of(stage, processor, number) for number in (0, 1)]
     assert not any(sample.media for sample in texts)
     alone, together = module(**collate(texts)), module(**collate([*texts, *videos]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from ivcp.checks.machine import check_paths
 from ivcp.models.backbone import language_model_of
 from ivcp.models.processor import NO_LABEL
+from ivcp.records import MediumKind
 from ivcp.settings import ConfigError
 from ivcp.stages.language.policy import GroupModule, PolicyModule
 from ivcp.stages.language.rewards import words_of
@@ -36,12 +38,14 @@ def qwen(tmp_path_factory) -> Path:
     return build_tiny_family(tmp_path_factory.mktemp("policy") / "qwen3_vl", "qwen3_vl")
 
 
-def built(base: Path, stage: str, **settings: Any) -> tuple[PolicyModule, Any, Any]:
+def built(
+    base: Path, stage: str, *, kinds: Sequence[MediumKind] = ("video",), **settings: Any
+) -> tuple[PolicyModule, Any, Any]:
     """A module, what collates for it, and three samples."""
     torch.manual_seed(0)
     config = language_config(base, stage, **{**RULE, "num_generations": 3, **settings})
     processor = processor_of(base)
-    samples = samples_of(config, processor, range(3))
+    samples = samples_of(config, processor, range(3), kinds=kinds)
     module = stage_of(config).build(index_of(config, {"train": 3}), processor)
     assert isinstance(module, PolicyModule)
     module.keep_start()
@@ -56,9 +60,11 @@ def likeliest(module: PolicyModule, rows: dict[str, Any]) -> tuple[torch.Tensor,
     return language_model_of(module.backbone).get_output_embeddings()(states[:, :-1][here]).argmax(dim=-1), wanted[here]
 
 
-@pytest.mark.parametrize("stage", ["grpo", "ppo"])
-def test_what_is_written_sees_what_the_gradient_sees(family, stage):
-    module, collate, samples = built(family, stage, top_k=1)
+@pytest.mark.parametrize(
+    ("stage", "kinds"), [("grpo", ["video"]), ("ppo", ["video"]), ("grpo", ["image", "video", "image"])]
+)
+def test_what_is_written_sees_what_the_gradient_sees(family, stage, kinds):
+    module, collate, samples = built(family, stage, kinds=kinds, top_k=1)
     module.eval()
     batch = collate(samples)
     answers = batch.pop("answer_ids")

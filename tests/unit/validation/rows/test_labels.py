@@ -21,7 +21,7 @@ def resolve(
             file=folder / "a.json",
             row=row,
             row_in_file=row,
-            video="v.mp4",
+            media=(("video", "v.mp4"),),
             messages=(),
             label=value,
             group="g",

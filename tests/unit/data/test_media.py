@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from ivcp.data.media import group_of_video, read_videos
 from ivcp.data.problems import RowError
-from ivcp.data.videos import group_of_video, read_videos
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_videos(value: Any, videos: list[Any]) -> None:
         ([None], r"videos = \[None\]: expected paths, or lists of frame images"),
         ([[]], r"videos = \[\[\]\]: expected paths"),
         ({"a": 1}, r"videos = \{'a': 1\}: expected paths"),
-        ([{"path": "a.mp4", "bytes": b"x"}], "videos holds a video's bytes: write them to a file, and name its path"),
+        ([{"path": "a.mp4", "bytes": b"x"}], "videos holds bytes: write them to a file, and name its path"),
         (["C:\\a.mp4"], r"videos: 'C:\\\\a.mp4' is a file of a Windows machine"),
     ],
 )
