@@ -16,6 +16,7 @@ _KINDS_THAT_READ = {
     "simpo_gamma": ("simpo",),
     "pref_bco_weight": _COMPARED,
     "ref_model": _COMPARED,
+    "precompute_ref_log_probs": _COMPARED,
     "pref_ftx": (*_COMPARED, "simpo"),
 }
 """The values of `pref_loss` that a setting means something for; orpo has the chosen answers' loss in itself."""
@@ -44,6 +45,11 @@ class LanguageConfig(Section):
     """Weight of the tokens by which an answer is longer than the other one of its pair (`dpo`); null is 1."""
     ref_model: Place | None = None
     """The reference model of `dpo` and `kto`; null is the base model without the adapter, or the model as it starts."""
+    precompute_ref_log_probs: bool | None = None
+    """Ask the reference model about each sample once before training, not in every step (`dpo`, `kto`); what it says
+    is kept beside the prepared clips. Null does for `dpo` where samples come several times and nothing changes them;
+    true is an error where something does. With `kto` each prompt then meets the same answer of another sample in every
+    epoch."""
     kto_chosen_weight: float = Field(1.0, ge=0)
     """Weight of desirable answers (`kto`)."""
     kto_rejected_weight: float = Field(1.0, ge=0)

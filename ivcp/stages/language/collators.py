@@ -17,7 +17,7 @@ from ivcp.inference.generation import left_padded
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import NO_LABEL, Processor
 from ivcp.stages.language.log_probs import count_learned
-from ivcp.stages.language.stage import DESIRABLE, REJECTED
+from ivcp.stages.language.stage import DESIRABLE, OTHER_ANSWER, REFERENCE, REJECTED
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class AnswersCollator:
                 for name, value in media.items()
             }
         batch: dict[str, Any] = self.processor.batch_tokens(rows, prompts_only=False) | media
+        if all(REFERENCE in sample.columns for sample in rounds[0]):
+            batch[REFERENCE] = torch.stack([sample.columns[REFERENCE] for sample in rounds[0]])
         return self.positions(batch) if self.positions else batch
 
 
@@ -73,17 +75,22 @@ class PairCollator(AnswersCollator):
 
 @dataclass(frozen=True)
 class TaggedCollator(AnswersCollator):
-    """Answers, then each prompt again with the answer to the next one of the batch, but where there is none."""
+    """Answers, then each prompt again with another answer: that of its column, or of the batch's next sample.
+
+    Where there is neither, it comes once.
+    """
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """What `TaggedModule.forward` takes."""
-        others = [*samples[1:], samples[0]]
-        mismatched = [
-            with_answer(sample, other.input_ids[other.num_prompt_tokens :])
-            for sample, other in zip(samples, others, strict=True)
+        following = [*samples[1:], samples[0]]
+        others = [
+            sample.columns.get(OTHER_ANSWER, other.input_ids[other.num_prompt_tokens :])
+            for sample, other in zip(samples, following, strict=True)
         ]
+        mismatched = [with_answer(sample, other) for sample, other in zip(samples, others, strict=True)]
         desirable = torch.tensor([bool(sample.columns[DESIRABLE.name]) for sample in samples])
-        batch = self.rounds(samples, mismatched) if len(samples) > 1 else self.rounds(samples)
+        is_mismatched = len(samples) > 1 or OTHER_ANSWER in samples[0].columns
+        batch = self.rounds(samples, mismatched) if is_mismatched else self.rounds(samples)
         return {"is_desirable": desirable} | batch
 
 

@@ -28,6 +28,10 @@ REJECTED = Column("rejected_ids", pa.list_(pa.int64()), continues_prompt=True)
 """The tokens of the answer that is not preferred, with its end of turn, behind the same prompt."""
 DESIRABLE = Column("desirable", pa.int32())
 """1 where the answer is a good one, else 0."""
+REFERENCE = "reference_log_probs"
+"""Column and entry of a batch, (2,) of a sample: what the reference says of both of its answers, where that is kept."""
+OTHER_ANSWER = "other_answer"
+"""Column with the tokens of another sample's answer, where each sample has one of its own."""
 
 
 @dataclass(frozen=True)

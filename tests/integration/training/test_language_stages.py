@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +58,14 @@ def column(seen: dict, key: str) -> list[float]:
 def test_two_processes_equal_one(data, stage):
     expected = alone(data, stage)
     assert len(column(expected, "loss")) == 4
+    for kept in (data / "vision_features").glob("reference-*"):
+        shutil.rmtree(kept)
     for kind, seen in together(data, stage, {"ddp": {}} | (SHARDED if stage != "rm" else {})).items():
         for key in ("loss", "grad_norm", "eval_loss"):
             assert column(seen, key) == pytest.approx(column(expected, key), rel=1e-4, abs=1e-5), (kind, key)
         np.testing.assert_allclose(seen["logits"], expected["logits"], atol=2e-4, err_msg=kind)
         if stage == "dpo":
+            assert len(list((data / "vision_features").glob("reference-*/part-*"))) == 2, "of training and validation"
             assert column(seen, "rewards/margins") == pytest.approx(column(expected, "rewards/margins"), abs=1e-4)
 
 
