@@ -208,8 +208,8 @@ class TaggedModule(ComparingModule):
     ) -> LanguageOutput:
         """Of a batch whose first rows are answers, and whose others are the same prompts with answers to other ones.
 
-        `is_desirable` is (answers,); `reference_log_probs`, (answers, 2), is what `reference_totals` gave of each of them
-        and of the other answer to its prompt, where it was asked before.
+        `is_desirable` is (answers,); `reference_log_probs`, (answers, 2), is what `reference_totals` gave of each of
+        them and of the other answer to its prompt, where it was asked before.
 
         The mean loss, and of each answer the log-probability for each of its tokens and, in a run, its reward,
         (answers, 1 or 2). Where there are no other rows, the estimate of the KL divergence is 0.
