@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ivcp.models.families import accepted_inputs
-from ivcp.models.positions import ROPE_POSITIONS
+from ivcp.models.positions import PACKED_POSITIONS, ROPE_POSITIONS
 from ivcp.models.vision.features import encoder_outputs
 from ivcp.torchvision_compat import register_missing_operators
 
@@ -28,15 +28,21 @@ def last_hidden_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor,
     """The last hidden states of all tokens, (batch, tokens, hidden_size): no vocabulary logits are computed.
 
     `vision` holds what else the model's processor made, or, in place of pixels, `vision_features` that the tower made
-    of them before, and the positions of a model that has its own (`ivcp.models.positions`).
+    of them before, and the positions of a model that has its own (`ivcp.models.positions`). Rows with several samples
+    have positions in any model, and no mask beside them.
     """
+    mask: Tensor | None = attention_mask
+    if PACKED_POSITIONS in vision:
+        positions = vision.pop(PACKED_POSITIONS)
+        vision["position_ids"] = positions[:, 0] if positions.shape[1] == 1 else positions.transpose(0, 1)
+        mask = None
     if ROPE_POSITIONS in vision:
         vision["position_ids"] = vision.pop(ROPE_POSITIONS).transpose(0, 1)
     if "vision_features" in vision:
         vision["mm_encoder_outputs"] = encoder_outputs(vision.pop("vision_features"))
     base = language_model_of(backbone).base_model
     states: Tensor = base(
-        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **accepted_inputs(base, vision)
+        input_ids=input_ids, attention_mask=mask, use_cache=False, **accepted_inputs(base, vision)
     ).last_hidden_state
     return states
 

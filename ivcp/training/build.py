@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -147,7 +148,7 @@ def build_trainer(
         mirror=mirror,
     )
     trainer.remove_callback(PrinterCallback)
-    _warn_of_warmup(config, planned_steps(config, len(samples["train"]), arguments.world_size))
+    _warn_of_warmup(config, _steps_of(trainer))
     return trainer
 
 
@@ -188,6 +189,15 @@ def _served_prompt(stage: Stage, index: PreparedIndex) -> tuple[Message, ...]:
     if asked is None:
         return index.prompt
     return stage.ask(asked, system=[message for message in index.prompt if message.role == "system"])
+
+
+def _steps_of(trainer: StageTrainer) -> int:
+    """Optimizer steps of all epochs."""
+    config, batches = trainer.stage.config, trainer.batches
+    if batches is None:
+        return planned_steps(config, len(trainer.train_dataset), trainer.args.world_size)
+    per_epoch = len(batches) // config.train.gradient_accumulation_steps
+    return math.ceil(per_epoch * config.train.num_train_epochs)
 
 
 def _warn_of_warmup(config: RunConfig, num_steps: int) -> None:

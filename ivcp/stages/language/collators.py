@@ -12,12 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
+from ivcp.data.prepared.rows import rows_of
 from ivcp.data.prepared.sample import EncodedSample, Sample
 from ivcp.inference.generation import left_padded
+from ivcp.models.packing import packed
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import NO_LABEL, Processor
 from ivcp.stages.language.log_probs import count_learned
 from ivcp.stages.language.stage import DESIRABLE, OTHER_ANSWER, REFERENCE, REJECTED
+
+_FILLERS = {"attention_mask": 0, "mm_token_type_ids": 0, "token_labels": NO_LABEL}
+"""What stands behind the samples of a row."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,24 @@ class LanguageCollator:
         batch = self.processor.batch(samples, prompts_only=False)
         batch["num_learned"] = count_learned(batch["token_labels"])
         return self.positions(batch) if self.positions else batch
+
+
+@dataclass(frozen=True)
+class PackingCollator:
+    """Whole samples, several of them in each row: see `ivcp.models.packing`."""
+
+    whole: LanguageCollator
+    row_tokens: int
+    in_one_row: bool
+    """All samples of a batch share a row, whatever their length."""
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What `LanguageModule.forward` takes; `num_learned` is of samples, all else that is of tokens is of rows."""
+        batch = self.whole(samples)
+        batch["token_labels"][:, 0] = NO_LABEL  # no token of its own sample stands before it
+        lengths = [len(sample.input_ids) for sample in samples]
+        rows = [range(len(samples))] if self.in_one_row else rows_of(lengths, self.row_tokens)
+        return packed(batch, rows, fillers=_FILLERS | {"input_ids": self.whole.processor.padding_id})
 
 
 @dataclass(frozen=True)

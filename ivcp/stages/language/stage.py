@@ -16,7 +16,7 @@ import pyarrow as pa
 from ivcp.data.prepared.sample import Column, Tokens
 from ivcp.data.prompts import VIDEO_TAG, PromptError
 from ivcp.records import Message, PreparedIndex, RowKind
-from ivcp.settings import RunConfig
+from ivcp.settings import ConfigError, RunConfig
 from ivcp.stages.protocol import Collate, Stage
 
 if TYPE_CHECKING:
@@ -80,6 +80,23 @@ class LanguageStage(Stage):
         from ivcp.stages.language.conversations import conversation_tokens
 
         return conversation_tokens(processor, messages, videos, mask_history=True)
+
+    @property
+    def packs(self) -> bool:
+        """Whether several samples may share a row while it trains."""
+        return False
+
+    def check_settings(self) -> None:
+        """Checks that samples can share rows, where that is asked for.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        if self.config.language.wants_packing and not self.packs:
+            raise ConfigError(
+                f"packing: stage {self.config.method.stage} has one answer in each row, to be compared; remove it, and "
+                "set tokens_per_batch to have less padding"
+            )
 
     def build(self, index: PreparedIndex, processor: Processor) -> BackboneModule:
         """The base model with what trains in it.

@@ -70,8 +70,9 @@ class TaggedAnswers(LanguageStage):
         """Checks that answers meet prompts of other samples.
 
         Raises:
-            ConfigError: batches are of one sample.
+            ConfigError: batches are of one sample, or rows are to be shared.
         """
+        super().check_settings()
         is_kept = self.config.language.precompute_ref_log_probs
         if self.config.train.per_device_train_batch_size == 1 and not is_kept:
             raise ConfigError(
