@@ -23,7 +23,7 @@ register_missing_operators()
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled  # noqa: E402
 from transformers.utils.generic import is_flash_attention_requested  # noqa: E402
 
-_PROBED = 6
+PROBED = 6
 """Tokens of a sample."""
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest distance of a packed sample's states from those that it has alone, relative to their length."""
@@ -76,19 +76,23 @@ def keeps_samples_apart(backbone: Any) -> bool:
     carry something over from one sample to the next.
     """
     model = language_model_of(backbone)
-    ids = torch.tensor(_plain_ids(model)[: 3 * _PROBED], device=model.device).view(3, -1)
+    ids = torch.tensor(plain_ids(model)[: 3 * PROBED], device=model.device).view(3, -1)
     was_training = backbone.training
     backbone.eval()
     try:
-        with _few_layers(model):
+        with few_layers(model):
             alone = _states(backbone, ids[:1], rows=[range(1)])[0]
-            first = _states(backbone, ids[[1, 0]], rows=[range(2)])[0, _PROBED:]
-            second = _states(backbone, ids[[2, 0]], rows=[range(2)])[0, _PROBED:]
+            first = _states(backbone, ids[[1, 0]], rows=[range(2)])[0, PROBED:]
+            second = _states(backbone, ids[[2, 0]], rows=[range(2)])[0, PROBED:]
     finally:
         backbone.train(was_training)
-    length = alone.norm()
-    from_alone, from_other = (first - alone).norm() / length, (first - second).norm() / length
-    return bool(from_alone <= _TOLERANCE[alone.dtype] and from_other <= _NO_LEAK)
+    return is_alike(first, alone) and is_alike(first, second, exactly=True)
+
+
+def is_alike(states: Tensor, others: Tensor, *, exactly: bool = False) -> bool:
+    """Whether states are equal but for rounding, or, `exactly`, as the same computation twice gives them."""
+    distance = (states - others).norm() / others.norm()
+    return bool(distance <= (_NO_LEAK if exactly else _TOLERANCE[states.dtype]))
 
 
 def _states(backbone: Any, ids: Tensor, *, rows: Sequence[range]) -> Tensor:
@@ -107,7 +111,7 @@ def _filled(positions: Tensor, width: int) -> Tensor:
 
 
 @contextmanager
-def _few_layers(model: Any) -> Iterator[None]:
+def few_layers(model: Any) -> Iterator[None]:
     """Inside, a transformers model has the first layers only, up to the first one of each kind, and needs no GPU."""
     decoder, config = model.get_decoder(), model.config.get_text_config()
     kinds = list(getattr(config, "layer_types", None) or [])
@@ -123,11 +127,11 @@ def _few_layers(model: Any) -> Iterator[None]:
         config._attn_implementation = attention
 
 
-def _plain_ids(model: Any) -> list[int]:
+def plain_ids(model: Any) -> list[int]:
     """Some tokens that stand for no media."""
     reserved = set(_token_ids(model.config.to_dict()))
     size = model.config.get_text_config().vocab_size
-    return [number for number in range(min(size, 64 * _PROBED)) if number not in reserved]
+    return [number for number in range(min(size, 64 * PROBED)) if number not in reserved]
 
 
 def _token_ids(config: Mapping[str, Any]) -> Iterator[int]:

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from ivcp.data.prepared.batches import PlannedBatches, column_of, token_lengths
-from ivcp.data.prepared.rows import PacksRows
+from ivcp.data.prepared.rows import PacksRows, SharesPrompts
 from ivcp.distributed.rank import rank, world_size
 from ivcp.stages.protocol import Collate, Stage
 from ivcp.training.augmentation import AugmentedSamples
@@ -25,8 +25,11 @@ def planned_batches(stage: Stage, samples: Any, collate: Collate) -> PlannedBatc
     is_usual = config.speed.tokens_per_batch is None and row_tokens is None
     if is_usual and not config.loss.balanced_sampling and repeats == 1:
         return None
+    lengths = token_lengths(samples, prompts_only=not stage.reads_answers) * stage.rows_per_sample
+    if isinstance(collate, SharesPrompts) and collate.shares_prompts:
+        lengths -= token_lengths(samples, prompts_only=True) * (stage.rows_per_sample - 1)
     batches = PlannedBatches(
-        token_lengths(samples, prompts_only=not stage.reads_answers) * stage.rows_per_sample,
+        lengths,
         clips_per_batch=config.train.per_device_train_batch_size,
         tokens_per_batch=config.speed.tokens_per_batch,
         row_tokens=row_tokens,

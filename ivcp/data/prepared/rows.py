@@ -19,6 +19,15 @@ class PacksRows(Protocol):
         """Most tokens of a row."""
 
 
+@runtime_checkable
+class SharesPrompts(Protocol):
+    """A collator that can put the answers to one prompt into one row, the prompt once."""
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether it does."""
+
+
 def rows_of(lengths: Sequence[int], row_tokens: int) -> list[range]:
     """Which of the samples of a batch, in their order, share a row: each row has as many as fit.
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ivcp.distributed.processes import summed_over_processes
-from ivcp.models.backbone import language_model_of, last_hidden_states
+from ivcp.models.backbone import language_model_of
+from ivcp.models.shared_prompts import SHARED_PROMPTS, answer_states, row_lengths
 from ivcp.models.vision.features import has_pixels
 from ivcp.settings import ConfigError, RunConfig
 from ivcp.stages.language.log_probs import AnswerLogProbs, PairLogProbs, answer_log_probs, pair_log_probs
@@ -32,8 +33,8 @@ class RewardModule(WordsModule):
 
     def scores(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
         """Of each row, (batch,), float32: `input_ids` are prompts with their answers, (batch, tokens), right-padded."""
-        states = last_hidden_states(self.backbone, input_ids, attention_mask, **vision)
-        last = attention_mask.sum(dim=1) - 1
+        last = row_lengths(attention_mask, vision) - 1
+        states = answer_states(self.backbone, input_ids, attention_mask, **vision)
         read = states[torch.arange(len(last), device=last.device), last]
         found: Tensor = self.value_head(read.to(self.value_head.weight.dtype)).squeeze(-1).float()
         return found
@@ -214,7 +215,7 @@ class TaggedModule(ComparingModule):
         The mean loss, and of each answer the log-probability for each of its tokens and, in a run, its reward,
         (answers, 1 or 2). Where there are no other rows, the estimate of the KL divergence is 0.
         """
-        count, rows = len(is_desirable), len(input_ids)
+        count, rows = len(is_desirable), len(token_labels)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_labels": token_labels}
         shared = self.with_features(self.backbone, vision, times=rows // count)
         ours = self._log_probs_by_rounds(inputs | shared, times=rows // count)
@@ -254,7 +255,8 @@ class TaggedModule(ComparingModule):
 
     def _log_probs_by_rounds(self, inputs: Mapping[str, Any], *, times: int) -> Tensor:
         """Of all rows; with gradient those of the first of `times` rounds over the same media."""
-        if has_pixels(inputs):  # a model that takes no features, whose pixels are not divided here
+        # Of a model that takes no features the pixels are not divided here.
+        if SHARED_PROMPTS in inputs or has_pixels(inputs):
             return self.log_probs_of(self.backbone, **inputs)
         first = self.log_probs_of(self.backbone, **_round(inputs, 0, times))
         with torch.no_grad():

@@ -18,6 +18,7 @@ from ivcp.inference.generation import left_padded
 from ivcp.models.packing import packed
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import NO_LABEL, Processor
+from ivcp.models.shared_prompts import SHARED_PROMPTS, with_shared_prompts
 from ivcp.stages.language.log_probs import count_learned
 from ivcp.stages.language.stage import DESIRABLE, OTHER_ANSWER, REFERENCE, REJECTED
 
@@ -59,14 +60,36 @@ class PackingCollator:
 
 @dataclass(frozen=True)
 class AnswersCollator:
-    """Batches with several answers to each prompt: its media come once where rows can share them."""
+    """Batches with several answers to each prompt: it comes once where answers can share it, as do its media."""
 
     processor: Processor
     positions: RopePositions | None
     shares_media: bool
+    shares_prompts: bool = False
 
     def rounds(self, *rounds: Sequence[Sample]) -> dict[str, Any]:
-        """The rows of all `rounds`, one after the other, which are samples of the same media."""
+        """The rows of all `rounds`, one after the other, which are samples of the same prompts and media."""
+        batch = self._shared(rounds) if self.shares_prompts and len(rounds) > 1 else self._repeated(rounds)
+        if all(REFERENCE in sample.columns for sample in rounds[0]):
+            batch[REFERENCE] = torch.stack([sample.columns[REFERENCE] for sample in rounds[0]])
+        return batch
+
+    def _shared(self, rounds: Sequence[Sequence[Sample]]) -> dict[str, Any]:
+        """In the layout of `ivcp.models.shared_prompts`, but for prompts that are too long for it."""
+        rows = [sample for samples in rounds for sample in samples]
+        media = self.processor.batch_media(rounds[0])
+        grids = {  # for the positions of all rows
+            name: torch.cat([value] * len(rounds))
+            for name, value in media.items()
+            if isinstance(value, torch.Tensor) and not name.startswith("pixel_")
+        }
+        batch = self.processor.batch_tokens(rows, prompts_only=False)
+        batch = self.positions(batch | grids) if self.positions else batch
+        shared = with_shared_prompts(batch, [sample.num_prompt_tokens for sample in rounds[0]])
+        return shared | media if SHARED_PROMPTS in shared else self._repeated(rounds)
+
+    def _repeated(self, rounds: Sequence[Sequence[Sample]]) -> dict[str, Any]:
+        """With the prompt before each answer."""
         rows = [sample for samples in rounds for sample in samples]
         is_shared = self.shares_media and not any(isinstance(sample, EncodedSample) for sample in rows)
         media = self.processor.batch_media(rounds[0] if is_shared else rows)
@@ -77,8 +100,6 @@ class AnswersCollator:
                 for name, value in media.items()
             }
         batch: dict[str, Any] = self.processor.batch_tokens(rows, prompts_only=False) | media
-        if all(REFERENCE in sample.columns for sample in rounds[0]):
-            batch[REFERENCE] = torch.stack([sample.columns[REFERENCE] for sample in rounds[0]])
         return self.positions(batch) if self.positions else batch
 
 

@@ -112,7 +112,7 @@ class TaggedAnswers(LanguageStage):
         from ivcp.stages.language.module import WordsModule
 
         assert isinstance(module, WordsModule)
-        return TaggedCollator(processor, positions, module.shares_media)
+        return TaggedCollator(processor, positions, module.shares_media, module.shares_prompts)
 
     @property
     def target_names(self) -> tuple[str, ...]:
