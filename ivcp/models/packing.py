@@ -36,7 +36,7 @@ def packed(batch: Mapping[str, Any], rows: Sequence[range], *, fillers: Mapping[
 
     `fillers` are the names of its token tensors with what stands where a row ends. What the samples read of positions
     is under `PACKED_POSITIONS`, (rows, axes, tokens): places in their sample, then the axes of a model that has its
-    own. What stands behind the last sample of a row is one by itself. All else is left as it is.
+    own. What stands behind the last sample of a row goes on with it: nothing sees it. All else is left as it is.
     """
     lengths = batch["attention_mask"].sum(dim=1).tolist()
 
@@ -106,8 +106,8 @@ def _states(backbone: Any, ids: Tensor, *, rows: Sequence[range]) -> Tensor:
 
 def _filled(positions: Tensor, width: int) -> Tensor:
     """Positions of a row, (axes, tokens), with those of what is behind it."""
-    behind = torch.arange(width - positions.shape[-1], device=positions.device)
-    return torch.cat((positions, behind.expand(len(positions), -1)), dim=-1)
+    behind = torch.arange(1, width - positions.shape[-1] + 1, device=positions.device)
+    return torch.cat((positions, positions[:, -1:] + behind), dim=-1)
 
 
 @contextmanager

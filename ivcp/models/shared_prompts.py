@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ivcp.models.backbone import language_model_of, last_hidden_states
+from ivcp.models.backbone import language_model_of, last_hidden_states, right_padded_states
 from ivcp.models.packing import PROBED, few_layers, is_alike, plain_ids
 from ivcp.models.positions import ROPE_POSITIONS, RopePositions
 from ivcp.torchvision_compat import register_missing_operators
@@ -72,10 +72,11 @@ def with_shared_prompts(batch: Mapping[str, Any], num_prompt_tokens: list[int]) 
 
 
 def answer_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
-    """The last hidden states of rows with one answer, (rows, tokens, hidden_size); prompts are shared or repeated."""
+    """The last hidden states of right-padded rows with one answer, (rows, tokens, hidden_size); their prompts are
+    shared or repeated."""
     shared: Mapping[str, Tensor] | None = vision.pop(SHARED_PROMPTS, None)
     if shared is None:
-        return last_hidden_states(backbone, input_ids, attention_mask, **vision)
+        return right_padded_states(backbone, input_ids, attention_mask, **vision)
     states = last_hidden_states(backbone, input_ids, _mask(shared["part"]), **vision)
     return states.flatten(0, 1)[shared["places"]]
 

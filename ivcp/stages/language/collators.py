@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from torch.nn.utils.rnn import pad_sequence
 from ivcp.data.prepared.rows import rows_of
 from ivcp.data.prepared.sample import EncodedSample, Sample
 from ivcp.inference.generation import left_padded
+from ivcp.models.backbone import language_model_of
 from ivcp.models.packing import packed
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import NO_LABEL, Processor
 from ivcp.models.shared_prompts import SHARED_PROMPTS, with_shared_prompts
 from ivcp.stages.language.log_probs import count_learned
+from ivcp.stages.language.module import WordsModule
 from ivcp.stages.language.stage import DESIRABLE, OTHER_ANSWER, REFERENCE, REJECTED
 
 _FILLERS = {"attention_mask": 0, "mm_token_type_ids": 0, "token_labels": NO_LABEL}
@@ -66,6 +68,12 @@ class AnswersCollator:
     positions: RopePositions | None
     shares_media: bool
     shares_prompts: bool = False
+
+    @classmethod
+    def of(cls, module: WordsModule, processor: Processor, positions: RopePositions | None) -> Self:
+        """For a module; a model with positions of its own would not find those of shared prompts."""
+        own = positions or RopePositions.of(language_model_of(module.backbone))
+        return cls(processor, own, module.shares_media, module.shares_prompts)
 
     def rounds(self, *rounds: Sequence[Sample]) -> dict[str, Any]:
         """The rows of all `rounds`, one after the other, which are samples of the same prompts and media."""

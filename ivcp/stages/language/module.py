@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ivcp.models.backbone import BackboneModule, language_model_of, last_hidden_states
+from ivcp.models.backbone import BackboneModule, language_model_of, right_padded_states
 from ivcp.models.shared_prompts import SHARED_PROMPTS, answer_states, keeps_answers_apart
 from ivcp.models.vision.features import has_pixels, shared_features, takes_features
 from ivcp.stages.language.log_probs import count_learned, token_log_probs, tokens_right
@@ -78,7 +78,7 @@ class LanguageModule(WordsModule):
         `input_ids`, `attention_mask` and `token_labels` are (batch, tokens), right-padded; `vision` is what
         `last_hidden_states` takes. `num_learned`, (batch,), is for who weighs the losses of several batches.
         """
-        states = last_hidden_states(self.backbone, input_ids, attention_mask, **vision)
+        states = right_padded_states(self.backbone, input_ids, attention_mask, **vision)
         totals, counts = self._log_probs(self.backbone, states, token_labels).sum(dim=1), count_learned(token_labels)
         loss = -totals.sum() / counts.sum().clamp(min=1)
         if self.training:

@@ -57,7 +57,7 @@ class PairStage(LanguageStage):
         from ivcp.stages.language.module import WordsModule
 
         assert isinstance(module, WordsModule)
-        return PairCollator(processor, positions, module.shares_media, module.shares_prompts)
+        return PairCollator.of(module, processor, positions)
 
 
 @dataclass(frozen=True)

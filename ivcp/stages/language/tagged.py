@@ -112,7 +112,7 @@ class TaggedAnswers(LanguageStage):
         from ivcp.stages.language.module import WordsModule
 
         assert isinstance(module, WordsModule)
-        return TaggedCollator(processor, positions, module.shares_media, module.shares_prompts)
+        return TaggedCollator.of(module, processor, positions)
 
     @property
     def target_names(self) -> tuple[str, ...]:

@@ -75,6 +75,7 @@ def test_loss_and_gradients_are_those_of_repeated_prompts(base, kind):
     samples = [sample_of(stage, processor, number, has_video=number != 1) for number in (0, 1, 4, 2)]
     check(module, collate, samples)
     check(module, collate, samples[1:2] * 2)
+    check(module, stage.collator(module, processor, positions=None, training=False), samples)
     if "towers" not in kind:
         check(module, collate, encoded(module, processor, [sample for sample in samples if sample.media]))
 
