@@ -43,7 +43,7 @@ def alone(data: Path, stage: str, **settings) -> dict:
 def together(data: Path, stage: str, runs: dict[str, dict]) -> dict[str, dict]:
     todo = data / f"runs-{stage}.json"
     smaller = {"per_device_train_batch_size": 2}
-    of_runs = [settings_of(data, f"{stage}-{name}", stage, **smaller, **kind) for name, kind in runs.items()]
+    of_runs = [settings_of(data, f"{stage}-{name}", stage, **(smaller | kind)) for name, kind in runs.items()]
     todo.write_text(json.dumps({"index": str(data / f"{stage}.json"), "runs": of_runs}))
     done = torchrun("-m", "tests.integration.training.training_processes", str(todo), processes=2)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
@@ -67,6 +67,16 @@ def test_two_processes_equal_one(data, stage):
         if stage == "dpo":
             assert len(list((data / "vision_features").glob("reference-*/part-*"))) == 2, "of training and validation"
             assert column(seen, "rewards/margins") == pytest.approx(column(expected, "rewards/margins"), abs=1e-4)
+
+
+def test_packed_rows_are_shared_by_processes(data):
+    """All samples in a step: rows of one batch, or of one batch of each process."""
+    packed = {"packing": True, "cutoff_len": 300}
+    expected = alone(data, "sft", per_device_train_batch_size=2, **packed)
+    (seen,) = together(data, "sft", {"packed": packed | {"per_device_train_batch_size": 1}}).values()
+    assert len(column(expected, "loss")) == 4
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert column(seen, key) == pytest.approx(column(expected, key), rel=1e-4, abs=1e-5), key
 
 
 def test_full_dpo_in_two_processes_has_its_start_as_reference(data):
