@@ -15,6 +15,7 @@ from ivcp.data.prepared.sample import EncodedSample, Medium, Sample
 from ivcp.feature_cache.encoder import VisionEncoder
 from ivcp.inference.compute import Compute
 from ivcp.models.processor import Processor
+from ivcp.models.shared_prompts import SHARED_PROMPTS
 from ivcp.records import Clip, MediumKind, Message, PreparedIndex, TableInfo
 from ivcp.settings import RunConfig, config_from_settings
 from ivcp.stages.protocol import Stage
@@ -128,6 +129,16 @@ def encoded(module: Any, processor: Processor, samples: Sequence[Sample]) -> lis
         EncodedSample(**vars(sample.without_pixels()), tensors=tensors)
         for sample, tensors in zip(samples, made, strict=True)
     ]
+
+
+def answer_rows(batch: Mapping[str, Any]) -> list[list[int]]:
+    """The tokens of each row with one answer, whether prompts are shared or not."""
+    shared = batch.get(SHARED_PROMPTS)
+    if shared is None:
+        kept = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+        return [ids[mask.bool()].tolist() for ids, mask in kept]
+    ids = batch["input_ids"].flatten()[shared["places"]]
+    return [row[:length].tolist() for row, length in zip(ids, shared["lengths"].tolist(), strict=True)]
 
 
 class _Listed(list[Sample]):

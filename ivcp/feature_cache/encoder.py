@@ -56,7 +56,7 @@ class VisionEncoder:
             UnlikeLiveError: features of the first samples do not give what their pixels give.
             InseparableFeaturesError: the tower's output cannot be divided among the samples.
         """
-        batches = list(_passes(positions, samples.token_lengths(prompts_only=True)))
+        batches = list(passes_of(positions, samples.token_lengths(prompts_only=True)))
         place_without_layers(self.module, self.compute.device)
         self.module.eval()
         self._check_against_live([samples[position] for position in batches[0][:2]])
@@ -178,7 +178,7 @@ class PixelCollator:
         }
 
 
-def _passes(positions: Sequence[int], lengths: NDArray[np.int64]) -> Iterator[list[int]]:
+def passes_of(positions: Sequence[int], lengths: NDArray[np.int64]) -> Iterator[list[int]]:
     """Groups positions into passes of at most `_TOKENS_PER_PASS` tokens, or of one sample."""
     batch: list[int] = []
     num_tokens = 0

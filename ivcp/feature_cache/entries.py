@@ -109,11 +109,12 @@ def fingerprint(
     index: PreparedIndex,
     processor: Processor,
     compute: Compute,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
     """Hash of all that outputs of a transformers model for prepared clips depend on.
 
     That is the content of `tensors`, the weights that take part, the model's configuration and attention, the clips,
-    how their pixels are normalised, precision, device and library versions.
+    how their pixels are normalised, precision, device and library versions, and `more`, JSON types.
     """
     config = model.config
     described = {
@@ -126,6 +127,7 @@ def fingerprint(
         "attention": [part._attn_implementation for part in (config, *_sub_configs(config))],
         "device": compute.device.type,
         "autocast": str(compute.autocast_dtype),
+        **(more or {}),
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for name, tensor in sorted(tensors, key=lambda item: item[0]):

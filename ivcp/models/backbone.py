@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ivcp.models.families import accepted_inputs
-from ivcp.models.positions import ROPE_POSITIONS
+from ivcp.models.positions import PACKED_POSITIONS, ROPE_POSITIONS
 from ivcp.models.vision.features import encoder_outputs
 from ivcp.torchvision_compat import register_missing_operators
 
@@ -24,12 +24,27 @@ def language_model_of(backbone: Any) -> Any:
     return backbone if isinstance(backbone, PreTrainedModel) else backbone.get_base_model()
 
 
-def last_hidden_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
+def right_padded_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
+    """`last_hidden_states` of rows with all padding behind them, whose own states are then arbitrary.
+
+    No token sees what stands behind it, so that a mask would only slow attention down: SDPA takes its causal kernels
+    where there is none. Code that came with a model may read it in another way, and is given it.
+    """
+    is_ours = type(language_model_of(backbone)).__module__.startswith("transformers.")
+    return last_hidden_states(backbone, input_ids, None if is_ours else attention_mask, **vision)
+
+
+def last_hidden_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor | None, **vision: Any) -> Tensor:
     """The last hidden states of all tokens, (batch, tokens, hidden_size): no vocabulary logits are computed.
 
     `vision` holds what else the model's processor made, or, in place of pixels, `vision_features` that the tower made
-    of them before, and the positions of a model that has its own (`ivcp.models.positions`).
+    of them before, and the positions of a model that has its own (`ivcp.models.positions`). Rows with several samples
+    have positions in any model, and no mask beside them.
     """
+    if PACKED_POSITIONS in vision:
+        positions = vision.pop(PACKED_POSITIONS)
+        vision["position_ids"] = positions[:, 0] if positions.shape[1] == 1 else positions.transpose(0, 1)
+        attention_mask = None
     if ROPE_POSITIONS in vision:
         vision["position_ids"] = vision.pop(ROPE_POSITIONS).transpose(0, 1)
     if "vision_features" in vision:

@@ -15,6 +15,8 @@ from torch import nn
 
 ROPE_POSITIONS = "rope_positions"
 """Their name in a batch: (batch, axes, tokens), which `ivcp.models.backbone` gives to the model as `position_ids`."""
+PACKED_POSITIONS = "packed_positions"
+"""Those of rows with several samples, (rows, axes, tokens): see `ivcp.models.packing`."""
 _TIMES = "second_per_grid_ts"
 """What only the positions depend on."""
 

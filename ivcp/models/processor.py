@@ -127,6 +127,11 @@ class Processor:
         added = self.processor.tokenizer.added_tokens_decoder.values()
         return special_tokens_pattern(token.content for token in added if token.special and token.content[:1] in "<[")
 
+    @property
+    def padding_id(self) -> int:
+        """What stands where a row ends."""
+        return self.processor.tokenizer.pad_token_id or 0
+
     def token_id(self, token: str) -> int:
         """The id of a special token."""
         found: int = self.processor.tokenizer.convert_tokens_to_ids(token)
@@ -244,7 +249,7 @@ class Processor:
         lengths = [sample.num_prompt_tokens if prompts_only else len(sample.input_ids) for sample in samples]
         shape = (len(samples), max(lengths))
         batch: Batch = {
-            "input_ids": torch.full(shape, self.processor.tokenizer.pad_token_id or 0),
+            "input_ids": torch.full(shape, self.padding_id),
             "attention_mask": torch.zeros(shape, dtype=torch.long),
             "mm_token_type_ids": torch.zeros(shape, dtype=torch.long),
         }

@@ -11,9 +11,7 @@ NO_MEANING = {
     "the model's own chat template is used": "template tool_format",
     "the chat template decides; a system turn stands in the rows": "default_system enable_thinking preserve_thinking",
     "padding is never learned": "ignore_pad_token_for_loss",
-    "a batch holds whole clips, each with its own padding: see tokens_per_batch": (
-        "packing neat_packing block_diag_attn"
-    ),
+    "the samples of a packed row never see each other": "block_diag_attn",
     "the rows of all data sets are shuffled together": "mix_strategy interleave_probs",
     "the validation split is measured as a whole": "eval_on_each_dataset",
     "the model's processor decides how it cuts an image up": "image_do_pan_and_scan crop_to_patches",

@@ -42,7 +42,7 @@ class Part:
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What a stage that trains in a way of its own is given."""
+    """What a training is made of, for a stage that computes or trains in a way of its own."""
 
     module: BackboneModule
     processor: Processor
@@ -246,6 +246,14 @@ class Stage(Protocol):
             ModelFilesError: a file to start from does not fit the data or the settings.
             UnsupportedMethodError: the model cannot be trained as asked.
         """
+
+    def computed_once(self, inputs: TrainingInputs) -> TrainingInputs:
+        """The inputs with what is computed of their samples once, before the first step; all processes call it.
+
+        Raises:
+            ConfigError: the settings ask for that, and something speaks against it.
+        """
+        return inputs
 
     def collator(
         self, module: BackboneModule, processor: Processor, *, positions: RopePositions | None, training: bool

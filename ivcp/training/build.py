@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from ivcp.distributed.disks import Disk
 from ivcp.feature_cache.vision import VisionCache
 from ivcp.inference.compute import Compute
 from ivcp.models.acceleration import accelerate_language_model
-from ivcp.models.backbone import language_model_of
+from ivcp.models.backbone import BackboneModule, language_model_of
 from ivcp.models.fingerprint import base_weights
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import Processor
@@ -121,6 +122,9 @@ def build_trainer(
     train_collate, eval_collate = (
         stage.collator(module, processor, positions=positions, training=training) for training in (True, False)
     )
+    inputs = stage.computed_once(
+        _inputs(arguments, module, processor, index, samples["train"], samples.get("val"), eval_collate)
+    )
     trainer = StageTrainer(
         module,
         stage=stage,
@@ -135,8 +139,8 @@ def build_trainer(
             clip_seconds=clip_seconds,
         ),
         seen=seen or SeenClips(is_complete=False),
-        train_samples=samples["train"],
-        val_samples=samples.get("val"),
+        train_samples=inputs.train,
+        val_samples=inputs.val,
         train_collate=train_collate,
         eval_collate=eval_collate,
         callbacks=[StopWhenReplaced(), LogLines(track), TellJobStatus(), *_early_stopping(config)],
@@ -144,7 +148,7 @@ def build_trainer(
         mirror=mirror,
     )
     trainer.remove_callback(PrinterCallback)
-    _warn_of_warmup(config, planned_steps(config, len(samples["train"]), arguments.world_size))
+    _warn_of_warmup(config, _steps_of(trainer))
     return trainer
 
 
@@ -187,6 +191,15 @@ def _served_prompt(stage: Stage, index: PreparedIndex) -> tuple[Message, ...]:
     return stage.ask(asked, system=[message for message in index.prompt if message.role == "system"])
 
 
+def _steps_of(trainer: StageTrainer) -> int:
+    """Optimizer steps of all epochs."""
+    config, batches = trainer.stage.config, trainer.batches
+    if batches is None:
+        return planned_steps(config, len(trainer.train_dataset), trainer.args.world_size)
+    per_epoch = len(batches) // config.train.gradient_accumulation_steps
+    return math.ceil(per_epoch * config.train.num_train_epochs)
+
+
 def _warn_of_warmup(config: RunConfig, num_steps: int) -> None:
     """Says that the learning rate never reaches its peak; with `max_steps` that was said before."""
     train = config.train
@@ -200,17 +213,32 @@ def _warn_of_warmup(config: RunConfig, num_steps: int) -> None:
 
 def inputs_of(trainer: StageTrainer, index: PreparedIndex) -> TrainingInputs:
     """What a stage that trains in a way of its own is given in the trainer's place."""
+    return _inputs(
+        *(trainer.args, trainer.model, trainer.sample_processor, index),
+        *(trainer.train_dataset, trainer.eval_dataset, trainer.eval_collate),
+    )
+
+
+def _inputs(
+    arguments: Any,
+    module: BackboneModule,
+    processor: Processor,
+    index: PreparedIndex,
+    train: Any,
+    val: Any,
+    collate: Any,
+) -> TrainingInputs:
     return TrainingInputs(
-        module=trainer.model,
-        processor=trainer.sample_processor,
+        module=module,
+        processor=processor,
         index=index,
-        train=trainer.train_dataset,
-        val=trainer.eval_dataset,
-        collate=trainer.eval_collate,
-        compute=Compute.of(trainer.args),
-        eval_batch_size=trainer.args.eval_batch_size,
-        num_workers=trainer.args.dataloader_num_workers,
-        output_dir=Path(trainer.args.output_dir),
+        train=train,
+        val=val,
+        collate=collate,
+        compute=Compute.of(arguments),
+        eval_batch_size=arguments.eval_batch_size,
+        num_workers=arguments.dataloader_num_workers,
+        output_dir=Path(arguments.output_dir),
     )
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import BatchSampler
 
+from ivcp.data.prepared.rows import RowPlanner, rows_of
+
 _BUCKET_GROWTH = 1.03
 """Clips whose lengths differ by less than this factor count as equally long, so that they meet others in each epoch."""
 
@@ -29,6 +31,8 @@ class PlannedBatches(BatchSampler):
     Args:
         lengths: tokens of each clip, (clips,).
         tokens_per_batch: most tokens of a batch, padding included; null makes batches of `clips_per_batch`.
+        row_tokens: put several clips into a row of at most so many tokens, and `clips_per_batch` rows into a batch,
+            or as many as `tokens_per_batch` says; null has a row for each clip.
         labels: (clips,), for balanced classes.
         numbers_draws: give the clip at `position` that comes for the `draw`-th time in an epoch as item
             `draw * clips + position`, as `AugmentedClips` has it.
@@ -37,7 +41,7 @@ class PlannedBatches(BatchSampler):
         repeats: how many optimizer steps in a row have the same batches.
 
     Raises:
-        BudgetError: a clip is longer than `tokens_per_batch`.
+        BudgetError: a clip is longer than `tokens_per_batch`, or than `row_tokens`.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class PlannedBatches(BatchSampler):
         *,
         clips_per_batch: int,
         tokens_per_batch: int | None = None,
+        row_tokens: int | None = None,
         labels: NDArray[np.int64] | None = None,
         numbers_draws: bool = False,
         seed: int = 0,
@@ -54,12 +59,13 @@ class PlannedBatches(BatchSampler):
         accumulation: int = 1,
         repeats: int = 1,
     ) -> None:
-        if tokens_per_batch is not None and lengths.max() > tokens_per_batch:
-            raise BudgetError(
-                f"tokens_per_batch = {tokens_per_batch}, but the longest clip has {lengths.max()} tokens "
-                f"({np.count_nonzero(lengths > tokens_per_batch)} of {len(lengths)} clips do not fit): set "
-                f"tokens_per_batch: {lengths.max()} or more, or sample fewer or smaller frames"
-            )
+        for name, most in (("tokens_per_batch", tokens_per_batch), ("cutoff_len", row_tokens)):
+            if most is not None and lengths.max() > most:
+                raise BudgetError(
+                    f"{name} = {most}, but the longest clip has {lengths.max()} tokens "
+                    f"({np.count_nonzero(lengths > most)} of {len(lengths)} clips do not fit): set "
+                    f"{name}: {lengths.max()} or more, or sample fewer or smaller frames"
+                )
         self.lengths = lengths
         self.batch_size = clips_per_batch
         self.drop_last = False
@@ -68,6 +74,11 @@ class PlannedBatches(BatchSampler):
         self._seed, self._rank, self._num_processes = seed, rank, num_processes
         self._bounds = _upper_bounds(lengths)
         self._accumulation, self._repeats = accumulation, repeats
+        if row_tokens is not None and tokens_per_batch is not None:
+            row_tokens = min(row_tokens, tokens_per_batch)
+            self.batch_size = tokens_per_batch // row_tokens
+        self._row_tokens = row_tokens
+        self._rows = None if row_tokens is None else RowPlanner(self._bounds, row_tokens)
         at_once = num_processes * accumulation
         self._num_batches = math.ceil(len(self._unfitted(epoch=0)[1]) / at_once) * at_once
 
@@ -106,14 +117,26 @@ class PlannedBatches(BatchSampler):
         plan = self.plan(epoch)
         padded = used = 0
         for batch in plan.arrays():
-            lengths = self.lengths[batch]
-            padded += len(batch) * int(lengths.max())
-            used += int(lengths.sum())
+            rows = self._row_lengths(batch)
+            padded += len(rows) * int(rows.max())
+            used += int(rows.sum())
         return 1 - used / padded
+
+    def _row_lengths(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of each row of a batch."""
+        lengths = self.lengths[batch]
+        if self._row_tokens is None:
+            return lengths
+        rows = rows_of(lengths.tolist(), self._row_tokens)
+        return np.array([lengths[row.start : row.stop].sum() for row in rows])
 
     def _unfitted(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Clips in an order of which batches are pieces, and where these start and how long they are."""
         rng = np.random.default_rng([self._seed, epoch, 0])
+        if self._rows is not None:
+            clips, starts = self._rows.rows(rng)
+            starts = starts[:: self.batch_size]
+            return clips, starts, np.diff(starts, append=len(clips))
         clips = np.arange(len(self.lengths)) if self._labels is None else _draw_balanced(self._labels, rng)
         clips = rng.permutation(clips)
         if self._budget is None:

@@ -16,6 +16,7 @@ _KINDS_THAT_READ = {
     "simpo_gamma": ("simpo",),
     "pref_bco_weight": _COMPARED,
     "ref_model": _COMPARED,
+    "precompute_ref_log_probs": _COMPARED,
     "pref_ftx": (*_COMPARED, "simpo"),
 }
 """The values of `pref_loss` that a setting means something for; orpo has the chosen answers' loss in itself."""
@@ -28,6 +29,12 @@ class LanguageConfig(Section):
     """Learn the questions as well (`sft`)."""
     mask_history: bool = False
     """Learn the last answer of a conversation only (`sft`)."""
+    packing: bool | None = None
+    """Put several samples into a row of at most `cutoff_len` tokens (`pt`, `sft`), of which a batch then has
+    `per_device_train_batch_size`. Samples of a row never see each other, and count positions from their own start.
+    Null does in `pt`, where the model can."""
+    neat_packing: bool = False
+    """The same as `packing: true`: elsewhere only this one keeps the samples of a row apart."""
     pref_loss: Literal["sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo"] = "sigmoid"
     """How `dpo` compares two answers; orpo and simpo need no reference model."""
     pref_beta: float = Field(0.1, gt=0)
@@ -44,6 +51,11 @@ class LanguageConfig(Section):
     """Weight of the tokens by which an answer is longer than the other one of its pair (`dpo`); null is 1."""
     ref_model: Place | None = None
     """The reference model of `dpo` and `kto`; null is the base model without the adapter, or the model as it starts."""
+    precompute_ref_log_probs: bool | None = None
+    """Ask the reference model about each sample once before training, not in every step (`dpo`, `kto`); what it says
+    is kept beside the prepared clips. Null does for `dpo` where samples come several times and nothing changes them;
+    true is an error where something does. With `kto` each prompt then meets the same answer of another sample in every
+    epoch."""
     kto_chosen_weight: float = Field(1.0, ge=0)
     """Weight of desirable answers (`kto`)."""
     kto_rejected_weight: float = Field(1.0, ge=0)
@@ -79,6 +91,11 @@ class LanguageConfig(Section):
     """How much a reward counts one token earlier (`ppo`)."""
     lam: float = Field(0.95, ge=0, le=1)
     """Between what a value says, 0, and what came of it, 1, in the advantage of a token (`ppo`)."""
+
+    @property
+    def wants_packing(self) -> bool | None:
+        """Whether rows are to hold several samples; null where the settings do not say."""
+        return True if self.neat_packing else self.packing
 
     @field_validator("reward_pattern")
     @classmethod

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ivcp.distributed.processes import summed_over_processes
-from ivcp.models.backbone import language_model_of, last_hidden_states
+from ivcp.models.backbone import language_model_of
+from ivcp.models.shared_prompts import SHARED_PROMPTS, answer_states, row_lengths
 from ivcp.models.vision.features import has_pixels
 from ivcp.settings import ConfigError, RunConfig
 from ivcp.stages.language.log_probs import AnswerLogProbs, PairLogProbs, answer_log_probs, pair_log_probs
@@ -17,7 +18,7 @@ from ivcp.stages.language.losses.kto import kl_of_mismatched, kto_loss
 from ivcp.stages.language.losses.preference import WITHOUT_REFERENCE, PreferenceLoss
 from ivcp.stages.language.losses.reward import reward_loss
 from ivcp.stages.language.module import LanguageOutput, WordsModule
-from ivcp.stages.language.reference import Reference, reference_of
+from ivcp.stages.language.reference import FrozenModel, Reference, reference_of
 
 
 class RewardModule(WordsModule):
@@ -32,8 +33,8 @@ class RewardModule(WordsModule):
 
     def scores(self, input_ids: Tensor, attention_mask: Tensor, **vision: Any) -> Tensor:
         """Of each row, (batch,), float32: `input_ids` are prompts with their answers, (batch, tokens), right-padded."""
-        states = last_hidden_states(self.backbone, input_ids, attention_mask, **vision)
-        last = attention_mask.sum(dim=1) - 1
+        last = row_lengths(attention_mask, vision) - 1
+        states = answer_states(self.backbone, input_ids, attention_mask, **vision)
         read = states[torch.arange(len(last), device=last.device), last]
         found: Tensor = self.value_head(read.to(self.value_head.weight.dtype)).squeeze(-1).float()
         return found
@@ -66,6 +67,7 @@ class ComparingModule(WordsModule):
         self.run_config = config
         self.reference: Reference | None = None
         self._sees_alike = False
+        self._gave_up = False
 
     def keep_start(self) -> None:
         """Takes the reference that the settings ask for.
@@ -84,6 +86,27 @@ class ComparingModule(WordsModule):
         """Whether the loss compares with one."""
         return True
 
+    def give_up_reference(self) -> None:
+        """Called when what it says of all samples of the run is kept: a model of its own leaves the memory."""
+        if isinstance(self.reference, FrozenModel):
+            self.reference, self._gave_up = None, True
+
+    def reference_totals(
+        self, input_ids: Tensor, attention_mask: Tensor, token_labels: Tensor, **others: Any
+    ) -> Tensor:
+        """What the reference says of both answers of each sample, (samples, 2), of a batch as the loss reads it."""
+        vision = {name: value for name, value in others.items() if name not in ("num_learned", "is_desirable")}
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_labels": token_labels}
+        shared = self.with_features(self.backbone, vision, times=2) if self._sees_alike else vision
+        found = self.reference_log_probs(inputs, vision, shared, times=2)
+        assert found is not None
+        pairs = pair_log_probs(found, token_labels, ld_alpha=self._ld_alpha)
+        return torch.stack((pairs.chosen.total, pairs.rejected.total), dim=1)
+
+    @property
+    def _ld_alpha(self) -> float | None:
+        return self.run_config.language.ld_alpha if self.run_config else None
+
     def reference_log_probs(
         self, inputs: Mapping[str, Any], vision: Mapping[str, Any], shared: Mapping[str, Any], *, times: int
     ) -> Tensor | None:
@@ -92,8 +115,13 @@ class ComparingModule(WordsModule):
         `shared` is `vision` as the model that trains has seen it.
 
         Raises:
-            ConfigError: features were kept that are not the reference's.
+            ConfigError: features were kept that are not the reference's, or the reference was given up.
         """
+        if self._gave_up:
+            raise ConfigError(
+                "the reference model is in memory no more, and was not asked about these samples: set "
+                "precompute_ref_log_probs: false"
+            )
         if self.reference is None:
             return None
         if "vision_features" in vision and not self._sees_alike:
@@ -128,7 +156,6 @@ class PreferenceModule(ComparingModule):
     def __init__(self, backbone: Any, config: RunConfig | None = None) -> None:
         super().__init__(backbone, config)
         self.compare = _loss_of(config) if config else None
-        self.ld_alpha = config.language.ld_alpha if config else None
 
     @property
     def needs_reference(self) -> bool:
@@ -141,19 +168,26 @@ class PreferenceModule(ComparingModule):
         attention_mask: Tensor,
         token_labels: Tensor,
         num_learned: Tensor | None = None,
+        reference_log_probs: Tensor | None = None,
         **vision: Any,
     ) -> LanguageOutput:
         """Of a batch whose first half are chosen answers and whose second half rejected ones: the mean loss, and of
-        each pair the log-probability for each token of both answers, and, in a run, both rewards, (pairs, 2 or 4)."""
+        each pair the log-probability for each token of both answers, and, in a run, both rewards, (pairs, 2 or 4).
+
+        `reference_log_probs`, (pairs, 2), is what `reference_totals` gave, where it was asked before.
+        """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_labels": token_labels}
         shared = self.with_features(self.backbone, vision, times=2)
         ours = self.log_probs_of(self.backbone, **inputs, **shared)
-        theirs = self.reference_log_probs(inputs, vision, shared, times=2)
-        policy = pair_log_probs(ours, token_labels, ld_alpha=self.ld_alpha)
+        policy = pair_log_probs(ours, token_labels, ld_alpha=self._ld_alpha)
         means = [policy.chosen.mean.detach(), policy.rejected.mean.detach()]
         if self.compare is None:
             return LanguageOutput(logits=torch.stack(means, dim=1))
-        reference = None if theirs is None else pair_log_probs(theirs, token_labels, ld_alpha=self.ld_alpha)
+        if reference_log_probs is None:
+            theirs = self.reference_log_probs(inputs, vision, shared, times=2)
+            reference = None if theirs is None else pair_log_probs(theirs, token_labels, ld_alpha=self._ld_alpha)
+        else:
+            reference = policy.with_totals(*reference_log_probs.unbind(dim=1))
         losses = self.compare(policy, reference, updates=self.training)
         rewards = self.compare.rewards(policy, reference)
         if self.training:
@@ -170,24 +204,31 @@ class TaggedModule(ComparingModule):
         attention_mask: Tensor,
         token_labels: Tensor,
         is_desirable: Tensor,
+        reference_log_probs: Tensor | None = None,
         **vision: Any,
     ) -> LanguageOutput:
         """Of a batch whose first rows are answers, and whose others are the same prompts with answers to other ones.
 
-        `is_desirable` is (answers,). The mean loss, and of each answer the log-probability for each of its tokens and,
-        in a run, its reward, (answers, 1 or 2). Where there are no other rows, the estimate of the KL divergence is 0.
+        `is_desirable` is (answers,); `reference_log_probs`, (answers, 2), is what `reference_totals` gave of each of
+        them and of the other answer to its prompt, where it was asked before.
+
+        The mean loss, and of each answer the log-probability for each of its tokens and, in a run, its reward,
+        (answers, 1 or 2). Where there are no other rows, the estimate of the KL divergence is 0.
         """
-        count, rows = len(is_desirable), len(input_ids)
+        count, rows = len(is_desirable), len(token_labels)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_labels": token_labels}
         shared = self.with_features(self.backbone, vision, times=rows // count)
         ours = self._log_probs_by_rounds(inputs | shared, times=rows // count)
-        theirs = self.reference_log_probs(inputs, vision, shared, times=rows // count)
         answers = answer_log_probs(ours, token_labels)
         policy, others = answers[slice(count)], answers[slice(count, None)]
         means = policy.mean.detach()
-        if theirs is None or self.run_config is None:
+        if reference_log_probs is None:
+            theirs = self.reference_log_probs(inputs, vision, shared, times=rows // count)
+            compared = None if theirs is None else answer_log_probs(theirs, token_labels)
+        else:
+            compared = AnswerLogProbs(reference_log_probs.T.flatten(), answers.num_tokens)
+        if compared is None or self.run_config is None:
             return LanguageOutput(logits=means.unsqueeze(1))
-        compared = answer_log_probs(theirs, token_labels)
         reference, settings = compared[slice(count)], self.run_config.language
         kl = kl_of_mismatched(
             others, compared[slice(count, None)], **({"summed": summed_over_processes} if self.training else {})
@@ -214,7 +255,8 @@ class TaggedModule(ComparingModule):
 
     def _log_probs_by_rounds(self, inputs: Mapping[str, Any], *, times: int) -> Tensor:
         """Of all rows; with gradient those of the first of `times` rounds over the same media."""
-        if has_pixels(inputs):  # a model that takes no features, whose pixels are not divided here
+        # Of a model that takes no features the pixels are not divided here.
+        if SHARED_PROMPTS in inputs or has_pixels(inputs):
             return self.log_probs_of(self.backbone, **inputs)
         first = self.log_probs_of(self.backbone, **_round(inputs, 0, times))
         with torch.no_grad():

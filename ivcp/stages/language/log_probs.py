@@ -102,6 +102,12 @@ class PairLogProbs:
     chosen: AnswerLogProbs
     rejected: AnswerLogProbs
 
+    def with_totals(self, chosen: Tensor, rejected: Tensor) -> PairLogProbs:
+        """Of the same answers by another model, (pairs,) each."""
+        return PairLogProbs(
+            AnswerLogProbs(chosen, self.chosen.num_tokens), AnswerLogProbs(rejected, self.rejected.num_tokens)
+        )
+
 
 def answer_log_probs(log_probs: Tensor, labels: Tensor) -> AnswerLogProbs:
     """Sums what `token_log_probs` gives, (batch, tokens - 1), for `labels`, (batch, tokens)."""

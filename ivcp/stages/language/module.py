@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ivcp.models.backbone import BackboneModule, language_model_of, last_hidden_states
+from ivcp.models.backbone import BackboneModule, language_model_of, right_padded_states
+from ivcp.models.shared_prompts import SHARED_PROMPTS, answer_states, keeps_answers_apart
 from ivcp.models.vision.features import has_pixels, shared_features, takes_features
 from ivcp.stages.language.log_probs import count_learned, token_log_probs, tokens_right
 from ivcp.torchvision_compat import register_missing_operators
@@ -31,6 +32,11 @@ class WordsModule(BackboneModule):
     """A module that knows how likely its backbone, or another one, finds words."""
 
     @property
+    def shares_prompts(self) -> bool:
+        """Whether answers to the same prompt can share its states."""
+        return keeps_answers_apart(self.backbone)
+
+    @property
     def shares_media(self) -> bool:
         """Whether rows with the same media can share one pass of the vision tower."""
         return takes_features(language_model_of(self.backbone))
@@ -39,14 +45,17 @@ class WordsModule(BackboneModule):
         self, backbone: Any, input_ids: Tensor, attention_mask: Tensor, token_labels: Tensor, **vision: Any
     ) -> Tensor:
         """What `token_log_probs` gives by `backbone`, this module's own or another one's."""
-        states = last_hidden_states(backbone, input_ids, attention_mask, **vision)
+        states = answer_states(backbone, input_ids, attention_mask, **vision)
         return self._log_probs(backbone, states, token_labels)
 
     def with_features(self, backbone: Any, vision: Mapping[str, Any], *, times: int) -> dict[str, Any]:
-        """`vision` with features in place of pixels, where the rows of a batch are `times` the same media."""
+        """`vision` with features in place of pixels, where the rows of a batch are `times` the same media, or have
+        their prompts in common."""
         if not has_pixels(vision) or not self.shares_media:
             return dict(vision)
-        return shared_features(language_model_of(backbone), vision, times=times)
+        shared = {name: vision[name] for name in (SHARED_PROMPTS,) if name in vision}
+        others = {name: value for name, value in vision.items() if name not in shared}
+        return shared_features(language_model_of(backbone), others, times=1 if shared else times) | shared
 
     def _log_probs(self, backbone: Any, states: Tensor, token_labels: Tensor) -> Tensor:
         softcap = getattr(language_model_of(backbone).config.get_text_config(), "final_logit_softcapping", None)
@@ -69,7 +78,7 @@ class LanguageModule(WordsModule):
         `input_ids`, `attention_mask` and `token_labels` are (batch, tokens), right-padded; `vision` is what
         `last_hidden_states` takes. `num_learned`, (batch,), is for who weighs the losses of several batches.
         """
-        states = last_hidden_states(self.backbone, input_ids, attention_mask, **vision)
+        states = right_padded_states(self.backbone, input_ids, attention_mask, **vision)
         totals, counts = self._log_probs(self.backbone, states, token_labels).sum(dim=1), count_learned(token_labels)
         loss = -totals.sum() / counts.sum().clamp(min=1)
         if self.training:

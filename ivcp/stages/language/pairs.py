@@ -12,7 +12,7 @@ from ivcp.records import Clip, Message, RowKind
 from ivcp.settings import RunConfig
 from ivcp.stages.language.stage import REJECTED, LanguageStage
 from ivcp.stages.language.value_head_stage import ValueHeadStage
-from ivcp.stages.protocol import Collate
+from ivcp.stages.protocol import Collate, TrainingInputs
 
 if TYPE_CHECKING:
     from ivcp.models.backbone import BackboneModule
@@ -57,7 +57,7 @@ class PairStage(LanguageStage):
         from ivcp.stages.language.module import WordsModule
 
         assert isinstance(module, WordsModule)
-        return PairCollator(processor, positions, module.shares_media)
+        return PairCollator.of(module, processor, positions)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,17 @@ class PreferenceOptimization(PairStage):
     def own_settings(self) -> tuple[str, ...]:
         """The loss, and what it compares with."""
         weights = ("pref_ftx", "pref_bco_weight", "dpo_label_smoothing", "simpo_gamma", "ld_alpha")
-        return ("pref_loss", "pref_beta", *weights, "ref_model")
+        return ("pref_loss", "pref_beta", *weights, "ref_model", "precompute_ref_log_probs")
+
+    def computed_once(self, inputs: TrainingInputs) -> TrainingInputs:
+        """What the reference says of all pairs, where they come several times.
+
+        Raises:
+            ConfigError: that is asked for, and something speaks against it.
+        """
+        from ivcp.stages.language.kept_reference import ReferencePass, times_seen
+
+        return ReferencePass(self, inputs, is_default=times_seen(inputs, self) > 1).replaced()
 
     def module(self, backbone: Any, *, trains: bool) -> BackboneModule:
         """The backbone with the preference loss."""

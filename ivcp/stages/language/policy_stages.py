@@ -66,6 +66,7 @@ class PolicyStage(TokenStage):
         from ivcp.distributed.sharding import sharding_of
         from ivcp.stages.language.rewards import check_gives_scores
 
+        super().check_settings()
         stage = self.config.method.stage
         sharding = sharding_of(self.config.train)
         if sharding in ("zero3", "fsdp2"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ivcp.distributed.weights import loading_replicated
@@ -31,6 +32,12 @@ class Reference(Protocol):
     def sees_alike(self, backbone: Any) -> bool:
         """Whether features of the vision tower that trains with `backbone` are its own at every step."""
 
+    def backbone_of(self, backbone: Any) -> Any:
+        """Its own backbone, or `backbone`, the one that trains."""
+
+    def weights(self, backbone: Any) -> Iterator[tuple[str, Tensor]]:
+        """All that its answers depend on, by name."""
+
 
 class WithoutAdapter:
     """The base model: what trains, with its adapter switched off."""
@@ -49,6 +56,16 @@ class WithoutAdapter:
     def sees_alike(self, backbone: Any) -> bool:
         """Where no adapter is in the tower."""
         return not _vision_trains(backbone)
+
+    def backbone_of(self, backbone: Any) -> Any:
+        """The one that trains."""
+        return backbone
+
+    def weights(self, backbone: Any) -> Iterator[tuple[str, Tensor]]:
+        """Those that lie under the adapter, whatever it covers."""
+        for name, value in _tensors(language_model_of(backbone)):
+            if "lora_" not in name:
+                yield name.replace(".base_layer", ""), value
 
 
 class FrozenModel:
@@ -94,6 +111,14 @@ class FrozenModel:
             theirs[name] is value or torch.equal(theirs[name].cpu(), value.cpu()) for name, value in ours.items()
         )
 
+    def backbone_of(self, backbone: Any) -> Any:
+        """Its own."""
+        return self._backbone
+
+    def weights(self, backbone: Any) -> Iterator[tuple[str, Tensor]]:
+        """Its own."""
+        yield from _tensors(language_model_of(self._backbone))
+
     def check_vocabulary(self, backbone: Any) -> None:
         """Checks that both models know the same number of tokens.
 
@@ -127,6 +152,11 @@ def reference_of(config: RunConfig, backbone: Any) -> Reference:
             "compared with lies in pieces; set ref_model to the model that the training starts from"
         )
     return FrozenModel.copy_of(backbone)
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def _vision_trains(backbone: Any) -> bool:

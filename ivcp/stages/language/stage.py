@@ -28,6 +28,10 @@ REJECTED = Column("rejected_ids", pa.list_(pa.int64()), continues_prompt=True)
 """The tokens of the answer that is not preferred, with its end of turn, behind the same prompt."""
 DESIRABLE = Column("desirable", pa.int32())
 """1 where the answer is a good one, else 0."""
+REFERENCE = "reference_log_probs"
+"""Column and entry of a batch, (2,) of a sample: what the reference says of both of its answers, where that is kept."""
+OTHER_ANSWER = "other_answer"
+"""Column with the tokens of another sample's answer, where each sample has one of its own."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,23 @@ class LanguageStage(Stage):
                 f"{'fsdp' if train.fsdp else 'ZeRO-3'} in {world_size()} processes, and rows with different media "
                 f"({', '.join(index.media)}): a process whose batch has none of a kind would leave the others waiting "
                 "for its weights; set deepspeed: z2, or train with DDP, or on rows that have the same kinds of media"
+            )
+
+    @property
+    def packs(self) -> bool:
+        """Whether several samples may share a row while it trains."""
+        return False
+
+    def check_settings(self) -> None:
+        """Checks that samples can share rows, where that is asked for.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        if self.config.language.wants_packing and not self.packs:
+            raise ConfigError(
+                f"packing: stage {self.config.method.stage} has one answer in each row, to be compared; remove it, and "
+                "set tokens_per_batch to have less padding"
             )
 
     def build(self, index: PreparedIndex, processor: Processor) -> BackboneModule:

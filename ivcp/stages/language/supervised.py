@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,18 @@ import numpy as np
 from ivcp.data.prepared.sample import Tokens
 from ivcp.data.prompts import VIDEO_TAG
 from ivcp.records import Message, RowKind
+from ivcp.settings import ConfigError
 from ivcp.stages.language.stage import LanguageStage
+from ivcp.stages.protocol import Collate
 
 if TYPE_CHECKING:
+    from ivcp.models.backbone import BackboneModule
+    from ivcp.models.positions import RopePositions
     from ivcp.models.processor import Processor, SampledVideo
 
+log = logging.getLogger(__name__)
+
+_OF_ROWS = ("packing", "neat_packing")
 _LARGEST_LOSS = 80.0
 """Of which the perplexity is still a number that files can hold."""
 
@@ -45,7 +53,44 @@ class TokenStage(LanguageStage):
 
 
 @dataclass(frozen=True)
-class SupervisedFinetuning(TokenStage):
+class PackingStage(TokenStage):
+    """Stages whose samples may share rows."""
+
+    @property
+    def packs(self) -> bool:
+        """Each token is learned by itself."""
+        return True
+
+    @property
+    def packs_by_default(self) -> bool:
+        """Whether samples share rows where the settings do not say."""
+        return False
+
+    def collator(
+        self, module: BackboneModule, processor: Processor, *, positions: RopePositions | None, training: bool
+    ) -> Collate:
+        """Whole conversations; in training several of them in a row, where that is asked for.
+
+        Raises:
+            ConfigError: it is, and cannot be done.
+        """
+        from ivcp.models.packing import needs_one_row, why_unpacked
+        from ivcp.stages.language.collators import LanguageCollator, PackingCollator
+
+        whole, wanted = LanguageCollator(processor, positions), self.config.language.wants_packing
+        if not training or not (self.packs_by_default if wanted is None else wanted):
+            return whole
+        reason = why_unpacked(module.backbone)
+        if reason is None:
+            return PackingCollator(whole, self.config.data.cutoff_len, in_one_row=needs_one_row(module.backbone))
+        if wanted:
+            raise ConfigError(f"packing: {reason}; remove it, and set tokens_per_batch to have less padding")
+        log.info("each row holds one sample: %s", reason)
+        return whole
+
+
+@dataclass(frozen=True)
+class SupervisedFinetuning(PackingStage):
     """`sft`: the model learns to write the answers."""
 
     @property
@@ -65,8 +110,8 @@ class SupervisedFinetuning(TokenStage):
 
     @property
     def own_settings(self) -> tuple[str, ...]:
-        """Which words are learned."""
-        return self.data_settings
+        """Which words are learned, and how samples are put into rows."""
+        return (*self.data_settings, *_OF_ROWS)
 
     def tokenize(self, processor: Processor, messages: Sequence[Message], videos: Sequence[SampledVideo]) -> Tokens:
         """The whole conversation; learned are the answers, or what the settings say."""
@@ -83,7 +128,7 @@ class SupervisedFinetuning(TokenStage):
 
 
 @dataclass(frozen=True)
-class Pretraining(TokenStage):
+class Pretraining(PackingStage):
     """`pt`: the model learns texts without turns."""
 
     @property
@@ -98,8 +143,13 @@ class Pretraining(TokenStage):
 
     @property
     def own_settings(self) -> tuple[str, ...]:
-        """None of them."""
-        return ()
+        """How samples are put into rows."""
+        return _OF_ROWS
+
+    @property
+    def packs_by_default(self) -> bool:
+        """As elsewhere: texts are of all lengths."""
+        return True
 
     @property
     def rows(self) -> RowKind:

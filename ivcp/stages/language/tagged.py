@@ -9,7 +9,7 @@ from ivcp.data.prepared.sample import Column, Sample
 from ivcp.records import Clip, RowKind
 from ivcp.settings import ConfigError, RunConfig
 from ivcp.stages.language.stage import DESIRABLE, LanguageStage
-from ivcp.stages.protocol import Collate
+from ivcp.stages.protocol import Collate, TrainingInputs
 
 if TYPE_CHECKING:
     from ivcp.models.backbone import BackboneModule
@@ -34,7 +34,18 @@ class TaggedAnswers(LanguageStage):
     @property
     def own_settings(self) -> tuple[str, ...]:
         """The weights of the loss, and what it compares with."""
-        return ("pref_beta", "pref_ftx", "kto_chosen_weight", "kto_rejected_weight", "ref_model")
+        weights = ("kto_chosen_weight", "kto_rejected_weight")
+        return ("pref_beta", "pref_ftx", *weights, "ref_model", "precompute_ref_log_probs")
+
+    def computed_once(self, inputs: TrainingInputs) -> TrainingInputs:
+        """What the reference says of all answers, and of the other one that each prompt then meets in every epoch.
+
+        Raises:
+            ConfigError: that is asked for, and something speaks against it.
+        """
+        from ivcp.stages.language.kept_reference import ReferencePass
+
+        return ReferencePass(self, inputs, is_default=False, mismatches=True).replaced()
 
     @property
     def rows(self) -> RowKind:
@@ -59,12 +70,15 @@ class TaggedAnswers(LanguageStage):
         """Checks that answers meet prompts of other samples.
 
         Raises:
-            ConfigError: batches are of one sample.
+            ConfigError: batches are of one sample, or rows are to be shared.
         """
-        if self.config.train.per_device_train_batch_size == 1:
+        super().check_settings()
+        is_kept = self.config.language.precompute_ref_log_probs
+        if self.config.train.per_device_train_batch_size == 1 and not is_kept:
             raise ConfigError(
                 "per_device_train_batch_size = 1: stage kto compares each prompt with the answer of another sample of "
-                "its batch; set 2 or more, and more gradient_accumulation_steps where memory is short"
+                "its batch; set 2 or more, and more gradient_accumulation_steps where memory is short, or "
+                "precompute_ref_log_probs: true"
             )
 
     def module(self, backbone: Any, *, trains: bool) -> BackboneModule:
@@ -98,7 +112,7 @@ class TaggedAnswers(LanguageStage):
         from ivcp.stages.language.module import WordsModule
 
         assert isinstance(module, WordsModule)
-        return TaggedCollator(processor, positions, module.shares_media)
+        return TaggedCollator.of(module, processor, positions)
 
     @property
     def target_names(self) -> tuple[str, ...]:

@@ -97,7 +97,7 @@ class StageTrainer(EpochTrainer):
         self.train_collate, self.eval_collate = NamedBatches(train_collate), eval_collate
         self.disk, self.mirror = disk or Disk.shared(), mirror
         self.sharding = sharding_of(stage.config.train)
-        self.batches = planned_batches(stage, train_samples)
+        self.batches = planned_batches(stage, train_samples, train_collate)
         self._termination = StopOnTermination()
         self._rates: dict[str, float] = {}
         self._num_clips = 0

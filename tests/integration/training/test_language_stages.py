@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def alone(data: Path, stage: str, **settings) -> dict:
 def together(data: Path, stage: str, runs: dict[str, dict]) -> dict[str, dict]:
     todo = data / f"runs-{stage}.json"
     smaller = {"per_device_train_batch_size": 2}
-    of_runs = [settings_of(data, f"{stage}-{name}", stage, **smaller, **kind) for name, kind in runs.items()]
+    of_runs = [settings_of(data, f"{stage}-{name}", stage, **(smaller | kind)) for name, kind in runs.items()]
     todo.write_text(json.dumps({"index": str(data / f"{stage}.json"), "runs": of_runs}))
     done = torchrun("-m", "tests.integration.training.training_processes", str(todo), processes=2)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
@@ -57,12 +58,25 @@ def column(seen: dict, key: str) -> list[float]:
 def test_two_processes_equal_one(data, stage):
     expected = alone(data, stage)
     assert len(column(expected, "loss")) == 4
+    for kept in (data / "vision_features").glob("reference-*"):
+        shutil.rmtree(kept)
     for kind, seen in together(data, stage, {"ddp": {}} | (SHARDED if stage != "rm" else {})).items():
         for key in ("loss", "grad_norm", "eval_loss"):
             assert column(seen, key) == pytest.approx(column(expected, key), rel=1e-4, abs=1e-5), (kind, key)
         np.testing.assert_allclose(seen["logits"], expected["logits"], atol=2e-4, err_msg=kind)
         if stage == "dpo":
+            assert len(list((data / "vision_features").glob("reference-*/part-*"))) == 2, "of training and validation"
             assert column(seen, "rewards/margins") == pytest.approx(column(expected, "rewards/margins"), abs=1e-4)
+
+
+def test_packed_rows_are_shared_by_processes(data):
+    """All samples in a step: rows of one batch, or of one batch of each process."""
+    packed = {"packing": True, "cutoff_len": 300}
+    expected = alone(data, "sft", per_device_train_batch_size=2, **packed)
+    (seen,) = together(data, "sft", {"packed": packed | {"per_device_train_batch_size": 1}}).values()
+    assert len(column(expected, "loss")) == 4
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert column(seen, key) == pytest.approx(column(expected, key), rel=1e-4, abs=1e-5), key
 
 
 def test_full_dpo_in_two_processes_has_its_start_as_reference(data):

@@ -48,7 +48,8 @@ def train_once(settings, index):
     try:
         run_trainer(trainer, resume_from=resume)
         held, whole = held_parameters(trainer.model)
-        logits = trainer.predict(clips["val"]).predictions.tolist()
+        is_classifier = config.method.stage == "action_cls"  # others may have given up what they compare with
+        logits = trainer.predict(clips["val"] if is_classifier else trainer.eval_dataset).predictions.tolist()
         return {"rows": trainer.state.log_history, "logits": logits, "held": held, "whole": whole, "table": table}
     except CheckpointError as error:
         return {"error": str(error)}

@@ -16,7 +16,7 @@ from ivcp.stages.language.losses.kto import kl_of_mismatched, kto_loss
 from ivcp.stages.language.losses.policy import group_advantages, grpo_loss
 from ivcp.stages.language.losses.preference import PreferenceLoss
 from ivcp.stages.language.losses.reward import reward_loss
-from tests.unit.stages.language.text_models import PAIRS, moved, text_model, tokenizer, trainer_arguments
+from tests.unit.stages.language.text_models import PAIRS, moved, older_batch, text_model, tokenizer, trainer_arguments
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # TRL's own
 TOLERANCE = 1e-5
@@ -141,16 +141,9 @@ def test_orpo(tmp_path, reference):
 
 def pairs_and(trainer):
     """Of a batch of TRL's older trainers: our log-probabilities of its pairs, and its loss."""
-    batch = next(iter(trainer.get_train_dataloader()))
-    width = max(batch[f"{kind}_input_ids"].shape[1] for kind in ("chosen", "rejected"))
-
-    def both(name, padding):
-        parts = [batch[f"{kind}_{name}"] for kind in ("chosen", "rejected")]
-        return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=padding) for part in parts])
-
-    labels = both("labels", NO_LABEL)
-    inputs = both("input_ids", trainer.processing_class.pad_token_id), both("attention_mask", 0), labels
-    return pair_log_probs(log_probs(trainer.model, *inputs), labels), trainer.compute_loss(trainer.model, batch)
+    batch, given, labels = older_batch(trainer)
+    policy = pair_log_probs(log_probs(trainer.model, *given, labels), labels)
+    return policy, trainer.compute_loss(trainer.model, batch)
 
 
 def test_sft(tmp_path, reference):

@@ -10,7 +10,7 @@ from ivcp.models.positions import RopePositions
 from ivcp.models.processor import NO_LABEL
 from ivcp.settings import ConfigError
 from ivcp.stages.registry import stage_of
-from tests.language import encoded, index_of, language_config, processor_of, sample_of, samples_of
+from tests.language import answer_rows, encoded, index_of, language_config, processor_of, sample_of, samples_of
 from tests.tiny_families import FAMILIES, build_tiny_family
 
 
@@ -154,9 +154,10 @@ def test_kto_pairs_each_prompt_with_the_next_answer(base):
     stage, module, processor, collate = built(base, "kto")
     samples = samples_of(stage.config, processor, range(3))
     batch = collate(samples)
-    assert len(batch["input_ids"]) == 6
+    rows = answer_rows(batch)
+    assert len(rows) == len(batch["token_labels"]) == 6
     for row, (sample, other) in enumerate(zip(samples, [*samples[1:], samples[0]], strict=True)):
-        ids = batch["input_ids"][3 + row][batch["attention_mask"][3 + row].bool()].tolist()
+        ids = rows[3 + row]
         count = sample.num_prompt_tokens
         assert ids[:count] == sample.input_ids[:count].tolist()
         assert ids[count:] == other.input_ids[other.num_prompt_tokens :].tolist()

@@ -16,7 +16,7 @@ from ivcp.settings import config_from_settings
 from ivcp.stages.language.answers import PreferenceModule, RewardModule, TaggedModule
 from ivcp.stages.language.module import LanguageModule
 from tests.unit.stages.language.test_losses_are_trls import batch_of, check, dpo_trainer
-from tests.unit.stages.language.text_models import PAIRS, moved, text_model, tokenizer, trainer_arguments
+from tests.unit.stages.language.text_models import PAIRS, moved, older_batch, text_model, tokenizer, trainer_arguments
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # TRL's own
 
@@ -60,6 +60,72 @@ def test_dpo(tmp_path, settings):
     output = module(ids, mask, token_labels=labels)
     check(trainer.model, output.loss, trainer.compute_loss(trainer.model, batch))
     assert module.numbers["rewards/margins"].shape == (len(PAIRS),)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_smoothed_labels(tmp_path, share):
+    """TRL's sigmoid loss reads no label_smoothing any more; but of its robust one, (1 - s) A - s B over 1 - 2 s, and
+    its sigmoid one, A, where B is A of the pair the other way round, (1 - s) A + s B is a sum.
+    """
+    reference = text_model(0)
+    trainer = dpo_trainer(
+        tmp_path,
+        reference,
+        beta=0.7,
+        loss_type=["sigmoid", "robust"],
+        loss_weights=[2 * (1 - share), -(1 - 2 * share)],
+        label_smoothing=share,
+    )
+    batch, (ids, mask, labels) = batch_of(trainer)
+    module = compared(PreferenceModule, trainer.model, reference, pref_beta=0.7, dpo_label_smoothing=share)
+    found = module(ids, mask, token_labels=labels).loss
+    plain = compared(PreferenceModule, trainer.model, reference, pref_beta=0.7)(ids, mask, token_labels=labels).loss
+    assert abs(found.item() - plain.item()) > 1e-3
+    check(trainer.model, found, trainer.compute_loss(trainer.model, batch))
+
+
+def test_bco(tmp_path):
+    """Of a first batch, where the mean reward of those before it is 0, as TRL takes it to be in all."""
+    reference, weight = text_model(0), 0.6
+    parts = {"loss_type": ["sigmoid", "bco_pair"], "loss_weights": [1 / (1 + weight), weight / (1 + weight)]}
+    trainer = dpo_trainer(tmp_path, reference, beta=0.7, **parts)
+    batch, (ids, mask, labels) = batch_of(trainer)
+    module = compared(PreferenceModule, trainer.model, reference, pref_beta=0.7, pref_bco_weight=weight).eval()
+    check(trainer.model, module(ids, mask, token_labels=labels).loss, trainer.compute_loss(trainer.model, batch))
+
+
+def test_simpo(tmp_path):
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    trainer = CPOTrainer(
+        moved(text_model(0)),
+        CPOConfig(**trainer_arguments(tmp_path), loss_type="simpo", cpo_alpha=0.0, simpo_gamma=0.7, beta=2.0),
+        train_dataset=Dataset.from_list(PAIRS),
+        processing_class=tokenizer(),
+    )
+    batch, given, labels = older_batch(trainer)
+    module = compared(PreferenceModule, trainer.model, text_model(0), pref_loss="simpo", pref_beta=2.0, simpo_gamma=0.7)
+    assert module.reference is None
+    ours = module(*given, token_labels=labels).loss
+    check(trainer.model, ours, trainer.compute_loss(trainer.model, batch))
+
+
+def test_orpo(tmp_path):
+    """Of a pair whose prompt is one token: TRL takes the chosen answer's own loss over the prompt as well, which begins
+    with the second token."""
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    trainer = ORPOTrainer(
+        moved(text_model(0)),
+        ORPOConfig(**trainer_arguments(tmp_path), beta=0.3),
+        train_dataset=Dataset.from_list([{"prompt": "W", "chosen": " A person waves.", "rejected": " A dog."}]),
+        processing_class=tokenizer(),
+    )
+    batch, given, labels = older_batch(trainer)
+    assert (labels[:, 0] == NO_LABEL).all()
+    assert (labels[:, 1] != NO_LABEL).all()
+    module = compared(PreferenceModule, trainer.model, text_model(0), pref_loss="orpo", pref_beta=0.3)
+    check(trainer.model, module(*given, token_labels=labels).loss, trainer.compute_loss(trainer.model, batch))
 
 
 def test_rm(tmp_path):

@@ -220,13 +220,14 @@ def test_it_is_exported_with_a_card_without_classes(base, tmp_path, stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_budget_of_tokens_is_one_of_all_rows(base, tmp_path, stage):
     budget = 280
-    run = run_of(base, tmp_path / "run", stage, tokens_per_batch=budget, save_strategy="no", max_steps=3)
+    settings = {"tokens_per_batch": budget, "packing": False}
+    run = run_of(base, tmp_path / "run", stage, **settings, save_strategy="no", max_steps=3)
     batches = list(run.trainer.get_train_dataloader())
     # A pair is planned by its chosen answer: a rejected one may be some tokens longer.
     longest = max(batch["input_ids"].numel() for batch in batches)
     assert longest <= budget * 1.2
     assert sum(len(batch["clips"]) for batch in batches) == 12
-    rows = sum(len(batch["input_ids"]) for batch in batches)
+    rows = sum(len(batch["token_labels"]) for batch in batches)
     expected = {"pt": 12, "sft": 12, "kto": sum(2 * len(each["clips"]) - (len(each["clips"]) == 1) for each in batches)}
     assert rows == expected.get(stage, 24)
     run_trainer(run.trainer)

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 import transformers
+from torch.nn.functional import pad
 
+from ivcp.models.processor import NO_LABEL
 from tests.tiny_family_parts import qwen_tokenizer
 
 PAIRS = [
@@ -59,3 +61,16 @@ def trainer_arguments(folder: Path) -> dict[str, Any]:
         "bf16": False,
         "remove_unused_columns": False,
     }
+
+
+def older_batch(trainer: Any) -> tuple[dict[str, Any], tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A batch of TRL's older trainers; ids and mask of its chosen answers, then of its rejected ones; their labels."""
+    batch = next(iter(trainer.get_train_dataloader()))
+    width = max(batch[f"{kind}_input_ids"].shape[1] for kind in ("chosen", "rejected"))
+
+    def both(name: str, filler: int) -> torch.Tensor:
+        parts = [batch[f"{kind}_{name}"] for kind in ("chosen", "rejected")]
+        return torch.cat([pad(part, (0, width - part.shape[1]), value=filler) for part in parts])
+
+    given = both("input_ids", trainer.processing_class.pad_token_id), both("attention_mask", 0)
+    return batch, given, both("labels", NO_LABEL)
