@@ -28,6 +28,12 @@ from ivcp.torchvision_compat import register_missing_operators
 register_missing_operators()
 
 import transformers  # noqa: E402
+from transformers import (  # noqa: E402
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 _OF_TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids")
 """Tensors with a column for each token."""
@@ -105,6 +111,24 @@ class Writer:
         written: Tensor = model.generate(**inputs, generation_config=config, streamer=streamer)
         return [self._answer(row) for row in written[:, batch["input_ids"].shape[1] :].tolist()]
 
+    def write_watched(
+        self, batch: Mapping[str, Any], *, max_new_tokens: int, choosing: LogitsProcessor, watching: StoppingCriteria
+    ) -> None:
+        """Writes behind a batch of prompts what `choosing` makes the likeliest, and `watching` sees.
+
+        Both are transformers'; of the settings nothing is read but how media and padding are written.
+        """
+        model = language_model_of(self.backbone)
+        config = transformers.GenerationConfig(
+            do_sample=False, max_new_tokens=max_new_tokens, **self._tokens_of_the_model
+        )
+        model.generate(
+            **accepted_inputs(model, batch),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([choosing]),
+            stopping_criteria=StoppingCriteriaList([watching]),
+        )
+
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens as people read them."""
         text: str = self.processor.processor.tokenizer.decode(
@@ -137,11 +161,17 @@ class Writer:
             do_sample=settings.do_sample,
             max_new_tokens=settings.max_new_tokens,
             repetition_penalty=settings.repetition_penalty,
-            eos_token_id=list(self.end_tokens),
-            pad_token_id=self._pad_token,
-            suppress_tokens=self._media_tokens,
-            use_cache=True,
+            **self._tokens_of_the_model,
         )
+
+    @property
+    def _tokens_of_the_model(self) -> dict[str, Any]:
+        return {
+            "eos_token_id": list(self.end_tokens),
+            "pad_token_id": self._pad_token,
+            "suppress_tokens": self._media_tokens,
+            "use_cache": True,
+        }
 
     @property
     def _media_tokens(self) -> list[int] | None:
