@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ivcp.data.prepared.sample import Sample
+from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.data.prompts import render_conversation
 from ivcp.inference.compute import Compute
 from ivcp.inference.loop import Samples, run_batches
@@ -24,6 +24,7 @@ from ivcp.models.processor import Batch, Processor
 from ivcp.records import Message
 from ivcp.settings import GenerationConfig
 from ivcp.torchvision_compat import register_missing_operators
+from ivcp.video import ClipFrames
 
 register_missing_operators()
 
@@ -188,6 +189,25 @@ class Writer:
         """One row of what was written, behind whose end there is padding."""
         ends = [position for position, token in enumerate(written) if token in self.end_tokens]
         return WrittenAnswer(tuple(written[: ends[0] + 1] if ends else written), is_cut=not ends)
+
+
+def prompt_sample(processor: Processor, messages: Sequence[Message], videos: Sequence[ClipFrames], name: str) -> Sample:
+    """A conversation that is to be answered, with the videos of its tags; `name` is what messages call it.
+
+    Raises:
+        UnsupportedModelError: the chat template has no place for videos.
+    """
+    text = render_conversation(processor.processor, messages, add_generation_prompt=True)
+    ids, types = processor.encode_piece(text, videos, is_first=True)
+    return Sample(
+        input_ids=ids,
+        mm_token_type_ids=types,
+        loss_mask=types < 0,
+        num_prompt_tokens=len(ids),
+        sample_id=name,
+        source="",
+        media=tuple(map(Medium.of, videos)),
+    )
 
 
 def left_padded(processor: Processor, samples: Sequence[Sample]) -> Batch:

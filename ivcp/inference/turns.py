@@ -172,7 +172,7 @@ class _EachItsOwn(LogitsProcessor):  # type: ignore[misc]
             pairs = zip(turn.answers, scores, strict=True)
             wrong = sorted({answer.name for answer, row in pairs if row.isnan().any()})
             raise NonFiniteError(
-                f"the model's scores for the next word are not finite ({', '.join(wrong)}): where it is every question, "
+                f"the model's scores for the next word are not finite ({', '.join(wrong)}): where it is all questions, "
                 "the training has diverged; where it is some, they overflow in this precision"
             )
         if turn.is_over:
