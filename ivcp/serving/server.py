@@ -145,7 +145,11 @@ def _probes(app: FastAPI, host: str, settings: ServerSettings) -> Iterator[None]
 
 
 def set_up_logging() -> None:
-    """A line of JSON for each event where nobody reads along, else plain lines; IVCP_LOG_FORMAT says json or plain."""
+    """A line of JSON for each event where nobody reads along, else plain lines; IVCP_LOG_FORMAT says json or plain.
+
+    A process that is ended by a signal says where it was.
+    """
+    faulthandler.enable()  # a file of weights that is cut while it is mapped ends the process: with a word, at least
     kind = os.environ.get("IVCP_LOG_FORMAT", "plain" if sys.stderr.isatty() else "json")
     handler = logging.StreamHandler()
     plain = PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -179,7 +183,6 @@ def main() -> None:
     machine = ModelConfig(trust_remote_code=arguments.pop("trust_remote_code"))
     settings = ServerSettings.from_environment(given_flags(arguments))
     set_up_logging()
-    faulthandler.enable()  # a file of weights that is cut while it is mapped ends the process: with a word, at least
     serve(**arguments, machine=machine, settings=settings)
 
 
