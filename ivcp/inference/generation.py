@@ -170,12 +170,12 @@ class Writer:
         return {
             "eos_token_id": list(self.end_tokens),
             "pad_token_id": self._pad_token,
-            "suppress_tokens": self._media_tokens,
+            "suppress_tokens": self.media_tokens,
             "use_cache": True,
         }
 
     @property
-    def _media_tokens(self) -> list[int] | None:
+    def media_tokens(self) -> list[int] | None:
         """Tokens that stand for media, which no answer holds: a forward pass over it would look for their features."""
         config = language_model_of(self.backbone).config
         named = [getattr(config, name, None) for name in _MEDIA_TOKENS]

@@ -25,7 +25,7 @@ from ivcp.serving.http.metrics import PredictorMetrics
 from ivcp.serving.http.problems import ProblemError, problem_of
 from ivcp.serving.http.request_log import RequestLog
 from ivcp.serving.http.timings import current_timings
-from ivcp.serving.kinds import ModelKind, kind_of
+from ivcp.serving.kinds import kind_of
 from ivcp.serving.language.served_scorer import ServedScorer
 from ivcp.serving.language.served_writer import ServedWriter
 from ivcp.serving.language.source import LanguageSource
@@ -38,12 +38,13 @@ from ivcp.serving.served_model import ServedModel
 from ivcp.serving.service import AnyService, Service
 from ivcp.serving.settings import ServerSettings
 from ivcp.settings import ModelConfig, RunConfig
+from ivcp.stages.protocol import ServedAs
 from ivcp.video import VideoError
 
 log = logging.getLogger(__name__)
 
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-_SUMMARIES: Mapping[ModelKind, str] = {
+_SUMMARIES: Mapping[ServedAs, str] = {
     "classifier": "Classifies the action in a video. Errors are application/problem+json with a stable `code`.",
     "writer": "Answers conversations about videos, as OpenAI's API does.",
     "scorer": "Says how good answers to conversations about videos are.",

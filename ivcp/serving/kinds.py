@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from ivcp import storage
 from ivcp.records import RUN_CONFIG_FILE
 from ivcp.settings import ConfigError, read_model_config
 from ivcp.stages.base_model import is_base_model
+from ivcp.stages.protocol import ServedAs
 from ivcp.stages.registry import stage_of
 
-ModelKind = Literal["classifier", "writer", "scorer"]
 _DESCRIBING = frozenset({RUN_CONFIG_FILE, "config.json"})
 
 
-def kind_of(model_uri: Path | str) -> ModelKind:
+def kind_of(model_uri: Path | str) -> ServedAs:
     """What a model directory, a path or an s3:// URI, is for; what is wrong with it is said when it is loaded.
 
     Raises:
@@ -28,6 +27,4 @@ def kind_of(model_uri: Path | str) -> ModelKind:
         stage = stage_of(read_model_config(directory / RUN_CONFIG_FILE))
     except (FileNotFoundError, NotADirectoryError, ConfigError):
         return "classifier"
-    if stage.rows == "labels":
-        return "classifier"
-    return "writer" if stage.writes else "scorer"
+    return stage.served_as or "classifier"

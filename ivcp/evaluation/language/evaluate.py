@@ -12,6 +12,7 @@ from ivcp.evaluation.language.answers import SplitAnswers, write_answers
 from ivcp.evaluation.language.gate import decide_by_metric
 from ivcp.evaluation.language.measure import StageNumbers, measure_stage
 from ivcp.evaluation.language.report import choose_examples, write_language_report
+from ivcp.evaluation.language.smoke import choose_smoke_question
 from ivcp.evaluation.predict import Disturbed
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.inference.loop import Samples
@@ -21,6 +22,7 @@ from ivcp.records.evaluation import GateVerdict
 from ivcp.records.language_evaluation import (
     GENERATED_FILE,
     PREDICT_RESULTS_FILE,
+    SMOKE_QUESTION_FILE,
     GenerationMetrics,
     LanguageMetrics,
     numbers_of,
@@ -62,6 +64,9 @@ def evaluate_language(
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
         metrics, answers = evaluation.measure()
         files = evaluation.write(output_dir, metrics=metrics, answers=answers)
+        question = choose_smoke_question(model, evaluation.clips.samples)
+        if question is not None:
+            question.write(output_dir / SMOKE_QUESTION_FILE)
         run.log_metrics({f"{split}/{name}": value for name, value in metrics.headline().items()})
         run.set_tags(metrics.fingerprints() | {"gate": "passed" if metrics.gate.passed else "refused"})
         for path in files:

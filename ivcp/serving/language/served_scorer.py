@@ -95,7 +95,4 @@ class ServedScorer(ServedLanguage):
         """Of each sample, (samples, 1), float32 on the CPU."""
         model = self.source.model
         assert isinstance(model.module, RewardModule)
-        batch = model.processor.batch(samples, prompts_only=False)
-        del batch["token_labels"]
-        with torch.no_grad(), model.compute.autocast():
-            return model.module.scores(**model.compute.to_device(batch)).cpu().unsqueeze(1)
+        return model.module.scores_of(samples, processor=model.processor, compute=model.compute).unsqueeze(1)

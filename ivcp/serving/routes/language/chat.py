@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from ivcp.inference.turns import FinishReason
+from ivcp.records.answers import ModelIdentity
 from ivcp.serving.http.problems import problem_of
 from ivcp.serving.http.requests import read_json
 from ivcp.serving.http.timings import current_timings
@@ -71,6 +72,8 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str | None
+    """The model's version, where the deployment gave one."""
     choices: tuple[AnswerChoice, ...]
     usage: Usage
 
@@ -96,7 +99,7 @@ def routes(service: Service[LanguageSource, ServedWriter]) -> APIRouter:
             longest = model.longest_answer(sample, asked.longest)
             pieces = model.write(sample, asked.options(model.defaults, max_new_tokens=longest), timings)
             completion = _Completion(
-                f"chatcmpl-{request.state.request_id}", model.source.name, asked, sample.num_prompt_tokens
+                f"chatcmpl-{request.state.request_id}", model.source.identity, asked, sample.num_prompt_tokens
             )
             if not asked.stream:
                 async with aclosing(pieces):
@@ -113,7 +116,7 @@ class _Completion:
     """The answers to one request as they come."""
 
     id: str
-    model: str
+    model: ModelIdentity
     asked: ChatRequest
     num_prompt_tokens: int
     created: int = field(default_factory=lambda: int(time.time()))
@@ -140,7 +143,7 @@ class _Completion:
             AnswerChoice(index=number, message=AnswerMessage(content=text), finish_reason=ends[number])
             for number, text in enumerate(texts)
         )
-        return ChatCompletion(id=self.id, created=self.created, model=self.model, choices=choices, usage=self.usage)
+        return ChatCompletion(id=self.id, **self._said, choices=choices, usage=self.usage)
 
     async def events(
         self, first: Piece, pieces: AsyncGenerator[Piece, None], kept: AsyncExitStack
@@ -172,8 +175,12 @@ class _Completion:
         return _event(self._head | {"choices": [choice]})
 
     @property
+    def _said(self) -> dict[str, Any]:
+        return {"created": self.created, "model": self.model.name, "system_fingerprint": self.model.version}
+
+    @property
     def _head(self) -> dict[str, Any]:
-        return {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
+        return {"id": self.id, "object": "chat.completion.chunk", **self._said}
 
 
 def _event(body: dict[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from fastapi import APIRouter, Request
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, Tag, model_validator
 
+from ivcp.records.answers import ModelIdentity
 from ivcp.serving.http.problems import ProblemError
 from ivcp.serving.http.requests import Text, read_json
 from ivcp.serving.http.timings import Timings, current_timings
@@ -114,6 +115,8 @@ class ScoreReply(BaseModel):
     object: Literal["list"] = "list"
     created: int
     model: str
+    system_fingerprint: str | None
+    """The model's version, where the deployment gave one."""
     data: tuple[Score, ...]
     usage: ReadTokens
 
@@ -131,7 +134,9 @@ def routes(service: Service[LanguageSource, ServedScorer]) -> APIRouter:
     """Of `/v1/score` and `/v1/score/evaluation`."""
     router = APIRouter(tags=["scores"])
 
-    async def scores(name: str | None, asked: Sequence[str | Conversation], timings: Timings) -> tuple[float, ...]:
+    async def scores(
+        name: str | None, asked: Sequence[str | Conversation], timings: Timings
+    ) -> tuple[ModelIdentity, tuple[float, ...]]:
         most = service.settings.max_batch_requests
         if len(asked) > most:
             raise ProblemError(
@@ -150,17 +155,18 @@ def routes(service: Service[LanguageSource, ServedScorer]) -> APIRouter:
                 return await model.score(sample, timings)
 
             found = await each_of(list(enumerate(asked)), one, at_once=2 * service.decoders.num_workers)
-        return tuple(found)
+            return model.source.identity, tuple(found)
 
     @router.post("/v1/score", responses=OF_PREDICTIONS, openapi_extra=body_of(None, ScoreRequest, _PAIR))
     async def score(request: Request) -> ScoreReply:
         """How good answers are, in vLLM's shape: more is better."""
         asked, timings = await read_json(request, ScoreRequest), current_timings()
-        found = await scores(asked.model, asked.conversations, timings)
+        model, found = await scores(asked.model, asked.conversations, timings)
         return ScoreReply(
             id=f"score-{request.state.request_id}",
             created=int(time.time()),
-            model=timings.model or "",
+            model=model.name,
+            system_fingerprint=model.version,
             data=tuple(Score(index=number, score=each) for number, each in enumerate(found)),
             usage=ReadTokens(prompt_tokens=timings.tokens, total_tokens=timings.tokens),
         )
@@ -173,7 +179,7 @@ def routes(service: Service[LanguageSource, ServedScorer]) -> APIRouter:
     async def evaluation(request: Request) -> EvaluationReply:
         """The same in LLaMA-Factory's shape."""
         asked, timings = await read_json(request, EvaluationRequest), current_timings()
-        found = await scores(asked.model, asked.messages, timings)
-        return EvaluationReply(id=f"scoreeval-{request.state.request_id}", model=timings.model or "", scores=found)
+        model, found = await scores(asked.model, asked.messages, timings)
+        return EvaluationReply(id=f"scoreeval-{request.state.request_id}", model=model.name, scores=found)
 
     return router
