@@ -45,7 +45,7 @@ def choose_smoke_question(model: LoadedModel, samples: Samples) -> SmokeQuestion
     messages = model.prompt
     tags = sum(message.content.count(VIDEO_TAG) for message in messages)
     if tags > 1 or not messages or messages[-1].role != "user":
-        log.warning("the model's own prompt has %d videos: a deployment cannot be compared", tags)
+        log.warning("the model's own prompt is no question about one video or none: a deployment cannot be compared")
         return None
     for sample in _candidates(model, samples) if tags else [samples[0]] if len(samples) else []:
         clips = [load_clip(sample.source, processor=model.processor)] if tags else []

@@ -18,7 +18,6 @@ from ivcp.video import load_clip
 from tests.data_sets import make_clip
 from tests.served_language import PROMPT, save_tiny_language_model
 
-
 CLUSTER = {"serve_target": "cluster", "models_uri": "s3://ivcp/models"}
 
 
