@@ -31,6 +31,8 @@ REQUEST_SECONDS = 120.0
 SERVICE_SECONDS = 60.0
 """How long a Service may need to send requests to the new pods only."""
 _PAUSE_SECONDS = 0.5
+_SHOWN = 60
+"""Characters of a text."""
 
 
 class SmokeOutcome(Record):
@@ -132,10 +134,16 @@ def _check_given(answer: GivenAnswer, expected: SmokeQuestion, *, model_dir: Pat
         )
     return SmokeOutcome(
         clip_id=expected.clip_id,
-        label_name=repr(answer.text) if answer.score is None else f"with the score {answer.score:.4g}",
+        label_name=_shown(answer.text) if answer.score is None else f"with the score {answer.score:.4g}",
         max_logit_difference=None,
         request_seconds=answer.seconds,
     )
+
+
+def _shown(text: str | None) -> str:
+    """The beginning of what was written."""
+    text = text or ""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 def _is_exact(answer: Answer, model_dir: Path) -> bool:
