@@ -9,9 +9,14 @@ import typer
 
 from ivcp.cli.model_options import ModelDir, TrustRemoteCode
 from ivcp.cli.paths import checked_model_dir
+from ivcp.cli.terminal import complain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_READ_SECTIONS = ("generation", "video")
+_READ_KEYS = ("trust_remote_code", "flash_attn", "quantization_bit", "quantization_type", "double_quantization")
+"""Settings of runs that a server reads, the last ones of a base model alone."""
 
 
 def serve_command(
@@ -44,7 +49,7 @@ def serve_command(
     """
     from ivcp.serving.language.source import GREEDY
     from ivcp.serving.settings import ServerSettings
-    from ivcp.settings import ModelConfig, load_config, parse_overrides
+    from ivcp.settings import load_config, parse_overrides
 
     of_server, of_answers = _divided(settings or ())
     server = ServerSettings.from_environment(dict(word.partition("=")[::2] for word in of_server))
@@ -58,8 +63,7 @@ def serve_command(
     from ivcp.serving.server import serve, set_up_logging
 
     set_up_logging()
-    machine = ModelConfig(trust_remote_code=trust_remote_code)
-    serve(place, host=host, port=port, model_name=model_name, machine=machine, settings=server, run=run)
+    serve(place, host=host, port=port, model_name=model_name, machine=run.model, settings=server, run=run)
 
 
 def _divided(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -67,13 +71,18 @@ def _divided(words: Sequence[str]) -> tuple[list[str], list[str]]:
     from ivcp.serving.settings import ServerSettings
     from ivcp.settings import describe_keys
 
-    known = {described.key for described in describe_keys()}
+    sections = {described.key: described.section for described in describe_keys()}
     of_server: list[str] = []
     of_answers: list[str] = []
+    unread: list[str] = []
     for word in words:
         name = word.partition("=")[0]
-        is_near = name not in known and difflib.get_close_matches(name, ServerSettings.model_fields, n=1)
+        is_near = name not in sections and difflib.get_close_matches(name, ServerSettings.model_fields, n=1)
         (of_server if name in ServerSettings.model_fields or is_near or "=" not in word else of_answers).append(word)
+        if name in sections and sections[name] not in _READ_SECTIONS and name not in _READ_KEYS:
+            unread.append(name)
+    if unread:
+        complain(f"{', '.join(unread)}: no effect on a server", style="yellow")
     return of_server, of_answers
 
 

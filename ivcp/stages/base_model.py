@@ -35,7 +35,9 @@ def load_base_directory(
         FileNotFoundError, BaseFilesError, UnsupportedModelError: as `load_base_model` says.
     """
     stage = _stage(directory, config)
-    backbone = load_base_model(directory, settings=config.model, dtype=dtype or torch.float32)
+    backbone = load_base_model(
+        directory, settings=config.model, dtype=dtype or torch.float32, quantization=config.method
+    )
     trusted = config.model.trust_remote_code
     processor = Processor.from_pretrained(directory, video=config.video, trust_remote_code=trusted)
     module = stage.restore(directory, backbone, processor).eval().to(device)
