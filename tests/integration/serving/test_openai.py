@@ -157,16 +157,18 @@ def test_many_at_once_get_what_each_gets_alone(client, clips, server):
 
 def test_who_leaves_ends_the_answer(client, server):
     """Of answers that nobody waits for the model writes no more: others would not have their turn before."""
-    long = {"model": NAME, "messages": [said("Tell me all.")], "max_tokens": 800, "stream": True}
+
+    def num_gone() -> int:
+        return sum(line.get("code") == "client_gone" for line in server.requests())
+
+    before, long = num_gone(), {"model": NAME, "messages": [said("Tell me all.")], "max_tokens": 800, "stream": True}
     streams = [client.chat.completions.create(**long) for _ in range(3)]
     for stream in streams:
         next(iter(stream))
         stream.close()
     wait_for(lambda: server.metrics()["ivcp_requests_in_progress"] == 0)
     wait_for(lambda: server.metrics()["ivcp_clips_waiting"] == 0)
-    wait_for(
-        lambda: [line["code"] for line in server.requests() if line.get("code") == "client_gone"] == ["client_gone"] * 3
-    )
+    assert num_gone() - before == 3
     assert answer(client, said("Who?"), max_tokens=3)
 
 
@@ -273,6 +275,6 @@ def test_the_deadline_ends_an_answer(client, server):
     with pytest.raises(openai.APIStatusError) as raised:
         client.chat.completions.create(**long)
     assert (raised.value.status_code, raised.value.code) == (504, "deadline_exceeded")
-    with pytest.raises(openai.APIError, match="fewer max_tokens"):
+    with pytest.raises(openai.APIError, match="in time"):
         for _ in client.chat.completions.create(**long, stream=True):
             pass
