@@ -11,7 +11,6 @@ _ELSEWHERE = {
         "`ivcp chat VIDEO.mp4 --model-dir DIR` talks to a model that writes; one that classifies answers to `ivcp "
         "predict --model-dir DIR VIDEO.mp4`"
     ),
-    "api": "`ivcp serve --model-dir DIR --port 8080` answers over HTTP: POST /v1/predict (docs/serving.md)",
     "webui": (
         "settings are a YAML file (`ivcp config --help-keys` lists them); `ivcp run` writes reports as web pages, "
         "`mlflow ui` shows the runs, and on a cluster the form is that of Kubeflow Pipelines (`ivcp submit`)"

@@ -18,12 +18,12 @@ from ivcp.cli.chat import chat_command
 from ivcp.cli.cluster_commands import schedule_command, submit_command
 from ivcp.cli.group import Commands
 from ivcp.cli.import_command import import_command
-from ivcp.cli.model_options import ModelDir, TrustRemoteCode
-from ivcp.cli.paths import checked_model_dir, new_file, new_folder
+from ivcp.cli.paths import new_file, new_folder
 from ivcp.cli.predict.command import predict_command
 from ivcp.cli.predict.timeline import timeline_command
 from ivcp.cli.processes import train_in_processes
 from ivcp.cli.run_options import DEADLINE, KEEP_FAILED, KEEP_SUCCEEDED
+from ivcp.cli.serve import serve_command
 from ivcp.cli.settings_words import TAKES_SETTINGS, Settings, read_settings
 from ivcp.cli.terminal import REFUSED, TRACEBACK, complain, explained, say
 
@@ -43,6 +43,8 @@ app.command("import")(import_command)
 app.command("chat")(chat_command)
 app.command("predict")(predict_command)
 app.command("timeline")(timeline_command)
+app.command("serve")(serve_command)
+app.command("api")(serve_command)
 app.command("submit", context_settings=TAKES_SETTINGS)(submit_command)
 app.command("schedule", context_settings=TAKES_SETTINGS)(schedule_command)
 
@@ -236,32 +238,6 @@ def export(settings: Settings = None) -> None:
 
     result = single_steps.export(config)
     say(f"{result.summary}, in {Path(result.model_dir).absolute()}")
-
-
-@app.command()
-def serve(
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME=VALUE]...", help="Settings of the server: docs/serving.md lists them.", show_default=False
-        ),
-    ] = None,
-    model_dir: ModelDir = "runs/latest/model",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
-    trust_remote_code: TrustRemoteCode = False,
-) -> None:
-    """Serve an exported model over HTTP: a page at `/`, and `POST /v1/predict` with a video file.
-
-    Example: `ivcp serve --model-dir runs/latest/model --port 8080 num_decoders=4 keys=/run/secrets/ivcp-keys`
-    """
-    from ivcp.serving.server import serve as serve_model
-    from ivcp.serving.settings import ServerSettings
-    from ivcp.settings import ModelConfig
-
-    machine = ModelConfig(trust_remote_code=trust_remote_code)
-    server = ServerSettings.from_environment(dict(word.partition("=")[::2] for word in settings or ()))
-    serve_model(checked_model_dir(model_dir), host=host, port=port, machine=machine, settings=server)
 
 
 @app.command("sample-data")

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from ivcp.deployment.smoke_test import REQUEST_SECONDS, DeploymentError, SmokeOutcome, ask, check_answer
+from ivcp.deployment.smoke_test import REQUEST_SECONDS, DeploymentError, Smoke, SmokeOutcome, ask, check_answer
 from ivcp.records import Record
-from ivcp.records.evaluation import SmokeClip
 from ivcp.settings import RunConfig
 
 log = logging.getLogger(__name__)
@@ -52,9 +51,7 @@ class DeploymentResult(Record):
         return f"{state}, {self.smoke.summary}"
 
 
-def deploy_local(
-    config: RunConfig, *, model_dir: Path, smoke_clip: SmokeClip | None, output_dir: Path
-) -> DeploymentResult:
+def deploy_local(config: RunConfig, *, model_dir: Path, smoke_clip: Smoke | None, output_dir: Path) -> DeploymentResult:
     """Starts the predictor, asks it for `smoke_clip`, and stops it, or leaves it running with `serve_keep`.
 
     `output_dir` receives `deployment.json`, the predictor's log, and the process id of one that is left running.

@@ -24,12 +24,11 @@ from ivcp.deployment.locally import DEPLOYMENT_FILE
 from ivcp.deployment.plan import Plan, make_plan, refuse_older
 from ivcp.deployment.predictor_manifests import DEPLOYMENT, ServedModel, predictor_manifests
 from ivcp.deployment.rollout import revision_of
-from ivcp.deployment.smoke_test import SERVICE_SECONDS, DeploymentError, SmokeOutcome, check_service
+from ivcp.deployment.smoke_test import SERVICE_SECONDS, DeploymentError, Smoke, SmokeOutcome, check_service
 from ivcp.deployment.switch import RESTORE_SECONDS, switched
 from ivcp.kubernetes import api
 from ivcp.kubernetes.lease import Lease, held_lease
 from ivcp.records import Record
-from ivcp.records.evaluation import SmokeClip
 from ivcp.settings import RunConfig
 from ivcp.settings.sections.serving import ServingConfig
 
@@ -69,7 +68,7 @@ def deploy_cluster(
     image: str,
     model: ServedModel,
     model_dir: Path,
-    smoke_clip: SmokeClip | None,
+    smoke_clip: Smoke | None,
     output_dir: Path,
     promote: Callable[[], None] = lambda: None,
 ) -> ClusterDeployment:

@@ -37,21 +37,26 @@ class ServedModel(Record):
     name: str
     version: int
     run_id: str | None
-    top1_accuracy: float
+    top1_accuracy: float | None = None
+    """Null of a model without classes."""
+    measured: str | None = None
+    """What evaluation found of such a one, in a few words."""
     needs: PredictorNeeds | None = None
     """Memory and disk of each pod; null is the template's."""
 
     def annotations(self) -> dict[str, str]:
         """What `kubectl describe` shows."""
         run = f", run {self.run_id}" if self.run_id else ""
-        cause = f"model {self.name} version {self.version}, top-1 {self.top1_accuracy:.4f}{run}"
+        accuracy = None if self.top1_accuracy is None else f"{self.top1_accuracy:.4f}"
+        measured = self.measured if accuracy is None else f"top-1 {accuracy}"
+        cause = f"model {self.name} version {self.version}{f', {measured}' if measured else ''}{run}"
         entries = {
             NAME_ANNOTATION: self.name,
             VERSION_ANNOTATION: str(self.version),
             "ivcp.dev/model-uri": self.uri,
-            "ivcp.dev/top1-accuracy": f"{self.top1_accuracy:.4f}",
             CHANGE_CAUSE: cause,
         }
+        entries |= {"ivcp.dev/top1-accuracy": accuracy} if accuracy else {}
         return entries | ({"ivcp.dev/run-id": self.run_id} if self.run_id else {})
 
 

@@ -11,12 +11,18 @@ import httpx
 from ivcp import storage
 from ivcp.client.transport import KEY_VARIABLE
 from ivcp.deployment.predictor_manifests import ServedModel
+from ivcp.deployment.smoke_question import GivenAnswer, ask_question, difference_of, read_reply
 from ivcp.kubernetes.api import Termination
 from ivcp.network import authorities
 from ivcp.records import RUN_CONFIG_FILE, Record
 from ivcp.records.answers import Answer
 from ivcp.records.evaluation import SMOKE_CLIP_FILE, SmokeClip
+from ivcp.records.language_evaluation import SMOKE_QUESTION_FILE, SmokeQuestion
 from ivcp.settings import read_model_config
+
+Smoke = SmokeClip | SmokeQuestion
+"""What a predictor is asked: a clip by one that classifies, a conversation by one that writes or scores."""
+SmokeAnswer = Answer | GivenAnswer
 
 MAX_LOGIT_DIFFERENCE = 1e-3
 """Between the server's and evaluation's logits of one clip, where both compute in float32."""
@@ -25,6 +31,8 @@ REQUEST_SECONDS = 120.0
 SERVICE_SECONDS = 60.0
 """How long a Service may need to send requests to the new pods only."""
 _PAUSE_SECONDS = 0.5
+_SHOWN = 60
+"""Characters of a text."""
 
 
 class SmokeOutcome(Record):
@@ -32,12 +40,16 @@ class SmokeOutcome(Record):
 
     clip_id: str
     label_name: str
-    max_logit_difference: float
+    """The class; or what was written, or the score."""
+    max_logit_difference: float | None
+    """Null of a model without classes."""
     request_seconds: float
 
     @property
     def summary(self) -> str:
         """The outcome in a few words."""
+        if self.max_logit_difference is None:
+            return f"answers {self.label_name} like evaluation"
         return f"answers {self.label_name} like evaluation, |Δ logit| ≤ {self.max_logit_difference:.1g}"
 
 
@@ -45,22 +57,27 @@ class DeploymentError(RuntimeError):
     """The predictor does not start, or answers other than evaluation did."""
 
 
-def choose_smoke_clip(results_dir: Path) -> SmokeClip | None:
-    """The clip that evaluation chose for this check; null when it found none that can be compared."""
-    path = results_dir / SMOKE_CLIP_FILE
+def choose_smoke_clip(results_dir: Path) -> Smoke | None:
+    """What evaluation chose for this check; null when it found none that can be compared."""
+    path, question = results_dir / SMOKE_CLIP_FILE, results_dir / SMOKE_QUESTION_FILE
+    if question.is_file():
+        return SmokeQuestion.read(question)
     return SmokeClip.read(path) if path.is_file() else None
 
 
-def ask(client: httpx.Client, smoke_clip: SmokeClip) -> Answer:
-    """Sends the clip's video file to the predictor that `client` is bound to.
+def ask(client: httpx.Client, smoke_clip: Smoke) -> SmokeAnswer:
+    """Asks the predictor that `client` is bound to.
 
     Raises:
         DeploymentError: it answers with an error, or not at all.
     """
-    path = storage.local_path(smoke_clip.video)
     try:
-        with path.open("rb") as video:
-            reply = client.post("/v1/predict", files={"video": (path.name, video)}, headers=_key())
+        if isinstance(smoke_clip, SmokeQuestion):
+            reply = ask_question(client, smoke_clip, _key())
+        else:
+            path = storage.local_path(smoke_clip.video)
+            with path.open("rb") as video:
+                reply = client.post("/v1/predict", files={"video": (path.name, video)}, headers=_key())
     except httpx.HTTPError as error:
         raise DeploymentError(f"{client.base_url} did not answer for {smoke_clip.clip_id}: {error}") from error
     if reply.status_code != httpx.codes.OK:
@@ -68,7 +85,8 @@ def ask(client: httpx.Client, smoke_clip: SmokeClip) -> Answer:
         if reply.status_code == httpx.codes.UNAUTHORIZED:
             said += f"; the step's key is {KEY_VARIABLE}, on a cluster in the secret ivcp-predictor-key"
         raise DeploymentError(said)
-    return Answer.model_validate_json(reply.text)
+    is_question = isinstance(smoke_clip, SmokeQuestion)
+    return read_reply(reply) if is_question else Answer.model_validate_json(reply.text)
 
 
 def _key() -> dict[str, str]:
@@ -77,14 +95,19 @@ def _key() -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> SmokeOutcome:
-    """Compares the predictor's answer to a clip with evaluation's.
+def check_answer(answer: SmokeAnswer, expected: Smoke, *, model_dir: Path) -> SmokeOutcome:
+    """Compares the predictor's answer with evaluation's.
 
     Where one of them computes in bfloat16 or with rounded weights, only the class has to be the same.
 
     Raises:
-        DeploymentError: the class differs, or the logits do by more than `MAX_LOGIT_DIFFERENCE`.
+        DeploymentError: the class, what was written or the score differs, or the logits do by more than
+            `MAX_LOGIT_DIFFERENCE`.
     """
+    if isinstance(expected, SmokeQuestion):
+        assert isinstance(answer, GivenAnswer)
+        return _check_given(answer, expected, model_dir=model_dir)
+    assert isinstance(answer, Answer)
     if len(answer.logits) != len(expected.logits) or answer.label != expected.prediction:
         raise DeploymentError(
             f"{expected.clip_id}: the predictor answers {answer.label_name} of {len(answer.logits)} classes, "
@@ -104,15 +127,35 @@ def check_answer(answer: Answer, expected: SmokeClip, *, model_dir: Path) -> Smo
     )
 
 
+def _check_given(answer: GivenAnswer, expected: SmokeQuestion, *, model_dir: Path) -> SmokeOutcome:
+    if difference := difference_of(answer, expected, model_dir=model_dir):
+        raise DeploymentError(
+            f"{expected.clip_id}: {difference}: evaluation and serving do not see the same clip, or the model changed"
+        )
+    return SmokeOutcome(
+        clip_id=expected.clip_id,
+        label_name=_shown(answer.text) if answer.score is None else f"with the score {answer.score:.4g}",
+        max_logit_difference=None,
+        request_seconds=answer.seconds,
+    )
+
+
+def _shown(text: str | None) -> str:
+    """The beginning of what was written."""
+    text = text or ""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+
+
 def _is_exact(answer: Answer, model_dir: Path) -> bool:
     """Whether evaluation and the predictor compute in float32, with weights as they were trained."""
     config = read_model_config(model_dir / RUN_CONFIG_FILE)
-    is_evaluated_so = not (config.train.bf16 or config.train.fp16 or config.method.quantization_bit)
-    return is_evaluated_so and answer.model.precision.startswith("float32") and "-bit" not in answer.model.precision
+    return (
+        not config.is_rounded and answer.model.precision.startswith("float32") and "-bit" not in answer.model.precision
+    )
 
 
 def check_service(
-    url: str, *, model: ServedModel, model_dir: Path, smoke_clip: SmokeClip | None, termination: Termination
+    url: str, *, model: ServedModel, model_dir: Path, smoke_clip: Smoke | None, termination: Termination
 ) -> SmokeOutcome | None:
     """What `model` answers through its Service at `url`; without a clip the Service only has to be ready.
 
@@ -145,15 +188,21 @@ def _reached(client: httpx.Client) -> bool:
         return False
 
 
-def _is_from(answer: Answer, model: ServedModel) -> bool:
+def _is_from(answer: SmokeAnswer, model: ServedModel) -> bool:
     """Old pods, and those of a canary, may answer behind the same address."""
-    return (answer.model.name, answer.model.version) == (model.name, str(model.version))
+    return _name_and_version(answer) == (model.name, str(model.version))
 
 
-def _not_answered(url: str, answer: Answer | None, model: ServedModel) -> str:
+def _name_and_version(answer: SmokeAnswer) -> tuple[str, str | None]:
+    said = answer if isinstance(answer, GivenAnswer) else answer.model
+    return said.name, said.version
+
+
+def _not_answered(url: str, answer: SmokeAnswer | None, model: ServedModel) -> str:
     if answer is None:
         return (
             f"{url}/readyz does not answer 200, though all pods are ready: can this step reach the Service (network "
             "policies, serve_url)?"
         )
-    return f"{url} is answered by {answer.model.name} v{answer.model.version}, not by {model.name} v{model.version}"
+    name, version = _name_and_version(answer)
+    return f"{url} is answered by {name} v{version}, not by {model.name} v{model.version}"

@@ -9,14 +9,15 @@ from ivcp.deployment.locally import DeploymentResult, deploy_local
 from ivcp.deployment.on_cluster import ClusterDeployment, deploy_cluster
 from ivcp.deployment.predictor_manifests import ServedModel
 from ivcp.deployment.smoke_test import DeploymentError, choose_smoke_clip
+from ivcp.export.deployed_next import why_not_deployed
 from ivcp.export.predictor_needs import PredictorNeeds, predictor_needs
 from ivcp.kubernetes import images
 from ivcp.models.graphs.run import RuntimeMissingError, check_installed
 from ivcp.records import METRICS_FILE
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE, ExportResult
+from ivcp.records.language_evaluation import read_metrics
 from ivcp.settings import RunConfig, read_saved_config
-from ivcp.stages.registry import stage_of
 from ivcp.tracking import note_end, promote_model, tracked_run
 from ivcp.tracking.steps import recorded_step
 
@@ -26,16 +27,16 @@ def run_step(
 ) -> None:
     """Deploys the model directory `model`, asks it for a clip that evaluation chose, and writes to `deployment`.
 
-    The alias of the champion moves to the model last, when it has given the right answer. Of a stage that makes no
-    classifiers nothing is deployed.
+    The alias of the champion moves to the model last, when it has given the right answer. Nothing is deployed of what
+    `why_not_deployed` names.
 
     `predictor_image` is what runs on a cluster unless `serve_image` names another; the pipeline gives its own, since
     the environment that names images is that of whoever compiled it.
     """
     with recorded_step("serving") as outcome:
         config = read_saved_config(Path(run_config))
-        if stage_of(config).rows != "labels":
-            outcome.result = f"nothing is deployed: the predictor serves classifiers, not stage {config.method.stage}"
+        if reason := why_not_deployed(config):
+            outcome.result = f"nothing is deployed: {reason}"
             note_end(config, outcome.result)
             return
         with tracked_run(config, step="serving"):
@@ -110,12 +111,13 @@ def served_model(
         raise ValueError(
             f"{exported.model_dir} is not registered: a cluster deploys what export registered after evaluation"
         )
-    metrics, source = EvaluationMetrics.read(results / METRICS_FILE), exported.registered.source
+    metrics, source = read_metrics(results / METRICS_FILE), exported.registered.source
     return ServedModel(
         uri=storage.join(source, folder) if folder else source,
         name=exported.registered.name,
         version=exported.registered.version,
         run_id=exported.run_id,
-        top1_accuracy=metrics.top1_accuracy,
+        top1_accuracy=metrics.top1_accuracy if isinstance(metrics, EvaluationMetrics) else None,
+        measured=None if isinstance(metrics, EvaluationMetrics) else metrics.summary,
         needs=needs,
     )

@@ -27,7 +27,7 @@ def choose_smoke_clip(predicted: PredictedSplit, samples: Samples, model: Loaded
     """
     confidences = predicted.probabilities.max(axis=1, initial=0.0)
     for row in np.argsort(-confidences, kind="stable")[:_TRIES]:
-        if _comes_from_its_file(samples[int(row)], model):
+        if comes_from_its_file(samples[int(row)], model):
             label = int(predicted.predictions[row])
             return SmokeClip(
                 clip_id=predicted.clip_ids[row],
@@ -40,7 +40,8 @@ def choose_smoke_clip(predicted: PredictedSplit, samples: Samples, model: Loaded
     return None
 
 
-def _comes_from_its_file(sample: Sample, model: LoadedModel) -> bool:
+def comes_from_its_file(sample: Sample, model: LoadedModel) -> bool:
+    """Whether the whole video file of a sample gives the same frames."""
     try:
         clip = load_clip(sample.source, processor=model.processor)
     except VideoError as error:

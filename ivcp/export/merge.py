@@ -72,7 +72,7 @@ def merge_adapter(
     if before is None:
         return MergeCheck(clips=0, max_logit_difference=None, dtype=_name_of(dtype))
     check = check_merged(export_dir, samples=samples, machine=machine, expected=before, dtype=dtype, device=here)
-    if not (loaded.config.train.bf16 or loaded.config.train.fp16 or loaded.config.method.quantization_bit):
+    if not loaded.config.is_rounded:
         return check  # evaluation and predictor compute what was compared
     return _with_served(check, (adapter_dir, export_dir), samples=samples, machine=machine, prompt=served_prompt)
 

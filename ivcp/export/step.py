@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from ivcp.export.deployed_next import why_not_deployed
 from ivcp.export.export import export_model
 from ivcp.export.predictor_needs import step_memory
 from ivcp.records import METRICS_FILE, PreparedIndex
 from ivcp.records.language_evaluation import read_metrics
 from ivcp.settings import read_saved_config
-from ivcp.stages.registry import stage_of
 from ivcp.tracking import note_end
 from ivcp.tracking.steps import recorded_step
 
@@ -33,7 +33,7 @@ def run_step(
     """
     with recorded_step("export") as outcome:
         config = read_saved_config(Path(run_config))
-        deploy = deploy and stage_of(config).rows == "labels"
+        deploy = deploy and why_not_deployed(config) is None
         result = export_model(
             config,
             adapter_dir=Path(adapter),

@@ -8,17 +8,15 @@ from typing import Any
 
 import torch
 
-from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.data.prompts import (
     IMAGE_TAG,
     TAGS,
     check_media_tags,
     check_no_other_tokens,
     media_tags,
-    render_conversation,
 )
 from ivcp.inference.compute import Compute
-from ivcp.inference.generation import Writer, left_padded
+from ivcp.inference.generation import Writer, left_padded, prompt_sample
 from ivcp.records import Message
 from ivcp.torchvision_compat import register_missing_operators
 from ivcp.video import ClipFrames
@@ -66,17 +64,7 @@ class Chat:
 
     def _answer(self, messages: Sequence[Message], videos: Sequence[ClipFrames], on_text: OnText) -> str:
         processor = self.writer.processor
-        text = render_conversation(processor.processor, messages, add_generation_prompt=True)
-        ids, types = processor.encode_piece(text, videos, is_first=True)
-        sample = Sample(
-            input_ids=ids,
-            mm_token_type_ids=types,
-            loss_mask=types < 0,
-            num_prompt_tokens=len(ids),
-            sample_id="chat",
-            source="",
-            media=tuple(map(Medium.of, videos)),
-        )
+        sample = prompt_sample(processor, messages, videos, "chat")
         batch = self.compute.to_device(left_padded(processor, [sample]))
         streamer = _Pieces(processor.processor.tokenizer, on_text, self.writer.settings.skip_special_tokens)
         with torch.no_grad(), self.compute.autocast():

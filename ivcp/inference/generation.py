@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ivcp.data.prepared.sample import Sample
+from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.data.prompts import render_conversation
 from ivcp.inference.compute import Compute
 from ivcp.inference.loop import Samples, run_batches
@@ -24,10 +24,17 @@ from ivcp.models.processor import Batch, Processor
 from ivcp.records import Message
 from ivcp.settings import GenerationConfig
 from ivcp.torchvision_compat import register_missing_operators
+from ivcp.video import ClipFrames
 
 register_missing_operators()
 
 import transformers  # noqa: E402
+from transformers import (  # noqa: E402
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 _OF_TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids")
 """Tensors with a column for each token."""
@@ -105,6 +112,24 @@ class Writer:
         written: Tensor = model.generate(**inputs, generation_config=config, streamer=streamer)
         return [self._answer(row) for row in written[:, batch["input_ids"].shape[1] :].tolist()]
 
+    def write_watched(
+        self, batch: Mapping[str, Any], *, max_new_tokens: int, choosing: LogitsProcessor, watching: StoppingCriteria
+    ) -> None:
+        """Writes behind a batch of prompts what `choosing` makes the likeliest, and `watching` sees.
+
+        Both are transformers'; of the settings nothing is read but how media and padding are written.
+        """
+        model = language_model_of(self.backbone)
+        config = transformers.GenerationConfig(
+            do_sample=False, max_new_tokens=max_new_tokens, **self._tokens_of_the_model
+        )
+        model.generate(
+            **accepted_inputs(model, batch),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([choosing]),
+            stopping_criteria=StoppingCriteriaList([watching]),
+        )
+
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens as people read them."""
         text: str = self.processor.processor.tokenizer.decode(
@@ -137,14 +162,20 @@ class Writer:
             do_sample=settings.do_sample,
             max_new_tokens=settings.max_new_tokens,
             repetition_penalty=settings.repetition_penalty,
-            eos_token_id=list(self.end_tokens),
-            pad_token_id=self._pad_token,
-            suppress_tokens=self._media_tokens,
-            use_cache=True,
+            **self._tokens_of_the_model,
         )
 
     @property
-    def _media_tokens(self) -> list[int] | None:
+    def _tokens_of_the_model(self) -> dict[str, Any]:
+        return {
+            "eos_token_id": list(self.end_tokens),
+            "pad_token_id": self._pad_token,
+            "suppress_tokens": self.media_tokens,
+            "use_cache": True,
+        }
+
+    @property
+    def media_tokens(self) -> list[int] | None:
         """Tokens that stand for media, which no answer holds: a forward pass over it would look for their features."""
         config = language_model_of(self.backbone).config
         named = [getattr(config, name, None) for name in _MEDIA_TOKENS]
@@ -158,6 +189,25 @@ class Writer:
         """One row of what was written, behind whose end there is padding."""
         ends = [position for position, token in enumerate(written) if token in self.end_tokens]
         return WrittenAnswer(tuple(written[: ends[0] + 1] if ends else written), is_cut=not ends)
+
+
+def prompt_sample(processor: Processor, messages: Sequence[Message], videos: Sequence[ClipFrames], name: str) -> Sample:
+    """A conversation that is to be answered, with the videos of its tags; `name` is what messages call it.
+
+    Raises:
+        UnsupportedModelError: the chat template has no place for videos.
+    """
+    text = render_conversation(processor.processor, messages, add_generation_prompt=True)
+    ids, types = processor.encode_piece(text, videos, is_first=True)
+    return Sample(
+        input_ids=ids,
+        mm_token_type_ids=types,
+        loss_mask=types < 0,
+        num_prompt_tokens=len(ids),
+        sample_id=name,
+        source="",
+        media=tuple(map(Medium.of, videos)),
+    )
 
 
 def left_padded(processor: Processor, samples: Sequence[Sample]) -> Batch:

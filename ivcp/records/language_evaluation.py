@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ivcp.records.annotations import Message
 from ivcp.records.evaluation import Disturbance, EvaluationMetrics, MeasuredModel, Shown
 from ivcp.records.record import Record
 
@@ -23,8 +24,25 @@ def disturbed_file(kind: Disturbance) -> str:
 
 PREDICT_RESULTS_FILE = "predict_results.json"
 """The text metrics under LLaMA-Factory's names."""
+SMOKE_QUESTION_FILE = "smoke_question.json"
 
 TEXT_METRIC_NAMES = ("bleu-4", "rouge-1", "rouge-2", "rouge-l", "sacrebleu", "exact_match", "token_f1")
+
+
+class SmokeQuestion(Record):
+    """`smoke_question.json`: a conversation that a deployment must answer, or score, as evaluation did."""
+
+    clip_id: str
+    video: str | None
+    """Path or s3:// URI of a whole video file, for the conversation's one tag; null where it has none."""
+    messages: tuple[Message, ...]
+    """Ending with the user's turn, or with the answer that is scored."""
+    answer: str | None = None
+    """How the answer begins: as far as the model was sure of each token. Null of a model that scores."""
+    num_tokens: int = 0
+    """Of that beginning."""
+    score: float | None = None
+    """Null of a model that writes."""
 
 
 class GeneratedText(Record):

@@ -7,11 +7,12 @@ the process that answers only runs the model.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.data.prompts import PromptError
@@ -26,6 +27,9 @@ from ivcp.video import ClipFrames, Span, VideoError, load_clips, probe
 from ivcp.video.clips import check_duration
 from ivcp.video.worker_process import WorkerStartError
 from ivcp.video.workers import DEFAULT_MEMORY_GIGABYTES, WorkerPool
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 _MOST_MODELS = 8
 """Whose tokenizers and processors a worker keeps."""
@@ -151,6 +155,16 @@ class Decoders:
         """How long a video is; the future raises as that of `read` does."""
         return self._pool.submit(_length, (source, images_fps, max_seconds), timeout_seconds=self.timeout_seconds)
 
+    def work(
+        self, task: Callable[[ItemT], ResultT], item: ItemT, *, timeout_seconds: float | None = None
+    ) -> Future[ResultT]:
+        """Calls `task`, a function at the top of a module, with `item` in a worker process.
+
+        The future raises what the task raises, `VideoError` for a call that took too long, crashed or wanted too much
+        memory, and what `reason_of` turns into a `DecoderError`.
+        """
+        return self._pool.submit(task, item, timeout_seconds=timeout_seconds)
+
     def warm(self, files: ModelFiles) -> Future[None]:
         """Loads a model's processor in one worker, which shows that this can be done."""
         return self._pool.submit(_warm, files, timeout_seconds=None)
@@ -168,14 +182,17 @@ def reason_of(error: Exception) -> Exception:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class ModelHere:
+    """What a worker process keeps of a model."""
+
     stage: Stage
     processor: Processor
     prompt: tuple[Message, ...]
 
 
 @functools.lru_cache(_MOST_MODELS)
-def _loaded(files: ModelFiles) -> _Loaded:
+def model_here(files: ModelFiles) -> ModelHere:
+    """What a worker process needs of a model, which is read once."""
     machine = ModelConfig(trust_remote_code=files.trust_remote_code)
     stage = stage_of(read_model_config(files.model_dir / RUN_CONFIG_FILE, machine=machine))
     processor = Processor.from_pretrained(
@@ -184,7 +201,7 @@ def _loaded(files: ModelFiles) -> _Loaded:
         special_tokens=stage.special_tokens,
         trust_remote_code=files.trust_remote_code,
     )
-    return _Loaded(stage, processor, read_info(files.model_dir).prompt)
+    return ModelHere(stage, processor, read_info(files.model_dir).prompt)
 
 
 def _load(*models: ModelFiles) -> None:
@@ -192,17 +209,17 @@ def _load(*models: ModelFiles) -> None:
 
     torch.set_num_threads(1)  # there are as many processes as cores
     for files in models:
-        _loaded(files)
+        model_here(files)
 
 
 def _warm(files: ModelFiles) -> None:
-    _loaded(files)
+    model_here(files)
 
 
 def _read(request: ClipRequest) -> ReadClips:
-    model = _loaded(request.files)
+    model = model_here(request.files)
     source = request.source if isinstance(request.source, Path) else [str(path) for path in request.source]
-    with _pictures_by_number(request.source):
+    with pictures_by_number(request.source):
         clips = load_clips(
             source,
             request.spans,
@@ -227,7 +244,7 @@ def _read(request: ClipRequest) -> ReadClips:
 
 
 @contextmanager
-def _pictures_by_number(source: Path | tuple[Path, ...]) -> Iterator[None]:
+def pictures_by_number(source: Path | tuple[Path, ...]) -> Iterator[None]:
     """Whoever sent pictures is told which one is bad, and nothing of this machine's folders."""
     try:
         yield
@@ -240,7 +257,7 @@ def _pictures_by_number(source: Path | tuple[Path, ...]) -> Iterator[None]:
 def _length(asked: tuple[Path | tuple[Path, ...], float | None, float | None]) -> VideoLength:
     source, images_fps, max_seconds = asked
     paths = source if isinstance(source, Path) else [str(path) for path in source]
-    with _pictures_by_number(source):
+    with pictures_by_number(source):
         info = probe(paths, images_fps=images_fps or 2.0)
     check_duration(info, max_seconds)
     seconds = info.duration_seconds

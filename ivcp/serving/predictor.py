@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import logging
 import math
-import posixpath
 import re
 import time
 from collections.abc import Sequence
@@ -14,99 +12,18 @@ from pathlib import Path
 
 import torch
 
-from ivcp import storage
 from ivcp.data.prepared.sample import Sample
 from ivcp.data.prompts import check_no_other_tokens
 from ivcp.inference.finite import check_finite_outputs
 from ivcp.records import Message
-from ivcp.records.answers import Answer, ClassScore, ModelIdentity
-from ivcp.serving.decoding import ModelFiles, ReadClip, read_clip
-from ivcp.serving.settings import InferDtype
-from ivcp.settings import ModelConfig
-from ivcp.stages.directory import load_directory
-from ivcp.stages.loaded_model import LoadedModel
+from ivcp.records.answers import Answer, ClassScore
+from ivcp.serving.decoding import ReadClip, read_clip
+from ivcp.serving.model_source import ModelSource
 from ivcp.video import load_clip
 
-log = logging.getLogger(__name__)
 
-_DTYPES: dict[InferDtype, torch.dtype | None] = {
-    "auto": None,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-}
-
-
-class NotReadyError(RuntimeError):
-    """A prediction was asked for before the model was loaded."""
-
-
-class Predictor:
+class Predictor(ModelSource):
     """One model directory: `load()` once, then `predict()`."""
-
-    def __init__(
-        self,
-        model_uri: Path | str,
-        *,
-        name: str | None = None,
-        version: str | None = None,
-        machine: ModelConfig | None = None,
-        infer_dtype: InferDtype = "auto",
-    ) -> None:
-        """`model_uri` is a path or an s3:// URI of a model directory; `machine` says how it runs here.
-
-        `infer_dtype` is what PyTorch computes in, `auto` the precision of the training.
-        """
-        self.model_uri, self.infer_dtype = model_uri, infer_dtype
-        self.machine = machine or ModelConfig()
-        self.name, self.version = name or posixpath.basename(str(model_uri).rstrip("/")), version
-        self._model: LoadedModel | None = None
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the model is loaded."""
-        return self._model is not None
-
-    @property
-    def model(self) -> LoadedModel:
-        """The loaded model.
-
-        Raises:
-            NotReadyError: it is not loaded yet.
-        """
-        if self._model is None:
-            raise NotReadyError(f"{self.model_uri} is not loaded yet: ask /readyz first")
-        return self._model
-
-    def fetch(self) -> Path:
-        """The model directory on this machine; from S3 it is downloaded into the cache, where it may be already.
-
-        Raises:
-            FileNotFoundError, PermissionError, ConnectionError: as `ivcp.storage.local_path` says.
-        """
-        started = time.monotonic()
-        model_dir = storage.local_path(self.model_uri)
-        if storage.is_s3(self.model_uri):
-            log.info("%s is here after %.1f s", self.model_uri, time.monotonic() - started)
-        return model_dir
-
-    def load(self) -> None:
-        """Loads the model, which is downloaded first where it lies on S3.
-
-        Raises:
-            ModelFilesError: the directory is no complete, trained model.
-            FileNotFoundError, PermissionError, ConnectionError: as `fetch` says.
-        """
-        model_dir, started = self.fetch(), time.monotonic()
-        model = load_directory(
-            model_dir,
-            machine=self.machine,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            dtype=_DTYPES[self.infer_dtype],
-        )
-        if model.graph and self.infer_dtype != "auto":
-            log.warning("infer_dtype = %s means nothing for a graph: it is %s", self.infer_dtype, model.precision)
-        self._model = model
-        log.info("loaded %s in %.1f s, %s", self.model_uri, time.monotonic() - started, model.precision)
 
     def predict(self, video: str | Path, *, prompt: str | None = None, top_k: int = 5) -> Answer:
         """Classifies one video file.
@@ -146,27 +63,6 @@ class Predictor:
     @cached_property
     def _special_tokens(self) -> re.Pattern[str]:
         return self.model.processor.special_tokens
-
-    @property
-    def files(self) -> ModelFiles:
-        """What a worker process needs to read clips for it."""
-        return ModelFiles(self.model.directory, self.machine.trust_remote_code)
-
-    @property
-    def identity(self) -> ModelIdentity:
-        """Which model it is.
-
-        Raises:
-            NotReadyError: it is not loaded yet.
-        """
-        info = self.model.info
-        return ModelIdentity(
-            name=self.name,
-            version=self.version,
-            trained_steps=info.trained_steps,
-            data_fingerprint=info.data_fingerprint,
-            precision=self.model.precision,
-        )
 
     def answer(self, logits: torch.Tensor, clip: ReadClip, *, top_k: int, seconds: float) -> Answer:
         """What is said of one clip, of which `logits` are (classes,).

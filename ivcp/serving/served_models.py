@@ -7,35 +7,38 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from ivcp.serving.http.problems import ProblemError
-from ivcp.serving.served_model import ServedModel
+from ivcp.serving.served import Served
+
+ServedT = TypeVar("ServedT", bound=Served)
 
 _ROUNDING = 1e-9
 """By which shares like 0.1 + 0.2 + 0.7 may come to more than 1."""
 
 
 @dataclass
-class _Slot:
+class _Slot(Generic[ServedT]):
     """A name under which a model answers."""
 
-    model: ServedModel
+    model: ServedT
     share: float
     users: int = 0
     is_retired: bool = False
 
 
-class ServedModels:
+class ServedModels(Generic[ServedT]):
     """One of them, the first, answers what names no model, but for the shares of others."""
 
     def __init__(self, first: str) -> None:
         """`first` is the name of the first one, which is put in later."""
         self.first = first
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, _Slot[ServedT]] = {}
         self._coming: dict[str, float] = {}
         """The shares of models that are being loaded, by name."""
 
-    def __iter__(self) -> Iterator[ServedModel]:
+    def __iter__(self) -> Iterator[ServedT]:
         """Those that are loaded, the first one first."""
         return iter([slot.model for slot in list(self._slots.values())])
 
@@ -60,7 +63,7 @@ class ServedModels:
         finally:
             del self._coming[name]
 
-    def put(self, name: str, model: ServedModel, share: float) -> None:
+    def put(self, name: str, model: ServedT, share: float) -> None:
         """Gives a model its name; what had it is unloaded when its requests are answered."""
         earlier, self._slots[name] = self._slots.get(name), _Slot(model, share)
         if earlier is not None:
@@ -81,7 +84,7 @@ class ServedModels:
         _retire(self._slots.pop(name))
 
     @contextmanager
-    def using(self, name: str | None) -> Iterator[ServedModel]:
+    def using(self, name: str | None) -> Iterator[ServedT]:
         """Inside, the model of that name stays loaded; null is the first one, or one that has a share of its requests.
 
         Raises:
@@ -134,11 +137,11 @@ class ServedModels:
         return ProblemError("model_not_found", f"there is no model {name[:100]!r}: loaded are {names}")
 
 
-def _retire(slot: _Slot) -> None:
+def _retire(slot: _Slot[ServedT]) -> None:
     slot.is_retired = True
     _close_if_unused(slot)
 
 
-def _close_if_unused(slot: _Slot) -> None:
+def _close_if_unused(slot: _Slot[ServedT]) -> None:
     if slot.is_retired and slot.users == 0:
         threading.Thread(target=slot.model.close, name="unload-model", daemon=True).start()

@@ -1,4 +1,4 @@
-"""The predictor: classifies videos that are sent over HTTP.
+"""The predictor: answers over HTTP about videos that are sent; what, the model's stage says.
 
 `python -m ivcp.serving.server --model-dir DIR --port 8080`, then
 `curl -F video=@clip.mp4 http://127.0.0.1:8080/v1/predict`. DIR is a path or an s3:// URI.
@@ -26,9 +26,9 @@ from fastapi import FastAPI
 from ivcp.serving.app import create_app, create_probes
 from ivcp.serving.http.request_log import JsonLines, PlainLines
 from ivcp.serving.http.slow_clients import ImpatientProtocol
-from ivcp.serving.service import Service
+from ivcp.serving.service import AnyService
 from ivcp.serving.settings import ServerSettings, add_flags, given_flags
-from ivcp.settings import ModelConfig
+from ivcp.settings import ModelConfig, RunConfig
 
 MODEL_URI_VARIABLE = "IVCP_MODEL_URI"
 TRUST_VARIABLE = "IVCP_TRUST_REMOTE_CODE"
@@ -40,7 +40,7 @@ _TURN_AWAY_SECONDS = 1.0
 class _Server(uvicorn.Server):  # type: ignore[misc]
     """Says that it is not ready from the moment of SIGTERM."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: AnyService) -> None:
         super().__init__(config)
         self._service = service
 
@@ -64,10 +64,12 @@ def serve(
     model_version: str | None = None,
     machine: ModelConfig | None = None,
     settings: ServerSettings | None = None,
+    run: RunConfig | None = None,
 ) -> None:
     """Serves `model_dir`, a path or an s3:// URI, until SIGTERM or SIGINT; requests under way are answered first.
 
-    `machine` says how the model runs here: its attention, and whether code that comes with it is trusted.
+    `machine` says how the model runs here: its attention, and whether code that comes with it is trusted. `run` says
+    how a model that writes does so, and how a base model sees videos.
 
     Raises:
         ModelFilesError: `model_dir` is no complete, trained model.
@@ -77,8 +79,10 @@ def serve(
     settings = settings or ServerSettings()
     for name, wanted in (("port", port), ("probe_port", settings.probe_port)):
         _check_free(host, wanted, name)
-    app = create_app(model_dir, model_name=model_name, model_version=model_version, machine=machine, settings=settings)
-    service: Service = app.state.service
+    app = create_app(
+        model_dir, model_name=model_name, model_version=model_version, machine=machine, settings=settings, run=run
+    )
+    service: AnyService = app.state.service
     server = _Server(_config(app, host, port, settings), service)
 
     def end() -> None:
@@ -141,7 +145,11 @@ def _probes(app: FastAPI, host: str, settings: ServerSettings) -> Iterator[None]
 
 
 def set_up_logging() -> None:
-    """A line of JSON for each event where nobody reads along, else plain lines; IVCP_LOG_FORMAT says json or plain."""
+    """A line of JSON for each event where nobody reads along, else plain lines; IVCP_LOG_FORMAT says json or plain.
+
+    A process that is ended by a signal says where it was.
+    """
+    faulthandler.enable()  # a file of weights that is cut while it is mapped ends the process: with a word, at least
     kind = os.environ.get("IVCP_LOG_FORMAT", "plain" if sys.stderr.isatty() else "json")
     handler = logging.StreamHandler()
     plain = PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -156,7 +164,7 @@ def set_up_logging() -> None:
 
 def main() -> None:
     """The command line of `python -m ivcp.serving.server`."""
-    parser = argparse.ArgumentParser(description="Serve an action classifier over HTTP.")
+    parser = argparse.ArgumentParser(description="Serve a model over HTTP.")
     model_uri = os.environ.get(MODEL_URI_VARIABLE)
     help_text = f"directory that training or export wrote: a path or an s3:// URI; by default {MODEL_URI_VARIABLE}"
     parser.add_argument("--model-dir", default=model_uri, required=model_uri is None, help=help_text)
@@ -175,7 +183,6 @@ def main() -> None:
     machine = ModelConfig(trust_remote_code=arguments.pop("trust_remote_code"))
     settings = ServerSettings.from_environment(given_flags(arguments))
     set_up_logging()
-    faulthandler.enable()  # a file of weights that is cut while it is mapped ends the process: with a word, at least
     serve(**arguments, machine=machine, settings=settings)
 
 

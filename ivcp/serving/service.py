@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from ivcp.records.answers import ModelIdentity
 from ivcp.serving.decoding import Decoders, ModelFiles
@@ -15,29 +16,44 @@ from ivcp.serving.held_files import HeldFiles
 from ivcp.serving.http.admission import Load
 from ivcp.serving.http.problems import ProblemError
 from ivcp.serving.http.timings import current_timings
+from ivcp.serving.model_source import ModelSource
 from ivcp.serving.predictor import Predictor
 from ivcp.serving.remote_videos import fetch
+from ivcp.serving.served import Served
 from ivcp.serving.served_model import ServedModel
 from ivcp.serving.served_models import ServedModels
 from ivcp.serving.settings import ServerSettings
 from ivcp.serving.uploads import UploadFolder
 from ivcp.serving.warm_up import warm_up
-from ivcp.stages.directory import check_complete
 from ivcp.video import VideoError
+
+SourceT = TypeVar("SourceT", bound=ModelSource)
+ServedT = TypeVar("ServedT", bound=Served)
+GivenT = TypeVar("GivenT", bound=ModelSource, contravariant=True)
+MadeT = TypeVar("MadeT", bound=Served, covariant=True)
 
 log = logging.getLogger(__name__)
 
 
-class Service:
+class Serve(Protocol[GivenT, MadeT]):
+    """Makes a model that was loaded answer."""
+
+    def __call__(
+        self, source: GivenT, decoders: Decoders, settings: ServerSettings, /, *, held: HeldFiles, generation: int = 0
+    ) -> MadeT:
+        """`source` is loaded, `held` are its files since before that."""
+
+
+class Service(Generic[SourceT, ServedT]):
     """Loads the first model in the background while the server already answers; others come and go by name."""
 
-    def __init__(self, predictor: Predictor, settings: ServerSettings) -> None:
+    def __init__(self, first: SourceT, settings: ServerSettings, serve: Serve[SourceT, ServedT]) -> None:
         self.settings, self.load = settings, Load(settings)
         self._uri_rules = settings.uri_rules
-        self.first = predictor
+        self.first, self._serve = first, serve
         self.failure: BaseException | None = None
         self.on_failure: Callable[[], None] = lambda: None
-        self.models = ServedModels(predictor.name)
+        self.models: ServedModels[ServedT] = ServedModels(first.name)
         self._decoders: Decoders | None = None
         self._uploads: UploadFolder | None = None
         self._generation, self._lock = 0, threading.Lock()
@@ -96,7 +112,7 @@ class Service:
 
     def identities(self) -> list[ModelIdentity]:
         """Of the models that are loaded."""
-        return [model.predictor.identity for model in self.models]
+        return [model.source.identity for model in self.models]
 
     def start(self) -> None:
         """Begins to load.
@@ -118,7 +134,7 @@ class Service:
             self._uploads.remove()
 
     @contextmanager
-    def using(self, name: str | None) -> Iterator[ServedModel]:
+    def using(self, name: str | None) -> Iterator[ServedT]:
         """Inside, the model of that name stays loaded; null is the first one, or one that has a share of its requests.
 
         Raises:
@@ -138,19 +154,17 @@ class Service:
             ProblemError: it cannot be loaded, somebody loads one of this name, or the shares come to more than 1.
         """
         decoders = self.decoders
-        predictor = Predictor(
-            uri, name=name, version=version, machine=self.first.machine, infer_dtype=self.settings.infer_dtype
-        )
-        task = asyncio.create_task(self._put(predictor, decoders, share))
+        source = self.first.beside(uri, name=name, version=version)
+        task = asyncio.create_task(self._put(source, decoders, share))
         self._puts.add(task)
         task.add_done_callback(self._puts.discard)
         await asyncio.shield(task)  # a large model may take longer than a request
 
-    async def _put(self, predictor: Predictor, decoders: Decoders, share: float) -> None:
-        name, uri = predictor.name, predictor.model_uri
+    async def _put(self, source: SourceT, decoders: Decoders, share: float) -> None:
+        name, uri = source.name, source.model_uri
         with self.models.coming(name, share):
             try:
-                model = await asyncio.to_thread(lambda: self._loaded(predictor, decoders))
+                model = await asyncio.to_thread(lambda: self._loaded(source, decoders))
             except Exception as error:  # a directory that somebody else wrote: whatever its files make libraries raise
                 log.warning("%s cannot be loaded as %s: %s", uri, name, error)
                 raise ProblemError("bad_model", f"{name} cannot be loaded: {error}") from error
@@ -171,20 +185,18 @@ class Service:
         await fetch(uri, path, rules=self._uri_rules, deadline=current_timings().deadline, count=count)
         return path
 
-    def _loaded(self, predictor: Predictor, decoders: Decoders) -> ServedModel:
+    def _loaded(self, source: SourceT, decoders: Decoders) -> ServedT:
         """Loads a model and lets it answer once."""
-        model_dir = predictor.fetch()
-        check_complete(model_dir)
-        held = HeldFiles(model_dir, into=self.uploads.path)
+        held = self._held(source)
         try:
-            predictor.load()
+            source.load()
         except BaseException:
             held.release()
             raise
         with self._lock:
             self._generation += 1
             generation = self._generation
-        model = ServedModel(predictor, decoders, self.settings, held=held, generation=generation)
+        model = self._serve(source, decoders, self.settings, held=held, generation=generation)
         try:
             decoders.warm(model.files).result()
             warm_up(model, self.uploads)
@@ -206,11 +218,17 @@ class Service:
         else:
             self.models.put(self.first.name, model, share=0.0)
 
-    def _load_with_decoders(self) -> ServedModel:
+    def _held(self, source: SourceT) -> HeldFiles:
+        """A model's files, which are downloaded and checked first."""
+        model_dir = source.fetch()
+        source.check(model_dir)
+        held = HeldFiles(model_dir, into=self.uploads.path)
+        source.describe(model_dir, held.directory)
+        return held
+
+    def _load_with_decoders(self) -> ServedT:
         """Loads the model here while decoding processes start; both need its files, which are downloaded first."""
-        model_dir = self.first.fetch()
-        check_complete(model_dir)
-        settings, held = self.settings, HeldFiles(model_dir, into=self.uploads.path)
+        settings, held = self.settings, self._held(self.first)
         decoders = Decoders(
             [ModelFiles(held.directory, self.first.machine.trust_remote_code)],
             num_workers=settings.num_decoders,
@@ -222,7 +240,7 @@ class Service:
             self.first.load()
             for future in started:
                 future.result()
-            model = ServedModel(self.first, decoders, settings, held=held)
+            model = self._serve(self.first, decoders, settings, held=held)
             try:
                 warm_up(model, self.uploads)
             except (VideoError, RuntimeError, OSError, ValueError) as error:
@@ -237,3 +255,7 @@ class Service:
 
 def _loading() -> ProblemError:
     return ProblemError("loading", "the model is still loading: wait until /readyz answers 200")
+
+
+ClassifierService: TypeAlias = Service[Predictor, ServedModel]
+AnyService: TypeAlias = Service[Any, Any]

@@ -45,8 +45,14 @@ class ServerSettings(Record):
     """Tokens of one batch, with padding."""
     max_batch_wait_ms: float = Field(10.0, ge=0)
     """How long a clip waits for others that are being decoded, to be computed together with them, in milliseconds."""
+    turn_tokens: int = Field(64, ge=1)
+    """Of models that write: tokens of each answer that are written before others that wait join, or have their turn."""
+    max_context_tokens: int | None = Field(None, ge=1)
+    """Of models that write or score: longest conversation with its answer; null is what the model was made for."""
+    max_media: int = Field(16, ge=1)
+    """Videos in the conversations of one request."""
     max_batch_requests: int = Field(256, ge=1)
-    """Requests in one `predict:batch`."""
+    """Requests in one `predict:batch`, or conversations in one `score`."""
     max_frames: int = Field(1024, ge=1)
     """Pictures in a request that sends `frames`."""
     max_windows: int = Field(2000, ge=1)

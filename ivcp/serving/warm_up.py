@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ivcp.serving.served_model import ServedModel, VideoSource
+from ivcp.serving.served import Served, VideoSource
 from ivcp.serving.uploads import UploadFolder
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _SIZE, _FRAMES, _FPS = 128, 32, 16
 
 
-def warm_up(model: ServedModel, uploads: UploadFolder) -> None:
+def warm_up(model: Served, uploads: UploadFolder) -> None:
     """Lets a model answer for a grey clip of two seconds, in each decoding process.
 
     Raises:
@@ -27,7 +27,7 @@ def warm_up(model: ServedModel, uploads: UploadFolder) -> None:
     with uploads.folder() as folder:
         video = VideoSource(_write_clip(folder / "warm_up.avi"), "the server's own clip")
         model.try_out(video)
-    log.info("%s answered its first clip after %.1f s", model.predictor.name, time.monotonic() - started)
+    log.info("%s answered its first clip after %.1f s", model.source.name, time.monotonic() - started)
 
 
 def _write_clip(path: Path) -> Path:

@@ -19,7 +19,7 @@ NO_MEANING = {
     "`num_beams` says how many beams there are, in every evaluation": "eval_num_beams",
     "`max_new_tokens` says how long an answer may be": "max_length",
     "what was computed of earlier tokens is always kept while a text is written": "use_kv_cache",
-    "`ivcp serve` has one engine, the classifier itself": (
+    "`ivcp api --engine vllm` runs vLLM": (
         "infer_backend vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config"
     ),
     "the predictor computes as training did; its own setting (`ivcp serve infer_dtype=…`) changes that": "infer_dtype",

@@ -120,6 +120,11 @@ class RunConfig(Section):
         usual = "ivcp-action-classifier" if stage == "action_cls" else f"ivcp-{stage}"
         return self.export.registered_model_name or usual
 
+    @property
+    def is_rounded(self) -> bool:
+        """Whether numbers or weights have 16 bits or fewer somewhere, so that a merged model has other numbers."""
+        return bool(self.train.bf16 or self.train.fp16 or self.method.quantization_bit)
+
     def flat(self) -> dict[str, Any]:
         """Every setting by its key, as JSON types."""
         sections = self.model_dump(mode="json")

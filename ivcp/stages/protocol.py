@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ivcp.data.prepared.sample import Column, Sample, Tokens
 from ivcp.data.prompts import VIDEO_TAG
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ivcp.models.positions import RopePositions
     from ivcp.models.processor import Batch, Processor, SampledVideo
 
+ServedAs = Literal["classifier", "writer", "scorer"]
+"""It gives clips a class, answers conversations, or says how good an answer is."""
 Collate = Callable[[Sequence[Sample]], "Batch"]
 
 
@@ -199,6 +201,13 @@ class Stage(Protocol):
     def writes(self) -> bool:
         """Whether its model answers a prompt with a text."""
         return False
+
+    @property
+    def served_as(self) -> ServedAs | None:
+        """What a server does with its model; null where there is none for it."""
+        if self.rows == "labels":
+            return "classifier"
+        return "writer" if self.writes else None
 
     def is_reference(self, sample: Sample) -> bool:
         """Whether the answer of a sample is one that the model should write."""

@@ -14,6 +14,7 @@ from ivcp.evaluation.language.answers import SplitAnswers, write_answers
 from ivcp.evaluation.language.gate import decide_by_metric
 from ivcp.evaluation.language.measure import StageNumbers, measure_stage
 from ivcp.evaluation.language.report import choose_examples, write_language_report
+from ivcp.evaluation.language.smoke import choose_smoke_question
 from ivcp.evaluation.predict import Disturbed
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.inference.loop import Samples
@@ -23,6 +24,7 @@ from ivcp.records.evaluation import Disturbance, GateVerdict
 from ivcp.records.language_evaluation import (
     GENERATED_FILE,
     PREDICT_RESULTS_FILE,
+    SMOKE_QUESTION_FILE,
     GenerationMetrics,
     LanguageMetrics,
     disturbed_file,
@@ -66,6 +68,9 @@ def evaluate_language(
         measured = evaluation.measure()
         metrics = measured.metrics
         files = evaluation.write(output_dir, measured)
+        question = choose_smoke_question(model, evaluation.clips.samples)
+        if question is not None:
+            question.write(output_dir / SMOKE_QUESTION_FILE)
         run.log_metrics({f"{split}/{name}": value for name, value in metrics.headline().items()})
         run.set_tags(metrics.fingerprints() | {"gate": "passed" if metrics.gate.passed else "refused"})
         for path in files:

@@ -20,13 +20,18 @@ _READING = frozenset({"GET", "HEAD"})
 class Access:
     """Asks each request for its key, before anything of its body is read."""
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing | None) -> None:
-        """`keys` null lets everybody ask for predictions, and nobody load models."""
-        self.app, self._keys = app, keys
+    def __init__(self, app: ASGIApp, *, keys: KeyRing | None, has_operators: bool = True) -> None:
+        """`keys` null lets everybody ask for predictions, and nobody load models.
+
+        Without `has_operators` no route is theirs.
+        """
+        self.app, self._keys, self._has_operators = app, keys, has_operators
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on what is allowed."""
         kind = needed_key(scope["path"]) if scope["type"] == "http" else None
+        if kind == "operator" and not self._has_operators:
+            kind = "inference"
         if kind is None:
             await self.app(scope, receive, send)
             return

@@ -24,6 +24,21 @@ from ivcp.video import VideoError
 MEDIA_TYPE = "application/problem+json"
 _OPEN_INFERENCE = "/v2"
 """Routes whose protocol wants the message in `error` of application/json: KServe's client reads no other type."""
+SPEAKS_OPENAI = "speaks_openai"
+"""Set in the state of a request whose errors have the shape of OpenAI's API."""
+_OPENAI_TYPES = {
+    **dict.fromkeys((400, 404, 405, 408, 413, 415), "invalid_request_error"),
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+_OPENAI_CODES = {
+    "key_missing": "invalid_api_key",
+    "key_unknown": "invalid_api_key",
+    "rate_limited": "rate_limit_exceeded",
+    "too_many_tokens": "context_length_exceeded",
+}
+"""Codes for which clients look under another name."""
 CLIENT_GONE = "client_gone"
 STATUS_OF_CODE: Mapping[str, int] = {
     "bad_request": 400,
@@ -100,8 +115,27 @@ class ProblemError(Exception):
             body["errors"] = self.errors
         return body | ({"request_id": request_id} if request_id else {})
 
+    @property
+    def openai_status(self) -> int:
+        """The status that OpenAI's API has where a request does not fit: there is no 422."""
+        return 400 if self.status == HTTPStatus.UNPROCESSABLE_ENTITY else int(self.status)
+
+    def openai_body(self) -> dict[str, Any]:
+        """What is sent where clients expect OpenAI's errors."""
+        named = self.errors[0]["loc"] if self.errors else ()
+        return {
+            "error": {
+                "message": self.detail,
+                "type": _OPENAI_TYPES.get(self.openai_status, "server_error"),
+                "param": ".".join(map(str, named)) or None,
+                "code": _OPENAI_CODES.get(self.code, self.code),
+            }
+        }
+
     def response(self, scope: Scope) -> JSONResponse:
         """The HTTP response to the request of `scope`."""
+        if scope.get("state", {}).get(SPEAKS_OPENAI):
+            return JSONResponse(self.openai_body(), status_code=self.openai_status, headers=self.headers)
         body, media_type = self.body(scope.get("state", {}).get("request_id")), MEDIA_TYPE
         if scope["path"].startswith(_OPEN_INFERENCE):
             body["error"], media_type = self.detail, "application/json"

@@ -16,7 +16,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ivcp.serving.http.metrics import PredictorMetrics
-from ivcp.serving.http.problems import CLIENT_GONE, STATUS_OF_CODE
+from ivcp.serving.http.problems import CLIENT_GONE, SPEAKS_OPENAI, STATUS_OF_CODE
 from ivcp.serving.http.timings import Timings, timed_request
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,14 @@ _UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v
 class RequestLog:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, *, metrics: PredictorMetrics, paths: Iterable[str]) -> None:
-        """`paths` are those of the routes, with `{name}` for their parameters."""
-        self.app, self._metrics = app, metrics
+    def __init__(
+        self, app: ASGIApp, *, metrics: PredictorMetrics, paths: Iterable[str], speaks_openai: bool = False
+    ) -> None:
+        """`paths` are those of the routes, with `{name}` for their parameters.
+
+        `speaks_openai` gives errors the shape that clients of OpenAI's API read.
+        """
+        self.app, self._metrics, self._speaks_openai = app, metrics, speaks_openai
         self._patterns = [(re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), path) for path in sorted(paths)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +46,7 @@ class RequestLog:
             await self.app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope.setdefault("state", {}).update({"request_id": request_id, SPEAKS_OPENAI: self._speaks_openai})
         timings, started, status = Timings(), time.monotonic(), 500  # 500 of what nobody answers
 
         async def noted(message: Message) -> None:

@@ -19,8 +19,8 @@ from starlette.requests import Request
 
 from ivcp.serving.http.problems import ProblemError
 from ivcp.serving.http.timings import current_timings
-from ivcp.serving.served_model import VideoSource
-from ivcp.serving.service import Service
+from ivcp.serving.served import VideoSource
+from ivcp.serving.service import AnyService
 from ivcp.serving.uploads import write_upload
 from ivcp.video import Span
 
@@ -30,6 +30,8 @@ _WRITTEN_AT_ONCE = 2**19
 _MOST_FIELDS = 16
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
 _DATA_URI = re.compile(r"data:(?P<type>[-\w.+]+/[-\w.+]+)?(?:;[-\w.+]+=[-\w.+]+)*;base64,", re.ASCII)
+_PICTURES = "data:video/jpeg;base64,"
+"""vLLM's own form of a video that is a list of pictures, which commas divide."""
 _SUFFIXES = {"video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "image/gif": ".gif"}
 _MOST_PROMPT = 100_000
 _LEAST_SECONDS, _MOST_SECONDS = 0.001, 1e9
@@ -150,7 +152,7 @@ class BatchRequest(BaseModel):
 
 @asynccontextmanager
 async def received(
-    request: Request, service: Service, options: type[BodyT], body: type[BodyT]
+    request: Request, service: AnyService, options: type[BodyT], body: type[BodyT]
 ) -> AsyncIterator[tuple[VideoSource, BodyT]]:
     """Reads a request of either kind; inside, its video lies in files. `options` are those of a form.
 
@@ -229,8 +231,15 @@ def invalid(error: ValidationError) -> ProblemError:
     return ProblemError("bad_request_fields", said, errors=fields)
 
 
+def video_of_url(url: str) -> dict[str, str | list[str]]:
+    """The fields of a request whose video is at a URL, as chats have it: a `data:` URI, or where it may be fetched."""
+    if url.startswith(_PICTURES):
+        return {"frames": url.removeprefix(_PICTURES).split(",")}
+    return {"video": url} if url[:5].lower() == "data:" else {"uri": url}
+
+
 @asynccontextmanager
-async def stored(asked: VideoFields, folder: Path, service: Service) -> AsyncIterator[VideoSource]:
+async def stored(asked: VideoFields, folder: Path, service: AnyService) -> AsyncIterator[VideoSource]:
     """The video of a JSON request as files in `folder`; what is fetched counts among the uploads.
 
     Raises:

@@ -13,14 +13,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from ivcp.serving.http.problems import ProblemError
-from ivcp.serving.http.requests import PredictRequest, Text, parsed, read_json, stored
+from ivcp.serving.http.requests import PredictRequest, Text, parsed, read_json, stored, video_of_url
 from ivcp.serving.http.timings import current_timings
 from ivcp.serving.routes.openapi import OF_PREDICTIONS, body_of
 from ivcp.serving.routes.predict import answer
-from ivcp.serving.service import Service
+from ivcp.serving.service import ClassifierService
 
-_PICTURES = "data:video/jpeg;base64,"
-"""vLLM's own form of a video that is a list of pictures, which commas divide."""
 _EXAMPLE = {
     "model": "action-classifier",
     "messages": [
@@ -97,7 +95,7 @@ class ClassifyReply(BaseModel):
     usage: Usage = Usage()
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: ClassifierService) -> APIRouter:
     """Of `/classify`."""
     router = APIRouter(tags=["vLLM"])
 
@@ -137,12 +135,5 @@ def _as_request(asked: ClassifyRequest) -> PredictRequest:
         raise ProblemError("bad_request_fields", f"messages: {len(urls)} video_url parts came, expected one")
     said = [turn.content for turn in asked.messages if isinstance(turn.content, str) and turn.role == "user"]
     said += [part.text for part in parts if part.text]
-    values: dict[str, Any] = {"model": asked.model, "prompt": "\n".join(said) or None, "top_k": 1}
-    url = urls[0]
-    if url.startswith(_PICTURES):
-        values["frames"] = url.removeprefix(_PICTURES).split(",")
-    elif url[:5].lower() == "data:":
-        values["video"] = url
-    else:
-        values["uri"] = url
-    return parsed(PredictRequest, values)
+    values = {"model": asked.model, "prompt": "\n".join(said) or None, "top_k": 1}
+    return parsed(PredictRequest, values | video_of_url(urls[0]))

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ivcp.serving.http.metrics import PredictorMetrics
-from ivcp.serving.service import Service
+from ivcp.serving.service import AnyService
 
 
-def routes(service: Service, metrics: PredictorMetrics | None) -> APIRouter:
+def routes(service: AnyService, metrics: PredictorMetrics | None) -> APIRouter:
     """Of `/healthz` and `/readyz`, and of `/metrics` where there are some to show."""
     router = APIRouter(tags=["health"])
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ivcp.serving.routes.openapi import ON_EVERY_ROUTE, problems
-from ivcp.serving.service import Service
+from ivcp.serving.service import ClassifierService
 
 Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][-A-Za-z0-9._]{0,99}$")]
 
@@ -43,7 +43,7 @@ class LoadedModels(BaseModel):
     models: list[LoadedModelRow]
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: ClassifierService) -> APIRouter:
     """Of `/v1/models`."""
     router = APIRouter(tags=["models"])
 

@@ -25,8 +25,9 @@ from ivcp.serving.http.requests import Options, PredictRequest, Text, in_thread,
 from ivcp.serving.http.timings import Timings, current_timings
 from ivcp.serving.routes.openapi import OF_A_MODEL, OF_PREDICTIONS, ON_EVERY_ROUTE, body_of
 from ivcp.serving.routes.predict import answer
-from ivcp.serving.served_model import ServedModel, VideoSource
-from ivcp.serving.service import Service
+from ivcp.serving.served import VideoSource
+from ivcp.serving.served_model import ServedModel
+from ivcp.serving.service import ClassifierService
 from ivcp.serving.side_by_side import each_of
 from ivcp.serving.uploads import write_upload
 
@@ -81,7 +82,7 @@ class OutputKind(BaseModel):
 Outputs = dict[str, tuple[OutputKind, Callable[[list[Answer]], NDArray[Any]]]]
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: ClassifierService) -> APIRouter:
     """Of `/v2`."""
     router = APIRouter(tags=["Open Inference Protocol"])
 
@@ -231,7 +232,7 @@ def _elements(content: bytes, *, most: int) -> list[bytes]:
 
 
 async def _answers(
-    service: Service, name: str, videos: list[str | bytes], parameters: dict[str, Any], timings: Timings
+    service: ClassifierService, name: str, videos: list[str | bytes], parameters: dict[str, Any], timings: Timings
 ) -> list[Answer]:
     of_clip = {name: parameters[name] for name in _OF_CLIP if name in parameters}
 

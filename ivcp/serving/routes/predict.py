@@ -21,14 +21,14 @@ from ivcp.serving.http.requests import BatchRequest, Options, PredictRequest, re
 from ivcp.serving.http.timings import Timings, current_timings
 from ivcp.serving.routes.openapi import OF_A_MODEL, OF_PREDICTIONS, body_of
 from ivcp.serving.routes.timeline import window_seconds_of
-from ivcp.serving.served_model import VideoSource
-from ivcp.serving.service import Service
+from ivcp.serving.served import VideoSource
+from ivcp.serving.service import ClassifierService
 from ivcp.serving.side_by_side import each_of
 
 _EXAMPLE = {"uri": "s3://clips/wave_0001.mp4", "top_k": 3}
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: ClassifierService) -> APIRouter:
     """Of `/v1/predict` and what belongs to it."""
     router = APIRouter(tags=["predictions"])
 
@@ -69,7 +69,7 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-async def answer(service: Service, video: VideoSource, asked: Options, timings: Timings) -> Answer:
+async def answer(service: ClassifierService, video: VideoSource, asked: Options, timings: Timings) -> Answer:
     """The answer for a video that is here."""
     with service.using(asked.model) as model:
         timings.model = model.predictor.name
@@ -83,7 +83,9 @@ async def answer(service: Service, video: VideoSource, asked: Options, timings: 
         )
 
 
-async def _answers(service: Service, requests: tuple[PredictRequest, ...], timings: Timings) -> list[BatchItem]:
+async def _answers(
+    service: ClassifierService, requests: tuple[PredictRequest, ...], timings: Timings
+) -> list[BatchItem]:
     """In their order; as many at a time as keep the decoders busy."""
 
     async def one(asked: PredictRequest) -> BatchItem:
@@ -100,7 +102,7 @@ async def _answers(service: Service, requests: tuple[PredictRequest, ...], timin
     return await each_of(requests, one, at_once=2 * service.decoders.num_workers)
 
 
-def _described(service: Service, predictor: Any) -> ModelDescription:
+def _described(service: ClassifierService, predictor: Any) -> ModelDescription:
     model, settings = predictor.model, service.settings
     return ModelDescription(
         **predictor.identity.model_dump(),

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
@@ -28,10 +27,12 @@ from ivcp.serving.http.problems import ProblemError, problem_of
 from ivcp.serving.http.requests import TimelineOptions, TimelineRequest, received
 from ivcp.serving.http.timings import current_timings
 from ivcp.serving.predictor import Predictor
+from ivcp.serving.routes.next_event import EVENTS, next_event
 from ivcp.serving.routes.openapi import OF_PREDICTIONS, body_of
 from ivcp.serving.segments import merge_windows, windows_over
-from ivcp.serving.served_model import ServedModel, VideoSource
-from ivcp.serving.service import Service
+from ivcp.serving.served import VideoSource
+from ivcp.serving.served_model import ServedModel
+from ivcp.serving.service import ClassifierService
 from ivcp.video import Span, VideoError
 
 _WINDOW_SECONDS = 2.0
@@ -41,19 +42,21 @@ _WINDOWS_AT_ONCE = 16
 _FRAME_BYTES_AT_ONCE = 256 * 1024**2
 """Of one call where each decodes the whole video, as for files that cannot be sought: the fewer calls the better."""
 _CALLS_AHEAD = 2
-_EVENTS = "text/event-stream"
-_SECONDS_TO_SAY_SO = 0.2
+_TOO_LATE = (
+    "its other windows were not computed in time (X-Deadline-Seconds, request_timeout_seconds): ask for a part of the "
+    "video (start_seconds, end_seconds), or take a longer stride"
+)
 Event = TimelineStart | TimelineWindow | TimelineSegments
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: ClassifierService) -> APIRouter:
     """Of `/v1/timeline`."""
     router = APIRouter(tags=["predictions"])
 
     @router.post(
         "/v1/timeline",
         response_model=Timeline,
-        responses={**OF_PREDICTIONS, 200: {"content": {_EVENTS: {"schema": {"type": "string"}}}}},
+        responses={**OF_PREDICTIONS, 200: {"content": {EVENTS: {"schema": {"type": "string"}}}}},
         openapi_extra=body_of(TimelineOptions, TimelineRequest, {"uri": "s3://clips/day.mp4", "window_seconds": 2}),
     )
     async def timeline(request: Request) -> Any:
@@ -66,12 +69,12 @@ def routes(service: Service) -> APIRouter:
             model = kept.enter_context(service.using(asked.model))
             current_timings().model = model.predictor.name
             events = _Timeline(model, video, asked, service.settings.max_windows).events()
-            if _EVENTS not in request.headers.get("accept", ""):
+            if EVENTS not in request.headers.get("accept", ""):
                 async with aclosing(events):
                     return await _whole(events)
             first = await anext(events)  # what is wrong with the request is an ordinary error
             stream = _stream(first, events, kept.pop_all(), request.state.request_id)
-            return StreamingResponse(stream, media_type=_EVENTS, headers={"Cache-Control": "no-store"})
+            return StreamingResponse(stream, media_type=EVENTS, headers={"Cache-Control": "no-store"})
 
     return router
 
@@ -232,7 +235,7 @@ async def _stream(
     async with kept:
         yield _event(first)
         try:
-            while (event := await _next(events)) is not None:
+            while (event := await next_event(events, too_late=_TOO_LATE)) is not None:
                 yield _event(event)
         except Exception as error:
             problem = problem_of(error)
@@ -240,24 +243,6 @@ async def _stream(
                 raise
             current_timings().code = problem.code
             yield f"event: error\ndata: {json.dumps(problem.body(request_id))}\n\n".encode()
-
-
-async def _next(events: AsyncIterator[Event]) -> Event | None:
-    """The next event; null behind the last one.
-
-    Raises:
-        ProblemError: the request's time is over, a moment before its connection is cut for that.
-    """
-    left = current_timings().left_seconds()
-    try:
-        with anyio.fail_after(None if left is None else max(0.0, left - _SECONDS_TO_SAY_SO)):
-            return await anext(events, None)
-    except TimeoutError as error:
-        raise ProblemError(
-            "deadline_exceeded",
-            "its other windows were not computed in time (X-Deadline-Seconds, request_timeout_seconds): ask for a part "
-            "of the video (start_seconds, end_seconds), or take a longer stride",
-        ) from error
 
 
 _NAMES: dict[type[BaseModel], str] = {TimelineStart: "start", TimelineWindow: "window", TimelineSegments: "segments"}

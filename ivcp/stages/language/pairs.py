@@ -12,7 +12,7 @@ from ivcp.records import Clip, Message, RowKind
 from ivcp.settings import RunConfig
 from ivcp.stages.language.stage import REJECTED, LanguageStage
 from ivcp.stages.language.value_head_stage import ValueHeadStage
-from ivcp.stages.protocol import Collate, TrainingInputs
+from ivcp.stages.protocol import Collate, ServedAs, TrainingInputs
 
 if TYPE_CHECKING:
     from ivcp.models.backbone import BackboneModule
@@ -83,6 +83,11 @@ class RewardModelling(ValueHeadStage, PairStage):
     def writes(self) -> bool:
         """It gives a number."""
         return False
+
+    @property
+    def served_as(self) -> ServedAs:
+        """It says how good an answer is."""
+        return "scorer"
 
     def module(self, backbone: Any, *, trains: bool) -> BackboneModule:
         """The backbone with a value head."""

@@ -28,6 +28,7 @@ from ivcp.records import (
 )
 from ivcp.records.evaluation import SMOKE_CLIP_FILE, EvaluationMetrics
 from ivcp.records.export import EXPORT_RESULT_FILE
+from ivcp.records.language_evaluation import SMOKE_QUESTION_FILE
 from ivcp.settings import ConfigError, read_model_config
 from ivcp.stages.directory import OWN_FILES
 from ivcp.stages.model_info import is_model_directory
@@ -54,6 +55,7 @@ _OF_EVALUATION = (
     REPORT_HTML,
     CLASS_TABLE_FILE,
     SMOKE_CLIP_FILE,
+    SMOKE_QUESTION_FILE,
     METRICS_FILE,
 )
 

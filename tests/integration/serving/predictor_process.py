@@ -55,20 +55,31 @@ def running(
     command += ["--model-name", NAME, "--model-version", VERSION]
     variables = {f"{PREFIX}{name.upper()}": str(value) for name, value in chosen.items()}
     environment = os.environ | {"IVCP_LOG_FORMAT": "json", "OMP_NUM_THREADS": "1"} | variables
-    with log.open("wb") as file, subprocess.Popen(command, stderr=file, stdout=file, env=environment) as process:
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(command, stderr=file, stdout=file, env=environment) as process,
+        ended(process),
+    ):
+        predictor = RunningPredictor(f"http://127.0.0.1:{port}", log, process.pid)
+        wait_until_ready(predictor, process)
+        yield predictor
+
+
+@contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ends a predictor behind the block, as a cluster does."""
+    try:
+        yield
+    finally:
+        process.terminate()
         try:
-            predictor = RunningPredictor(f"http://127.0.0.1:{port}", log, process.pid)
-            _wait_until_ready(predictor, process)
-            yield predictor
+            process.wait(60)
         finally:
-            process.terminate()
-            try:
-                process.wait(60)
-            finally:
-                process.kill()
+            process.kill()
 
 
-def _wait_until_ready(predictor: RunningPredictor, process: subprocess.Popen[bytes]) -> None:
+def wait_until_ready(predictor: RunningPredictor, process: subprocess.Popen[bytes]) -> None:
+    """Waits until it answers."""
     deadline = time.monotonic() + 300
     while True:
         assert process.poll() is None, predictor.log.read_text()

@@ -8,7 +8,6 @@ from ivcp.cli.main import app
     ("command", "answer"),
     [
         ("webchat", "ivcp chat VIDEO.mp4 --model-dir DIR"),
-        ("api", "ivcp serve --model-dir DIR"),
         ("webui", "mlflow ui"),
         ("eval", "ivcp evaluate my.yaml"),
         ("infer", "ivcp predict"),

@@ -13,6 +13,7 @@ import yaml
 from ivcp.cli import llamafactory
 from ivcp.settings import ConfigError
 
+PLACE = ("--host", "0.0.0.0", "--port", "8000")
 ROOT = Path(__file__).parents[3]
 
 
@@ -59,9 +60,33 @@ def test_chat_reads_its_file(tmp_path):
         llamafactory.chat_words(["temperature=0.1"])
 
 
+def test_api_reads_its_environment(tmp_path):
+    path = tmp_path / "api.yaml"
+    path.write_text(yaml.safe_dump({"model_name_or_path": "base", "infer_backend": "huggingface", "do_sample": True}))
+    with llamafactory.api_words([str(path)], {}) as words:
+        assert words == [*("--model-dir", "base", "--engine", "ivcp"), *PLACE, "do_sample=true"]
+    key = "a-key-of-more-than-sixteen"
+    environment = {"API_HOST": "127.0.0.1", "API_PORT": "9", "API_MODEL_NAME": "mine", "API_KEY": key}
+    with llamafactory.api_words(["--adapter_name_or_path", "a", "--model_name_or_path", "b"], environment) as words:
+        *others, keys = words
+        assert others == [
+            *("--model-dir", "a", "--engine", "ivcp", "--host", "127.0.0.1", "--port", "9", "--model-name", "mine")
+        ]
+        file = Path(keys.removeprefix("keys="))
+        assert file.read_text() == key
+        assert file.stat().st_mode & 0o077 == 0, "nobody else may read it"
+    assert not file.exists()
+    with llamafactory.api_words(["model_name_or_path=b", "infer_backend=vllm"], environment) as words:
+        assert words[:4] == ["--model-dir", "b", "--engine", "vllm"]
+        assert not any(word.startswith("keys=") for word in words)
+    assert environment["VLLM_API_KEY"] == key
+    with pytest.raises(ConfigError, match="infer_backend = sglang: choose from"):
+        llamafactory.api_words(["model_name_or_path=b", "infer_backend=sglang"], {}).__enter__()
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
-    [("webui", "`ivcp run`"), ("api", "`ivcp serve`"), ("tarin", "Commands: train, export, eval, chat")],
+    [("webui", "`ivcp run`"), ("tarin", "Commands: train, export, eval, chat, api")],
 )
 def test_what_is_not_here_is_said(monkeypatch, capsys, command, message):
     monkeypatch.setattr(sys, "argv", ["llamafactory-cli", command])

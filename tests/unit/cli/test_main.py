@@ -22,6 +22,7 @@ COMMANDS = (
     "predict",
     "timeline",
     "serve",
+    "api",
     "sample-data",
     "tiny-model",
     "config",

@@ -1,0 +1,1 @@
+"""Models that write answers, and models that score them."""

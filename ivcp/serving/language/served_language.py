@@ -1,0 +1,79 @@
+"""What models that write and models that score share: they read conversations."""
+
+from __future__ import annotations
+
+from abc import ABC
+
+from ivcp.data.prepared.sample import Sample
+from ivcp.serving.decoding import Decoders
+from ivcp.serving.held_files import HeldFiles
+from ivcp.serving.http.timings import Timings
+from ivcp.serving.language.conversations import Conversation, ConversationRequest, read_conversation
+from ivcp.serving.language.source import LanguageSource
+from ivcp.serving.served import Served, VideoSource, done, waited_for
+from ivcp.serving.settings import ServerSettings
+
+
+class ServedLanguage(Served, ABC):
+    """A model that reads conversations."""
+
+    reads_answers = False
+    """Whether the last turn is an answer."""
+
+    def __init__(
+        self,
+        source: LanguageSource,
+        decoders: Decoders,
+        settings: ServerSettings,
+        *,
+        held: HeldFiles,
+        generation: int = 0,
+    ) -> None:
+        """`source` is loaded, `held` are its files since before that."""
+        super().__init__(source, decoders, settings, held=held, generation=generation)
+        text = source.model.module.config.get_text_config()
+        longest = [settings.max_context_tokens, getattr(text, "max_position_embeddings", None)]
+        self.context_tokens: int | None = min((limit for limit in longest if limit is not None), default=None)
+        """Tokens of a conversation with its answer; null where the model does not say."""
+
+    async def read(self, conversation: Conversation, timings: Timings, *, name: str = "the conversation") -> Sample:
+        """A conversation as the model reads it; `name` is what messages call it.
+
+        Raises:
+            PromptError: what was said cannot be asked.
+            VideoError: a video cannot be used.
+            DecoderError: no process starts that could decode it.
+        """
+        request, seconds = self._request(conversation, name), timings.left_seconds()
+        limit = self._decoders.timeout_seconds * max(1, len(conversation.videos))
+        limit = limit if seconds is None else min(limit, seconds)
+        with timings.of("decode"):
+            sample = await done(lambda: self._decoders.work(read_conversation, request, timeout_seconds=limit))
+        timings.tokens += len(sample.input_ids)
+        return sample
+
+    def read_in_each(self, conversation: Conversation) -> list[Sample]:
+        """The same by each decoding process, for a thread without an event loop."""
+        request = self._request(conversation, "the server's own clip")
+        futures = [self._decoders.work(read_conversation, request) for _ in range(self._decoders.num_workers)]
+        return [waited_for(future) for future in futures]
+
+    def try_out(self, video: VideoSource) -> None:
+        """Answers once about a video; for a thread without an event loop.
+
+        Raises:
+            RuntimeError, VideoError: that cannot be done.
+        """
+        stage = self.source.model.stage
+        messages = stage.smallest_prompt if self.reads_answers else stage.prompt_of(stage.smallest_prompt)
+        for sample in self.read_in_each(Conversation(tuple(messages), (video,))):
+            self.try_sample(sample)
+
+    def try_sample(self, sample: Sample) -> None:
+        """Computes one sample, and waits for it."""
+        raise NotImplementedError
+
+    def _request(self, conversation: Conversation, name: str) -> ConversationRequest:
+        return ConversationRequest(
+            self.files, conversation, name, has_answer=self.reads_answers, max_seconds=self._max_seconds
+        )
