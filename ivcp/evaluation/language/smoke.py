@@ -11,7 +11,7 @@ import torch
 
 from ivcp import storage
 from ivcp.data.prepared.sample import Medium, Sample
-from ivcp.data.prompts import VIDEO_TAG
+from ivcp.data.prompts import VIDEO_TAG, PromptError, check_no_other_tokens
 from ivcp.evaluation.smoke import comes_from_its_file
 from ivcp.inference.generation import Writer, prompt_sample
 from ivcp.inference.loop import Samples
@@ -44,7 +44,7 @@ def choose_smoke_question(model: LoadedModel, samples: Samples) -> SmokeQuestion
     """
     messages = model.prompt
     tags = sum(message.content.count(VIDEO_TAG) for message in messages)
-    if tags > 1 or not messages or messages[-1].role != "user":
+    if tags > 1 or not _can_be_asked(model):
         log.warning("the model's own prompt is no question about one video or none: a deployment cannot be compared")
         return None
     for sample in _candidates(model, samples) if tags else [samples[0]] if len(samples) else []:
@@ -57,6 +57,18 @@ def choose_smoke_question(model: LoadedModel, samples: Samples) -> SmokeQuestion
             return found
     log.warning("no clip found whose video file alone gives a sure answer: a deployment cannot be compared")
     return None
+
+
+def _can_be_asked(model: LoadedModel) -> bool:
+    """Whether the model's own prompt is a question that the server's routes take."""
+    messages = model.prompt
+    text = "".join(message.content for message in messages)
+    try:
+        check_no_other_tokens(text, allowed=(), special_tokens=model.processor.special_tokens)
+    except PromptError:
+        return False
+    roles = [message.role for message in messages]
+    return roles[-1:] == ["user"] and set(roles) <= {"system", "user", "assistant"}
 
 
 def _candidates(model: LoadedModel, samples: Samples) -> Iterator[Sample]:

@@ -71,7 +71,7 @@ def likeliest(writer, sample, tokens):
     model = language_model_of(writer.backbone)
     with torch.no_grad():
         logits = model(**accepted_inputs(model, batch), use_cache=False).logits[0]
-    logits[:, writer._media_tokens] = -torch.inf  # no answer holds them
+    logits[:, writer.media_tokens] = -torch.inf  # no answer holds them
     return tuple(logits[-len(tokens) - 1 : -1].argmax(dim=-1).tolist())
 
 

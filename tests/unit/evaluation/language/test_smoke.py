@@ -74,5 +74,12 @@ def test_a_score_is_as_near_as_numbers_are(models, samples):
         check_answer(given(score=far), question, model_dir=model.directory)
 
 
+@pytest.mark.parametrize("asked", ["<image>What?", "<video><video>What?"])
+def test_a_question_that_no_route_takes_is_not_asked(models, samples, asked):
+    model = models["sft"]
+    info = model.info.model_copy(update={"prompt": (Message(role="user", content=asked),)})
+    assert choose_smoke_question(replace(model, info=info), samples["sft"]) is None
+
+
 def test_where_no_clip_comes_from_its_file_there_is_none(models, samples):
     assert choose_smoke_question(models["sft"], samples["sft"][:1]) is None
