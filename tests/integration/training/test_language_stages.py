@@ -113,6 +113,19 @@ def test_kept_features_train_as_frames_do(data, stage):
     assert losses[True] == pytest.approx(losses[False], abs=1e-4)
 
 
+def test_kept_features_of_images_and_videos_train_as_their_pixels_do(data):
+    kinds = (("image",), ("video", "image"), ("image", "image"), ("video",))
+    index = PreparedIndex.read(write_language_data(data / "images", "sft", base=data / "base", kinds=kinds))
+    losses = {}
+    for kept in (True, False):
+        out = data / f"images-{kept}"
+        settings = settings_of(data, out.name, "sft", cache_vision_features=kept, vision_cache_dir=str(data / "images"))
+        train_model(config_from_settings(settings), index=index, output_dir=out)
+        rows = json.loads((out / "trainer_state.json").read_text())["log_history"]
+        losses[kept] = [row[key] for key in ("loss", "eval_loss") for row in rows if key in row]
+    assert losses[True] == pytest.approx(losses[False], abs=1e-4)
+
+
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_rows_without_media_train_beside_those_with_some(data, stage, caplog):
     """Of the former nothing can be kept, so that the tower runs in every epoch."""

@@ -72,6 +72,14 @@ def test_alpaca_with_history_and_system(tmp_path: Path) -> None:
     assert row.group == "/m/a.mp4"
 
 
+def test_images_and_videos_are_in_the_order_of_their_tags(tmp_path: Path) -> None:
+    asked = {"from": "human", "value": "<image>or<video>or<image>?"}
+    row = {"conversations": [asked, ANSWER], "videos": "v.mp4", "images": ["a.jpg", "s3://b/c.png"]}
+    found = read(tmp_path, "conversations", row, columns={"images": "images"})
+    assert found.media == (("image", "/m/a.jpg"), ("video", "/m/v.mp4"), ("image", "s3://b/c.png"))
+    assert found.group == "/m/a.jpg"
+
+
 def test_openai_parts_and_no_video(tmp_path: Path) -> None:
     content = [{"type": "text", "text": "Two and "}, {"type": "text", "text": "<ACTION>?"}]
     messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "4"}]
@@ -178,6 +186,12 @@ def test_an_entry_of_another_kind_is_refused(
 
 
 TALK = {"conversations": [*ASKED, ANSWER], "videos": ["a.mp4"]}
+SEEN = {
+    "conversations": [{"from": "human", "value": "<video>Or<image>?"}, ANSWER],
+    "videos": ["a.mp4"],
+    "images": ["a.jpg"],
+}
+IMAGES = {"columns": {"images": "images"}}
 PAIR = {"conversations": ASKED, "videos": ["a.mp4"], "chosen": ANSWER, "rejected": "No."}
 
 
@@ -209,6 +223,32 @@ PAIR = {"conversations": ASKED, "videos": ["a.mp4"], "chosen": ANSWER, "rejected
         ),
         ("conversations", TALK | {"conversations": [*ASKED, {"from": "gpt", "value": " "}]}, {}, "has no text"),
         ("conversations", TALK | {"images": ["a.jpg"]}, {"columns": {"images": "images"}}, r"0 <image> tag\(s\) for 1"),
+        ("conversations", SEEN | {"images": [["a.jpg"]]}, IMAGES, "images = .*: expected the path of each image"),
+        ("conversations", SEEN | {"images": []}, IMAGES, r"1 <image> tag\(s\) for 0 image\(s\)"),
+        ("conversations", SEEN, {}, r"1 <image> tag.*the row has images: rename it, or set columns.images"),
+        ("conversations", SEEN | {"end_seconds": 2}, IMAGES, "1 videos and images with a start or an end"),
+        (
+            "conversations",
+            SEEN | {"conversations": [*ASKED, {"from": "gpt", "value": "<image>"}]},
+            IMAGES,
+            "<image> stands in an answer",
+        ),
+        (
+            "conversations",
+            {"messages": [{"role": "user", "content": [{"type": "image", "image": "b.jpg"}]}], "images": ["a.jpg"]},
+            IMAGES | {"formatting": "openai"},
+            "images and the parts of a turn both name a path",
+        ),
+        (
+            "conversations",
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png"}}]}
+                ]
+            },
+            IMAGES | {"formatting": "openai"},
+            "a part of a turn: 'data:image/png'",
+        ),
         (
             "conversations",
             TALK | {"sound": ["a.wav"]},
