@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from ivcp.records import MediumKind
 from ivcp.serving.decoding import Decoders, ModelFiles, reason_of
 from ivcp.serving.held_files import HeldFiles, ModelChangedError
 from ivcp.serving.model_source import ModelSource
@@ -32,6 +33,8 @@ class VideoSource:
     name: str
     """What messages call it; nothing of the sender's, since it goes into logs."""
     images_fps: float | None = None
+    kind: MediumKind = "video"
+    """An image is one file."""
 
 
 class Served(ABC):

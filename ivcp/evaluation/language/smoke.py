@@ -11,7 +11,7 @@ import torch
 
 from ivcp import storage
 from ivcp.data.prepared.sample import Medium, Sample
-from ivcp.data.prompts import VIDEO_TAG, PromptError, check_no_other_tokens
+from ivcp.data.prompts import PromptError, check_no_other_tokens, media_tags
 from ivcp.evaluation.smoke import comes_from_its_file
 from ivcp.inference.generation import Writer, prompt_sample
 from ivcp.inference.loop import Samples
@@ -43,8 +43,8 @@ def choose_smoke_question(model: LoadedModel, samples: Samples) -> SmokeQuestion
     A clip that is a span of a longer video cannot be compared. Null where no clip can, or no answer is sure enough.
     """
     messages = model.prompt
-    tags = sum(message.content.count(VIDEO_TAG) for message in messages)
-    if tags > 1 or not _can_be_asked(model):
+    tags = media_tags("".join(message.content for message in messages))
+    if tags not in ((), ("video",)) or not _can_be_asked(model):
         log.warning("the model's own prompt is no question about one video or none: a deployment cannot be compared")
         return None
     for sample in _candidates(model, samples) if tags else [samples[0]] if len(samples) else []:

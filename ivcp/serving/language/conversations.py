@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from jinja2 import TemplateError
 
 from ivcp.data.prepared.sample import Medium, Sample
-from ivcp.data.prompts import PromptError, check_media_tags, check_no_other_tokens
+from ivcp.data.prompts import IMAGE_TAG, PromptError, check_media_tags, check_no_other_tokens
 from ivcp.models.families import UnsupportedModelError
 from ivcp.models.processor import Processor
 from ivcp.records import Message
 from ivcp.serving.decoding import ModelFiles, ModelHere, model_here, pictures_by_number
 from ivcp.serving.served import VideoSource
-from ivcp.video import ClipFrames, Span, VideoError, load_clips
+from ivcp.video import ClipFrames, Span, VideoError, load_clips, load_image
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What was said, with the videos of its tags."""
+    """What was said, with the videos and images of its tags."""
 
     messages: tuple[Message, ...]
     videos: tuple[VideoSource, ...] = ()
@@ -49,8 +50,9 @@ def read_conversation(request: ConversationRequest) -> Sample:
     """
     model, conversation = model_here(request.files), request.conversation
     text = "".join(message.content for message in conversation.messages)
-    check_no_other_tokens(text, allowed=(), special_tokens=model.processor.special_tokens)
-    check_media_tags(text, num_videos=len(conversation.videos))
+    check_no_other_tokens(text, allowed=(IMAGE_TAG,), special_tokens=model.processor.special_tokens)
+    kinds = [medium.kind for medium in conversation.videos]
+    check_media_tags(text, num_videos=kinds.count("video"), num_images=kinds.count("image"))
     clips = [_read(video, model.processor, request.max_seconds) for video in conversation.videos]
     try:
         return _sample(model, request, clips)
@@ -73,6 +75,8 @@ def _sample(model: ModelHere, request: ConversationRequest, clips: list[ClipFram
 
 
 def _read(video: VideoSource, processor: Processor, max_seconds: float | None) -> ClipFrames:
+    if video.kind == "image":
+        return _read_image(video, processor)
     source = [str(path) for path in video.path] if isinstance(video.path, tuple) else video.path
     try:
         with pictures_by_number(video.path):
@@ -84,3 +88,14 @@ def _read(video: VideoSource, processor: Processor, max_seconds: float | None) -
     if isinstance(clip, VideoError):
         raise clip
     return clip
+
+
+def _read_image(image: VideoSource, processor: Processor) -> ClipFrames:
+    if not isinstance(image.path, Path):
+        raise VideoError(
+            "not_an_image", f"{image.name}: one image was expected, {len(image.path)} came: send a video_url"
+        )
+    try:
+        return load_image(image.path, processor=processor)
+    except VideoError as error:
+        raise VideoError(error.reason, f"{image.name}: {error.detail}") from error

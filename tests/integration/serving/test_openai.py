@@ -15,13 +15,14 @@ from typing import Any
 import openai
 import pytest
 import transformers as hf
+from PIL import Image
 
 from ivcp.inference.chat import Chat
 from ivcp.inference.compute import Compute
 from ivcp.inference.generation import Writer
 from ivcp.records import Message
 from ivcp.settings import GenerationConfig
-from ivcp.video import load_clip
+from ivcp.video import load_clip, load_image
 from tests.data_sets import make_clip
 from tests.integration.serving.predictor_process import RunningPredictor, ended, wait_until_ready
 from tests.integration.serving.routes import data_uri
@@ -236,6 +237,36 @@ def test_what_does_not_fit_is_said_as_openai_says_it(client, changed, error, cod
     assert message in raised.value.body["message"]
     if error is openai.BadRequestError:
         assert raised.value.type == "invalid_request_error"
+
+
+def test_images_are_seen_beside_videos(client, chat, clips, tmp_path):
+    pictures = [tmp_path / "light.png", tmp_path / "dark.jpg"]
+    for path, grey in zip(pictures, (230, 20), strict=True):
+        Image.new("RGB", (64, 48), (grey, grey, 90)).save(path)
+
+    def parts(*files: Path) -> list[dict[str, Any]]:
+        kinds = ["video_url" if file.suffix == ".mp4" else "image_url" for file in files]
+        media = [{"type": kind, kind: {"url": data_uri(file)}} for kind, file in zip(kinds, files, strict=True)]
+        return [{"role": "user", "content": [*media, {"type": "text", "text": "What is to be seen?"}]}]
+
+    def here(*files: Path) -> str:
+        processor = chat.writer.processor
+        shown = [
+            load_clip(str(file), processor=processor)
+            if file.suffix == ".mp4"
+            else load_image(file, processor=processor)
+            for file in files
+        ]
+        chat.messages, chat.videos = [], []
+        return chat.ask("What is to be seen?", shown)
+
+    first = answer(client, *parts(pictures[0]))
+    assert first == here(pictures[0])
+    assert answer(client, *parts(pictures[1], clips[0])) == here(pictures[1], clips[0]) != first
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(pictures[0].read_bytes()[:40])
+    with pytest.raises(openai.BadRequestError, match="image 2: "):
+        answer(client, *parts(clips[0], broken))
 
 
 def test_a_video_that_cannot_be_used_is_named(client, clips, tmp_path):

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
 
-from ivcp.data.prompts import VIDEO_TAG
-from ivcp.records import Message
+from ivcp.data.prompts import TAGS, media_tags
+from ivcp.records import MediumKind, Message
 from ivcp.serving.http.problems import ProblemError
 from ivcp.serving.http.requests import Text, VideoFields, parsed, stored, video_of_url
 from ivcp.serving.language.conversations import Conversation
 from ivcp.serving.served import VideoSource
 from ivcp.serving.service import AnyService
 
-_TAGS = {"video_url": VIDEO_TAG}
-"""Kinds of media that a turn may have, and what stands for one in the text of a message."""
+_KINDS: dict[str, MediumKind] = {"video_url": "video", "image_url": "image"}
+"""Types of the parts that are media."""
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A video or an image of a turn."""
+
+    kind: MediumKind
+    url: str
 
 
 class _Lenient(BaseModel):
@@ -40,27 +48,30 @@ class Part(_Lenient):
     type: str
     text: Text | None = None
     video_url: MediaUrl | None = None
+    image_url: MediaUrl | None = None
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
-        if self.type not in ("text", *_TAGS):
-            raise ValueError(f"a part of type {self.type[:100]} is not read here: send text or {' or '.join(_TAGS)}")
+        if self.type not in ("text", *_KINDS):
+            raise ValueError(f"a part of type {self.type[:100]} is not read here: send text or {' or '.join(_KINDS)}")
         if getattr(self, self.type) is None:
             raise ValueError(f"a part of type {self.type} needs {self.type}")
-        if self.text and any(tag in self.text for tag in _TAGS.values()):
-            raise ValueError(f"text must not hold {' or '.join(_TAGS.values())}: media are parts of their own")
+        if self.text and media_tags(self.text):
+            raise ValueError(f"text must not hold {' or '.join(TAGS.values())}: media are parts of their own")
         return self
 
     @property
-    def url(self) -> str | None:
-        """Where the medium is; null of text."""
-        medium: MediaUrl | None = None if self.type == "text" else getattr(self, self.type)
-        return None if medium is None else medium.url
+    def medium(self) -> Medium | None:
+        """The medium; null of text."""
+        if self.type == "text":
+            return None
+        at: MediaUrl = getattr(self, self.type)
+        return Medium(_KINDS[self.type], at.url)
 
     @property
     def content(self) -> str:
         """What a message has of it."""
-        return (self.text or "") if self.type == "text" else _TAGS[self.type]
+        return (self.text or "") if self.type == "text" else TAGS[_KINDS[self.type]]
 
 
 def text_or(name: str) -> Discriminator:
@@ -87,9 +98,9 @@ class Content(_Lenient):
         return "".join(part.content for part in self.parts)
 
     @property
-    def urls(self) -> tuple[str, ...]:
-        """Of its media, in order."""
-        return tuple(url for part in self.parts if (url := part.url) is not None)
+    def media(self) -> tuple[Medium, ...]:
+        """Its media, in order."""
+        return tuple(medium for part in self.parts if (medium := part.medium) is not None)
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:
@@ -122,22 +133,22 @@ async def stored_conversation(turns: Sequence[Turn], service: AnyService) -> Asy
     Raises:
         ProblemError: there are too many, or one of them cannot be read or fetched.
     """
-    urls, most = [url for turn in turns for url in turn.urls], service.settings.max_media
-    if len(urls) > most:
+    media, most = [medium for turn in turns for medium in turn.media], service.settings.max_media
+    if len(media) > most:
         raise ProblemError(
-            "bad_request_fields", f"messages: {len(urls)} media came, expected at most {most} (max_media)"
+            "bad_request_fields", f"messages: {len(media)} media came, expected at most {most} (max_media)"
         )
     async with AsyncExitStack() as kept:
         folder = kept.enter_context(service.uploads.folder())
-        videos = []
-        for number, url in enumerate(urls, start=1):
+        files = []
+        for number, medium in enumerate(media, start=1):
             own = folder / str(number)
             own.mkdir()
-            videos.append(await kept.enter_async_context(_stored(url, own, service, f"video {number}")))
-        yield Conversation(tuple(turn.message for turn in turns), tuple(videos))
+            files.append(await kept.enter_async_context(_stored(medium, own, service, number)))
+        yield Conversation(tuple(turn.message for turn in turns), tuple(files))
 
 
 @asynccontextmanager
-async def _stored(url: str, folder: Path, service: AnyService, name: str) -> AsyncIterator[VideoSource]:
-    async with stored(parsed(VideoFields, video_of_url(url)), folder, service) as video:
-        yield replace(video, name=name)
+async def _stored(medium: Medium, folder: Path, service: AnyService, number: int) -> AsyncIterator[VideoSource]:
+    async with stored(parsed(VideoFields, video_of_url(medium.url)), folder, service) as file:
+        yield replace(file, name=f"{medium.kind} {number}", kind=medium.kind)
