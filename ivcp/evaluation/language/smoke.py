@@ -21,7 +21,7 @@ from ivcp.models.families import accepted_inputs
 from ivcp.records import Message
 from ivcp.records.language_evaluation import SmokeQuestion
 from ivcp.settings import GenerationConfig
-from ivcp.stages.language.answers import RewardModule
+from ivcp.stages.language.scores import scores_of
 from ivcp.stages.loaded_model import LoadedModel
 from ivcp.video import ClipFrames, load_clip
 
@@ -115,12 +115,12 @@ def _scored(
     model: LoadedModel, question: SmokeQuestion, clips: Sequence[ClipFrames], sample: Sample
 ) -> SmokeQuestion | None:
     """With the answer of the sample, and its score."""
-    if not isinstance(model.module, RewardModule):
+    if model.stage.served_as != "scorer":
         return None
     tokenizer = model.processor.processor.tokenizer
     said = tokenizer.decode(sample.input_ids[sample.num_prompt_tokens :].tolist(), skip_special_tokens=True).strip()
     messages = (*question.messages, Message(role="assistant", content=said))
     tokens = model.tokenize(messages, clips)
     asked = replace(sample, **vars(tokens), media=tuple(map(Medium.of, clips)))
-    score = model.module.scores_of([asked], processor=model.processor, compute=model.compute)[0]
-    return question.model_copy(update={"messages": messages, "score": float(score)})
+    score = float(scores_of(model, [asked])[0])
+    return question.model_copy(update={"messages": messages, "score": score})

@@ -17,7 +17,7 @@ from ivcp.serving.http.timings import Timings
 from ivcp.serving.language.served_language import ServedLanguage
 from ivcp.serving.language.source import LanguageSource
 from ivcp.serving.settings import ServerSettings
-from ivcp.stages.language.answers import RewardModule
+from ivcp.stages.language.scores import scores_of
 
 
 class ServedScorer(ServedLanguage):
@@ -93,6 +93,4 @@ class ServedScorer(ServedLanguage):
 
     def _scores(self, samples: Sequence[Sample]) -> torch.Tensor:
         """Of each sample, (samples, 1), float32 on the CPU."""
-        model = self.source.model
-        assert isinstance(model.module, RewardModule)
-        return model.module.scores_of(samples, processor=model.processor, compute=model.compute).unsqueeze(1)
+        return scores_of(self.source.model, samples).unsqueeze(1)

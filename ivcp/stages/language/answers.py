@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ivcp.data.prepared.sample import Sample
 from ivcp.distributed.processes import summed_over_processes
-from ivcp.inference.compute import Compute
 from ivcp.models.backbone import language_model_of
-from ivcp.models.processor import Processor
 from ivcp.models.shared_prompts import SHARED_PROMPTS, answer_states, row_lengths
 from ivcp.models.vision.features import has_pixels
 from ivcp.settings import ConfigError, RunConfig
@@ -41,13 +38,6 @@ class RewardModule(WordsModule):
         read = states[torch.arange(len(last), device=last.device), last]
         found: Tensor = self.value_head(read.to(self.value_head.weight.dtype)).squeeze(-1).float()
         return found
-
-    def scores_of(self, samples: Sequence[Sample], *, processor: Processor, compute: Compute) -> Tensor:
-        """Of conversations that end with an answer, (samples,), float32 on the CPU; without gradients."""
-        batch = processor.batch(samples, prompts_only=False)
-        del batch["token_labels"]
-        with torch.no_grad(), compute.autocast():
-            return self.scores(**compute.to_device(batch)).cpu()
 
     def forward(
         self,
