@@ -80,17 +80,12 @@ def test_images_count_in_the_other_stages(built, kind):
     check_that_images_count(shown(built("qwen2_vl"), kind))
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in SEVERAL])
-def test_images_count_in_every_family(built, family):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_count_and_there_are_as_many_features_as_tokens(built, family):
     made = shown(built(family), "sft", both=family not in ONE_KIND)
     loss, _ = made.of(made.samples)
     other, _ = made.of(with_images(made.samples, np.zeros_like))
     assert abs(other - loss) > 1e-6
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_there_are_as_many_features_as_image_tokens(built, family):
-    made = shown(built(family), "sft", both=family not in ONE_KIND)
     batch = made.batch(made.samples)
     model = language_model_of(made.module.backbone)
     (features,) = encode_clips(model, batch, [1])
