@@ -37,8 +37,6 @@ _OURS = {
 }
 """Settings of video processors that this project decides: it samples and sizes frames itself."""
 
-_VIDEO_TYPE = 2
-"""In the processor's own numbers of modalities."""
 _MERGERS_IN_TOWER = re.compile(r"(merger|deepstack_merger_list)\.")
 """Parts of a Qwen vision tower that are its projector."""
 
@@ -99,7 +97,7 @@ def frame_step(video_processor: Any) -> int | None:
 
     None for a model with one fixed frame size (`fixed_frame_size`).
     """
-    names = _settings_of(video_processor)
+    names = settings_of(video_processor)
     if "downsample_mode" in names:  # MiniCPM-V merges 2x2 patches twice, or once
         return int(video_processor.patch_size) * (2 if video_processor.downsample_mode == "4x" else 4)
     if "merge_size" in names and video_processor.merge_size:
@@ -113,7 +111,7 @@ def fixed_frame_size(video_processor: Any) -> tuple[int, int]:
     Raises:
         UnsupportedModelError: the processor does not name one.
     """
-    if "max_image_size" in _settings_of(video_processor):  # SmolVLM
+    if "max_image_size" in settings_of(video_processor):  # SmolVLM
         side = int(video_processor.max_image_size["longest_edge"])
         return side, side
     size = video_processor.crop_size if video_processor.do_center_crop else video_processor.size
@@ -126,36 +124,9 @@ def fixed_frame_size(video_processor: Any) -> tuple[int, int]:
     return int(size["height"]), int(size["width"])
 
 
-def check_reads_images(processor: Any) -> None:
-    """Checks that a processor prepares single images too.
-
-    Raises:
-        UnsupportedModelError: it does not.
-    """
-    if "image_processor" not in processor.get_attributes() or processor.image_token is None:
-        raise UnsupportedModelError(
-            f"{type(processor).__name__} reads no single images: take a model that does, such as Qwen2-VL, Qwen2.5-VL, "
-            "Qwen3-VL, Qwen3.5, LLaVA-NeXT-Video, LLaVA-OneVision, MiniCPM-V 4.6, InternVL, SmolVLM, VideoLLaMA3 or "
-            "GLM-4.1V, or rows with videos only"
-        )
-
-
-def image_step(image_processor: Any) -> int | None:
-    """Pixels that height and width of an image are multiples of; null for a model that cuts or pads images itself."""
-    names = _settings_of(image_processor)
-    if "downsample_mode" in names or "merge_size" not in names:
-        return None
-    return int(image_processor.patch_size) * int(image_processor.merge_size)
-
-
-def image_settings(image_processor: Any) -> dict[str, Any]:
-    """How to call an image processor on images that are sized already."""
-    return {} if image_step(image_processor) is None else {"do_resize": False}
-
-
 def processor_settings(video_processor: Any) -> dict[str, Any]:
     """How to call a video processor on frames that are sampled and sized already."""
-    names = _settings_of(video_processor)
+    names = settings_of(video_processor)
     return {name: value for name, value in _OURS.items() if name in names}
 
 
@@ -196,21 +167,6 @@ def vision_token_types(
     return types
 
 
-def check_tells_kinds_apart(processor: Any, input_ids: NDArray[np.int64], token_types: NDArray[np.int64]) -> None:
-    """Checks that tokens of videos are not those of images, where the model takes the pixels of both by themselves.
-
-    Raises:
-        UnsupportedModelError: they are (GLM's): it would look for images where videos are.
-    """
-    is_shared = np.any(input_ids[token_types == _VIDEO_TYPE] == processor.image_token_id)
-    if is_shared and "pixel_values_videos" in processor.model_input_names:
-        raise UnsupportedModelError(
-            f"the model of this {type(processor).__name__} has one token for images and videos, and takes one kind in "
-            "a batch: train on rows with images or on rows with videos, or take a model that reads both, such as "
-            "Qwen3-VL"
-        )
-
-
 def vision_inputs(processor: Any, clips: Sequence[Tensor]) -> dict[str, Tensor]:
     """The pixel tensors of clips as the model takes them; clips are (num_frames, 3, height, width), uint8, sized.
 
@@ -228,50 +184,6 @@ def vision_inputs(processor: Any, clips: Sequence[Tensor]) -> dict[str, Tensor]:
         else:
             inputs["pixel_values_videos"] = _joined(processor, frames)
     return {name: value if isinstance(value, Tensor) else torch.stack(list(value)) for name, value in inputs.items()}
-
-
-def image_inputs(processor: Any, images: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The pixel tensors of images as the model takes them; images are (3, height, width), uint8, sized.
-
-    Each is seen as a single one: LLaVA-OneVision could cut up several of a conversation less finely.
-    """
-    image_processor = processor.image_processor
-    settings = getattr(processor, "images_kwargs", {}) | image_settings(image_processor) | {"return_tensors": "pt"}
-    encoded = image_processor(list(images), **settings)
-    inputs = {name: encoded[name] for name in image_processor.model_input_names}
-    return {name: value if isinstance(value, Tensor) else torch.as_tensor(value) for name, value in inputs.items()}
-
-
-def media_inputs(processor: Any, samples: Sequence[Sequence[tuple[str, Tensor]]]) -> dict[str, Tensor]:
-    """The pixel tensors of the media of samples, each in its order with its kind.
-
-    A video is as in `vision_inputs`, an `image` (3, height, width). Where images and videos are the same to the model
-    (InternVL, SmolVLM), all stand behind each other.
-    """
-    clips = [pixels for sample in samples for kind, pixels in sample if kind == "video"]
-    images = [pixels for sample in samples for kind, pixels in sample if kind == "image"]
-    if not images:
-        return vision_inputs(processor, clips)
-    if "pixel_values_videos" in processor.model_input_names:
-        return (vision_inputs(processor, clips) if clips else {}) | image_inputs(processor, images)
-    single = [
-        vision_inputs(processor, [pixels]) if kind == "video" else image_inputs(processor, [pixels])
-        for sample in samples
-        for kind, pixels in sample
-    ]
-    parts = {name: [_pictures(each[name]) for each in single] for name in single[0]}
-    joined = {name: torch.cat(pictures) for name, pictures in parts.items()}
-    has_batches = single[0]["pixel_values"].ndim > _PICTURES
-    return {name: value.unsqueeze(0) if has_batches else value for name, value in joined.items()}
-
-
-_PICTURES = 4
-"""Dimensions of the pixels of pictures: (pictures, 3, height, width)."""
-
-
-def _pictures(values: Tensor) -> Tensor:
-    """The pictures of a sample alone: SmolVLM has them as a batch of one, (1, pictures, …)."""
-    return values.flatten(0, 1) if values.shape[0] == 1 and values.ndim > _PICTURES - 1 else values
 
 
 def _joined(processor: Any, clips: list[Tensor]) -> Tensor:
@@ -358,8 +270,9 @@ def prefix_of(model: nn.Module, module: nn.Module) -> str:
     return f"{name}." if name else ""
 
 
-def _settings_of(video_processor: Any) -> frozenset[str]:
-    return frozenset(video_processor.valid_kwargs.__annotations__)
+def settings_of(part: Any) -> frozenset[str]:
+    """The names of the settings of a processor of videos or images."""
+    return frozenset(part.valid_kwargs.__annotations__)
 
 
 @functools.cache

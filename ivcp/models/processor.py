@@ -15,20 +15,16 @@ from ivcp.data.prepared.sample import EncodedSample, Sample
 from ivcp.data.prompts import special_tokens_pattern
 from ivcp.models.families import (
     check_processor,
-    check_reads_images,
     check_rendered,
-    check_tells_kinds_apart,
     fixed_frame_size,
     frame_step,
-    image_settings,
-    image_step,
-    media_inputs,
     processor_settings,
     time_inputs,
     vision_inputs,
     vision_token_types,
 )
 from ivcp.models.frame_sizes import image_size_on_grid, size_on_grid
+from ivcp.models.images import check_reads_images, check_tells_kinds_apart, image_settings, image_step, media_inputs
 from ivcp.models.path import check_model_path
 from ivcp.models.source import local_model
 from ivcp.models.vision.features import join_features

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.models.backbone import language_model_of
 from ivcp.models.families import UnsupportedModelError
 from ivcp.models.vision.features import encode_clips
+from ivcp.records import Message
 from ivcp.settings import ConfigError
 from ivcp.stages.registry import stage_of
-from tests.language import encoded, index_of, language_config, sample_of, with_frames
-from tests.tiny_families import FAMILIES, build_tiny_family
+from tests.language import encoded, frames_of, index_of, language_config, sample_of, with_frames
+from tests.tiny_families import FAMILIES, SIDE, build_tiny_family
 from tests.unit.stages.language.test_seeing import Trained, trained
 
 SEVERAL = ("qwen2_vl", "qwen3_vl", "llava_next_video", "minicpmv4_6")
@@ -78,17 +80,12 @@ def test_images_count_in_the_other_stages(built, kind):
     check_that_images_count(shown(built("qwen2_vl"), kind))
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in SEVERAL])
-def test_images_count_in_every_family(built, family):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_count_and_there_are_as_many_features_as_tokens(built, family):
     made = shown(built(family), "sft", both=family not in ONE_KIND)
     loss, _ = made.of(made.samples)
     other, _ = made.of(with_images(made.samples, np.zeros_like))
     assert abs(other - loss) > 1e-6
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_there_are_as_many_features_as_image_tokens(built, family):
-    made = shown(built(family), "sft", both=family not in ONE_KIND)
     batch = made.batch(made.samples)
     model = language_model_of(made.module.backbone)
     (features,) = encode_clips(model, batch, [1])
@@ -108,6 +105,19 @@ def test_kept_features_are_those_of_the_pixels(built, family, kind):
     other, same = made.of(kept)
     assert other == pytest.approx(loss, abs=1e-5)
     torch.testing.assert_close(same, gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["internvl", "smolvlm"])
+def test_an_image_of_one_piece_and_a_video_of_one_frame(built, family):
+    """Where the model takes pictures, of whatever they come."""
+    made = shown(built(family), "sft")
+    image = Medium(np.zeros((1, *made.processor.image_size(SIDE, SIDE), 3), dtype=np.uint8), kind="image")
+    video = Medium(frames_of(0)[:1], 0.0, (0,), 1.0, 1)
+    asked = (Message(role="user", content="<image>or<video>?"), Message(role="assistant", content="No."))
+    tokens = made.stage.tokenize(made.processor, asked, [image, video])
+    batch = made.batch([Sample(**vars(tokens), sample_id="", source="", media=(image, video))])
+    assert batch["pixel_values"].shape[-4:] == (2, 3, SIDE, SIDE)
+    assert torch.isfinite(made.module(**batch).loss)
 
 
 @pytest.mark.parametrize(("settings", "named"), [({"deepspeed": "z3"}, "ZeRO-3"), ({"fsdp": "full_shard"}, "fsdp")])
