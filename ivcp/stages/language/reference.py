@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from ivcp.models.source import local_model
 from ivcp.records import RUN_CONFIG_FILE
 from ivcp.settings import ConfigError, RunConfig, read_model_config
 from ivcp.stages.model_info import is_model_directory
+
+log = logging.getLogger(__name__)
 
 
 class Reference(Protocol):
@@ -145,6 +148,12 @@ def reference_of(config: RunConfig, backbone: Any) -> Reference:
         reference.check_vocabulary(backbone)
         return reference
     if config.method.finetuning_type == "lora":
+        if start := config.method.adapter_name_or_path:
+            log.warning(
+                "the reference is the base model, without what %s has learned: to compare with that, export it and set "
+                "ref_model to the merged model, or model_name_or_path in place of the adapter",
+                start,
+            )
         return WithoutAdapter()
     if is_deepspeed_zero3_enabled():
         raise ConfigError(
