@@ -59,7 +59,7 @@ def trained(base, stage_name, **settings) -> Trained:
     positions = RopePositions.of(language_model_of(module.backbone))
     packing = stage.collator(module, processor, positions=positions, training=True)
     assert isinstance(stage.collator(module, processor, positions=positions, training=False), LanguageCollator)
-    samples = [sample_of(stage, processor, number, has_video=number not in (1, 4)) for number in range(6)]
+    samples = [sample_of(stage, processor, number, kinds=() if number in (1, 4) else ("video",)) for number in range(6)]
     return Trained(module, packing, processor, samples)
 
 
