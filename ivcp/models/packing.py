@@ -127,6 +127,14 @@ def few_layers(model: Any) -> Iterator[None]:
         config._attn_implementation = attention
 
 
+def has_windows(config: Any) -> bool:
+    """Whether layers of a language model see only so many tokens back, by its configuration."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return getattr(config, "sliding_window", None) is not None
+    return any(kind != "full_attention" for kind in kinds)
+
+
 def plain_ids(model: Any) -> list[int]:
     """Some tokens that stand for no media."""
     reserved = set(_token_ids(model.config.to_dict()))

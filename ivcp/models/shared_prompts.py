@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ivcp.models.backbone import language_model_of, last_hidden_states, right_padded_states
-from ivcp.models.packing import PROBED, few_layers, is_alike, plain_ids
+from ivcp.models.packing import PROBED, few_layers, has_windows, is_alike, plain_ids
 from ivcp.models.positions import ROPE_POSITIONS, RopePositions
 from ivcp.torchvision_compat import register_missing_operators
 
@@ -91,11 +91,12 @@ def row_lengths(attention_mask: Tensor, vision: Mapping[str, Any]) -> Tensor:
 def keeps_answers_apart(backbone: Any) -> bool:
     """Whether a model gives answers that share a prompt the states that each of them has alone.
 
-    The first layers of each kind are run on a few tokens; a model with other attention than SDPA is not tried.
+    The first layers of each kind are run on a few tokens. A model with other attention than SDPA is not tried, nor one
+    whose layers see some tokens back only: they would need another mask.
     """
     model = language_model_of(backbone)
     config = model.config.get_text_config()
-    if config._attn_implementation != "sdpa" or is_deepspeed_zero3_enabled():
+    if config._attn_implementation != "sdpa" or has_windows(config) or is_deepspeed_zero3_enabled():
         return False
     ids = torch.tensor(plain_ids(model)[: 3 * PROBED], device=model.device).view(3, -1)
     was_training = backbone.training

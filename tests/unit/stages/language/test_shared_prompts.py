@@ -105,5 +105,12 @@ def test_prompts_are_repeated_where_the_mask_would_be_large(base, monkeypatch):
 def test_other_attention_repeats_them(base):
     _, module, _, _ = made(base, "dpo")
     assert keeps_answers_apart(module.backbone)
-    language_model_of(module.backbone).config.get_text_config()._attn_implementation = "eager"
+    config = language_model_of(module.backbone).config.get_text_config()
+    config._attn_implementation = "eager"
+    assert not keeps_answers_apart(module.backbone)
+    config._attn_implementation, kinds = "sdpa", getattr(config, "layer_types", None)
+    if kinds is None:
+        config.sliding_window = 4096
+    else:
+        config.layer_types = ["sliding_attention", *kinds[1:]]
     assert not keeps_answers_apart(module.backbone)
