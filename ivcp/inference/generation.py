@@ -40,7 +40,6 @@ _OF_TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids")
 """Tensors with a column for each token."""
 _MEDIA_TOKENS = ("image_token_id", "video_token_id", "audio_token_id")
 """Where configurations name them."""
-_PROBE = "answer"
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ class Writer:
         own = language_model_of(self.backbone).generation_config.eos_token_id
         named = own if isinstance(own, list) else [own]
         tokenizer = self.processor.processor.tokenizer
-        return tuple(sorted({*named, tokenizer.eos_token_id, end_of_turn(self.processor)} - {None}))
+        return tuple(sorted({*named, tokenizer.eos_token_id, *self.processor.ends_of_turn} - {None}))
 
     @property
     def _config(self) -> Any:
@@ -217,15 +216,6 @@ def left_padded(processor: Processor, samples: Sequence[Sample]) -> Batch:
     for name in _OF_TOKENS:
         batch[name] = torch.stack([row.roll(count) for row, count in zip(batch[name], missing, strict=True)])
     return batch
-
-
-def end_of_turn(processor: Processor) -> int | None:
-    """The special token with which the chat template ends an answer; null where it ends with none."""
-    turns = (Message(role="user", content="question"), Message(role="assistant", content=_PROBE))
-    behind = render_conversation(processor.processor, turns).rpartition(_PROBE)[2]
-    tokenizer = processor.processor.tokenizer
-    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-    return next((token for token in tokenizer(behind, add_special_tokens=False)["input_ids"] if token in special), None)
 
 
 @dataclass(frozen=True)

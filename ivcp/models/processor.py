@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ivcp.data.prepared.sample import EncodedSample, Sample
-from ivcp.data.prompts import special_tokens_pattern
+from ivcp.data.prompts import VIDEO_TAG, render_conversation, special_tokens_pattern
 from ivcp.models.families import (
     check_processor,
     check_rendered,
@@ -28,7 +29,7 @@ from ivcp.models.images import check_reads_images, check_tells_kinds_apart, imag
 from ivcp.models.path import check_model_path
 from ivcp.models.source import local_model
 from ivcp.models.vision.features import join_features
-from ivcp.records import MediumKind
+from ivcp.records import MediumKind, Message
 from ivcp.settings import VideoConfig
 from ivcp.torchvision_compat import register_missing_operators
 
@@ -37,6 +38,7 @@ register_missing_operators()
 from transformers import AutoProcessor  # noqa: E402
 from transformers.video_utils import VideoMetadata  # noqa: E402
 
+_PROBE = "answer"
 Batch = dict[str, torch.Tensor]
 
 NO_LABEL = -100
@@ -83,6 +85,22 @@ class Processor:
         """Those of the special tokens that the base model has never seen."""
         for token in special_tokens:
             add_special_token(processor.tokenizer, token)
+
+    @cached_property
+    def ends_of_turn(self) -> tuple[int, ...]:
+        """The special tokens with which the chat template ends an answer; none where it ends with none.
+
+        SmolVLM's processor has another template for conversations with videos.
+        """
+        tokenizer = self.processor.tokenizer
+        special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+        found = []
+        for question in ("question", f"{VIDEO_TAG}question"):
+            turns = (Message(role="user", content=question), Message(role="assistant", content=_PROBE))
+            behind = render_conversation(self.processor, turns).rpartition(_PROBE)[2]
+            ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
+            found += [token for token in ids if token in special][:1]
+        return tuple(sorted(set(found)))
 
     @classmethod
     def from_pretrained(

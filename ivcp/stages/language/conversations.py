@@ -34,6 +34,9 @@ def conversation_tokens(
 ) -> Tokens:
     """Tokens of a whole conversation; learned is what the assistant says, each turn with its end.
 
+    Where the chat template ends a turn with no token of its own (LLaVA-NeXT-Video's), the last answer ends with that of
+    a text: a model that never learned an end would not stop writing.
+
     Answers begin where tokens begin, as they do when the model writes them behind the prompt. `train_on_prompt` learns
     the rest as well, but for media; `mask_history` learns the last answer alone. The prompt of the sample is what
     stands before its last answer.
@@ -79,7 +82,7 @@ def _numbered_together(
 
 
 def _pieces(processor: Processor, messages: Sequence[Message]) -> Iterator[_Piece]:
-    """In their order; joined, their texts are the rendered conversation."""
+    """In their order; joined, their texts are the rendered conversation, with an end."""
     whole, at = render_conversation(processor.processor, messages), 0
     tags_before = 0
     for number, message in enumerate(messages):
@@ -90,7 +93,10 @@ def _pieces(processor: Processor, messages: Sequence[Message]) -> Iterator[_Piec
         _check_calls(message, whole[start:end])
         tags = _count_tags(messages[:number])
         yield _Piece(whole[at:start], False, tags - tags_before)
-        yield _Piece(whole[start:end], True, _count_tags([message]))
+        answer = whole[start:end]
+        if end == len(whole) and not processor.ends_of_turn:
+            answer = answer.rstrip() + (processor.processor.tokenizer.eos_token or "")
+        yield _Piece(answer, True, _count_tags([message]))
         at, tags_before = end, tags + _count_tags([message])
     if at < len(whole):
         yield _Piece(whole[at:], False, _count_tags(messages) - tags_before)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ivcp.data.prompts import render_conversation
-from ivcp.inference.generation import WrittenAnswer, end_of_turn
+from ivcp.inference.generation import WrittenAnswer
 from ivcp.models.processor import NO_LABEL, Processor
 from ivcp.models.vision.features import has_pixels
 from ivcp.records import Message
@@ -90,5 +90,5 @@ def tokens_behind_end(processor: Processor) -> list[int]:
     turns = (Message(role="user", content="question"), Message(role="assistant", content=_PROBE))
     behind = render_conversation(processor.processor, turns).rpartition(_PROBE)[2]
     ids: list[int] = processor.processor.tokenizer(behind, add_special_tokens=False)["input_ids"]
-    end = end_of_turn(processor)
-    return ids[ids.index(end) + 1 :] if end in ids else []
+    ends = [place for place, token in enumerate(ids) if token in processor.ends_of_turn]
+    return ids[ends[0] + 1 :] if ends else []

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.inference.compute import Compute
-from ivcp.inference.generation import Writer, end_of_turn, left_padded
+from ivcp.inference.generation import Writer, left_padded
 from ivcp.inference.loop import batches_of
 from ivcp.models.adapters import prepare_backbone
 from ivcp.models.backbone import language_model_of
@@ -138,16 +138,14 @@ def vars_of(writer, **others):
 def test_the_end_of_a_turn_is_the_chat_templates(tmp_path):
     writer = loaded("smolvlm", tmp_path)
     tokenizer = writer.processor.processor.tokenizer
-    assert (tokenizer.eos_token, end_of_turn(writer.processor)) == (
-        "<|endoftext|>",
-        writer.processor.token_id("<|im_end|>"),
-    )
-    assert set(writer.end_tokens) == {tokenizer.eos_token_id, writer.processor.token_id("<|im_end|>")}
+    of_text, of_video = (writer.processor.token_id(token) for token in ("<|im_end|>", "<end_of_utterance>"))
+    assert set(writer.processor.ends_of_turn) == {of_text, of_video}
+    assert set(writer.end_tokens) == {tokenizer.eos_token_id, of_text, of_video}
 
 
 def test_without_one_the_end_is_that_of_a_text(tmp_path):
     writer = loaded("llava_next_video", tmp_path)
-    assert end_of_turn(writer.processor) is None
+    assert writer.processor.ends_of_turn == ()
     assert writer.end_tokens == (writer.processor.token_id("</s>"),)
 
 

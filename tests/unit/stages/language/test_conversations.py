@@ -47,7 +47,7 @@ def check_same(processor, tokens, ids):
     """The same tokens; but for what merges where a turn begins, in families whose turns begin with no special token."""
     if tokens.input_ids.tolist() != ids.tolist():
         assert isinstance(processor.processor, LlavaNextVideoProcessor)
-        spaces = [re.sub(r"\s+", " ", text_of(processor, each)) for each in (tokens.input_ids, ids)]
+        spaces = [re.sub(r"\s+", " ", text_of(processor, each)).strip() for each in (tokens.input_ids, ids)]
         assert spaces[0] == spaces[1]
         assert abs(len(tokens.input_ids) - len(ids)) <= 4
 
@@ -73,6 +73,17 @@ def test_answers_are_learned_with_their_ends(processor):
     tokens = conversation_tokens(processor, TURNS, [clip()])
     answers = [text_of(processor, tokens.input_ids[start:end]) for start, end in runs_of(tokens.loss_mask)]
     assert [answer.strip() for answer in answers] == ["The person waves.", "They sit down, slowly."]
+
+
+def test_the_last_token_that_is_learned_ends_the_answer(processor):
+    """What the model is to write when it has come to its end; the template of one family has no token for it."""
+    tokens = conversation_tokens(processor, TURNS, [clip()])
+    learned = tokens.input_ids[tokens.loss_mask].tolist()
+    if isinstance(processor.processor, LlavaNextVideoProcessor):
+        assert processor.ends_of_turn == ()
+        assert learned[-1] == processor.processor.tokenizer.eos_token_id
+    else:
+        assert set(learned[-2:]) & set(processor.ends_of_turn), "a line end may follow"
 
 
 def test_the_prompt_is_what_the_model_is_asked_with(processor):
@@ -108,6 +119,8 @@ def test_text_alone(processor):
     turns = (TURNS[0], Message(role="user", content="Hello"), TURNS[2])
     tokens = conversation_tokens(processor, turns, [])
     whole = processor.processor.tokenizer(render_conversation(processor.processor, turns))["input_ids"]
+    if not processor.ends_of_turn:
+        whole[-1] = processor.processor.tokenizer.eos_token_id  # in place of a space
     assert tokens.input_ids.tolist() == whole
     assert len(runs_of(tokens.loss_mask)) == 1
 
