@@ -106,17 +106,26 @@ def test_large_models_are_written_in_several_files(make_adapter, prepared_clips,
     assert load_directory(tmp_path / "model").outputs(prepared_clips[:2]).shape == (2, 3)
 
 
-def test_a_merge_that_changes_the_answers_is_refused(make_adapter, prepared_clips, tmp_path, monkeypatch):
-    adapter = make_adapter()
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "expected at most 0.0001: do not serve it"),
+        ({"bf16": True}, "smaller than what bfloat16 keeps .*bf16: false"),
+    ],
+)
+def test_a_merge_that_changes_the_answers_is_refused(
+    make_adapter, prepared_clips, tmp_path, monkeypatch, settings, message
+):
+    adapter = make_adapter(**settings)
 
     def forget_the_row(loaded):
         with torch.no_grad():
-            loaded.module.action_token_row.add_(1.0)
+            loaded.module.action_token_row.add_(10.0)
         return right(loaded)
 
     right = merge.merge_backbone
     monkeypatch.setattr(merge, "merge_backbone", forget_the_row)
-    with pytest.raises(MergeError, match="do not serve it"):
+    with pytest.raises(MergeError, match=message):
         merged_into(adapter, tmp_path / "model", prepared_clips)
 
 
