@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ivcp.cli.curriculum import find_curriculum
 from ivcp.cli.run_options import RunOptions, with_run_options
 from ivcp.cli.settings_words import Settings, read_settings
 from ivcp.cli.terminal import say, show_table
@@ -161,6 +160,7 @@ def _request(
     `change` is for the settings of a run that is no curriculum: a scheduled one trains all its stages, for what each
     starts from is new.
     """
+    from ivcp.cli.curriculum import find_curriculum
     from ivcp.pipeline_runs.parameters import curriculum_arguments, pipeline_arguments
 
     stages = find_curriculum(words or ())
