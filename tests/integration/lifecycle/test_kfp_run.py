@@ -25,7 +25,9 @@ def report(kfp, server, package, tmp_path, monkeypatch):
     monkeypatch.setattr("ivcp.lifecycle.kfp_run._PAUSE_SECONDS", 0.01)
     pipeline = kfp.store.create_pipeline(kfp_server_api.V2beta1Pipeline(display_name="action-cls"))
     version = kfp.store.upload_version(package, "action-cls-1", pipeline.pipeline_id)
-    reference = submit.PipelineVersion(pipeline.pipeline_id, version.pipeline_version_id, "action-cls-1", is_new=True)
+    reference = submit.PipelineVersion(
+        pipeline.pipeline_id, version.pipeline_version_id, "action-cls-1", "action-cls", is_new=True
+    )
 
     def made(state):
         run = submit.start_run(server, reference, {}, name="mine")

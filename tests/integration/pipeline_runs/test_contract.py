@@ -37,7 +37,9 @@ def package(tmp_path_factory):
 def version(kfp, package):
     pipeline = kfp.store.create_pipeline(kfp_server_api.V2beta1Pipeline(display_name="action-cls"))
     uploaded = kfp.store.upload_version(package, "action-cls-1", pipeline.pipeline_id)
-    return submit.PipelineVersion(pipeline.pipeline_id, uploaded.pipeline_version_id, "action-cls-1", is_new=True)
+    return submit.PipelineVersion(
+        pipeline.pipeline_id, uploaded.pipeline_version_id, "action-cls-1", "action-cls", is_new=True
+    )
 
 
 def run_to_its_end(server, version):
@@ -130,7 +132,13 @@ def test_run_end_understands_the_word_that_the_driver_hands_over(word, message, 
     """Through kfp's own executor; SUCCEEDED is the local runner's."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     handlers, report = logging.getLogger().handlers[:], tmp_path / "report.md"
-    values = {"settings": "", "overrides": {}, "pipeline_run": "r", "status": final_status("action-cls-gxd96", word)}
+    values = {
+        "settings": "",
+        "overrides": {},
+        "stages": 1,
+        "pipeline_run": "r",
+        "status": final_status("action-cls-gxd96", word),
+    }
     artifact = {"name": "report", "type": {"schemaTitle": "system.Markdown"}, "uri": str(report), "metadata": {}}
     outputs = {"artifacts": {"report": {"artifacts": [artifact]}}, "outputFile": str(tmp_path / "output.json")}
     try:
