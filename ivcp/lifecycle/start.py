@@ -212,7 +212,7 @@ def data_settings(config: RunConfig) -> str:
     return json.dumps(chosen, sort_keys=True)
 
 
-def _tracked(config: RunConfig, pipeline_run: str, name: str, stage: CurriculumStage | None) -> RunConfig:
+def _tracked(config: RunConfig, pipeline_run: str, name: str, stage: CurriculumStage | None = None) -> RunConfig:
     """`config` with the run that the steps log to, unless the environment names somebody else's.
 
     That of a stage lies below the one of the curriculum, whose steps log nothing to it themselves.
