@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 
 from ivcp.data.prepared.sample import Sample
 from ivcp.serving.decoding import Decoders
@@ -69,9 +69,9 @@ class ServedLanguage(Served, ABC):
         for sample in self.read_in_each(Conversation(tuple(messages), (video,))):
             self.try_sample(sample)
 
+    @abstractmethod
     def try_sample(self, sample: Sample) -> None:
         """Computes one sample, and waits for it."""
-        raise NotImplementedError
 
     def _request(self, conversation: Conversation, name: str) -> ConversationRequest:
         return ConversationRequest(
