@@ -60,7 +60,7 @@ def test_what_is_presented_counts(
     info = probe(path)
     assert len(frame_times(path, info).seconds) == num_frames
     assert info.fps == 25
-    checked = check_video(VideoJob(0, str(path), images_fps=2.0, num_looks=4))
+    checked = check_video(VideoJob(0, "video", str(path), images_fps=2.0, num_looks=4))
     assert len(checked.timeline.seconds) == num_frames
     assert len(checked.looks) == 4
     whole = load_clip(path, processor=OriginalSize())
