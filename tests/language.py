@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ivcp.data.prepared.batches import token_lengths
-from ivcp.data.prepared.sample import EncodedSample, Medium, Sample
+from ivcp.data.prepared.sample import NO_FRAMES, EncodedSample, Medium, Sample
 from ivcp.feature_cache.encoder import VisionEncoder
 from ivcp.inference.compute import Compute
 from ivcp.models.processor import Processor
@@ -23,6 +23,7 @@ from ivcp.stages.registry import stage_of
 from tests.models import LABELS
 from tests.prepared import write_shards
 from tests.tiny_families import SIDE
+from tests.tiny_hearing import RATE, sound_of
 
 FRAMES = {"video_num_frames": 4, "video_min_pixels": SIDE * SIDE, "video_max_pixels": SIDE * SIDE}
 ANSWERS = ("It is dark.", "Something light fills the whole of the picture.", "Half of it is light.")
@@ -33,8 +34,8 @@ def language_config(base: Path, stage: str, **settings: Any) -> RunConfig:
     return config_from_settings({"model_name_or_path": str(base), "stage": stage, "lora_rank": 4, **FRAMES, **settings})
 
 
-def processor_of(base: Path) -> Processor:
-    return Processor.from_pretrained(base, video=config_from_settings(FRAMES).video)
+def processor_of(base: Path, **settings: Any) -> Processor:
+    return Processor.from_pretrained(base, video=config_from_settings({**FRAMES, **settings}).video)
 
 
 def frames_of(number: int) -> np.ndarray:
@@ -54,6 +55,15 @@ def image_of(number: int, processor: Processor) -> Medium:
     if kind:
         pixels[:, :, : width // kind] += np.uint8(180)
     return Medium(pixels, 0.0, (0,), 1.0, 1, kind="image")
+
+
+def sound_medium(number: int, *, with_frames: bool = False) -> Medium:
+    """A sound of its own; or a video of four frames that is heard, each for a quarter of a second."""
+    if with_frames:
+        heard = np.resize(sound_of(number), RATE)
+        return Medium(frames_of(number), 0.25, (0, 1, 2, 3), 4.0, 4, waveform=heard)
+    waveform = sound_of(number)
+    return Medium(NO_FRAMES, 0.0, (), float(RATE), len(waveform), kind="audio", waveform=waveform)
 
 
 def row_of(stage: str, number: int, *, kinds: Sequence[MediumKind] = ("video",)) -> Clip:
@@ -83,12 +93,7 @@ def row_of(stage: str, number: int, *, kinds: Sequence[MediumKind] = ("video",))
 
 def sample_of(stage: Stage, processor: Processor, number: int, *, kinds: Sequence[MediumKind] = ("video",)) -> Sample:
     clip = row_of(stage.config.method.stage, number, kinds=kinds)
-    media = tuple(
-        Medium(frames_of(number), 0.25, (0, 1, 2, 3), 4.0, 4)
-        if kind == "video"
-        else image_of(number + place, processor)
-        for place, kind in enumerate(kinds)
-    )
+    media = tuple(medium_of(kind, number, place, processor) for place, kind in enumerate(kinds))
     tokens, columns = stage.tokenize_clip(processor, clip, media)
     return Sample(
         **vars(tokens),
@@ -97,6 +102,16 @@ def sample_of(stage: Stage, processor: Processor, number: int, *, kinds: Sequenc
         media=media,
         columns=stage.values(clip) | dict(columns),
     )
+
+
+def medium_of(kind: MediumKind, number: int, place: int, processor: Processor) -> Medium:
+    if kind == "image":
+        return image_of(number + place, processor)
+    if kind == "audio":
+        return sound_medium(number + place)
+    if processor.video.use_audio_in_video:
+        return sound_medium(number, with_frames=True)
+    return Medium(frames_of(number), 0.25, (0, 1, 2, 3), 4.0, 4)
 
 
 def samples_of(
@@ -109,6 +124,16 @@ def with_frames(samples: Sequence[Sample], change: Any) -> list[Sample]:
     """The samples with `change(frames)` in place of the frames of each medium."""
     return [
         sample.with_media([replace(medium, frames=change(medium.frames)) for medium in sample.media])
+        for sample in samples
+    ]
+
+
+def with_sounds(samples: Sequence[Sample], change: Any) -> list[Sample]:
+    """The samples with `change(waveform)` in place of what is heard of each medium."""
+    return [
+        sample.with_media(
+            [each if each.waveform is None else replace(each, waveform=change(each.waveform)) for each in sample.media]
+        )
         for sample in samples
     ]
 

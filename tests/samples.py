@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ivcp.data.prepared.sample import Medium, Sample, Tokens
-from ivcp.models.processor import Batch, Processor, SampledVideo
+from ivcp.models.processor import Batch, Processor
+from ivcp.models.sampled import SampledVideo
 from ivcp.records import MediumKind, Message
 from ivcp.settings import RunConfig, from_flat
 from ivcp.stages.action_cls.collator import ActionCollator

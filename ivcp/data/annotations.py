@@ -33,7 +33,7 @@ class AnnotatedRow:
     row_in_file: int
     """Row in its file, from 0: another number where the data set has several files."""
     media: tuple[tuple[MediumKind, Video], ...]
-    """Its videos and images in the order of their tags."""
+    """Its videos, images and sounds in the order of their tags."""
     messages: tuple[Message, ...]
     label: int | str | None
     """The class as it stands there: an id or a name; null for kinds of rows without classes."""
@@ -139,7 +139,7 @@ class RowReader:
         with self.problems.collected(*where):
             check_text(raw)
             found = read_media(raw, self.info, self.media_dir, rows=self.rows)
-            said = self._read_said(raw, num_videos=len(found["video"]), num_images=len(found["image"]))
+            said = self._read_said(raw, {kind: len(paths) for kind, paths in found.items()})
         if self.rows == "labels":
             with self.problems.collected(*where):
                 label = read_label(raw, columns.action_label)
@@ -149,9 +149,10 @@ class RowReader:
             if (
                 (start, end) != (None, None)
                 and len(self.problems) == before
-                and list(map(len, found.values())) != [1, 0]
+                and (len(found["video"]) != 1 or found["image"] or found["audio"])
             ):
-                number = f"{len(found['video'])} videos" + (" and images" if found["image"] else "")
+                others = [f"{kind}s" for kind in ("image", "audio") if found[kind]]  # type: ignore[index]
+                number = " and ".join([f"{len(found['video'])} videos", *others])
                 raise RowError(f"{number} with a start or an end: a span is of a row with one video")
         if len(self.problems) > before:
             return None
@@ -172,29 +173,32 @@ class RowReader:
             end_seconds=end,
         )
 
-    def _read_said(self, raw: Mapping[str, Any], *, num_videos: int, num_images: int) -> Conversation:
+    def _read_said(self, raw: Mapping[str, Any], numbers: Mapping[MediumKind, int]) -> Conversation:
+        """`numbers` are those of the media of each kind."""
         if self.rows == "labels":
             messages = read_messages(raw, self.info)
-            self._check_conversation(messages, num_videos=num_videos)
+            self._check_conversation(messages, num_videos=numbers["video"])
             return Conversation(messages)
         said = read_conversation(raw, self.info, self.rows)
         try:
             check_conversation(
                 said,
                 self.rows,
-                num_videos=num_videos,
-                num_images=num_images,
+                num_videos=numbers["video"],
+                num_images=numbers["image"],
+                num_audios=numbers["audio"],
                 action_token=self.action_token,
                 special_tokens=self.special_tokens,
             )
         except PromptError as error:
             columns = self.info.columns
-            named: tuple[tuple[MediumKind, int, str | None], ...] = (
-                ("video", num_videos, columns.videos),
-                ("image", num_images, columns.images),
-            )
-            for kind, number, column in named:
-                if not number and TAGS[kind] in said.text and (column is None or column not in raw):
+            named: dict[MediumKind, str | None] = {
+                "video": columns.videos,
+                "image": columns.images,
+                "audio": columns.audios,
+            }
+            for kind, column in named.items():
+                if not numbers[kind] and TAGS[kind] in said.text and (column is None or column not in raw):
                     raise RowError(f"{error}{offered(raw, f'{kind}s', column or '')}") from error
             raise
         return said

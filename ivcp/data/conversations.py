@@ -11,7 +11,7 @@ from itertools import cycle
 from typing import Any
 
 from ivcp.data.problems import RowError
-from ivcp.data.prompts import IMAGE_TAG, check_media_tags, check_no_other_tokens, media_tags
+from ivcp.data.prompts import AUDIO_TAG, IMAGE_TAG, check_media_tags, check_no_other_tokens, media_tags
 from ivcp.data.registry import DatasetInfo, Tags
 from ivcp.data.turns import check_nothing_is_dropped, read_content, read_messages
 from ivcp.data.values import is_missing, offered, shown
@@ -60,10 +60,11 @@ def check_conversation(
     *,
     num_videos: int,
     num_images: int,
+    num_audios: int,
     action_token: str,
     special_tokens: re.Pattern[str],
 ) -> None:
-    """Checks that there is one tag per video and image, none of them in an answer, and no special token.
+    """Checks that there is one tag per video, image and sound, none of them in an answer, and no special token.
 
     The action token is plain text here. In texts without turns, media may stand anywhere.
 
@@ -71,7 +72,9 @@ def check_conversation(
         PromptError: there is another number of tags, or a special token.
         RowError: a tag stands in an answer.
     """
-    check_no_other_tokens(conversation.text, allowed=(action_token, IMAGE_TAG), special_tokens=special_tokens)
+    check_no_other_tokens(
+        conversation.text, allowed=(action_token, IMAGE_TAG, AUDIO_TAG), special_tokens=special_tokens
+    )
     answers = [each.content for each in conversation.messages if each.is_answer or each.role == "tools"]
     misplaced = media_tags("".join((*answers, conversation.rejected or "")))
     if rows != "texts" and misplaced:
@@ -79,7 +82,7 @@ def check_conversation(
             f"<{misplaced[0]}> stands in an answer, and a model cannot write one: move it to the user's turn, or write "
             "the word in another way"
         )
-    check_media_tags(conversation.text, num_videos=num_videos, num_images=num_images)
+    check_media_tags(conversation.text, num_videos=num_videos, num_images=num_images, num_audios=num_audios)
 
 
 def _check_turns(messages: Sequence[Message]) -> None:

@@ -1,4 +1,4 @@
-"""The videos and images that a row names, and the group that a name tells."""
+"""The videos, images and sounds that a row names, and the group that a name tells."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from ivcp.data.values import as_list, is_missing, offered, shown
 from ivcp.records import MediumKind, RowKind
 
 Video = str | tuple[str, ...]
-"""Absolute path or s3:// URI of a video or an image; a tuple holds the frame images of a video."""
+"""Absolute path or s3:// URI of a video, an image or a sound; a tuple holds the frame images of a video."""
 
 _AS_DATASETS_HAS_IT = {"path", "bytes"}
-_KINDS: dict[str, MediumKind] = {"video": "video", "video_url": "video", "image": "image", "image_url": "image"}
+_KINDS: dict[str, MediumKind] = {
+    "video": "video",
+    "video_url": "video",
+    "image": "image",
+    "image_url": "image",
+    "audio": "audio",
+    "audio_url": "audio",
+    "input_audio": "audio",
+}
 """Types of the parts of a content that are media."""
 _PLACES = ("path", "url")
 """Where a part has its path, beside a key that is called as its type."""
@@ -27,7 +35,7 @@ _UCF_GROUP = re.compile(r"_g\d+(?=_|$)")
 def read_media(
     raw: Mapping[str, Any], info: DatasetInfo, media_dir: str, *, rows: RowKind
 ) -> dict[MediumKind, list[Video]]:
-    """The videos and the images of a row, each in their order, from its columns or from the parts of its turns.
+    """The videos, images and sounds of a row, each in their order, from its columns or from the parts of its turns.
 
     Raises:
         RowError: the row names one that cannot be read from here, or in both places; or has no video, where it is one
@@ -35,13 +43,15 @@ def read_media(
     """
     columns = info.columns
     if rows == "labels":
-        return {"video": read_videos(raw, columns.videos, media_dir), "image": []}
+        return {"video": read_videos(raw, columns.videos, media_dir), "image": [], "audio": []}
     found: dict[MediumKind, list[Video]] = {
         "video": read_videos(raw, columns.videos, media_dir, may_be_none=True),
-        "image": read_images(raw, columns.images, media_dir) if columns.images else [],
+        "image": read_files(raw, columns.images, media_dir, what="image") if columns.images else [],
+        "audio": read_files(raw, columns.audios, media_dir, what="sound") if columns.audios else [],
     }
+    named = {"video": columns.videos, "image": columns.images or "images", "audio": columns.audios or "audios"}
     for kind, path in _in_parts(raw, info):
-        column = columns.videos if kind == "video" else columns.images or "images"
+        column = named[kind]
         if not is_missing(raw.get(column)) and raw[column] not in ([], "[]"):
             raise RowError(f"{column} and the parts of a turn both name a path: expected one of them")
         found[kind].append(_resolved(_path_of(path, path, f"a part of type {kind}"), "a part of a turn", media_dir))
@@ -57,13 +67,28 @@ def medium_of_part(part: Mapping[str, Any]) -> tuple[MediumKind, Any] | None:
     if not given:
         return kind, None
     (key, value), *more = given.items()
-    if more or key not in (part["type"], kind, *_PLACES):
+    if more or key not in (part["type"], kind, f"{kind}_url", *_PLACES):
         return None
-    return kind, value.get("url") if isinstance(value, dict) and set(value) <= {"url", "detail"} else value
+    return kind, _inside(value)
 
 
-def read_images(raw: Mapping[str, Any], column: str, media_dir: str) -> list[Video]:
-    """The images of a row as absolute paths or s3:// URIs; none where it names none.
+def _inside(value: Any) -> Any:
+    """The path in a part's object, as OpenAI has it; anything else as it is.
+
+    Raises:
+        RowError: the sound itself stands there, as base64.
+    """
+    if not isinstance(value, dict):
+        return value
+    if "data" in value and value["data"] is not None:
+        raise RowError("input_audio holds the sound itself (data): write it to a file, and name its path as audio")
+    return value.get("url") if set(value) <= {"url", "detail"} else value
+
+
+def read_files(raw: Mapping[str, Any], column: str, media_dir: str, *, what: str) -> list[Video]:
+    """The images or sounds of a row as absolute paths or s3:// URIs; none where it names none.
+
+    `what` is what messages call one.
 
     Raises:
         RowError: one cannot be read from here.
@@ -71,12 +96,12 @@ def read_images(raw: Mapping[str, Any], column: str, media_dir: str) -> list[Vid
     value = raw.get(column)
     if is_missing(value) or value == []:
         return []
-    images: list[Video] = []
+    files: list[Video] = []
     for entry in as_list(value):
         if isinstance(entry, list):
-            raise RowError(f"{column} = {shown(value)}: expected the path of each image", kind=f"{column} list")
-        images.append(_resolved(_path_of(entry, value, column), column, media_dir))
-    return images
+            raise RowError(f"{column} = {shown(value)}: expected the path of each {what}", kind=f"{column} list")
+        files.append(_resolved(_path_of(entry, value, column), column, media_dir))
+    return files
 
 
 def read_videos(raw: Mapping[str, Any], column: str, media_dir: str, *, may_be_none: bool = False) -> list[Video]:

@@ -11,9 +11,10 @@ from ivcp.records import MediumKind, Message
 
 VIDEO_TAG = "<video>"
 IMAGE_TAG = "<image>"
-TAGS: dict[MediumKind, str] = {"video": VIDEO_TAG, "image": IMAGE_TAG}
+AUDIO_TAG = "<audio>"
+TAGS: dict[MediumKind, str] = {"video": VIDEO_TAG, "image": IMAGE_TAG, "audio": AUDIO_TAG}
 """What stands in a text for a medium of each kind."""
-_TAG = re.compile("<(video|image)>")
+_TAG = re.compile("<(video|image|audio)>")
 _PLACEHOLDERS = (
     *("<image>", "<audio>", "<img>", "</img>", "<IMG_CONTEXT>", "<image_pad>", "<video_pad>", "[IMG]"),
     *("<image_soft_token>", "<start_of_image>", "<end_of_image>", "<im_start>", "<im_end>", "<vi_start>", "<vi_end>"),
@@ -64,13 +65,13 @@ def check_prompt(
         raise PromptError(f"{VIDEO_TAG} stands behind {action_token}: the token could not see the clip")
 
 
-def check_media_tags(text: str, *, num_videos: int, num_images: int = 0) -> None:
-    """Checks that a text has one `<video>` tag per video, and one `<image>` tag per image.
+def check_media_tags(text: str, *, num_videos: int, num_images: int = 0, num_audios: int = 0) -> None:
+    """Checks that a text has one `<video>` tag per video, one `<image>` tag per image, and one `<audio>` tag per sound.
 
     Raises:
         PromptError: it has another number of them.
     """
-    numbers: dict[MediumKind, int] = {"video": num_videos, "image": num_images}
+    numbers: dict[MediumKind, int] = {"video": num_videos, "image": num_images, "audio": num_audios}
     for kind, number in numbers.items():
         tags = text.count(TAGS[kind])
         if tags != number:
@@ -108,8 +109,8 @@ def cut_behind_action(messages: Sequence[Message], *, action_token: str) -> tupl
 
 
 def render_conversation(processor: Any, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-    """The text of a whole conversation: the processor's chat template, with a placeholder for each `<video>` and
-    `<image>` tag, and with the tools that may be called.
+    """The text of a whole conversation: the processor's chat template, with a placeholder for each `<video>`,
+    `<image>` and `<audio>` tag, and with the tools that may be called.
 
     Raises:
         PromptError: the chat template leaves tools out.

@@ -14,11 +14,10 @@ from ivcp.data.values import as_list, is_missing, offered, shown
 from ivcp.records import Message, RowKind
 
 _ONE_VIDEO = "a clip is classified by its video alone"
-_DEAF = "no model hears anything here: videos, images and text are read"
 _UNREAD: dict[RowKind, dict[str, str]] = {
     "labels": {"images": _ONE_VIDEO, "audios": _ONE_VIDEO, "tools": _ONE_VIDEO},
-    "texts": {"audios": _DEAF, "tools": "texts without turns call no tools"},
-    "conversations": {"audios": _DEAF},
+    "texts": {"tools": "texts without turns call no tools"},
+    "conversations": {},
 }
 """The columns that rows of a kind have no use for, and why; pairs and tags are conversations."""
 
@@ -51,7 +50,7 @@ def read_messages(raw: Mapping[str, Any], info: DatasetInfo, *, rows: RowKind = 
 def read_content(content: Any, what: str, *, with_media: bool = False) -> str:
     """The text of a turn; of a list of parts as OpenAI has them, with `<video>` where a part is a video.
 
-    `what` is what messages call it. `with_media` reads images too, and parts that have the path of their medium.
+    `what` is what messages call it. `with_media` reads images and sounds too, and parts that have the path of their medium.
 
     Raises:
         RowError: there is no text, or a part would be dropped.
@@ -94,7 +93,7 @@ def _read_part(part: Any, what: str, *, with_media: bool) -> str:
         return str(given["text"])
     hint = "; the video's path stands in the row's videos" if str(given.get("type")).startswith("video") else ""
     if with_media:
-        hint = ', {"type": "image"} or the same with a path, as "video": "a.mp4" or "image_url": {"url": "a.jpg"}'
+        hint = ', {"type": "image"}, {"type": "audio"} or the same with a path, as "video": "a.mp4" or "image_url": {"url": "a.jpg"}'
     raise RowError(
         f'{what} has the part {shown(part)}: expected {{"type": "video"}} or {{"type": "text", "text": "…"}}{hint}',
         kind=f"{what} part",

@@ -29,6 +29,7 @@ SPLIT_OF_NAME: dict[str, Split] = {
 _OTHER_NAMES = {
     "videos": ("video", "video_path", "video_file", "video_name", "path", "file", "file_name", "filename", "clip"),
     "images": ("images", "image", "image_path", "image_file", "picture", "img"),
+    "audios": ("audios", "audio", "audio_path", "audio_file", "sound", "wav", "speech"),
     "action_label": ("label", "labels", "action", "class", "class_id", "class_name", "category", "target"),
     "messages": ("messages", "conversations", "conversation", "dialog", "turns"),
     "prompt": ("instruction", "prompt", "question", "query", "input"),

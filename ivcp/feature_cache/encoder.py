@@ -162,8 +162,10 @@ class PixelCollator:
         the tower makes no fixed number of rows; `num_tokens` and `num_frames` are (batch,).
 
         Raises:
-            InseparableFeaturesError: a sample has no media.
+            InseparableFeaturesError: a sample has no media, or one that is heard.
         """
+        if any(medium.waveform is not None for sample in samples for medium in sample.media):
+            raise InseparableFeaturesError("some samples have sounds, which models hear anew in each pass")
         if not all(sample.media for sample in samples):
             raise InseparableFeaturesError("some samples have no media, of which nothing can be kept")
         has_images = any(medium.kind == "image" for sample in samples for medium in sample.media)

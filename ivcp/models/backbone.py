@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ivcp.models.families import accepted_inputs
-from ivcp.models.positions import PACKED_POSITIONS, ROPE_POSITIONS
+from ivcp.models.positions import PACKED_POSITIONS, ROPE_POSITIONS, finds_positions_by_mask
 from ivcp.models.vision.features import encoder_outputs
 from ivcp.torchvision_compat import register_missing_operators
 
@@ -28,10 +28,13 @@ def right_padded_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor
     """`last_hidden_states` of rows with all padding behind them, whose own states are then arbitrary.
 
     No token sees what stands behind it, so that a mask would only slow attention down: SDPA takes its causal kernels
-    where there is none. Code that came with a model may read it in another way, and is given it.
+    where there is none. Code that came with a model may read it in another way, and is given it; so is a model that finds
+    its positions by it (Qwen2.5-Omni), where these do not come with the batch.
     """
-    is_ours = type(language_model_of(backbone)).__module__.startswith("transformers.")
-    return last_hidden_states(backbone, input_ids, None if is_ours else attention_mask, **vision)
+    model = language_model_of(backbone)
+    is_ours = type(model).__module__.startswith("transformers.")
+    needs_mask = not is_ours or (ROPE_POSITIONS not in vision and finds_positions_by_mask(model))
+    return last_hidden_states(backbone, input_ids, attention_mask if needs_mask else None, **vision)
 
 
 def last_hidden_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor | None, **vision: Any) -> Tensor:

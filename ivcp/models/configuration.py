@@ -12,6 +12,8 @@ from ivcp.settings import ModelConfig
 def read_configuration(name: str, settings: ModelConfig) -> Any:
     """transformers' configuration of a model directory, a model of the hub, or one at an address.
 
+    Of a model that speaks too (Qwen2.5-Omni), that of its part which sees, hears and writes.
+
     Its attention is not taken over: a file may name any repository on the hub, whose code transformers would fetch and
     run. The same holds for modelling code, unless `settings` trust it.
     """
@@ -23,7 +25,8 @@ def read_configuration(name: str, settings: ModelConfig) -> Any:
         cache_dir=settings.cache_dir,
         trust_remote_code=settings.trust_remote_code,
     )
-    return without_kernels(described)
+    thinks = "thinker_config" in described.sub_configs
+    return without_kernels(described.thinker_config if thinks else described)
 
 
 def without_kernels(described: Any) -> Any:

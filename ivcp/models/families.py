@@ -10,6 +10,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,11 @@ from ivcp.torchvision_compat import register_missing_operators
 register_missing_operators()
 
 from transformers import ProcessorMixin  # noqa: E402
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES  # noqa: E402
+from transformers.models.auto.configuration_auto import model_type_to_module_name  # noqa: E402
+from transformers.models.auto.modeling_auto import (  # noqa: E402
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES  # noqa: E402
 
 _OURS = {
@@ -40,6 +45,9 @@ _OURS = {
 _MERGERS_IN_TOWER = re.compile(r"(merger|deepstack_merger_list)\.")
 """Parts of a Qwen vision tower that are its projector."""
 
+_TIMES = ("second_per_grid_ts", "video_second_per_grid")
+"""What models call the seconds of a temporal patch."""
+
 _EXPECTED = (
     "expected a video language model of transformers such as Qwen2-VL, Qwen3-VL, LLaVA-NeXT-Video or InternVL "
     "(docs/model_families.md lists the tested ones): set model_name_or_path to one"
@@ -51,7 +59,7 @@ class UnsupportedModelError(ValueError):
 
 
 def check_architecture(config: Any, source: str) -> None:
-    """Checks by the configuration alone that a model reads videos and text; `source` names it in the message.
+    """Checks by the configuration alone that a model reads videos or sounds, and text; `source` names it in the message.
 
     Models whose code comes with them (`trust_remote_code`) are asked by what their configuration offers.
 
@@ -60,9 +68,16 @@ def check_architecture(config: Any, source: str) -> None:
     """
     kind = config.model_type
     offered: Mapping[str, str] = config.to_dict().get("auto_map") or {}
-    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and "AutoModelForImageTextToText" not in offered:
+    only_hears = hears_alone(config)
+    if (
+        kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        and "AutoModelForImageTextToText" not in offered
+        and not only_hears
+    ):
         raise UnsupportedModelError(f"{source} is a {kind} model, which reads no video with its text; {_EXPECTED}")
-    if kind not in VIDEO_PROCESSOR_MAPPING_NAMES and not offered:
+    # The thinker of an omni model is in transformers' lists under the name of its family.
+    known = {kind, model_type_to_module_name(kind)}
+    if known.isdisjoint(VIDEO_PROCESSOR_MAPPING_NAMES) and not offered and not only_hears:
         raise UnsupportedModelError(f"{source} is a {kind} model, which reads images but no videos; {_EXPECTED}")
     if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
         raise UnsupportedModelError(
@@ -71,8 +86,15 @@ def check_architecture(config: Any, source: str) -> None:
         )
 
 
+def hears_alone(config: Any) -> bool:
+    """Whether a configuration is that of a model that hears, and sees nothing."""
+    kind = config.model_type
+    is_listed = kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return is_listed and "audio_config" in config.sub_configs and "vision_config" not in config.sub_configs
+
+
 def check_processor(processor: Any, source: str) -> None:
-    """Checks that a processor prepares videos and text; `source` names it in the message.
+    """Checks that a processor prepares videos or sounds, and text; `source` names it in the message.
 
     Raises:
         UnsupportedModelError: it is the tokenizer of a text model, the processor of an image model, or one with two
@@ -81,14 +103,32 @@ def check_processor(processor: Any, source: str) -> None:
     came = type(processor).__name__
     if not isinstance(processor, ProcessorMixin):
         raise UnsupportedModelError(f"{source} has a {came} and no processor for videos: a text model; {_EXPECTED}")
-    if "video_processor" not in processor.get_attributes() or "tokenizer" not in processor.get_attributes():
-        parts = ", ".join(processor.get_attributes())
-        raise UnsupportedModelError(f"{source} has a {came} of {parts} and no video processor; {_EXPECTED}")
+    parts = processor.get_attributes()
+    if "tokenizer" not in parts or not {"video_processor", "feature_extractor"}.intersection(parts):
+        raise UnsupportedModelError(f"{source} has a {came} of {', '.join(parts)} and no video processor; {_EXPECTED}")
     second = [name for name in processor.get_attributes() if name.endswith("_tokenizer")]
     if second:
         raise UnsupportedModelError(
             f"{source} has a {came} with a {second[0]}: its vision side reads the question too, which prepared clips "
             f"do not hold; {_EXPECTED}"
+        )
+
+
+def sees_videos(processor: Any) -> bool:
+    """Whether a processor prepares videos."""
+    return "video_processor" in processor.get_attributes()
+
+
+def check_sees_videos(processor: Any) -> None:
+    """Checks that a processor prepares videos; one of sounds need not.
+
+    Raises:
+        UnsupportedModelError: it does not.
+    """
+    if not sees_videos(processor):
+        raise UnsupportedModelError(
+            f"{type(processor).__name__} reads no videos: it is for the stages that train a model to write, on rows "
+            f"without videos; for videos {_EXPECTED}"
         )
 
 
@@ -130,13 +170,13 @@ def processor_settings(video_processor: Any) -> dict[str, Any]:
     return {name: value for name, value in _OURS.items() if name in names}
 
 
-def check_rendered(processor: Any, text: str, *, num_videos: int = 1, num_images: int = 0) -> None:
+def check_rendered(processor: Any, text: str, *, num_videos: int = 1, num_images: int = 0, num_audios: int = 0) -> None:
     """Checks that the chat template wrote the media into a prompt.
 
     Raises:
         UnsupportedModelError: it did not.
     """
-    numbers = {"video": num_videos, "image": num_images}
+    numbers = {"video": num_videos, "image": num_images, "audio": num_audios}
     for kind in (kind for kind, number in numbers.items() if number):
         token = placeholder_token(processor, kind)
         if token not in text:
@@ -148,8 +188,17 @@ def check_rendered(processor: Any, text: str, *, num_videos: int = 1, num_images
 
 
 def placeholder_token(processor: Any, kind: str) -> str:
-    """What stands in a rendered text for a medium of a kind, `video` or `image`."""
-    token: str = processor.video_token if kind == "video" else processor.image_token
+    """What stands in a rendered text for a medium of a kind, `video`, `image` or `audio`.
+
+    Raises:
+        UnsupportedModelError: the model reads none of this kind.
+    """
+    token: str | None = getattr(processor, f"{kind}_token", None)
+    if token is None:
+        raise UnsupportedModelError(
+            f"{type(processor).__name__} reads no {kind}s: take a model that does (docs/model_families.md), or rows "
+            "without them"
+        )
     return token
 
 
@@ -161,7 +210,7 @@ def vision_token_types(
     Some processors mark the tokens around a frame too (InternVL's `<img>`), which are text to the model.
     """
     # Families whose videos are images to the model have one of the two only.
-    ids = [getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video")]
+    ids = [getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video", "audio")]
     placeholders = np.isin(input_ids, [token_id for token_id in ids if token_id is not None])
     types: NDArray[np.int64] = np.where(placeholders, token_types, 0)
     return types
@@ -211,12 +260,24 @@ def time_inputs(processor: Any, seconds_per_frame: Sequence[float | None]) -> di
     Raises:
         ValueError: the model needs the time between frames and a clip does not have it.
     """
-    if "second_per_grid_ts" not in processor.model_input_names:
+    name = next((name for name in _TIMES if name in processor.model_input_names), None)
+    if name is None:
         return {}
     known = [seconds for seconds in seconds_per_frame if seconds is not None]
     if len(known) < len(seconds_per_frame):
         raise ValueError("this model needs the seconds between frames, which these clips lack: prepare them again")
-    return {"second_per_grid_ts": torch.tensor(known) * processor.video_processor.temporal_patch_size}
+    if name == _TIMES[1]:
+        known = list(map(grid_seconds, known))
+    return {name: torch.tensor(known) * processor.video_processor.temporal_patch_size}
+
+
+def grid_seconds(seconds_per_frame: float) -> float:
+    """The seconds between frames as models that hear videos are given them.
+
+    A sound is put between frames where a chunk of seconds ends, once in 64 bits for the tokens and once in 32 for their
+    positions: a frame at such an end lies a little behind it in both.
+    """
+    return seconds_per_frame * (1 + 1e-6)
 
 
 def accepted_inputs(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,18 +308,35 @@ def encode_vision(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
 def part_of(name: str, model: Any) -> str:
     """The part of a transformers model that a parameter belongs to.
 
-    One of `language_model`, `vision_tower`, `projector` (whatever lies between these two), `lm_head`.
+    One of `language_model`, `vision_tower` (and what hears, as in LLaMA-Factory), `projector` (whatever lies between
+    these two), `lm_head`.
     """
     if name.startswith(prefix_of(model, model.get_decoder())):
         return "language_model"
-    tower = prefix_of(model, model.get_encoder(modality="video"))
-    if name.startswith(tower):
-        return "projector" if _MERGERS_IN_TOWER.match(name, len(tower)) else "vision_tower"
+    for tower in map(partial(prefix_of, model), towers_of(model)):
+        if name.startswith(tower):
+            return "projector" if _MERGERS_IN_TOWER.match(name, len(tower)) else "vision_tower"
     return "projector" if name.startswith(prefix_of(model, model.base_model)) else "lm_head"
 
 
+def vision_tower_of(model: Any) -> Any:
+    """What sees in a transformers model; null where nothing does."""
+    return _tower(model, "video")
+
+
+def towers_of(model: Any) -> list[Any]:
+    """What sees and what hears in a transformers model, as far as it has them."""
+    return [tower for tower in (_tower(model, "video"), _tower(model, "audio")) if tower is not None]
+
+
+def _tower(model: Any, modality: str) -> Any:
+    found = model.get_encoder(modality=modality)
+    # Where there is none, transformers gives the model itself.
+    return None if found is None or found is model or found is model.base_model else found
+
+
 def vision_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """All weights of a transformers model between the pixels and the language model, by name."""
+    """All weights of a transformers model between pixels or sounds and the language model, by name."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if part_of(name, model) in ("vision_tower", "projector"):
             yield name, tensor

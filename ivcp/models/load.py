@@ -11,7 +11,7 @@ import torch
 from ivcp.distributed.weights import whole_shapes_compared
 from ivcp.models.base_files import check_weights
 from ivcp.models.configuration import read_configuration
-from ivcp.models.families import check_architecture
+from ivcp.models.families import check_architecture, hears_alone, vision_tower_of
 from ivcp.models.path import check_model_source
 from ivcp.models.quantization import bitsandbytes_config, keep_differentiable
 from ivcp.models.source import local_model
@@ -33,7 +33,7 @@ def load_base_model(
     dtype: torch.dtype = torch.float32,
     quantization: MethodConfig | None = None,
 ) -> Any:
-    """A transformers image-text-to-text model in evaluation mode.
+    """A transformers image-text-to-text model, or one that hears, in evaluation mode.
 
     `quantization` quantizes the language model's linear layers, where its `quantization_bit` is set.
 
@@ -43,11 +43,9 @@ def load_base_model(
         HubError: the hub does not give the model.
         BaseFilesError: files of its weights are missing or damaged.
         AttentionError: `flash_attn: fa2` without the package or without a GPU.
-        UnsupportedModelError: the model reads no videos together with text.
+        UnsupportedModelError: the model reads no videos, and hears no sounds, together with text.
         QuantizationError: the weights cannot be quantized here.
     """
-    from transformers import AutoModelForImageTextToText
-
     check_model_source(model_name_or_path, revision=settings.model_revision, cache_dir=settings.cache_dir)
     check_attention(settings)
     name = local_model(model_name_or_path)
@@ -62,7 +60,7 @@ def load_base_model(
     )
     # ZeRO-3 has some models draw weights before they are read: what a stage adds then would start elsewhere.
     with torch.random.fork_rng(devices=[]), whole_shapes_compared():
-        model = AutoModelForImageTextToText.from_pretrained(
+        model = _auto_class(config).from_pretrained(
             name,
             config=config,
             attn_implementation=_ATTENTION[settings.flash_attn],
@@ -72,8 +70,10 @@ def load_base_model(
             trust_remote_code=settings.trust_remote_code,
             **quantized,
         )
-    batch_vision_attention(model)
-    replace_slow_layers(model.get_encoder(modality="video"))
+    tower = vision_tower_of(model)
+    if tower is not None:
+        batch_vision_attention(tower)
+        replace_slow_layers(tower)
     if quantized:
         keep_differentiable(model)
     return model.eval()
@@ -81,13 +81,18 @@ def load_base_model(
 
 def model_without_weights(directory: Path, settings: ModelConfig) -> Any:
     """The model that a directory's configuration describes, on the device `meta`: what has no weights costs nothing."""
-    from transformers import AutoModelForImageTextToText
-
     config = read_configuration(str(directory), settings)
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(
+        return _auto_class(config).from_config(
             config, attn_implementation=_ATTENTION["sdpa"], trust_remote_code=settings.trust_remote_code
         )
+
+
+def _auto_class(config: Any) -> Any:
+    """The transformers class that finds the one of a model."""
+    from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM
+
+    return AutoModelForMultimodalLM if hears_alone(config) else AutoModelForImageTextToText
 
 
 def check_attention(settings: ModelConfig) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,59 +17,35 @@ from ivcp.data.prompts import VIDEO_TAG, render_conversation, special_tokens_pat
 from ivcp.models.families import (
     check_processor,
     check_rendered,
+    check_sees_videos,
     fixed_frame_size,
     frame_step,
-    processor_settings,
+    sees_videos,
     time_inputs,
     vision_inputs,
     vision_token_types,
 )
 from ivcp.models.frame_sizes import image_size_on_grid, size_on_grid
-from ivcp.models.images import check_reads_images, check_tells_kinds_apart, image_settings, image_step, media_inputs
+from ivcp.models.images import check_reads_images, check_tells_kinds_apart, image_step, media_inputs
+from ivcp.models.media_arguments import count_placeholders, media_arguments
 from ivcp.models.path import check_model_path
+from ivcp.models.sampled import SampledVideo, channels_first
+from ivcp.models.sounds import HEARS_VIDEOS, longest_sound, sound_inputs, split_at_videos
 from ivcp.models.source import local_model
 from ivcp.models.vision.features import join_features
-from ivcp.records import MediumKind, Message
+from ivcp.records import Message
 from ivcp.settings import VideoConfig
 from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 
 from transformers import AutoProcessor  # noqa: E402
-from transformers.video_utils import VideoMetadata  # noqa: E402
 
 _PROBE = "answer"
 Batch = dict[str, torch.Tensor]
 
 NO_LABEL = -100
 """Stands in `token_labels` where no token is to be predicted (torch's own default)."""
-
-
-class SampledVideo(Protocol):
-    """Frames at `frame_size`, and where they stood in their video: models that write time stamps need it.
-
-    An image at `image_size` is one frame.
-    """
-
-    @property
-    def kind(self) -> MediumKind:
-        """What it is."""
-
-    @property
-    def frames(self) -> NDArray[np.uint8]:
-        """(num_frames, height, width, 3)"""
-
-    @property
-    def frame_indices(self) -> Sequence[int]:
-        """Of each frame, in frames of `source_fps`."""
-
-    @property
-    def source_fps(self) -> float:
-        """Frames per second of the source."""
-
-    @property
-    def total_frames(self) -> int:
-        """Frames of the clip that they were sampled from."""
 
 
 class Processor:
@@ -117,7 +93,7 @@ class Processor:
 
         Raises:
             FileNotFoundError: `model_name_or_path` is none of them.
-            UnsupportedModelError: the model reads no videos.
+            UnsupportedModelError: the model reads no videos, and hears no sounds.
             ValueError: its tokenizer would split a special token, or its files are damaged.
         """
         check_model_path(model_name_or_path, files=("processor_config.json", "tokenizer_config.json"))
@@ -151,11 +127,25 @@ class Processor:
         found: int = self.processor.tokenizer.convert_tokens_to_ids(token)
         return found
 
+    @property
+    def sees_videos(self) -> bool:
+        """Whether it prepares videos; else it prepares sounds."""
+        return sees_videos(self.processor)
+
+    @property
+    def longest_sound(self) -> float | None:
+        """Seconds of sound that the model hears of one file; null is any, or none at all."""
+        return longest_sound(self.processor)
+
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) in pixels that frames of this size are resized to.
 
         Near their own on the grid of patches (`size_on_grid`); a model with one fixed input size has that size.
+
+        Raises:
+            UnsupportedModelError: the model reads no videos.
         """
+        check_sees_videos(self.processor)
         step = frame_step(self.processor.video_processor)
         if step is None:
             return fixed_frame_size(self.processor.video_processor)
@@ -174,32 +164,34 @@ class Processor:
         return image_size_on_grid(height, width, step=image_step(self.processor.image_processor) or 1, video=self.video)
 
     def encode(self, text: str, media: Sequence[SampledVideo]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Token ids and modality ids, (num_tokens,) each, of a rendered prompt with its videos and images.
+        """Token ids and modality ids, (num_tokens,) each, of a rendered prompt with its videos, images and sounds.
 
         Raises:
-            UnsupportedModelError: the chat template put them not into the prompt, or the model reads no images.
+            UnsupportedModelError: the chat template put them not into the prompt, or the model reads no images, or
+                hears nothing.
+            VideoError: a sound is longer than the model hears.
         """
-        videos, images = ([each for each in media if each.kind == kind] for kind in ("video", "image"))
-        check_rendered(self.processor, text, num_videos=len(videos), num_images=len(images))
-        inputs: dict[str, Any] = {}
-        if videos:
-            inputs |= {
-                "videos": [_channels_first(video.frames) for video in videos],
-                "video_metadata": [_metadata(video) for video in videos],
-                "videos_kwargs": processor_settings(self.processor.video_processor) | {"return_tensors": "pt"},
-            }
-        if images:
-            check_reads_images(self.processor)
-            inputs |= {
-                "images": [_channels_first(image.frames)[0] for image in images],
-                "images_kwargs": image_settings(self.processor.image_processor) | {"return_tensors": "pt"},
-            }
-        encoded = self.processor(text=[text], return_mm_token_type_ids=True, **inputs)
+        videos, images, sounds = ([each for each in media if each.kind == kind] for kind in ("video", "image", "audio"))
+        arguments = media_arguments(self.processor, media, rate=self.video.audio_sampling_rate)
+        check_rendered(self.processor, text, num_videos=len(videos), num_images=len(images), num_audios=len(sounds))
+        if len(videos) > 1 and any(video.waveform is not None for video in videos):
+            return self._encode_in_parts(text, media)
+        encoded = self.processor(text=[text], return_mm_token_type_ids=True, **arguments)
         input_ids = np.asarray(encoded["input_ids"][0])
         types = vision_token_types(self.processor, input_ids, np.asarray(encoded["mm_token_type_ids"][0]))
         if videos and images:
             check_tells_kinds_apart(self.processor, input_ids, types)
         return input_ids, types
+
+    def _encode_in_parts(self, text: str, media: Sequence[SampledVideo]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The same part by part: processors put all tracks of a text between frames of one rate."""
+        encoded, left = [], list(media)
+        for part in split_at_videos(self.processor, text):
+            number = count_placeholders(self.processor, part)
+            encoded.append(self.encode(part, left[:number]))
+            del left[:number]
+        ids, types = zip(*encoded, strict=True)
+        return np.concatenate(ids), np.concatenate(types)
 
     def encode_behind(self, token: str, text: str) -> list[int]:
         """Token ids of `text` as it goes on behind a special token: at the start of a text some tokenizers put a space
@@ -230,7 +222,7 @@ class Processor:
 
     def pixel_inputs(self, videos: Sequence[NDArray[np.uint8]]) -> Batch:
         """Normalised pixels of videos, each (num_frames, height, width, 3), in the model's own layout."""
-        return vision_inputs(self.processor, [_channels_first(frames) for frames in videos])
+        return vision_inputs(self.processor, [channels_first(frames) for frames in videos])
 
     def batch(self, samples: Sequence[Sample], *, prompts_only: bool) -> Batch:
         """A right-padded batch of prompts, or of whole samples: token tensors are (batch, longest).
@@ -249,14 +241,28 @@ class Processor:
         kept = [sample.tensors for sample in samples if isinstance(sample, EncodedSample) and sample.tensors]
         if kept:
             return join_features(kept)
-        media = [[(each.kind, _channels_first(each.frames)) for each in sample.media] for sample in samples]
+        sounds = self._batch_sounds(samples)
+        media = [
+            [(each.kind, channels_first(each.frames)) for each in sample.media if each.kind != "audio"]
+            for sample in samples
+        ]
         if not any(media):
-            return {}
+            return sounds
         if len({kind for of_sample in media for kind, _ in of_sample}) > 1:
             for sample in samples:
                 check_tells_kinds_apart(self.processor, sample.input_ids, sample.mm_token_type_ids)
         of_kinds = [[(kind, x[0] if kind == "image" else x) for kind, x in of_sample] for of_sample in media]
-        return media_inputs(self.processor, of_kinds)
+        return media_inputs(self.processor, of_kinds) | sounds
+
+    def _batch_sounds(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """In the order of their tags; that of a video stands where the video does."""
+        media = [medium for sample in samples for medium in sample.media]
+        waveforms = [medium.waveform for medium in media if medium.waveform is not None]
+        if not waveforms:
+            return {}
+        are_heard = {medium.waveform is not None for medium in media if medium.kind == "video"}
+        flag = {HEARS_VIDEOS: True} if True in are_heard else {}
+        return sound_inputs(self.processor, waveforms) | flag
 
     def batch_tokens(self, samples: Sequence[Sample], *, prompts_only: bool) -> Batch:
         """The part of `batch` that needs no frames."""
@@ -291,17 +297,3 @@ def add_special_token(tokenizer: Any, token: str) -> None:
     ids = tokenizer.encode(token, add_special_tokens=False)
     if len(ids) != 1:
         raise ValueError(f"the token {token!r} is {len(ids)} tokens in this tokenizer: choose another text")
-
-
-def _metadata(video: SampledVideo) -> VideoMetadata:
-    return VideoMetadata(
-        total_num_frames=video.total_frames,
-        fps=video.source_fps,
-        frames_indices=list(video.frame_indices),
-        height=video.frames.shape[1],
-        width=video.frames.shape[2],
-    )
-
-
-def _channels_first(frames: NDArray[np.uint8]) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)

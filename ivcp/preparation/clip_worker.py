@@ -17,7 +17,7 @@ from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.models import processor_settings
 from ivcp.models.processor_settings import ProcessorSettings, load_processor, use_one_thread
 from ivcp.records import Clip, ClipMedium, first_path
-from ivcp.video import ClipFrames, Span, VideoError, frame_times, load_clips, load_image, probe
+from ivcp.video import ClipFrames, Span, VideoError, frame_times, load_clips, load_image, load_sound, probe
 
 if TYPE_CHECKING:
     from ivcp.models.processor import Processor
@@ -81,17 +81,28 @@ def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
 
 
 def _load(video: ClipMedium, spans: Sequence[Span], processor: Processor) -> Sequence[ClipFrames | VideoError]:
-    """What each span of a video gives; an image is the same to all."""
-    if video.kind == "image":
-        try:
-            return [load_image(first_path(video.video), processor=processor)] * len(spans)
-        except VideoError as error:
-            return [error] * len(spans)
+    """What each span of a video gives; an image or a sound is the same to all."""
+    if video.kind != "video":
+        return [_load_whole(video, processor)] * len(spans)
     try:
         loaded: Sequence[ClipFrames | VideoError] = load_clips(video.video, spans, processor=processor)
     except VideoError as error:
         loaded = [error] * len(spans)
     return [found if isinstance(found, VideoError) else _recounted(video, found) for found in loaded]
+
+
+def _load_whole(medium: ClipMedium, processor: Processor) -> ClipFrames | VideoError:
+    path = first_path(medium.video)
+    try:
+        if medium.kind == "image":
+            return load_image(path, processor=processor)
+        loaded = load_sound(path, processor=processor)
+    except VideoError as error:
+        return error
+    if loaded.total_frames == medium.num_frames:
+        return loaded
+    counts = f"{loaded.total_frames} samples, but {medium.num_frames} when it was validated"
+    return VideoError("wrong_count", counts)
 
 
 def _recounted(video: ClipMedium, loaded: ClipFrames) -> ClipFrames | VideoError:
@@ -108,7 +119,10 @@ def _prepare(
         if isinstance(video, VideoError):
             return video
         loaded.append(video)
-    tokens, values = job.stage.tokenize_clip(processor, clip, loaded)
+    try:
+        tokens, values = job.stage.tokenize_clip(processor, clip, loaded)
+    except VideoError as error:  # what the model does not hear to the end
+        return error
     sample = Sample(
         **vars(tokens),
         sample_id=clip.clip_id,

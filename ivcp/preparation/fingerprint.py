@@ -17,6 +17,7 @@ from ivcp.settings import VideoConfig
 
 PREPARATION_VERSION = 6
 """Raised when the same inputs give other frames or tokens than before."""
+_LATER_SETTINGS = ("image_", "use_audio_in_video", "audio_")
 _PROCESSOR_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
@@ -95,12 +96,13 @@ def _short_hash(described: object) -> bytes:
 
 
 def _described_video(video: VideoConfig) -> dict[str, Any]:
-    """The settings of images only where they are not the usual ones: what was prepared before there were any stays."""
+    """The settings of images and sounds only where they are not the usual ones: what was prepared before there were
+    any stays."""
     usual = VideoConfig()
     return {
         key: value
         for key, value in video.model_dump().items()
-        if not key.startswith("image_") or value != getattr(usual, key)
+        if not key.startswith(_LATER_SETTINGS) or value != getattr(usual, key)
     }
 
 

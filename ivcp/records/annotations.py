@@ -11,7 +11,7 @@ from ivcp.records.record import Record
 Split = Literal["train", "val", "test"]
 
 
-MediumKind = Literal["video", "image"]
+MediumKind = Literal["video", "image", "audio"]
 
 RowKind = Literal["labels", "conversations", "pairs", "tags", "texts"]
 """What a stage asks of a row beside its media: a class; a conversation with an answer; one with a chosen and a rejected
@@ -51,7 +51,7 @@ class Labels(Record):
 
 
 class Message(Record):
-    """One turn of a conversation; `content` holds `<video>` and `<image>` tags and the action token as text.
+    """One turn of a conversation; `content` holds `<video>`, `<image>` and `<audio>` tags and the action token as text.
 
     `tools` stands in front of a conversation: the functions that its assistant may call, as a JSON list. A `function`
     turn is the assistant's as well, and holds its calls as a JSON list of names and arguments; an `observation` is
@@ -77,13 +77,13 @@ def _is_video(kind: object) -> bool:
 
 
 class ClipMedium(Record):
-    """One of the videos and images of a clip."""
+    """One of the videos, images and sounds of a clip."""
 
     video: str | tuple[str, ...]
     """Path or s3:// URI, or those of a video's frame images in order."""
     kind: MediumKind = Field("video", exclude_if=_is_video)
     num_frames: int
-    """Frames of the whole video, counted by decoding; 1 of an image."""
+    """Frames of the whole video, counted by decoding; 1 of an image; samples of a sound, at `audio_sampling_rate`."""
     content_hash: str | None = None
     """As `Clip.content_hash`."""
     video_sha256: str | None = None
@@ -102,12 +102,12 @@ class Clip(Record):
     row: int
     """Row in the data set's file, from 0."""
     video: str | tuple[str, ...] | None
-    """Path or s3:// URI of the first video or image, or of a video's frame images in order; null where the row has
-    none."""
+    """Path or s3:// URI of the first video, image or sound, or of a video's frame images in order; null where the row
+    has none."""
     kind: MediumKind = Field("video", exclude_if=_is_video)
     """What `video` is."""
     more_videos: tuple[ClipMedium, ...] = Field((), exclude_if=_is_empty)
-    """The videos and images behind the first one, in the order of their tags."""
+    """The videos, images and sounds behind the first one, in the order of their tags."""
     messages: tuple[Message, ...]
     """Of a pair of answers, the chosen one is the last turn; a text without turns is one of the assistant."""
     rejected: str | None = Field(None, exclude_if=_is_empty)
@@ -124,7 +124,7 @@ class Clip(Record):
     end_seconds: float | None = None
     """End of the clip in its video; null is the video's end."""
     num_frames: int
-    """Frames of the whole video, counted by decoding; 0 where the row has none."""
+    """As `ClipMedium.num_frames`; 0 where the row has no medium."""
     content_hash: str | None = None
     """What identifies the bytes of its video: `sha256:…` of a local file, `etag:…` of an S3 object."""
     video_sha256: str | None = None
@@ -132,7 +132,7 @@ class Clip(Record):
 
     @property
     def media(self) -> tuple[ClipMedium, ...]:
-        """All of its videos and images, in the order of their tags."""
+        """All of its videos, images and sounds, in the order of their tags."""
         if self.video is None:
             return ()
         first = ClipMedium(

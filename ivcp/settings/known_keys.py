@@ -15,7 +15,6 @@ NO_MEANING = {
     "the rows of all data sets are shuffled together": "mix_strategy interleave_probs",
     "the validation split is measured as a whole": "eval_on_each_dataset",
     "the model's processor decides how it cuts an image up": "image_do_pan_and_scan crop_to_patches",
-    "no model hears anything here": "use_audio_in_video audio_sampling_rate",
     "`num_beams` says how many beams there are, in every evaluation": "eval_num_beams",
     "`max_new_tokens` says how long an answer may be": "max_length",
     "what was computed of earlier tokens is always kept while a text is written": "use_kv_cache",

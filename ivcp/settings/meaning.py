@@ -51,6 +51,8 @@ MEANING: dict[str, tuple[str, ...]] = {
         "video_min_pixels",
         "image_max_pixels",
         "image_min_pixels",
+        "use_audio_in_video",
+        "audio_sampling_rate",
     ),
     "train": ("bf16", "fp16"),
 }
@@ -66,7 +68,7 @@ def meaning_of(config: RunConfig) -> dict[str, Any]:
 
 
 def video_meaning(video: VideoConfig) -> dict[str, Any]:
-    """How a model sees videos and images, without what a machine decides: what decodes them, what else is stored."""
+    """How a model sees videos and images and hears sounds, without what a machine decides: what decodes them, what else is stored."""
     return video.model_dump(mode="json", include=set(MEANING["video"]))
 
 

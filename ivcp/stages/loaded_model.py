@@ -18,7 +18,8 @@ from ivcp.models.backbone import BackboneModule, language_model_of
 from ivcp.models.graphs.batches import BySize
 from ivcp.models.graphs.run import Graph
 from ivcp.models.positions import RopePositions
-from ivcp.models.processor import Processor, SampledVideo
+from ivcp.models.processor import Processor
+from ivcp.models.sampled import SampledVideo
 from ivcp.records import Labels, Message
 from ivcp.records.calibration import Calibration
 from ivcp.settings import RunConfig

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ivcp.inference.loop import Samples
     from ivcp.models.backbone import BackboneModule
     from ivcp.models.positions import RopePositions
-    from ivcp.models.processor import Batch, Processor, SampledVideo
+    from ivcp.models.processor import Batch, Processor
+    from ivcp.models.sampled import SampledVideo
 
 ServedAs = Literal["classifier", "writer", "scorer"]
 """It gives clips a class, answers conversations, or says how good an answer is."""

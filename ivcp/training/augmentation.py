@@ -77,7 +77,9 @@ class AugmentedSamples(Dataset[Sample]):
 
 
 def augment(medium: Medium, settings: AugmentationConfig, *, may_flip: bool, rng: np.random.Generator) -> Medium:
-    """The video with changed frames of the same number and size; all frames of a video change alike."""
+    """The video with changed frames of the same number and size; all frames of a video change alike. A sound stays."""
+    if medium.kind == "audio":
+        return medium
     frames = choose_candidates(medium, rng) if settings.augment_temporal_jitter else medium.frames
     changed = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (num_frames, 3, height, width)
     if settings.augment_crop < 1:

@@ -60,7 +60,7 @@ CREATE INDEX clip_part ON clip (part);
 CREATE INDEX clip_unit ON clip (unit);
 """
 # `part` holds groups. A clip's `unit` is what stays in one split with it: its group, or several that share a video.
-# `video` holds images too; `kind` says what each is. `clip_video` holds those of clips in the order of their tags;
+# `video` holds images and sounds too; `kind` says what each is, and `num_frames` of a sound are its samples. `clip_video` holds those of clips in the order of their tags;
 # `clip.video` is the first of them, `clip.content` the hashes of all, once they are known. `named` is the label as it
 # stands in the row, `given` the split that the row or its data set names. `reason` says why a video or a clip cannot
 # be used, and is null where it can. `num_frames`, `fps`, `first`, `last` and `uneven` are when frames are shown
@@ -121,9 +121,9 @@ class CatalogRow(NamedTuple):
     reason: str | None
     detail: str | None
     kind: MediumKind | None
-    """Of its first video or image."""
+    """Of its first video, image or sound."""
     more_videos: tuple[tuple[str, MediumKind, int, str | None, str | None], ...] = ()
-    """Of each video or image behind the first one its place, kind, number of frames, and hashes."""
+    """Of each medium behind the first one its place, kind, number of frames, and hashes."""
 
     @property
     def clip_id(self) -> str:
@@ -132,7 +132,7 @@ class CatalogRow(NamedTuple):
 
     @property
     def video(self) -> Video | None:
-        """Where its first video or image is; null where it has none."""
+        """Where its first video, image or sound is; null where it has none."""
         return None if self.video_text is None else read_video(self.video_text)
 
     @property

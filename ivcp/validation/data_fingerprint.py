@@ -6,6 +6,7 @@ It is the key of the cluster's cache of results too.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,7 +62,7 @@ def _media(file: Path, info: DatasetInfo, data: DataConfig, rows: RowKind) -> It
             found = read_media(row, info, data.media_dir or data.dataset_dir, rows=rows)
         except RowError:
             continue  # validation names it
-        for video in (*found["video"], *found["image"]):
+        for video in itertools.chain.from_iterable(found.values()):
             yield from (video,) if isinstance(video, str) else video
 
 

@@ -17,7 +17,10 @@ def check_spans(catalog: Catalog, video: VideoConfig) -> None:
 
     The reason is `span_outside_video`, where no frame lies in it or where it ends after the video.
     """
-    catalog.ask("UPDATE clip_video SET num_sampled = 1 WHERE video IN (SELECT id FROM video WHERE kind = 'image')")
+    catalog.ask(
+        "UPDATE clip_video SET num_sampled = (SELECT num_frames FROM video WHERE id = clip_video.video) "
+        "WHERE video IN (SELECT id FROM video WHERE kind != 'video')"
+    )
     clips = (
         f"SELECT clip_video.id, clip.id, clip.start, clip.stop, {COLUMNS} FROM clip_video "
         "JOIN clip ON clip.id = clip_video.clip JOIN video ON video.id = clip_video.video "

@@ -1,4 +1,4 @@
-"""Pictures of clips for the report: each shows the middle of a clip that can be used."""
+"""Pictures of clips for the report: each shows the middle of a clip that can be used, or how loud a sound is over time."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ivcp.records import MediumKind, first_path
 from ivcp.settings import VideoConfig
 from ivcp.validation.catalog import Catalog, Video, read_video
 from ivcp.video import VideoError, load_clip, load_image
+from ivcp.video.sounds import Waveform, read_sound
 from ivcp.video.workers import run_in_workers
 
 _SIDE = 160
 """Pixels of its longer side."""
+_HEIGHT = 90
+"""Pixels, of the picture of a sound."""
+_BAR, _PAPER = (44, 98, 160), (238, 241, 245)
+_RATE = 8000
+"""Samples a second of a sound that is only shown."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +85,30 @@ def take_thumbnails(
 
 
 def take_thumbnail(job: ThumbnailJob) -> bytes:
-    """The frame in the middle of a clip, or the image, as JPEG.
+    """The frame in the middle of a clip, the image, or the loudness of a sound over time, as JPEG.
 
     Raises:
         VideoError: it cannot be decoded.
     """
-    if job.kind == "image":
-        clip = load_image(first_path(job.video), processor=_Small())
+    if job.kind == "audio":
+        picture = _loudness(read_sound(first_path(job.video), rate=_RATE).waveform)
+    elif job.kind == "image":
+        picture = load_image(first_path(job.video), processor=_Small()).frames[0]
     else:
         clip = load_clip(job.video, processor=_Small(), start_seconds=job.start_seconds, end_seconds=job.end_seconds)
+        picture = clip.frames[0]
     file = io.BytesIO()
-    Image.fromarray(clip.frames[0]).save(file, "JPEG", quality=75)
+    Image.fromarray(picture).save(file, "JPEG", quality=75)
     return file.getvalue()
+
+
+def _loudness(waveform: Waveform) -> NDArray[np.uint8]:
+    """A bar for each stretch of a sound as high as its loudest sample, (height, width, 3)."""
+    peaks = [float(np.abs(part).max(initial=0.0)) for part in np.array_split(waveform, _SIDE)]
+    heights = np.minimum(1.0, np.array(peaks)) * (_HEIGHT / 2)
+    rows = np.abs(np.arange(_HEIGHT) - (_HEIGHT - 1) / 2)
+    is_bar = rows[:, np.newaxis] <= np.maximum(0.5, heights)
+    return np.where(is_bar[..., np.newaxis], np.array(_BAR), np.array(_PAPER)).astype(np.uint8)
 
 
 def _jobs(catalog: Catalog) -> Iterator[ThumbnailJob]:

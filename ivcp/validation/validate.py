@@ -41,7 +41,7 @@ from ivcp.validation.thumbnails import choose_thumbnails, take_thumbnails
 from ivcp.validation.tokens.count import check_prompts, note_tokens
 from ivcp.validation.tokens.worker import PRELOAD
 from ivcp.validation.verdict import check_findings
-from ivcp.validation.videos import check_videos
+from ivcp.validation.videos import Heard, check_videos
 
 log = logging.getLogger(__name__)
 _MOST_THUMBNAILS = 400
@@ -73,13 +73,12 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
     model_missing = _check_model(config)
     with Catalog() as catalog:
         labels = read_annotations(config, catalog)
-        if model_missing is None:
-            check_prompts(catalog, config)
+        longest_sound = check_prompts(catalog, config) if model_missing is None else None
         find_missing(catalog)
         wrong_folder = explain_missing_folder(catalog, config.data)
         tokens_missing: str | None = "no video was looked at"
         if wrong_folder is None:
-            _look_at_videos(catalog, config)
+            _look_at_videos(catalog, config, longest_sound)
             tokens_missing = model_missing or _count_tokens(catalog, config)
         fingerprint = _write_rows(catalog, labels, output_dir)
         report = build_report(
@@ -102,12 +101,13 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
     return report
 
 
-def _look_at_videos(catalog: Catalog, config: RunConfig) -> None:
-    data = config.data
+def _look_at_videos(catalog: Catalog, config: RunConfig, longest_sound: float | None) -> None:
+    data, video = config.data, config.video
     check_videos(
         catalog,
-        images_fps=config.video.video_fps,
+        images_fps=video.video_fps,
         num_looks=data.near_duplicate_frames,
+        heard=Heard(video.audio_sampling_rate, video.use_audio_in_video, longest_sound),
         timeout_seconds=data.video_timeout_seconds,
         num_workers=data.preprocessing_num_workers,
         memory_gigabytes=data.video_memory_gigabytes,
@@ -115,7 +115,7 @@ def _look_at_videos(catalog: Catalog, config: RunConfig) -> None:
     )
     catalog.note_contents()
     keep_same_content_together(catalog, config)
-    check_spans(catalog, config.video)
+    check_spans(catalog, video)
 
 
 def _take_thumbnails(catalog: Catalog, config: RunConfig) -> None:

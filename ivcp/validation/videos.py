@@ -1,4 +1,5 @@
-"""Looks at every video and image of a run: decodes it, counts frames, hashes its content and what it looks like."""
+"""Looks at every video and image of a run, and listens to every sound: decodes it, counts its frames or samples, hashes
+its content and what it looks like."""
 
 from __future__ import annotations
 
@@ -17,7 +18,20 @@ from ivcp.video import VideoError, VideoInfo, frame_times, probe, read_image
 from ivcp.video.decoders import Frames
 from ivcp.video.perceptual import hash_frame, moments
 from ivcp.video.sampling import Timeline
+from ivcp.video.sounds import read_sound, read_track
 from ivcp.video.workers import run_in_workers
+
+
+@dataclass(frozen=True)
+class Heard:
+    """How sounds are heard."""
+
+    rate: int = 16_000
+    """Samples per second."""
+    in_videos: bool = False
+    """Whether the sound track of each video is heard too."""
+    most_seconds: float | None = None
+    """Of a sound; null is any."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,7 @@ class VideoJob:
     """Frames per second of frame images, which have none of their own."""
     num_looks: int
     """Frames that are hashed by what they look like."""
+    heard: Heard = Heard()
 
 
 @dataclass(frozen=True)
@@ -39,8 +54,8 @@ class CheckedVideo:
     """A video that can be used."""
 
     info: VideoInfo
-    timeline: Timeline
-    """When its frames are shown, by decoding."""
+    times: StoredTimes
+    """When its frames are shown, by decoding; of a sound, its samples."""
     sha256: str
     """Of the file content, or of the hashes of all frame images."""
     content_hash: str
@@ -54,6 +69,7 @@ def check_videos(
     *,
     images_fps: float,
     num_looks: int,
+    heard: Heard,
     timeout_seconds: float,
     num_workers: int | None,
     memory_gigabytes: float,
@@ -68,7 +84,7 @@ def check_videos(
         return
     checked = run_in_workers(
         check_video,
-        _jobs(catalog, images_fps, num_looks),
+        _jobs(catalog, images_fps, num_looks, heard),
         timeout_seconds=timeout_seconds,
         num_workers=num_workers,
         memory_gigabytes=memory_gigabytes,
@@ -85,6 +101,8 @@ def check_video(job: VideoJob) -> CheckedVideo:
     Raises:
         VideoError: it cannot be used.
     """
+    if job.kind == "audio":
+        return _check_sound(job)
     hashes: dict[int, int | None] = {}
 
     def look(number: int, frame: Frames) -> None:
@@ -97,28 +115,49 @@ def check_video(job: VideoJob) -> CheckedVideo:
     else:
         info = probe(job.video, images_fps=job.images_fps)
         timeline = frame_times(job.video, info, look_at=set(moments(info.num_frames, job.num_looks)), look=look)
+        if job.heard.in_videos:
+            _check_track(job)
     wanted = moments(info.num_frames, job.num_looks)
     sha256 = _joined([_hash_file(part) for part in _parts(job.video)])
     return CheckedVideo(
         info=info,
-        timeline=timeline,
+        times=StoredTimes.of(timeline),
         sha256=sha256,
         content_hash=_content_hash(job.video, sha256),
         looks=tuple(hashes.get(number) or 0 for number in wanted) if any(hashes.values()) else (),
     )
 
 
-def _jobs(catalog: Catalog, images_fps: float, num_looks: int) -> Iterator[VideoJob]:
+def _check_sound(job: VideoJob) -> CheckedVideo:
+    path, heard = first_path(job.video), job.heard
+    sound = read_sound(path, rate=heard.rate, most_seconds=heard.most_seconds)
+    sha256 = _hash_file(path)
+    return CheckedVideo(
+        info=sound.info,
+        times=StoredTimes(len(sound.waveform), heard.rate, 0.0, sound.seconds, b""),
+        sha256=sha256,
+        content_hash=_content_hash(job.video, sha256),
+        looks=(),
+    )
+
+
+def _check_track(job: VideoJob) -> None:
+    if not isinstance(job.video, str):
+        raise VideoError("no_sound_track", "frame images have no sound: set use_audio_in_video: false, or name videos")
+    read_track(job.video, rate=job.heard.rate)
+
+
+def _jobs(catalog: Catalog, images_fps: float, num_looks: int, heard: Heard) -> Iterator[VideoJob]:
     for batch in catalog.in_batches("SELECT id, kind, name FROM video WHERE reason IS NULL AND id > ?"):
         for number, kind, name in batch:
-            yield VideoJob(number, kind, read_video(name), images_fps, num_looks)
+            yield VideoJob(number, kind, read_video(name), images_fps, num_looks, heard)
 
 
 def _note(catalog: Catalog, job: VideoJob, found: CheckedVideo | VideoError) -> None:
     if isinstance(found, VideoError):
         catalog.ask("UPDATE video SET reason = ?, detail = ? WHERE id = ?", found.reason, found.detail, job.number)
         return
-    info, times = found.info, StoredTimes.of(found.timeline)
+    info, times = found.info, found.times
     catalog.ask(
         "UPDATE video SET codec = ?, width = ?, height = ?, num_frames = ?, fps = ?, first = ?, last = ?, uneven = ?, "
         "num_bytes = ?, sha256 = ?, content_hash = ?, looks = ? WHERE id = ?",

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ivcp import storage
 from ivcp.settings import VideoConfig
 from ivcp.video.backends import decode_places, needs_whole_video
+from ivcp.video.clip_frames import ClipFrames
 from ivcp.video.decoders import Decoded, Frames, Look, Resize, VideoReader, probe_video
 from ivcp.video.decoders import frame_times as video_times
 from ivcp.video.files import VideoError, VideoInfo
 from ivcp.video.frame_images import count_images, decode_images, probe_images
 from ivcp.video.sampling import ChosenFrames, Span, Timeline, choose_frames, sample_indices, sampled_candidate
+from ivcp.video.sounds import with_tracks
 
 __all__ = [
     "ClipFrames",
@@ -49,35 +50,6 @@ class FrameSizes(Protocol):
         """The (height, width) in pixels that frames of this size are resized to."""
 
 
-@dataclass(frozen=True)
-class ClipFrames:
-    """The sampled frames of one clip."""
-
-    frames: Frames
-    """(num_frames, height, width, 3)"""
-    frame_indices: tuple[int, ...]
-    """Where they stood in the clip, in frames of `source_fps`."""
-    frame_seconds: tuple[float, ...]
-    """When in the video they are shown."""
-    source_fps: float
-    total_frames: int
-    """Frames of the clip."""
-    video_frames: int | None
-    """Frames of the whole video; null where only the clip's stretch of it was read."""
-    backend: str
-    """What decoded them: pyav, decord, torchcodec or images."""
-    candidates: Frames
-    """(num_frames * k, height, width, 3): k frames around each sampled moment, the sampled one among them."""
-    kind: Literal["video", "image"] = "video"
-    """An image is a clip of one frame (`ivcp.video.images`)."""
-
-    @property
-    def seconds_per_frame(self) -> float:
-        """Seconds between two sampled frames, on average; 0 for a single frame."""
-        span = self.frame_indices[-1] - self.frame_indices[0]
-        return span / max(1, len(self.frame_indices) - 1) / self.source_fps
-
-
 def load_clips(
     source: Source,
     spans: Sequence[Span],
@@ -98,8 +70,10 @@ def load_clips(
     try:
         with _local(source) as paths:
             if isinstance(paths, list):
-                return _load_image_clips(paths, spans, processor, fps=images_fps or processor.video.video_fps)
-            return _load_file_clips(paths, spans, processor, max_seconds=max_seconds)
+                clips = _load_image_clips(paths, spans, processor, fps=images_fps or processor.video.video_fps)
+            else:
+                clips = _load_file_clips(paths, spans, processor, max_seconds=max_seconds)
+            return with_tracks(paths, clips, processor.video)
     except MemoryError as error:
         raise VideoError("out_of_memory", "its frames take more memory than there is") from error
 
@@ -263,6 +237,7 @@ def _clip(
         video_frames=video_frames,
         backend=decoded.backend,
         candidates=candidates,
+        span_seconds=choice.span_seconds,
     )
 
 

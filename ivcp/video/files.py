@@ -23,8 +23,10 @@ Reason = Literal[
     "empty",
     "not_a_video",
     "not_an_image",
+    "not_a_sound",
     "animated",
     "no_video_stream",
+    "no_sound_track",
     "unknown_codec",
     "encrypted",
     "zero_frames",
@@ -33,6 +35,8 @@ Reason = Literal[
     "wrong_count",
     "span_outside_video",
     "too_large",
+    "too_long",
+    "too_short",
     "out_of_memory",
     "timeout",
     "crashed",
@@ -97,6 +101,28 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     Raises:
         VideoError: the file is missing, empty, encrypted or no video, or FFmpeg fails while it is read.
     """
+    with _opened(path) as container:
+        yield container, _video_stream(container, path)
+
+
+@contextmanager
+def open_sound(path: Path, *, is_track: bool) -> Iterator[tuple[Any, Any]]:
+    """The opened container and the sound in it; of a video, its sound track.
+
+    Raises:
+        VideoError: the file is missing, empty, encrypted or holds no sound, or FFmpeg fails while it is read.
+    """
+    try:
+        with _opened(path) as container:
+            yield container, _sound_stream(container, path, is_track=is_track)
+    except VideoError as error:
+        if is_track or error.reason != "not_a_video":
+            raise
+        raise VideoError("not_a_sound", error.detail) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     _check_file(path)
     try:
         container = av.open(f"file:{path}", options=OPEN_OPTIONS)  # a plain "a:b.mp4" would be read as a protocol
@@ -106,7 +132,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         raise _explain_unreadable(path, error) from error
     with container:
         try:
-            yield container, _video_stream(container, path)
+            yield container
         except av.FFmpegError as error:
             raise VideoError("damaged", f"reading stops: {in_words(error)}") from error
 
@@ -223,6 +249,26 @@ def _video_stream(container: Any, path: Path) -> Any:
         raise VideoError("unknown_codec", f"its codec {letters} cannot be decoded: convert the video to H.264")
     if context.width * context.height > MAX_FRAME_PIXELS:
         raise VideoError("too_large", f"frames of {context.width}x{context.height} pixels, most are 8192x8192")
+    stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+    return stream
+
+
+def _sound_stream(container: Any, path: Path, *, is_track: bool) -> Any:
+    stream = container.streams.best("audio")
+    if stream is None and lacks_index(path):
+        raise VideoError("truncated", _NO_INDEX)
+    if stream is None:
+        kinds = ", ".join(sorted({name_kind(other) for other in container.streams})) or "none"
+        if is_track:
+            raise VideoError(
+                "no_sound_track",
+                f"streams in the file: {kinds}; use_audio_in_video hears each video: set it to false, or leave such "
+                "videos out",
+            )
+        raise VideoError("not_a_sound", f"streams in the file: {kinds}")
+    if stream.codec_context is None:
+        letters = name_codec(container, stream)
+        raise VideoError("unknown_codec", f"its codec {letters} cannot be decoded: convert the sound to AAC or WAV")
     stream.thread_type, stream.codec_context.thread_count = "NONE", 1
     return stream
 

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ivcp import storage
-from ivcp.video.clips import ClipFrames, resize_frames
+from ivcp.video.clip_frames import ClipFrames
+from ivcp.video.clips import resize_frames
 from ivcp.video.decoders import Frames
 from ivcp.video.display import Orientation
 from ivcp.video.files import MAX_FRAME_PIXELS, VideoError, VideoInfo

@@ -70,6 +70,8 @@ class ChosenFrames:
     """When in the video the sampled ones are shown."""
     total_frames: int
     """Frames of the clip."""
+    span_seconds: tuple[float, float]
+    """When the clip begins and ends, in seconds of the video: its first frame and the end of its last one."""
 
 
 def choose_frames(timeline: Timeline, span: Span, video: VideoConfig) -> ChosenFrames:
@@ -91,6 +93,7 @@ def choose_frames(timeline: Timeline, span: Span, video: VideoConfig) -> ChosenF
         frame_indices=tuple(in_time),
         frame_seconds=tuple(float(timeline.seconds[first + place]) for place in sampled),
         total_frames=last - first,
+        span_seconds=(float(timeline.seconds[first]), float(timeline.seconds[last - 1]) + 1 / timeline.fps),
     )
 
 

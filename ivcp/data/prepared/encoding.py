@@ -1,13 +1,17 @@
 """A sample as a record of a shard.
 
-Frames are bytes and a shape: `datasets`' Array4D would bring them back as int64.
+Frames are bytes and a shape: `datasets`' Array4D would bring them back as int64. Waveforms are their 32-bit floats, in
+the place of frames: what training hears is bit for bit what a server hears. The sound track of a video stands behind it
+as a medium of the kind `track`, so that records without sounds are as they were before there were any.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -31,6 +35,8 @@ _MEDIUM = pa.struct(
 )
 _PLAIN = ("seconds_per_frame", "source_fps", "total_frames", "backend", "kind")
 """Fields of a medium that are kept as they are."""
+_TRACK = "track"
+"""The kind of a medium that is what is heard of the video before it."""
 _FIELDS = [
     ("sample_id", pa.string()),
     ("source", pa.string()),
@@ -56,7 +62,7 @@ def encode_sample(sample: Sample, columns: Sequence[Column], *, jpeg_quality: in
     values: dict[str, Any] = {
         "sample_id": sample.sample_id,
         "source": sample.source,
-        "media": [_encode_medium(medium, jpeg_quality) for medium in sample.media],
+        "media": [part for medium in sample.media for part in _encode_medium(medium, jpeg_quality)],
         "input_ids": sample.input_ids,
         "mm_token_type_ids": sample.mm_token_type_ids,
         "loss_mask": sample.loss_mask,
@@ -114,7 +120,32 @@ def num_tokens(of_all: int, of_prompt: int, values: Mapping[str, Sized], columns
     return max((of_all, *others))
 
 
-def _encode_medium(medium: Medium, jpeg_quality: int | None) -> dict[str, Any]:
+def _encode_medium(medium: Medium, jpeg_quality: int | None) -> list[dict[str, Any]]:
+    """A video is followed by its sound track, where that is heard."""
+    if medium.kind == "audio":
+        return [_encode_sound(medium, "audio")]
+    track = [] if medium.waveform is None else [_encode_sound(medium, _TRACK)]
+    return [_encode_pictures(medium, jpeg_quality), *track]
+
+
+def _encode_sound(medium: Medium, kind: str) -> dict[str, Any]:
+    assert medium.waveform is not None, "a sound has samples"
+    samples = medium.waveform.astype("<f4", copy=False)
+    return {
+        "kind": kind,
+        "frames": samples.tobytes(),
+        "jpeg_sizes": [],
+        "shape": [len(samples), 0, 0, 0],
+        "seconds_per_frame": medium.seconds_per_frame,
+        "frame_indices": [],
+        "source_fps": medium.source_fps,
+        "total_frames": medium.total_frames,
+        "frame_candidates": 1,
+        "backend": medium.backend,
+    }
+
+
+def _encode_pictures(medium: Medium, jpeg_quality: int | None) -> dict[str, Any]:
     encoded, jpeg_sizes = encode_frames(medium.frames, jpeg_quality)
     return {
         "kind": medium.kind,
@@ -133,21 +164,38 @@ def _encode_medium(medium: Medium, jpeg_quality: int | None) -> dict[str, Any]:
 def _decode_media(column: Any, with_frames: bool, keep_candidates: bool) -> list[Medium]:
     media = column[0].values  # a struct array over the record's bytes
     fields = {field.name: media.field(field.name) for field in media.type}
-    decoded = []
+    decoded: list[Medium] = []
     for number in range(len(media)):
-        candidates = fields["frame_candidates"][number].as_py()
-        chosen = slice(None)
-        if candidates > 1 and not keep_candidates:
-            chosen, candidates = slice(sampled_candidate(candidates), None, candidates), 1
-        frames = NO_FRAMES
-        if with_frames:
-            encoded = memoryview(fields["frames"][number].as_buffer()).cast("B")
-            sizes = fields["jpeg_sizes"][number].values.to_numpy()
-            frames = decode_frames(encoded, sizes, fields["shape"][number].as_py(), chosen)
-        plain = {name: fields[name][number].as_py() for name in _PLAIN}
-        indices = tuple(fields["frame_indices"][number].values.to_pylist())
-        decoded.append(Medium(frames, frame_indices=indices, frame_candidates=candidates, **plain))
+        of_one = {name: values[number] for name, values in fields.items()}
+        kind = of_one["kind"].as_py()
+        if kind == _TRACK:
+            decoded[-1] = replace(decoded[-1], waveform=_decode_samples(of_one, with_frames))
+        elif kind == "audio":
+            plain = {name: of_one[name].as_py() for name in _PLAIN}
+            decoded.append(Medium(NO_FRAMES, waveform=_decode_samples(of_one, with_frames), **plain))
+        else:
+            decoded.append(_decode_pictures(of_one, with_frames, keep_candidates))
     return decoded
+
+
+def _decode_samples(fields: Mapping[str, Any], with_frames: bool) -> NDArray[np.float32]:
+    """A waveform, which may be written to; without frames it has no samples."""
+    return np.frombuffer(fields["frames"].as_buffer() if with_frames else b"", dtype="<f4").copy()
+
+
+def _decode_pictures(fields: Mapping[str, Any], with_frames: bool, keep_candidates: bool) -> Medium:
+    candidates = fields["frame_candidates"].as_py()
+    chosen = slice(None)
+    if candidates > 1 and not keep_candidates:
+        chosen, candidates = slice(sampled_candidate(candidates), None, candidates), 1
+    frames = NO_FRAMES
+    if with_frames:
+        encoded = memoryview(fields["frames"].as_buffer()).cast("B")
+        sizes = fields["jpeg_sizes"].values.to_numpy()
+        frames = decode_frames(encoded, sizes, fields["shape"].as_py(), chosen)
+    plain = {name: fields[name].as_py() for name in _PLAIN}
+    indices = tuple(fields["frame_indices"].values.to_pylist())
+    return Medium(frames, frame_indices=indices, frame_candidates=candidates, **plain)
 
 
 def _array(values: Any) -> NDArray[Any]:

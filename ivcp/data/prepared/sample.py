@@ -38,7 +38,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Medium:
-    """One video or image of a sample, at the model's size; an image is one frame."""
+    """One video, image or sound of a sample, at the model's size and rate; an image is one frame, a sound none."""
 
     frames: NDArray[np.uint8]
     """(num_frames * frame_candidates, height, width, 3)"""
@@ -48,12 +48,14 @@ class Medium:
     """Where the sampled frames stood in their clip, in frames of `source_fps`: some models write their times."""
     source_fps: float = 1.0
     total_frames: int = 0
-    """Frames of the clip that they were sampled from."""
+    """Frames of the clip that they were sampled from; of a sound its samples, `source_fps` a second."""
     frame_candidates: int = 1
     """Frames around each sampled moment, one after the other in `frames`; 1 without augmentation."""
     backend: str | None = None
-    """What decoded it: pyav, decord, torchcodec, images or image."""
+    """What decoded it: pyav, decord, torchcodec, images, image or sound."""
     kind: MediumKind = "video"
+    waveform: NDArray[np.float32] | None = None
+    """(num_samples,): a sound, or what is heard of a video's sound track; null where nothing is."""
 
     @classmethod
     def of(cls, clip: ClipFrames, *, with_candidates: bool = False) -> Self:
@@ -64,15 +66,21 @@ class Medium:
             frame_indices=clip.frame_indices,
             source_fps=clip.source_fps,
             total_frames=clip.total_frames,
-            frame_candidates=len(clip.candidates) // len(clip.frames) if with_candidates else 1,
+            frame_candidates=len(clip.candidates) // len(clip.frames) if with_candidates and len(clip.frames) else 1,
             backend=clip.backend,
             kind=clip.kind,
+            waveform=clip.waveform,
         )
 
     @property
     def num_frames(self) -> int:
         """Frames that the model sees."""
         return len(self.frames) // self.frame_candidates
+
+    def without_pixels(self) -> Self:
+        """The same with frames of no size, (num_frames, 0, 0, 3), and no sample of its sound."""
+        waveform = None if self.waveform is None else self.waveform[:0]
+        return replace(self, frames=self.frames[:, :0, :0], waveform=waveform)
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class Tokens:
     input_ids: NDArray[np.int64]
     """(num_tokens,)"""
     mm_token_type_ids: NDArray[np.int64]
-    """(num_tokens,): 0 text, 1 image, 2 video. Not 0 exactly where the model puts a vision feature; a video is images
+    """(num_tokens,): 0 text, 1 image, 2 video, 3 sound. Not 0 exactly where the model puts a feature; a video is images
     to some families."""
     loss_mask: NDArray[np.bool_]
     """(num_tokens,): which tokens are to be predicted."""
@@ -96,7 +104,7 @@ class Sample(Tokens):
 
     sample_id: str
     source: str
-    """Path or URI of its first video or image, to show to people."""
+    """Path or URI of its first video, image or sound, to show to people."""
     media: tuple[Medium, ...]
     """In the order of their tags in the conversation."""
     columns: Mapping[str, Any] = field(default_factory=dict)
@@ -107,8 +115,8 @@ class Sample(Tokens):
         return replace(self, media=tuple(media))
 
     def without_pixels(self) -> Self:
-        """The same sample with frames of no size, (num_frames, 0, 0, 3): what is kept of many samples at once."""
-        return self.with_media([replace(medium, frames=medium.frames[:, :0, :0]) for medium in self.media])
+        """The same sample with frames of no size: what is kept of many samples at once."""
+        return self.with_media([medium.without_pixels() for medium in self.media])
 
 
 @dataclass(frozen=True)

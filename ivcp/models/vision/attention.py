@@ -27,12 +27,11 @@ from transformers import AttentionInterface  # noqa: E402
 IMPLEMENTATION = "sdpa_in_flash_layout"
 
 
-def batch_vision_attention(model: Any) -> bool:
+def batch_vision_attention(tower: Any) -> bool:
     """Gives the vision tower of a loaded transformers model batched attention; false where it does not fit.
 
     It fits a tower that runs SDPA slice by slice: one whose attention takes `cu_seqlens`.
     """
-    tower = model.get_encoder(modality="video")
     takes_slices = any(
         "cu_seqlens" in inspect.signature(module.forward).parameters
         for name, module in tower.named_modules()

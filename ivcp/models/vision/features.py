@@ -81,7 +81,10 @@ def shared_features(model: Any, inputs: Mapping[str, Any], *, times: int) -> dic
 
     Pixels are there once, all other inputs for each time: the tower runs once, and its gradient is that of all of them.
     """
-    once = {name: value if _is_pixels(name) else value[: len(value) // times] for name, value in inputs.items()}
+    once = {
+        name: value if _is_pixels(name) or not isinstance(value, Tensor) else value[: len(value) // times]
+        for name, value in inputs.items()
+    }
     (features,) = encode_clips(model, once, [int((once["mm_token_type_ids"] != 0).sum())])
     repeated = {path: torch.cat([rows] * times) for path, rows in features.items()}
     return {name: value for name, value in inputs.items() if not _is_pixels(name)} | {"vision_features": repeated}

@@ -106,8 +106,8 @@ class DataConfig(Section):
 
 
 class VideoConfig(Section):
-    """How frames are sampled and sized, and images sized: stored with the model, the same for training, evaluation and
-    serving."""
+    """How frames are sampled and sized, images sized and sounds heard: stored with the model, the same for training,
+    evaluation and serving."""
 
     video_num_frames: int | None = Field(None, ge=1)
     """Sample exactly this many frames, evenly spread. Null samples by `video_fps`."""
@@ -124,6 +124,10 @@ class VideoConfig(Section):
     them up in its own way."""
     image_min_pixels: int = Field(32 * 32, ge=1)
     """Fewest pixels per image; smaller images are scaled up, keeping their aspect."""
+    use_audio_in_video: bool = False
+    """Whether the sound track of a video is heard with its frames, by a model that puts both together in time."""
+    audio_sampling_rate: int = Field(16_000, ge=4_000, le=192_000)
+    """Samples per second of sounds, which the model has to expect; files of other rates are resampled."""
     video_frame_candidates: int = Field(1, ge=1)
     """Frames of training clips stored around each sampled moment, for `augment_temporal_jitter`."""
     video_backend: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from ivcp.models.backbone import BackboneModule
     from ivcp.models.positions import RopePositions
-    from ivcp.models.processor import Processor, SampledVideo
+    from ivcp.models.processor import Processor
+    from ivcp.models.sampled import SampledVideo
     from ivcp.stages.action_cls.module import ActionClassifier
 
 LABEL = Column("label", pa.int32())

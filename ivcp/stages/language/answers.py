@@ -270,6 +270,8 @@ def _round(inputs: Mapping[str, Any], number: int, times: int) -> dict[str, Any]
     def part(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {name: part(rows) for name, rows in value.items()}
+        if isinstance(value, bool):
+            return value
         return value[number * len(value) // times : (number + 1) * len(value) // times]
 
     return {name: part(value) for name, value in inputs.items()}

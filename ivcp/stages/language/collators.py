@@ -90,7 +90,7 @@ class AnswersCollator:
             name: torch.cat([value] * len(rounds))
             for name, value in media.items()
             if isinstance(value, torch.Tensor) and not name.startswith("pixel_")
-        }
+        } | {name: value for name, value in media.items() if isinstance(value, bool)}
         batch = self.processor.batch_tokens(rows, prompts_only=False)
         batch = self.positions(batch | grids) if self.positions else batch
         shared = with_shared_prompts(batch, [sample.num_prompt_tokens for sample in rounds[0]])
@@ -104,7 +104,7 @@ class AnswersCollator:
         if is_shared:
             times = len(rounds)
             media = {
-                name: value if name.startswith("pixel_") else torch.cat([value] * times)
+                name: value if name.startswith("pixel_") or isinstance(value, bool) else torch.cat([value] * times)
                 for name, value in media.items()
             }
         batch: dict[str, Any] = self.processor.batch_tokens(rows, prompts_only=False) | media

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ivcp.data.prepared.sample import Tokens
 from ivcp.data.prompts import PromptError, media_tags, render_conversation
-from ivcp.models.processor import Processor, SampledVideo
+from ivcp.models.processor import Processor
+from ivcp.models.sampled import SampledVideo
 from ivcp.records import Message
 
 

@@ -17,7 +17,8 @@ from ivcp.stages.protocol import Collate, ServedAs, TrainingInputs
 if TYPE_CHECKING:
     from ivcp.models.backbone import BackboneModule
     from ivcp.models.positions import RopePositions
-    from ivcp.models.processor import Processor, SampledVideo
+    from ivcp.models.processor import Processor
+    from ivcp.models.sampled import SampledVideo
 
 
 @dataclass(frozen=True)

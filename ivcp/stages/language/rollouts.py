@@ -75,7 +75,9 @@ class Rollouts:
         media = {name: value for name, value in self.prompts.items() if name not in _OF_TOKENS}
         once = self.shares_media and has_pixels(media)
         return {
-            name: value if once and name.startswith("pixel_") else torch.cat([value] * self.per_prompt)
+            name: value
+            if isinstance(value, bool) or (once and name.startswith("pixel_"))
+            else torch.cat([value] * self.per_prompt)
             for name, value in media.items()
         }
 

@@ -22,7 +22,8 @@ from ivcp.stages.protocol import Collate, Stage
 if TYPE_CHECKING:
     from ivcp.models.backbone import BackboneModule
     from ivcp.models.positions import RopePositions
-    from ivcp.models.processor import Processor, SampledVideo
+    from ivcp.models.processor import Processor
+    from ivcp.models.sampled import SampledVideo
 
 REJECTED = Column("rejected_ids", pa.list_(pa.int64()), continues_prompt=True)
 """The tokens of the answer that is not preferred, with its end of turn, behind the same prompt."""

@@ -19,7 +19,8 @@ from ivcp.stages.protocol import Collate
 if TYPE_CHECKING:
     from ivcp.models.backbone import BackboneModule
     from ivcp.models.positions import RopePositions
-    from ivcp.models.processor import Processor, SampledVideo
+    from ivcp.models.processor import Processor
+    from ivcp.models.sampled import SampledVideo
 
 log = logging.getLogger(__name__)
 

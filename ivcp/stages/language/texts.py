@@ -9,7 +9,8 @@ import numpy as np
 from ivcp.data.prepared.sample import Tokens
 from ivcp.data.prompts import TAGS, media_tags, render_conversation
 from ivcp.models.families import UnsupportedModelError, placeholder_token
-from ivcp.models.processor import Processor, SampledVideo
+from ivcp.models.processor import Processor
+from ivcp.models.sampled import SampledVideo
 from ivcp.records import MediumKind, Message
 
 

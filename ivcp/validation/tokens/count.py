@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ivcp.data.prompts import IMAGE_TAG, VIDEO_TAG
+from ivcp.data.prompts import TAGS, VIDEO_TAG
 from ivcp.models.processor_settings import ProcessorSettings, use_one_thread
 from ivcp.settings import RunConfig
 from ivcp.stages.registry import stage_of
@@ -30,7 +30,12 @@ _AT_ONCE = 100
 """What a worker counts in one call."""
 _TIMEOUT_SECONDS = 600.0
 """Of one call: 100 long clips of a large model take seconds."""
-_UNUSUAL = ("text LIKE '%<image>%'", """text LIKE '[["tools"%'""", """text LIKE '%["function", %'""")
+_UNUSUAL = (
+    "text LIKE '%<image>%'",
+    "text LIKE '%<audio>%'",
+    """text LIKE '[["tools"%'""",
+    """text LIKE '%["function", %'""",
+)
 """Conversations that not every model reads."""
 _NO_TIME = -1.0
 """Stands for no start or no end: SQL's null equals nothing."""
@@ -54,12 +59,14 @@ class TokenCountError(RuntimeError):
     """The worker process that counts tokens died or hung."""
 
 
-def check_prompts(catalog: Catalog, config: RunConfig) -> None:
+def check_prompts(catalog: Catalog, config: RunConfig) -> float | None:
     """Checks that the model reads what stands in conversations besides text and videos, before anything is decoded.
 
+    Returns the seconds of sound that it hears of one file; null is any.
+
     Raises:
-        OSError, ValueError: there is no such base model; it reads no images, or not beside videos; its chat template
-            leaves out tools or calls.
+        OSError, ValueError: there is no such base model; it reads no images, or not beside videos, or hears nothing; its
+            chat template leaves out tools or calls.
         TokenCountError: the check failed.
     """
     conversations = [
@@ -67,17 +74,22 @@ def check_prompts(catalog: Catalog, config: RunConfig) -> None:
         for condition in _UNUSUAL
         for text, rejected in catalog.ask(f"SELECT text, rejected FROM conversation WHERE {condition} LIMIT 1")
     ]
-    if not conversations:
-        return
     stage = stage_of(config)
-    if len(catalog.ask("SELECT DISTINCT kind FROM video").fetchall()) > 1:
-        both = [[each.role, each.content.replace(VIDEO_TAG, VIDEO_TAG + IMAGE_TAG)] for each in stage.smallest_prompt]
+    kinds = [kind for (kind,) in catalog.ask("SELECT DISTINCT kind FROM video ORDER BY kind")]
+    if not conversations and not (config.video.use_audio_in_video and "video" in kinds):
+        return None
+    if config.video.use_audio_in_video or len(kinds) > 1:
+        tags = "".join(TAGS[kind] for kind in kinds)
+        both = [[each.role, each.content.replace(VIDEO_TAG, tags)] for each in stage.smallest_prompt]
         conversations.append(Said(json.dumps(both), "2" if stage.rows == "pairs" else None))
     settings = ProcessorSettings.of(config, special_tokens=stage.special_tokens)
     job = TokenJob(settings, stage, tuple(range(len(conversations))), tuple(conversations))
+    longest_sound = None
     for _, found in _in_workers(iter([job]), num_workers=1):
         if isinstance(found, VideoError):
             raise TokenCountError(f"the tokens of {settings.model_name_or_path} could not be counted: {found}")
+        longest_sound = found.longest_sound
+    return longest_sound
 
 
 def note_tokens(catalog: Catalog, config: RunConfig) -> None:

@@ -6,14 +6,14 @@ The module itself is light: only the worker imports torch and transformers.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ivcp.data.prepared.encoding import num_tokens
-from ivcp.data.prompts import IMAGE_TAG, VIDEO_TAG, media_tags
+from ivcp.data.prompts import TAGS, VIDEO_TAG, media_tags
 from ivcp.models import processor_settings
 from ivcp.models.processor_settings import ProcessorSettings, load_processor
 from ivcp.records import Clip, MediumKind, Message
@@ -27,6 +27,8 @@ _SMALL = (16, 16)
 """(height, width) of frames where their size does not matter."""
 _FEW = 2
 """Frames where their number does not matter."""
+_SHORT = 8000
+"""Samples of a sound where its length does not matter."""
 _LATE = 100_000
 """A frame index whose time has more digits than the first ones'."""
 
@@ -42,18 +44,20 @@ class Said:
 
 @dataclass(frozen=True)
 class Shape:
-    """What the tokens of a video or an image depend on."""
+    """What the tokens of a video, an image or a sound depend on."""
 
     kind: MediumKind
     height: int
     """Pixels of the source, as displayed."""
     width: int
     num_sampled: int
+    """Frames that are looked at, or samples of a sound."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """When the frames of a clip's video were taken: what time stamps in a prompt depend on."""
+    """When the frames of a clip's video were taken: what time stamps in a prompt depend on, and
+    what is heard with them."""
 
     video: StoredTimes
     start_seconds: float | None
@@ -80,7 +84,10 @@ class TokenCounts:
     sizes: tuple[tuple[int, int], ...]
     """The (height, width) that frames of each shape are resized to; empty for other items."""
     depends_on_times: bool
-    """Whether the model writes time stamps of several lengths into its prompt: else times add nothing."""
+    """Whether the model writes time stamps of several lengths into its prompt, or hears videos: else times add
+    nothing."""
+    longest_sound: float | None
+    """Seconds of sound that the model hears of one file; null is any."""
 
 
 def count_tokens(job: TokenJob) -> TokenCounts:
@@ -94,39 +101,73 @@ def count_tokens(job: TokenJob) -> TokenCounts:
     """
     counter = _counter(job)
     sizes = tuple(counter.frame_size(item) for item in job.items if isinstance(item, Shape))
-    return TokenCounts(tuple(map(counter.count, job.items)), sizes, counter.depends_on_times)
+    counts = tuple(map(counter.count, job.items))
+    return TokenCounts(counts, sizes, counter.depends_on_times, counter.longest_sound)
 
 
 class _Counter:
     def __init__(self, settings: ProcessorSettings, stage: Stage) -> None:
         self._processor, self._settings, self._stage = load_processor(settings), settings, stage
-        self._small = self._processor.frame_size(*_SMALL)
+        self.longest_sound = self._processor.longest_sound
         self._plain = stage.smallest_prompt
         self._prompt = functools.lru_cache(maxsize=4096)(self._count_said)
-        self._few = self._count(self._plain, self._small, range(_FEW))
-        self.depends_on_times = self._few != self._count(self._plain, self._small, range(_LATE, _LATE + _FEW))
+        self._sound = functools.lru_cache(maxsize=4096)(lambda length: self._count_one(_silence(length)))
 
     def count(self, item: Said | Shape | Times) -> int:
         if isinstance(item, Shape):
             return self._of_shape(item)
         return self._stamps(item) if isinstance(item, Times) else self._conversation(item)
 
+    @functools.cached_property
+    def depends_on_times(self) -> bool:
+        """Also where the model sees no videos: it is not asked then."""
+        if not self._processor.sees_videos:
+            return False
+        late = self._count_one(self._video(self._small, range(_LATE, _LATE + _FEW)))
+        return self._settings.video.use_audio_in_video or self._few != late
+
     def frame_size(self, shape: Shape) -> tuple[int, int]:
+        if shape.kind == "audio":
+            return 0, 0
         sizes = self._processor.frame_size if shape.kind == "video" else self._processor.image_size
         return sizes(shape.height, shape.width)
 
+    @functools.cached_property
+    def _small(self) -> tuple[int, int]:
+        return self._processor.frame_size(*_SMALL)
+
+    @functools.cached_property
+    def _few(self) -> int:
+        return self._count_one(self._small_one("video"))
+
     def _of_shape(self, shape: Shape) -> int:
+        if shape.kind == "audio":
+            return self._sound(shape.num_sampled) - self._sound(_SHORT)
         size = self.frame_size(shape)
         if shape.kind == "video":
-            return self._count(self._plain, size, range(shape.num_sampled)) - self._few
-        return self._count_image(size) - self._count_image(self._processor.image_size(*_SMALL))
+            return self._count_one(self._video(size, range(shape.num_sampled))) - self._few
+        return self._count_one(_black_image(size)) - self._count_one(self._small_one("image"))
 
-    def _count_image(self, size: tuple[int, int]) -> int:
-        """Tokens of a conversation with an image of a size."""
+    def _small_one(self, kind: MediumKind) -> _Black:
+        """A medium where its size does not matter."""
+        if kind == "audio":
+            return _silence(_SHORT)
+        if kind == "image":
+            return _black_image(self._processor.image_size(*_SMALL))
+        return self._video(self._small, range(_FEW))
+
+    def _video(self, size: tuple[int, int], indices: Any, fps: float = 1.0, heard: int = _SHORT) -> _Black:
+        """A black video, with so many samples of silence where videos are heard."""
+        black = _black(size, indices, fps)
+        return replace(black, waveform=_silence(heard).waveform) if self._settings.video.use_audio_in_video else black
+
+    def _count_one(self, medium: _Black) -> int:
+        """Tokens of a conversation with one medium."""
         asked = [
-            each.model_copy(update={"content": each.content.replace(VIDEO_TAG, IMAGE_TAG)}) for each in self._plain
+            each.model_copy(update={"content": each.content.replace(VIDEO_TAG, TAGS[medium.kind])})
+            for each in self._plain
         ]
-        return len(self._stage.tokenize(self._processor, asked, [_black_image(size)]).input_ids)
+        return len(self._stage.tokenize(self._processor, asked, [medium]).input_ids)
 
     def _conversation(self, said: Said) -> int:
         messages = read_conversation(said.text)
@@ -134,18 +175,17 @@ class _Counter:
         return self._prompt(kept, said.rejected)
 
     def _stamps(self, times: Times) -> int:
-        span = Span(times.start_seconds, times.end_seconds)
-        indices = choose_frames(times.video.timeline, span, self._settings.video).frame_indices
-        stamped = self._count(self._plain, self._small, indices, fps=times.video.fps)
-        return stamped - self._count(self._plain, self._small, range(len(indices)))
+        span, video = Span(times.start_seconds, times.end_seconds), self._settings.video
+        chosen = choose_frames(times.video.timeline, span, video)
+        start, end = chosen.span_seconds
+        heard = round(min(end - start, self.longest_sound or end) * video.audio_sampling_rate)
+        stamped = self._video(self._small, chosen.frame_indices, times.video.fps, heard)
+        plain = self._video(self._small, range(len(chosen.frame_indices)))
+        return self._count_one(stamped) - self._count_one(plain)
 
     def _count_said(self, messages: tuple[Message, ...], rejected: str | None) -> int:
-        """With a small clip or image for each of its tags."""
-        media = [
-            _black(self._small, range(_FEW)) if kind == "video" else _black_image(self._processor.image_size(*_SMALL))
-            for message in messages
-            for kind in media_tags(message.content)
-        ]
+        """With a small medium for each of its tags."""
+        media = [self._small_one(kind) for message in messages for kind in media_tags(message.content)]
         clip = Clip(
             clip_id="",
             dataset="",
@@ -160,29 +200,36 @@ class _Counter:
         tokens, values = self._stage.tokenize_clip(self._processor, clip, media)
         return num_tokens(len(tokens.input_ids), tokens.num_prompt_tokens, values, self._stage.columns)
 
-    def _count(self, messages: tuple[Message, ...], size: tuple[int, int], indices: Any, fps: float = 1.0) -> int:
-        video = _black(size, indices, fps)
-        return len(self._stage.tokenize(self._processor, messages, [video]).input_ids)
-
 
 @dataclass(frozen=True)
-class _BlackVideo:
-    """Frames as `ivcp.models.processor.SampledVideo` has them."""
+class _Black:
+    """Frames and sounds as `ivcp.models.processor.SampledVideo` has them."""
 
     frames: NDArray[np.uint8]
     frame_indices: tuple[int, ...]
     source_fps: float
     total_frames: int
     kind: MediumKind = "video"
+    waveform: NDArray[np.float32] | None = None
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """As of real ones."""
+        span = self.frame_indices[-1] - self.frame_indices[0] if self.frame_indices else 0
+        return span / max(1, len(self.frame_indices) - 1) / self.source_fps
 
 
-def _black_image(size: tuple[int, int]) -> _BlackVideo:
-    return _BlackVideo(np.zeros((1, *size, 3), dtype=np.uint8), (0,), 1.0, 1, "image")
+def _silence(length: int) -> _Black:
+    return _Black(np.zeros((0, 0, 0, 3), np.uint8), (), 1.0, length, "audio", np.zeros(length, dtype=np.float32))
 
 
-def _black(size: tuple[int, int], indices: Any, fps: float = 1.0) -> _BlackVideo:
+def _black_image(size: tuple[int, int]) -> _Black:
+    return _Black(np.zeros((1, *size, 3), dtype=np.uint8), (0,), 1.0, 1, "image")
+
+
+def _black(size: tuple[int, int], indices: Any, fps: float = 1.0) -> _Black:
     frames = np.zeros((len(indices), *size, 3), dtype=np.uint8)
-    return _BlackVideo(frames, tuple(indices), fps, indices[-1] + 1)
+    return _Black(frames, tuple(indices), fps, indices[-1] + 1)
 
 
 _latest: tuple[TokenJob, _Counter] | None = None

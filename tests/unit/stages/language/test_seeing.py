@@ -57,7 +57,7 @@ class Trained:
         return loss.item(), torch.cat(parts)
 
 
-def trained(base, kind, **settings) -> Trained:
+def trained(base, kind, kinds=("video",), **settings) -> Trained:
     """A module behind some steps: its adapter is not that of the start."""
     config = language_config(base, kind.split()[0], **KINDS[kind], **settings)
     stage, processor = stage_of(config), processor_of(base)
@@ -67,7 +67,7 @@ def trained(base, kind, **settings) -> Trained:
     for name, value in module.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(value, std=0.05)
-    return Trained(stage, module.train(), processor, samples_of(config, processor, (0, 1, 4, 2)))
+    return Trained(stage, module.train(), processor, samples_of(config, processor, (0, 1, 4, 2), kinds=kinds))
 
 
 @pytest.mark.parametrize("kind", KINDS)
