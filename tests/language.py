@@ -57,12 +57,12 @@ def image_of(number: int, processor: Processor) -> Medium:
     return Medium(pixels, 0.0, (0,), 1.0, 1, kind="image")
 
 
-def sound_medium(number: int, *, with_frames: bool = False) -> Medium:
+def sound_medium(number: int, *, waveform: Any = None, with_frames: bool = False) -> Medium:
     """A sound of its own; or a video of four frames that is heard, each for a quarter of a second."""
     if with_frames:
         heard = np.resize(sound_of(number), RATE)
         return Medium(frames_of(number), 0.25, (0, 1, 2, 3), 4.0, 4, waveform=heard)
-    waveform = sound_of(number)
+    waveform = sound_of(number) if waveform is None else waveform
     return Medium(NO_FRAMES, 0.0, (), float(RATE), len(waveform), kind="audio", waveform=waveform)
 
 
