@@ -6,7 +6,9 @@ gained or lost on the way. Imports no torch.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +23,7 @@ from ivcp.video.clip_frames import ClipFrames
 from ivcp.video.display import Orientation
 from ivcp.video.files import DECODER_ERRORS, VideoError, VideoInfo, in_words, open_sound
 from ivcp.video.packets import zero_of
+from ivcp.video.riff import bytes_lacking
 
 Waveform = NDArray[np.float32]
 """(num_samples,), from -1 to 1."""
@@ -29,7 +32,7 @@ SHORTEST_SECONDS = 0.1
 """Models make no single token of less than some hundredths of a second."""
 _LONGEST_GAP = 0.1
 """Seconds without samples that are silence in the sound of a video, and no inaccuracy of its clock."""
-_HAVE_LENGTHS = ("wav", "w64", "mov", "flac", "aiff", "caf", "matroska")
+_HAVE_LENGTHS = ("mov", "flac", "aiff", "caf", "matroska")
 """Formats whose headers state how long a sound is; others are estimated by their bytes."""
 _TOLERATED = 0.02
 """Share of its length, besides half a second, that a sound may lack."""
@@ -68,6 +71,34 @@ class Sound:
         heard = self.waveform[max(0, first) : max(0, last)]
         before = min(max(0, -first), last - first)
         return np.pad(heard, (before, last - first - before - len(heard)))
+
+
+class _Resampler:
+    """Brings frames of one kind to floats at another rate, channel by channel.
+
+    The filter is long: like librosa's it keeps what is below nine tenths of half the rate, and lets nothing through
+    from above, which would come back as another tone.
+    """
+
+    def __init__(self, frame: Any, rate: int) -> None:
+        graph = av.filter.Graph()
+        self._graph = graph
+        parts = (
+            graph.add_abuffer(sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout),
+            graph.add("aresample", f"{rate}:filter_size=128:cutoff=0.98:internal_sample_fmt=fltp"),
+            graph.add("aformat", "sample_fmts=fltp"),
+            graph.add("abuffersink"),
+        )
+        for part, following in itertools.pairwise(parts):
+            part.link_to(following)
+        graph.configure()
+
+    def add(self, frame: Any) -> Iterator[NDArray[np.float32]]:
+        """What a frame completes, (channels, samples); null is the end."""
+        self._graph.push(frame)
+        with suppress(av.BlockingIOError, EOFError):
+            while True:
+                yield self._graph.pull().to_ndarray()
 
 
 @dataclass
@@ -149,7 +180,7 @@ def _read(source: str | Path, rate: int, most_seconds: float | None, *, is_track
             stretches = list(_stretches(container, stream, rate, most_seconds))
             info = _describe(path, container, stream, sum(len(piece) for each in stretches for piece in each.pieces))
             starts, waveform = _joined(stretches, rate, zero_of(container, stream) * float(stream.time_base), is_track)
-            _check_complete(container, stream, len(waveform) / rate)
+            _check_complete(path, container, stream, len(waveform) / rate)
             return Sound(waveform, rate, info, starts)
     except FileNotFoundError as error:
         raise VideoError("missing", str(error)) from error
@@ -159,7 +190,8 @@ def _read(source: str | Path, rate: int, most_seconds: float | None, *, is_track
 
 def _stretches(container: Any, stream: Any, rate: int, most_seconds: float | None) -> Iterator[_Stretch]:
     """The sound of a stream, anew after each gap and where its channels or its rate change."""
-    stretch, resampler, found, next_at = _Stretch(None), None, 0, 0.0
+    stretch, found, next_at = _Stretch(None), 0, 0.0
+    resampler: _Resampler | None = None
     most = None if most_seconds is None else round(most_seconds * rate)
     kind: tuple[Any, ...] | None = None
     for frame in _frames(container, stream):
@@ -171,7 +203,7 @@ def _stretches(container: Any, stream: Any, rate: int, most_seconds: float | Non
                 _add(stretch, resampler, None)
                 yield stretch
             stretch, kind = _Stretch(at), came
-            resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=rate)
+            resampler = _Resampler(frame, rate)
         next_at = (next_at if at is None else at) + frame.samples / frame.sample_rate
         found += _add(stretch, resampler, frame)
         if most is not None and found > most:
@@ -203,9 +235,9 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
             raise VideoError(reason, f"decoding stops at frame {count}: {in_words(error)}") from error  # type: ignore[arg-type]
 
 
-def _add(stretch: _Stretch, resampler: Any, frame: Any) -> int:
+def _add(stretch: _Stretch, resampler: _Resampler, frame: Any) -> int:
     """Adds a frame to a stretch, or what is left of it; returns the number of samples."""
-    pieces = [resampled.to_ndarray().mean(axis=0, dtype=np.float32) for resampled in resampler.resample(frame)]
+    pieces = [channels.mean(axis=0, dtype=np.float32) for channels in resampler.add(frame)]
     stretch.pieces += pieces
     return sum(map(len, pieces))
 
@@ -229,10 +261,13 @@ def _joined(stretches: Sequence[_Stretch], rate: int, zero: float, is_track: boo
     return first, waveform
 
 
-def _check_complete(container: Any, stream: Any, seconds: float) -> None:
+def _check_complete(path: Path, container: Any, stream: Any, seconds: float) -> None:
     """Raises:
     VideoError: the header states a longer sound than there is.
     """
+    lacking = bytes_lacking(path)
+    if lacking > 0:
+        raise VideoError("truncated", f"the file lacks {lacking} bytes of those that its header states")
     if not container.format.name.startswith(_HAVE_LENGTHS) or not stream.duration:
         return
     stated = float(stream.duration * stream.time_base)
