@@ -20,13 +20,18 @@ STAGE = stage_of(RunConfig())
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of a video as `ivcp.models.processor.SampledVideo` has them; every frame of the source by default."""
+    """Frames of a video as `ivcp.models.sampled.SampledVideo` has them; every frame of the source by default."""
 
     frames: np.ndarray
     frame_indices: Sequence[int]
     source_fps: float
     total_frames: int
     kind: MediumKind = "video"
+    waveform: np.ndarray | None = None
+
+    @property
+    def seconds_per_frame(self) -> float:
+        return (self.frame_indices[-1] - self.frame_indices[0]) / max(1, len(self.frame_indices) - 1) / self.source_fps
 
     @classmethod
     def all_of(cls, frames: np.ndarray, *, fps: float = 4.0) -> "Frames":

@@ -12,6 +12,7 @@ import typer
 from ivcp.cli.model_options import TrustRemoteCode
 from ivcp.cli.paths import checked_model_dir, checked_videos
 from ivcp.cli.terminal import complain, say
+from ivcp.records import MediumKind
 
 if TYPE_CHECKING:
     from ivcp.inference.chat import Chat
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
     from ivcp.video import ClipFrames
 
 _HELP = (
-    "A line is a question; /video PATH and /image PATH show one with the next, /new starts anew, an empty line or "
-    "Ctrl-D ends."
+    "A line is a question; /video PATH and /image PATH show one with the next, /audio PATH plays one, /new starts anew, an "
+    "empty line or Ctrl-D ends."
 )
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_COMMANDS: dict[str, MediumKind] = {"/video": "video", "/image": "image", "/audio": "audio"}
+_ENDINGS: dict[MediumKind, tuple[str, ...]] = {
+    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    "audio": (".wav", ".mp3", ".m4a", ".ogg", ".oga", ".opus", ".flac", ".aac", ".amr", ".aiff", ".aif", ".caf"),
+}
+"""Of names; files of all others are videos."""
 _GREEDY = {"do_sample": False, "max_new_tokens": 256}
 """Unless the words say otherwise: the same question has the same answer."""
 
@@ -31,8 +37,8 @@ def chat_command(
     videos: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[VIDEO|IMAGE]... [NAME=VALUE]...",
-            help="Clips and images of the first question, and settings.",
+            metavar="[VIDEO|IMAGE|SOUND]... [NAME=VALUE]...",
+            help="Clips, images and sounds of the first question, and settings.",
             show_default=False,
         ),
     ] = None,
@@ -43,7 +49,7 @@ def chat_command(
     system: Annotated[str | None, typer.Option(help="What the model is told before the first question.")] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Talk to a model that writes, about clips, images or nothing.
+    """Talk to a model that writes, about clips, images, sounds or nothing.
 
     Settings are those of generation and of frames, such as `do_sample=true temperature=0.7 max_new_tokens=64` and, for
     a base model, `video_num_frames=16`.
@@ -81,8 +87,8 @@ def _talk(chat: Chat, clips: list[Path]) -> None:
             if command == "/new":
                 chat.clear()
                 shown = []
-            elif command in ("/video", "/image"):
-                shown += _read(chat, checked_videos([_named(command, rest)]), is_image=command == "/image")
+            elif command in _COMMANDS:
+                shown += _read(chat, checked_videos([_named(command, rest)]), kind=_COMMANDS[command])
             else:
                 _ask(chat, line, shown)
                 shown = []
@@ -91,10 +97,10 @@ def _talk(chat: Chat, clips: list[Path]) -> None:
 
 
 def _named(command: str, rest: str) -> str:
-    """The path behind `/video` or `/image`, which may stand in quotes."""
+    """The path behind `/video`, `/image` or `/audio`, which may stand in quotes."""
     path = rest.strip().strip("'\"")
     if not path:
-        raise ValueError(f"{command} shows one with the next question: write its path behind it")
+        raise ValueError(f"{command} gives one with the next question: write its path behind it")
     return path
 
 
@@ -109,17 +115,23 @@ def _lines() -> Iterator[str]:
         yield line
 
 
-def _read(chat: Chat, files: list[Path], *, is_image: bool | None = None) -> list[ClipFrames]:
-    """What the model sees of clips and images; null tells which one each is by the end of its name."""
-    from ivcp.video import load_clip, load_image
+def _read(chat: Chat, files: list[Path], *, kind: MediumKind | None = None) -> list[ClipFrames]:
+    """What the model sees and hears of files; null tells what each one is by the end of its name."""
+    return [_read_one(chat, file, kind or _kind_of(file)) for file in files]
+
+
+def _kind_of(file: Path) -> MediumKind:
+    found = (kind for kind, endings in _ENDINGS.items() if file.suffix.lower() in endings)
+    return next(found, "video")
+
+
+def _read_one(chat: Chat, file: Path, kind: MediumKind) -> ClipFrames:
+    from ivcp.video import load_clip, load_image, load_sound
 
     processor = chat.writer.processor
-    return [
-        load_image(file, processor=processor)
-        if is_image or (is_image is None and file.suffix.lower() in _IMAGES)
-        else load_clip(str(file), processor=processor)
-        for file in files
-    ]
+    if kind == "image":
+        return load_image(file, processor=processor)
+    return load_sound(file, processor=processor) if kind == "audio" else load_clip(str(file), processor=processor)
 
 
 def _ask(chat: Chat, question: str, shown: list[ClipFrames]) -> None:

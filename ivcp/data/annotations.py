@@ -151,7 +151,7 @@ class RowReader:
                 and len(self.problems) == before
                 and (len(found["video"]) != 1 or found["image"] or found["audio"])
             ):
-                others = [f"{kind}s" for kind in ("image", "audio") if found[kind]]  # type: ignore[index]
+                others = [f"{kind}s" for kind in ("image", "audio") if found[kind]]
                 number = " and ".join([f"{len(found['video'])} videos", *others])
                 raise RowError(f"{number} with a start or an end: a span is of a row with one video")
         if len(self.problems) > before:

@@ -50,7 +50,8 @@ def read_messages(raw: Mapping[str, Any], info: DatasetInfo, *, rows: RowKind = 
 def read_content(content: Any, what: str, *, with_media: bool = False) -> str:
     """The text of a turn; of a list of parts as OpenAI has them, with `<video>` where a part is a video.
 
-    `what` is what messages call it. `with_media` reads images and sounds too, and parts that have the path of their medium.
+    `what` is what messages call it. `with_media` reads images and sounds too, and parts that have the path of
+    their medium.
 
     Raises:
         RowError: there is no text, or a part would be dropped.
@@ -93,7 +94,10 @@ def _read_part(part: Any, what: str, *, with_media: bool) -> str:
         return str(given["text"])
     hint = "; the video's path stands in the row's videos" if str(given.get("type")).startswith("video") else ""
     if with_media:
-        hint = ', {"type": "image"}, {"type": "audio"} or the same with a path, as "video": "a.mp4" or "image_url": {"url": "a.jpg"}'
+        hint = (
+            ', {"type": "image"}, {"type": "audio"} or the same with a path, as "video": "a.mp4" or '
+            '"image_url": {"url": "a.jpg"}'
+        )
     raise RowError(
         f'{what} has the part {shown(part)}: expected {{"type": "video"}} or {{"type": "text", "text": "…"}}{hint}',
         kind=f"{what} part",

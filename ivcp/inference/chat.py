@@ -1,4 +1,5 @@
-"""A conversation with a model: questions about videos, images or none, and the answers that it writes, word by word."""
+"""A conversation with a model: questions about videos, images, sounds or none, and the answers that it writes, word by
+word."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from ivcp.data.prompts import (
+    AUDIO_TAG,
     IMAGE_TAG,
     TAGS,
     check_media_tags,
@@ -36,21 +38,22 @@ class Chat:
     compute: Compute
     messages: list[Message] = field(default_factory=list)
     videos: list[ClipFrames] = field(default_factory=list)
-    """Those of all questions, and their images, in the order of their tags."""
+    """Those of all questions, and their images and sounds, in the order of their tags."""
 
     def ask(self, text: str, videos: Sequence[ClipFrames] = (), *, on_text: OnText = lambda _: None) -> str:
-        """Asks about `videos`, of which some may be images, which are put before the text where it has no tags for
-        them; returns the answer.
+        """Asks about `videos`, of which some may be images or sounds, which are put before the text where it has no
+        tags for them; returns the answer.
 
         `on_text` is given the answer piece by piece, while it is written. A question that raises is not kept.
 
         Raises:
             PromptError: the text has other tags than there are videos, or holds a token of the model.
         """
-        check_no_other_tokens(text, allowed=(IMAGE_TAG,), special_tokens=self.writer.processor.special_tokens)
+        check_no_other_tokens(text, allowed=(IMAGE_TAG, AUDIO_TAG), special_tokens=self.writer.processor.special_tokens)
         content = text if media_tags(text) else "".join(TAGS[each.kind] for each in videos) + text
         of_kinds = {kind: [each for each in videos if each.kind == kind] for kind in TAGS}
-        check_media_tags(content, num_videos=len(of_kinds["video"]), num_images=len(of_kinds["image"]))
+        numbers = {f"num_{kind}s": len(of_kind) for kind, of_kind in of_kinds.items()}
+        check_media_tags(content, **numbers)
         asked = [*self.messages, Message(role="user", content=content)]
         shown = [*self.videos, *(of_kinds[kind].pop(0) for kind in media_tags(content))]
         answer = self._answer(asked, shown, on_text)

@@ -28,8 +28,8 @@ def right_padded_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor
     """`last_hidden_states` of rows with all padding behind them, whose own states are then arbitrary.
 
     No token sees what stands behind it, so that a mask would only slow attention down: SDPA takes its causal kernels
-    where there is none. Code that came with a model may read it in another way, and is given it; so is a model that finds
-    its positions by it (Qwen2.5-Omni), where these do not come with the batch.
+    where there is none. Code that came with a model may read it in another way, and is given it; so is a model that
+    finds its positions by it (Qwen2.5-Omni), where these do not come with the batch.
     """
     model = language_model_of(backbone)
     is_ours = type(model).__module__.startswith("transformers.")

@@ -59,7 +59,8 @@ class UnsupportedModelError(ValueError):
 
 
 def check_architecture(config: Any, source: str) -> None:
-    """Checks by the configuration alone that a model reads videos or sounds, and text; `source` names it in the message.
+    """Checks by the configuration alone that a model reads videos or sounds, and text; `source` names it in
+    the message.
 
     Models whose code comes with them (`trust_remote_code`) are asked by what their configuration offers.
 

@@ -30,7 +30,7 @@ from ivcp.models.images import check_reads_images, check_tells_kinds_apart, imag
 from ivcp.models.media_arguments import count_placeholders, media_arguments
 from ivcp.models.path import check_model_path
 from ivcp.models.sampled import SampledVideo, channels_first
-from ivcp.models.sounds import HEARS_VIDEOS, longest_sound, sound_inputs, split_at_videos
+from ivcp.models.sounds import HEARS_VIDEOS, check_hears, longest_sound, sound_inputs, split_at_videos
 from ivcp.models.source import local_model
 from ivcp.models.vision.features import join_features
 from ivcp.records import Message
@@ -131,6 +131,16 @@ class Processor:
     def sees_videos(self) -> bool:
         """Whether it prepares videos; else it prepares sounds."""
         return sees_videos(self.processor)
+
+    @property
+    def sound_rate(self) -> int:
+        """Samples per second that sounds have.
+
+        Raises:
+            UnsupportedModelError: the model hears nothing, or another rate.
+        """
+        check_hears(self.processor, rate=self.video.audio_sampling_rate)
+        return self.video.audio_sampling_rate
 
     @property
     def longest_sound(self) -> float | None:

@@ -68,7 +68,8 @@ def meaning_of(config: RunConfig) -> dict[str, Any]:
 
 
 def video_meaning(video: VideoConfig) -> dict[str, Any]:
-    """How a model sees videos and images and hears sounds, without what a machine decides: what decodes them, what else is stored."""
+    """How a model sees videos and images and hears sounds, without what a machine decides: what decodes them, what else
+    is stored."""
     return video.model_dump(mode="json", include=set(MEANING["video"]))
 
 

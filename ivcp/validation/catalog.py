@@ -60,13 +60,13 @@ CREATE INDEX clip_part ON clip (part);
 CREATE INDEX clip_unit ON clip (unit);
 """
 # `part` holds groups. A clip's `unit` is what stays in one split with it: its group, or several that share a video.
-# `video` holds images and sounds too; `kind` says what each is, and `num_frames` of a sound are its samples. `clip_video` holds those of clips in the order of their tags;
-# `clip.video` is the first of them, `clip.content` the hashes of all, once they are known. `named` is the label as it
-# stands in the row, `given` the split that the row or its data set names. `reason` says why a video or a clip cannot
-# be used, and is null where it can. `num_frames`, `fps`, `first`, `last` and `uneven` are when frames are shown
-# (`StoredTimes`). `alike` holds numbered sets of videos that look alike, `contradicting` those of them whose clips have
-# several classes, `thumbnail` the clips that the report shows. `shape` and `times` are what the tokens of clips depend
-# on besides their conversation.
+# `video` holds images and sounds too; `kind` says what each is, and `num_frames` of a sound are its samples.
+# `clip_video` holds those of clips in the order of their tags; `clip.video` is the first of them, `clip.content` the
+# hashes of all, once they are known. `named` is the label as it stands in the row, `given` the split that the row or
+# its data set names. `reason` says why a video or a clip cannot be used, and is null where it can. `num_frames`, `fps`,
+# `first`, `last` and `uneven` are when frames are shown (`StoredTimes`). `alike` holds numbered sets of videos that
+# look alike, `contradicting` those of them whose clips have several classes, `thumbnail` the clips that the report
+# shows. `shape` and `times` are what the tokens of clips depend on besides their conversation.
 _CLIPS = """
 SELECT clip.id, clip.dataset, clip.row, video.name, conversation.text, conversation.rejected, clip.desirable,
        clip.label, clip.split, part.name, clip.start, clip.stop, video.num_frames, video.content_hash, video.sha256,

@@ -1,4 +1,5 @@
-"""Pictures of clips for the report: each shows the middle of a clip that can be used, or how loud a sound is over time."""
+"""Pictures of clips for the report: each shows the middle of a clip that can be used, or how loud a sound is
+over time."""
 
 from __future__ import annotations
 

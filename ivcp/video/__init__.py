@@ -1,4 +1,5 @@
-"""Videos, images and sounds: what is in a file, which frames of it are sampled, decoding, and the workers that do it."""
+"""Videos, images and sounds: what is in a file, which frames of it are sampled, decoding, and the workers that do
+it."""
 
 from ivcp.video.clip_frames import ClipFrames
 from ivcp.video.clips import decode, frame_times, load_clip, load_clips, probe

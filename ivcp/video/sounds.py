@@ -41,7 +41,9 @@ _TOLERATED = 0.02
 class Hearing(Protocol):
     """What reading sounds asks of a model's processor."""
 
-    video: VideoConfig
+    @property
+    def sound_rate(self) -> int:
+        """Samples per second that the model hears; an error where it hears nothing."""
 
     @property
     def longest_sound(self) -> float | None:
@@ -110,14 +112,17 @@ class _Stretch:
     pieces: list[NDArray[np.float32]] = field(default_factory=list)
 
 
-def load_sound(source: str | Path, *, processor: Hearing) -> ClipFrames:
+def load_sound(source: str | Path, *, processor: Hearing, max_seconds: float | None = None) -> ClipFrames:
     """The sound at a path or s3:// URI as the model hears it, as a clip without frames.
+
+    Of one that is longer than `max_seconds`, or than the model hears, no more is decoded than that.
 
     Raises:
         VideoError: it cannot be used; `reason` says why.
     """
-    rate = processor.video.audio_sampling_rate
-    sound = read_sound(source, rate=rate, most_seconds=processor.longest_sound)
+    rate = processor.sound_rate
+    limits = [limit for limit in (processor.longest_sound, max_seconds) if limit is not None]
+    sound = read_sound(source, rate=rate, most_seconds=min(limits, default=None))
     nothing = np.zeros((0, 0, 0, 3), dtype=np.uint8)
     return ClipFrames(
         frames=nothing,
@@ -209,7 +214,7 @@ def _stretches(container: Any, stream: Any, rate: int, most_seconds: float | Non
         if most is not None and found > most:
             raise VideoError(
                 "too_long",
-                f"more than {most_seconds:g} s of sound, which is what the model hears of one file: cut it into parts",
+                f"more than {most_seconds:g} s of sound, the most that is heard of one file: cut it into parts",
             )
     if resampler is not None:
         _add(stretch, resampler, None)

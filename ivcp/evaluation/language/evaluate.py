@@ -186,7 +186,12 @@ class LanguageEvaluation:
         write_language_report(
             output_dir / REPORT_HTML,
             metrics=metrics,
-            kinds=choose_examples(answers.answers if answers else (), self.clips.samples, seed=self.config.train.seed),
+            kinds=choose_examples(
+                answers.answers if answers else (),
+                self.clips.samples,
+                seed=self.config.train.seed,
+                rate=self.config.video.audio_sampling_rate,
+            ),
             failed=self.clips.failed,
             title=f"Evaluation of {self.config.train.run_name or 'a ' + self.model.stage.title.lower()}",
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ivcp.evaluation.language.answers import Answer
+from ivcp.evaluation.language.sound_files import sound_file
 from ivcp.evaluation.report import film_strip, templates
 from ivcp.evaluation.text_metrics import TextScore
 from ivcp.inference.loop import Samples
@@ -28,6 +29,8 @@ class Example:
     score: TextScore
     strips: tuple[str, ...]
     """Of each video some frames side by side, as a data: URI of a JPEG."""
+    sounds: tuple[str, ...] = ()
+    """What was heard, the first half minute of each, as a data: URI of a WAV file."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,13 @@ class Examples:
     examples: tuple[Example, ...]
 
 
-def choose_examples(answers: Sequence[Answer], samples: Samples, *, seed: int) -> tuple[Examples, ...]:
+def choose_examples(
+    answers: Sequence[Answer], samples: Samples, *, seed: int, rate: int = 16_000
+) -> tuple[Examples, ...]:
     """The best answers, the worst, and random ones of the others; each comes once, and kinds that are empty do not.
 
-    By the F of ROUGE-L, which knows words in all languages that jieba cuts, and among equal ones by BLEU.
+    By the F of ROUGE-L, which knows words in all languages that jieba cuts, and among equal ones by BLEU. Sounds
+    have `rate` samples a second.
     """
     scores = [answer.score for answer in answers]
     order = sorted(range(len(answers)), key=lambda n: (-scores[n].rouge_l, -scores[n].bleu_4, n))
@@ -60,7 +66,7 @@ def choose_examples(answers: Sequence[Answer], samples: Samples, *, seed: int) -
         ("Best answers", "Those that are nearest to their reference.", order[:shown]),
     )
     return tuple(
-        Examples(title, meaning, tuple(_example(answers[n], scores[n], samples) for n in chosen))
+        Examples(title, meaning, tuple(_example(answers[n], scores[n], samples, rate) for n in chosen))
         for title, meaning, chosen in kinds
         if chosen
     )
@@ -79,6 +85,8 @@ def write_language_report(
     write_whole(path, page.render(title=title, metrics=metrics, kinds=kinds, failed=failed))
 
 
-def _example(answer: Answer, score: TextScore, samples: Samples) -> Example:
+def _example(answer: Answer, score: TextScore, samples: Samples, rate: int) -> Example:
     media = samples[answer.position].media
-    return Example(answer, score, tuple(film_strip(medium.frames) for medium in media))
+    strips = tuple(film_strip(medium.frames) for medium in media if len(medium.frames))
+    sounds = tuple(sound_file(each.waveform, rate=rate) for each in media if each.waveform is not None)
+    return Example(answer, score, strips, sounds)

@@ -8,18 +8,18 @@ from pathlib import Path
 from jinja2 import TemplateError
 
 from ivcp.data.prepared.sample import Medium, Sample
-from ivcp.data.prompts import IMAGE_TAG, PromptError, check_media_tags, check_no_other_tokens
+from ivcp.data.prompts import AUDIO_TAG, IMAGE_TAG, PromptError, check_media_tags, check_no_other_tokens
 from ivcp.models.families import UnsupportedModelError
 from ivcp.models.processor import Processor
 from ivcp.records import Message
 from ivcp.serving.decoding import ModelFiles, ModelHere, model_here, pictures_by_number
 from ivcp.serving.served import VideoSource
-from ivcp.video import ClipFrames, Span, VideoError, load_clips, load_image
+from ivcp.video import ClipFrames, Span, VideoError, load_clips, load_image, load_sound
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What was said, with the videos and images of its tags."""
+    """What was said, with the videos, images and sounds of its tags."""
 
     messages: tuple[Message, ...]
     videos: tuple[VideoSource, ...] = ()
@@ -37,7 +37,7 @@ class ConversationRequest:
     has_answer: bool = False
     """Whether its last turn is an answer, of which the model says how good it is; else it is to be answered."""
     max_seconds: float | None = None
-    """Of each whole video; null is any."""
+    """Of each whole video or sound; null is any."""
 
 
 def read_conversation(request: ConversationRequest) -> Sample:
@@ -50,11 +50,13 @@ def read_conversation(request: ConversationRequest) -> Sample:
     """
     model, conversation = model_here(request.files), request.conversation
     text = "".join(message.content for message in conversation.messages)
-    check_no_other_tokens(text, allowed=(IMAGE_TAG,), special_tokens=model.processor.special_tokens)
+    check_no_other_tokens(text, allowed=(IMAGE_TAG, AUDIO_TAG), special_tokens=model.processor.special_tokens)
     kinds = [medium.kind for medium in conversation.videos]
-    check_media_tags(text, num_videos=kinds.count("video"), num_images=kinds.count("image"))
-    clips = [_read(video, model.processor, request.max_seconds) for video in conversation.videos]
+    check_media_tags(
+        text, num_videos=kinds.count("video"), num_images=kinds.count("image"), num_audios=kinds.count("audio")
+    )
     try:
+        clips = [_read(video, model.processor, request.max_seconds) for video in conversation.videos]
         return _sample(model, request, clips)
     except TemplateError as error:
         raise PromptError(f"the model's chat template does not take these turns: {error}") from error
@@ -77,6 +79,8 @@ def _sample(model: ModelHere, request: ConversationRequest, clips: list[ClipFram
 def _read(video: VideoSource, processor: Processor, max_seconds: float | None) -> ClipFrames:
     if video.kind == "image":
         return _read_image(video, processor)
+    if video.kind == "audio":
+        return _read_sound(video, processor, max_seconds)
     source = [str(path) for path in video.path] if isinstance(video.path, tuple) else video.path
     try:
         with pictures_by_number(video.path):
@@ -88,6 +92,15 @@ def _read(video: VideoSource, processor: Processor, max_seconds: float | None) -
     if isinstance(clip, VideoError):
         raise clip
     return clip
+
+
+def _read_sound(sound: VideoSource, processor: Processor, max_seconds: float | None) -> ClipFrames:
+    if not isinstance(sound.path, Path):
+        raise VideoError("not_a_sound", f"{sound.name}: pictures came: send a video_url")
+    try:
+        return load_sound(sound.path, processor=processor, max_seconds=max_seconds)
+    except VideoError as error:
+        raise VideoError(error.reason, f"{sound.name}: {error.detail}") from error
 
 
 def _read_image(image: VideoSource, processor: Processor) -> ClipFrames:

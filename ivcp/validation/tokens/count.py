@@ -65,8 +65,8 @@ def check_prompts(catalog: Catalog, config: RunConfig) -> float | None:
     Returns the seconds of sound that it hears of one file; null is any.
 
     Raises:
-        OSError, ValueError: there is no such base model; it reads no images, or not beside videos, or hears nothing; its
-            chat template leaves out tools or calls.
+        OSError, ValueError: there is no such base model; it reads no images, or not beside videos, or hears nothing;
+            its chat template leaves out tools or calls.
         TokenCountError: the check failed.
     """
     conversations = [

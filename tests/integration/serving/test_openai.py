@@ -48,8 +48,14 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def server(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPredictor]:
+    with started(base, tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def started(base: Path, folder: Path) -> Iterator[RunningPredictor]:
     """`ivcp api` on a base model."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    port = free_port()
     (folder / "key").write_text(KEY)
     settings = SERVER | FRAMES | {"keys": folder / "key", "max_new_tokens": TOKENS}
     command = [sys.executable, "-m", "ivcp.cli.main", "api", "--model-dir", str(base), "--model-name", NAME]
@@ -209,10 +215,16 @@ def test_models_are_listed(client):
             "media are parts of their own",
         ),
         (
-            {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AA"}}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AAAA"}}]}]},
+            openai.BadRequestError,
+            "bad_prompt",
+            "hears nothing: take a model with ears",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "smell", "smell": {"data": "AAAA"}}]}]},
             openai.BadRequestError,
             "bad_request_fields",
-            "a part of type input_audio is not read here",
+            "a part of type smell is not read here",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:,no"}}]}]},

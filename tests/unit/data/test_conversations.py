@@ -253,7 +253,7 @@ PAIR = {"conversations": ASKED, "videos": ["a.mp4"], "chosen": ANSWER, "rejected
             "conversations",
             TALK | {"sound": ["a.wav"]},
             {"columns": {"audios": "sound"}},
-            "no model hears anything here",
+            r"0 <audio> tag\(s\) for 1 audio\(s\)",
         ),
         (
             "conversations",

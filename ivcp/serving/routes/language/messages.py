@@ -18,13 +18,18 @@ from ivcp.serving.language.conversations import Conversation
 from ivcp.serving.served import VideoSource
 from ivcp.serving.service import AnyService
 
-_KINDS: dict[str, MediumKind] = {"video_url": "video", "image_url": "image"}
+_KINDS: dict[str, MediumKind] = {
+    "video_url": "video",
+    "image_url": "image",
+    "audio_url": "audio",
+    "input_audio": "audio",
+}
 """Types of the parts that are media."""
 
 
 @dataclass(frozen=True)
 class Medium:
-    """A video or an image of a turn."""
+    """A video, an image or a sound of a turn."""
 
     kind: MediumKind
     url: str
@@ -42,6 +47,23 @@ class MediaUrl(_Lenient):
     url: Text
 
 
+class InputAudio(_Lenient):
+    """A sound itself, as OpenAI's API has it."""
+
+    data: Text
+    """base64"""
+    format: str = "wav"
+    """What kind of file it is, such as `wav` or `mp3`; that is found out in any case."""
+
+    @property
+    def url(self) -> str:
+        """The same as a `data:` URI."""
+        if self.data[:5].lower() == "data:":
+            return self.data
+        name = self.format if self.format.isalnum() and self.format.isascii() else "wav"
+        return f"data:audio/{name};base64,{self.data}"
+
+
 class Part(_Lenient):
     """A part of a turn: text, or a medium."""
 
@@ -49,6 +71,8 @@ class Part(_Lenient):
     text: Text | None = None
     video_url: MediaUrl | None = None
     image_url: MediaUrl | None = None
+    audio_url: MediaUrl | None = None
+    input_audio: InputAudio | None = None
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
@@ -65,7 +89,7 @@ class Part(_Lenient):
         """The medium; null of text."""
         if self.type == "text":
             return None
-        at: MediaUrl = getattr(self, self.type)
+        at: MediaUrl | InputAudio = getattr(self, self.type)
         return Medium(_KINDS[self.type], at.url)
 
     @property

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import base64
+import io
+import re
+import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ivcp.evaluation.language.report import EXAMPLES_SHOWN, choose_examples, write_language_report
+from tests.language import sound_medium
 from tests.unit.evaluation.language.measured import answer, measured
 from tests.unit.evaluation.predicted import clip, failed_clip
 
@@ -48,13 +53,21 @@ def test_few_answers_are_all_shown_once(count):
 
 def test_the_page_shows_frames_question_answer_and_reference(tmp_path: Path):
     answers = [answer(0, "wave", "wave"), answer(1, "sit <b>down", "stand up", is_cut=True)]
-    kinds = choose_examples(answers, clips(2), seed=0)
+    seen = clips(2)
+    heard = sound_medium(0)
+    seen[1] = seen[1].with_media([*seen[1].media, heard])
+    kinds = choose_examples(answers, seen, seed=0)
     path = tmp_path / "report.html"
     write_language_report(
         path, metrics=measured(), kinds=kinds, failed=[failed_clip("d:<i>9", 0)], title="Evaluation of a model"
     )
     html = path.read_text()
     assert html.count("data:image/jpeg;base64,") == 2
+    (played,) = re.findall(r"data:audio/wav;base64,([^\"]+)", html)
+    with wave.open(io.BytesIO(base64.b64decode(played))) as file:
+        assert (file.getframerate(), file.getnframes()) == (16_000, len(heard.waveform))
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
+    np.testing.assert_allclose(samples, heard.waveform, atol=1e-4)
     assert "http" not in html
     assert "sit &lt;b&gt;down" in html
     assert "d:&lt;i&gt;9" in html

@@ -1,0 +1,96 @@
+"""Conversations about sounds, with tiny models that have ears."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ivcp.cli.main import app
+from ivcp.data.prompts import PromptError
+from ivcp.inference.chat import Chat
+from ivcp.inference.compute import Compute
+from ivcp.inference.generation import Writer
+from ivcp.models.load import load_base_model
+from ivcp.settings import GenerationConfig, ModelConfig
+from ivcp.video import load_clip, load_sound
+from tests.data_sets import make_clip
+from tests.ffmpeg import tone, write
+from tests.language import FRAMES, processor_of
+from tests.tiny_families import build_tiny_family
+from tests.tiny_hearing import FAMILIES, build_tiny_hearing
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def base(request, tmp_path_factory) -> Path:
+    return build_tiny_hearing(tmp_path_factory.mktemp("chat") / request.param, request.param)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("sounds")
+    return [write(folder / f"{number}.wav", *tone(0.5 + number)) for number in range(2)]
+
+
+def test_what_is_heard_makes_the_answer(base, sounds):
+    settings = GenerationConfig(do_sample=False, max_new_tokens=8)
+    model = load_base_model(base, settings=ModelConfig())
+    chat = Chat(Writer(model, processor_of(base), settings), Compute(torch.device("cpu")))
+    first, second = (load_sound(path, processor=chat.writer.processor) for path in sounds)
+    answer = chat.ask("What is to be heard?", [first])
+    assert chat.messages[0].content == "<audio>What is to be heard?"
+    chat.ask("And here?", [second])
+    assert [each.kind for each in chat.videos] == ["audio", "audio"]
+    others = []
+    for waveform in (np.zeros_like(first.waveform), first.waveform[::2].repeat(2)):
+        chat.clear()
+        others.append(chat.ask("What is to be heard?", [replace(first, waveform=waveform)]))
+    assert answer not in others
+    with pytest.raises(PromptError, match=r"1 <audio> tag\(s\) for 0 audio\(s\)"):
+        chat.ask("<audio>?")
+
+
+def test_the_command_plays_sounds(base, sounds):
+    words = ["chat", "max_new_tokens=8", "--model-dir", str(base), str(sounds[0])]
+    done = CliRunner().invoke(app, words, input=f"Who?\n/audio '{sounds[1]}'\nAnd who?\n\n")
+    assert done.exit_code == 0, done.output
+    alone = CliRunner().invoke(app, ["chat", *words[1:], "--question", "Who?"])
+    assert alone.exit_code == 0, alone.output
+    assert alone.stdout.strip()
+    assert alone.stdout.strip() in done.stdout
+
+
+def test_the_track_of_a_clip_is_heard_where_the_settings_say_so(tmp_path):
+    base = build_tiny_hearing(tmp_path / "omni", "qwen2_5_omni_thinker")
+    processor = processor_of(base, use_audio_in_video=True)
+    words = ("-i", make_clip(tmp_path / "a.mp4"), *tone(2), "-c:v", "copy", "-c:a", "aac")
+    clip = load_clip(str(write(tmp_path / "heard.mp4", *words)), processor=processor)
+    assert len(clip.waveform) == 2 * 16_000
+    settings = GenerationConfig(do_sample=False, max_new_tokens=8)
+    chat = Chat(
+        Writer(load_base_model(base, settings=ModelConfig()), processor, settings), Compute(torch.device("cpu"))
+    )
+    answers = []
+    noise = np.random.default_rng(0).uniform(-1, 1, len(clip.waveform)).astype(np.float32)
+    for waveform in (
+        clip.waveform,
+        np.zeros_like(noise),
+        noise,
+        noise * np.linspace(0, 1, len(noise), dtype=np.float32),
+    ):
+        chat.clear()
+        answers.append(chat.ask("Who?", [replace(clip, waveform=waveform)]))
+    assert len(set(answers)) > 1
+
+
+def test_a_model_without_ears_says_so(tmp_path, sounds):
+    base = build_tiny_family(tmp_path / "qwen2_vl", "qwen2_vl")
+    settings = [f"{name}={value}" for name, value in FRAMES.items()]
+    words = ["chat", *settings, "--model-dir", str(base), str(sounds[0]), "--question", "Who?"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code != 0
+    assert "hears nothing: take a model with ears" in str(done.exception) + done.output
