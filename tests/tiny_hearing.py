@@ -15,7 +15,7 @@ import transformers as hf
 from numpy.typing import NDArray
 
 from ivcp.torchvision_compat import register_missing_operators
-from tests.tiny_family_parts import qwen_tokenizer, text
+from tests.tiny_family_parts import experts, qwen_tokenizer, text
 
 RATE = 16_000
 SECONDS = 4
@@ -126,6 +126,47 @@ def _omni() -> tuple[Any, Any, Any]:
     return config, processor, hf.Qwen2_5OmniThinkerForConditionalGeneration
 
 
+def _qwen3_omni() -> tuple[Any, Any, Any]:
+    tokenizer = qwen_tokenizer(**_TOKENS)
+    grid: dict[str, Any] = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
+    processor = hf.Qwen3OmniMoeProcessor(
+        hf.Qwen2VLImageProcessor(**grid),
+        hf.Qwen2VLVideoProcessor(**grid, cap_pixels_per_frame=False),
+        _extractor(),
+        tokenizer,
+        chat_template=_OMNI_TEMPLATE,
+    )
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in _TOKENS.items()}
+    sizes = text("qwen3_omni_moe_text", tokenizer) | experts("qwen3_omni_moe_text") | {"head_dim": 16}
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "patch_size": 8,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0],
+    }
+    config = hf.Qwen3OmniMoeThinkerConfig(
+        audio_config=_audio() | {"output_dim": 64, "downsample_hidden_size": 16},
+        vision_config=vision,
+        text_config=sizes | {"rope_parameters": rope},
+        position_id_per_seconds=13,
+        audio_start_token_id=ids["audio_bos_token"],
+        vision_start_token_id=ids["vision_bos_token"],
+        audio_token_id=ids["audio_token"],
+        image_token_id=ids["image_token"],
+        video_token_id=ids["video_token"],
+    )
+    # Some of its methods ask for what only the configuration files of real models hold.
+    config.seconds_per_chunk = 2
+    config.vision_end_token_id = ids["vision_eos_token"]
+    config.audio_end_token_id = ids["audio_eos_token"]
+    return config, processor, hf.Qwen3OmniMoeThinkerForConditionalGeneration
+
+
 def _qwen2_audio() -> tuple[Any, Any, Any]:
     tokenizer = qwen_tokenizer(**{name: token for name, token in _TOKENS.items() if name.startswith("audio")})
     processor = hf.Qwen2AudioProcessor(_extractor(), tokenizer, chat_template=_OMNI_TEMPLATE)
@@ -140,6 +181,7 @@ def _qwen2_audio() -> tuple[Any, Any, Any]:
 _BUILDERS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     "qwen2_5_omni_thinker": _omni,
     "qwen2_audio": _qwen2_audio,
+    "qwen3_omni_moe_thinker": _qwen3_omni,
 }
 FAMILIES = tuple(_BUILDERS)
 """Every tested family, by transformers' model type."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ivcp.video import ClipFrames
 
 _HELP = (
-    "A line is a question; /video PATH and /image PATH show one with the next, /audio PATH plays one, /new starts anew, an "
-    "empty line or Ctrl-D ends."
+    "A line is a question; /video PATH and /image PATH show one with the next, /audio PATH plays one, /new starts "
+    "anew, an empty line or Ctrl-D ends."
 )
 _COMMANDS: dict[str, MediumKind] = {"/video": "video", "/image": "image", "/audio": "audio"}
 _ENDINGS: dict[MediumKind, tuple[str, ...]] = {

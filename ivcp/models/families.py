@@ -50,7 +50,8 @@ _TIMES = ("second_per_grid_ts", "video_second_per_grid")
 
 _EXPECTED = (
     "expected a video language model of transformers such as Qwen2-VL, Qwen3-VL, LLaVA-NeXT-Video or InternVL "
-    "(docs/model_families.md lists the tested ones): set model_name_or_path to one"
+    "(docs/model_families.md lists the tested ones, and those that hear, such as Qwen2.5-Omni): set model_name_or_path "
+    "to one"
 )
 
 

@@ -53,7 +53,8 @@ def longest_sound(processor: Any) -> float | None:
     if not hears(processor):
         return None
     extractor = processor.feature_extractor
-    length: int | None = getattr(extractor, "n_samples", None)
+    cuts_off = getattr(processor, "audio_kwargs", {}).get("truncation", True)
+    length: int | None = getattr(extractor, "n_samples", None) if cuts_off else None
     return None if length is None else length / extractor.sampling_rate
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ivcp.data.prompts import TAGS, VIDEO_TAG
+from ivcp.data.prompts import TAGS, VIDEO_TAG, PromptError
 from ivcp.models.processor_settings import ProcessorSettings, use_one_thread
 from ivcp.settings import RunConfig
 from ivcp.stages.registry import stage_of
@@ -66,7 +66,7 @@ def check_prompts(catalog: Catalog, config: RunConfig) -> float | None:
 
     Raises:
         OSError, ValueError: there is no such base model; it reads no images, or not beside videos, or hears nothing;
-            its chat template leaves out tools or calls.
+            its chat template leaves out tools or calls; a video's sound is named beside it.
         TokenCountError: the check failed.
     """
     conversations = [
@@ -74,6 +74,8 @@ def check_prompts(catalog: Catalog, config: RunConfig) -> float | None:
         for condition in _UNUSUAL
         for text, rejected in catalog.ask(f"SELECT text, rejected FROM conversation WHERE {condition} LIMIT 1")
     ]
+    if config.video.use_audio_in_video:
+        _check_tracks_stand_alone(catalog)
     stage = stage_of(config)
     kinds = [kind for (kind,) in catalog.ask("SELECT DISTINCT kind FROM video ORDER BY kind")]
     if not conversations and not (config.video.use_audio_in_video and "video" in kinds):
@@ -90,6 +92,19 @@ def check_prompts(catalog: Catalog, config: RunConfig) -> float | None:
             raise TokenCountError(f"the tokens of {settings.model_name_or_path} could not be counted: {found}")
         longest_sound = found.longest_sound
     return longest_sound
+
+
+def _check_tracks_stand_alone(catalog: Catalog) -> None:
+    """Raises:
+    PromptError: a row names the sound of a video beside it, as LLaMA-Factory's rows have to.
+    """
+    tags = f"{VIDEO_TAG}{TAGS['audio']}"
+    if catalog.number("SELECT COUNT(*) FROM conversation WHERE instr(text, ?)", tags):
+        raise PromptError(
+            f"{tags} stands in a row, and use_audio_in_video is set: the sound of a video is its own track here, and "
+            "would be heard twice: leave the <audio> and its file out, or set use_audio_in_video: false to hear it "
+            "behind the video"
+        )
 
 
 def note_tokens(catalog: Catalog, config: RunConfig) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ivcp.data.problems import AnnotationError
+from ivcp.data.prompts import PromptError
 from ivcp.models.families import UnsupportedModelError
 from ivcp.models.processor import Processor
 from ivcp.records import Clip, read_lines
@@ -154,6 +155,14 @@ def test_what_is_wrong_with_a_row_is_named(
     data.add("d", [row], **AUDIOS)
     with pytest.raises(AnnotationError, match=message):
         validate_data(data.config(dataset="d", stage="sft", **settings), tmp_path / "out")
+
+
+def test_the_sound_of_a_video_is_not_heard_twice(data: DataSet, settings: dict[str, Any], tmp_path: Path) -> None:
+    """LLaMA-Factory's rows name the sound of a video beside it."""
+    row = {"conversations": turns("<video><audio>?", "A."), "videos": "0.mp4", "audios": "0.wav"}
+    data.add("d", [row], **AUDIOS)
+    with pytest.raises(PromptError, match="the sound of a video is its own track here, and would be heard twice"):
+        validate_data(data.config(dataset="d", stage="sft", use_audio_in_video=True, **settings), tmp_path / "out")
 
 
 def test_base64_in_a_row_is_refused(data: DataSet, settings: dict[str, Any], tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from tests.tiny_families import build_tiny_family
 from tests.tiny_hearing import FAMILIES, build_tiny_hearing, sound_of, tone
 from tests.unit.stages.language.test_seeing import Trained, trained
 
-OMNI = "qwen2_5_omni_thinker"
+OMNI, NEXT_OMNI = "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"
 ALONE = (("audio",), ("audio", "audio"))
 MIXED = (("audio",), ("image", "audio"), ("video", "audio", "image"), ("audio", "video"))
 TRACKS = (("video",), ("video", "audio"), ("image", "video"), ("video", "video"))
@@ -87,19 +87,21 @@ def check_that_sounds_count(made: Trained) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pt", "sft", "rm", "dpo sigmoid", "kto"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [OMNI, "qwen2_audio", pytest.param(NEXT_OMNI, marks=pytest.mark.nightly)])
 def test_other_sounds_give_another_loss_and_another_gradient(built, family, kind):
     check_that_sounds_count(heard(built(family), kind))
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo sigmoid", "kto"])
-def test_sounds_count_beside_images_and_videos(built, kind):
-    check_that_sounds_count(heard(built(OMNI), kind, orders=MIXED))
+@pytest.mark.parametrize(
+    ("family", "kind"), [(OMNI, "sft"), (OMNI, "dpo sigmoid"), (OMNI, "kto"), (NEXT_OMNI, "sft")]
+)
+def test_sounds_count_beside_images_and_videos(built, family, kind):
+    check_that_sounds_count(heard(built(family), kind, orders=MIXED))
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo sigmoid"])
-def test_the_sound_track_of_a_video_counts(built, kind):
-    made = heard(built(OMNI), kind, orders=TRACKS, **HEARD)
+@pytest.mark.parametrize(("family", "kind"), [(OMNI, "sft"), (OMNI, "dpo sigmoid"), (NEXT_OMNI, "sft")])
+def test_the_sound_track_of_a_video_counts(built, family, kind):
+    made = heard(built(family), kind, orders=TRACKS, **HEARD)
     check_that_sounds_count(made)
     loss, _ = made.of(made.samples)
     other, _ = made.of(with_frames(made.samples, np.zeros_like))
@@ -137,10 +139,11 @@ def test_there_are_as_many_features_as_tokens(built, family):
     tower.register_forward_hook(lambda _, __, output: heard_by.append(output.last_hidden_state))
     made.module(**batch)
     tokens = int((batch["mm_token_type_ids"] == 3).sum())
-    mels = batch["feature_attention_mask"].sum(dim=-1)
-    assert tokens == int((((mels - 1) // 2 + 1 - 2) // 2 + 1).sum()) > 0
-    if family == OMNI:
-        assert len(heard_by[0]) == tokens
+    if family == "qwen2_audio":  # whose tower pads all sounds to the longest that it hears
+        mels = batch["feature_attention_mask"].sum(dim=-1)
+        assert tokens == int((((mels - 1) // 2 + 1 - 2) // 2 + 1).sum()) > 0
+    else:
+        assert len(heard_by[0]) == tokens > 0
 
 
 def test_the_tower_that_hears_is_frozen_with_the_one_that_sees(built):
