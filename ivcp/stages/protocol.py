@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ivcp.models.backbone import BackboneModule
     from ivcp.models.positions import RopePositions
     from ivcp.models.processor import Batch, Processor, SampledVideo
+    from ivcp.stages.loaded_model import LoadedModel
 
 ServedAs = Literal["classifier", "writer", "scorer"]
 """It gives clips a class, answers conversations, or says how good an answer is."""
@@ -221,6 +222,15 @@ class Stage(Protocol):
         """
         return module
 
+    def rewarded(self, model: LoadedModel, run: RunConfig) -> BackboneModule | None:
+        """The module of a directory, writing the likeliest answers and measured by what a run says they are worth; null
+        where it says nothing of that.
+
+        Raises:
+            ConfigError: what rewards answers reads other tokens than the model writes.
+        """
+        return None
+
     # What it trains.
 
     @property
@@ -297,6 +307,12 @@ class Stage(Protocol):
     def metric_names(self) -> tuple[str, ...]:
         """The metrics by which checkpoints may be compared: more is better. The loss is always one, where less is."""
         return ()
+
+    @property
+    def compared_by(self) -> tuple[str, ...]:
+        """The metrics by which finished models are compared, the most telling one first: the first that was measured
+        counts."""
+        return self.metric_names
 
     def metrics(self, predictions: Any, targets: Any) -> dict[str, float]:
         """Numbers of a validation, from numpy arrays of the module's outputs and of `target_names`."""

@@ -42,6 +42,11 @@ class TokenStage(LanguageStage):
         """The share of tokens that the model finds the likeliest."""
         return ("token_accuracy",)
 
+    @property
+    def compared_by(self) -> tuple[str, ...]:
+        """Answers that are right, where they are written; else how likely the rows' own ones are."""
+        return ("exact_match", "perplexity")
+
     def metrics(self, predictions: Any, targets: Any) -> dict[str, float]:
         """Over all tokens: the loss, the perplexity, and the share that is right; `targets` are how many there are.
 
