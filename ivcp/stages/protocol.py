@@ -333,12 +333,20 @@ class Stage(Protocol):
         """The files that hold what it adds, in every directory."""
         return ()
 
+    @property
+    def training_files(self) -> tuple[str, ...]:
+        """The files of what only a training goes on from; a finished model does without them."""
+        return ()
+
     def save(self, directory: Path, module: BackboneModule, weights: Mapping[str, Tensor]) -> None:
-        """Writes `files`; `weights` are the module's, gathered, by the names of its `state_dict`."""
+        """Writes `files`, and `training_files` of a module that trains.
+
+        `weights` are the module's, gathered, by the names of its `state_dict`.
+        """
         return None
 
     def read_weights(self, directory: Path, module: BackboneModule) -> dict[str, Tensor]:
-        """The weights in `files`, by their names in the module's `state_dict`.
+        """The weights in `files` and `training_files`, by their names in the module's `state_dict`.
 
         Raises:
             ModelFilesError: they were trained for other data than the module.

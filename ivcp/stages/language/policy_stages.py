@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ivcp.records import PreparedIndex
@@ -13,6 +15,8 @@ from ivcp.stages.language.value_head_stage import ValueHeadStage
 from ivcp.stages.protocol import Collate
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ivcp.models.backbone import BackboneModule
     from ivcp.models.positions import RopePositions
     from ivcp.models.processor import Processor
@@ -177,6 +181,23 @@ class ProximalPolicy(ValueHeadStage, PolicyStage):
     def own_settings(self) -> tuple[str, ...]:
         """What rewards an answer, and how the updates are made."""
         return (*_OF_REWARDS, *_OF_PPO)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """None: what came of it is a model that writes."""
+        return ()
+
+    @property
+    def training_files(self) -> tuple[str, ...]:
+        """The value head."""
+        return super().files
+
+    def save(self, directory: Path, module: BackboneModule, weights: Mapping[str, Tensor]) -> None:
+        """Writes the value head of a module that has one."""
+        from ivcp.stages.language.policy import ProximalModule
+
+        if isinstance(module, ProximalModule):
+            super().save(directory, module, weights)
 
     @property
     def updates_per_batch(self) -> int:
