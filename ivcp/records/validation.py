@@ -37,19 +37,21 @@ class ContradictingClip(Record):
     """One of several clips that show the same."""
 
     clip_id: str
-    video: str
+    video: str | None
+    """Null where the row has none."""
     label_name: str
+    """Its class; of an answer with a tag `good` or `bad`."""
     split: Split
 
 
 class Contradiction(Record):
     """Clips that show the same and have several classes."""
 
-    kind: Literal["content", "look"]
-    """The same file content and span, or videos that look alike."""
+    kind: Literal["content", "look", "answer"]
+    """The same file content and span, or videos that look alike; or the same answer to the same prompt."""
     num_clips: int
     clips: tuple[ContradictingClip, ...]
-    """Some of each class."""
+    """Some of each class, or tag."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -155,7 +157,8 @@ class ValidationReport(Record):
     num_duplicates: int
     """Contents that several clips have."""
     num_label_conflicts: int
-    """Those of them that have several labels."""
+    """Those of them that have several labels; or, of answers with a tag, those that are good in one row and bad in
+    another, which are no duplicates."""
     duplicates: tuple[Duplicate, ...]
     """At most `report_examples`, contradictions first."""
     num_contradicting_looks: int = 0

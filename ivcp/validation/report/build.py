@@ -9,7 +9,7 @@ from ivcp.records.validation import ValidationReport
 from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.estimate import describe_tokens, estimate_needs
-from ivcp.validation.report.contradictions import Contradictions, find_contradictions
+from ivcp.validation.report.contradictions import find_contradictions
 from ivcp.validation.report.distributions import distribution_of
 from ivcp.validation.report.findings import find_duplicates, find_leaks, find_near_duplicates
 
@@ -47,9 +47,7 @@ def build_report(
         distance=data.near_duplicate_distance,
         most=data.report_examples,
     )
-    contradictions = (
-        Contradictions(0, ()) if labels is None else find_contradictions(catalog, labels, most=data.report_examples)
-    )
+    contradictions = find_contradictions(catalog, labels, most=data.report_examples)
     tokens = None if tokens_missing else describe_tokens(catalog, config)
     return ValidationReport(
         fingerprint=fingerprint,
