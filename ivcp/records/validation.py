@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ivcp.records.annotations import Labels, Split
+from pydantic import Field
+
+from ivcp.records.annotations import Labels, MediumKind, Split
 from ivcp.records.record import Record
 
 
@@ -145,6 +147,8 @@ class ValidationReport(Record):
     """Null where the stage asks for no class."""
     num_rows: int
     num_videos: int
+    num_others: dict[MediumKind, int] = Field(default_factory=dict)
+    """Media of each other kind that there is."""
     num_quarantined: int
     """Rows with a video that cannot be used."""
     max_invalid_fraction: float
@@ -206,7 +210,18 @@ class ValidationReport(Record):
         """The result in a few words."""
         clips = ", ".join(f"{number} {split}" for split, number in self.num_clips.items() if number)
         found = f"{self.num_quarantined} in quarantine, {self.num_leaks} leaks"
-        return f"{clips or 'no'} clips of {self.num_videos} videos, {found}"
+        return f"{clips or 'no'} clips of {self.media_in_words}, {found}"
+
+    @property
+    def media_in_words(self) -> str:
+        """For example "3 videos and 5 images"."""
+        return " and ".join(f"{number} {what}" for what, number in self.num_media.items())
+
+    @property
+    def num_media(self) -> dict[str, int]:
+        """Videos, images and so on, in plural, with their number; no videos where there are others alone."""
+        others = {f"{kind}s": number for kind, number in self.num_others.items()}
+        return others if others and not self.num_videos else {"videos": self.num_videos, **others}
 
     def headline(self) -> dict[str, float]:
         """The numbers by which runs are compared."""
@@ -217,6 +232,7 @@ class ValidationReport(Record):
         return {
             "rows": self.num_rows,
             "videos": self.num_videos,
+            **{f"{kind}s": float(number) for kind, number in self.num_others.items()},
             **({"classes": self.labels.num_classes} if self.labels else {}),
             **counts,
             "quarantined": self.num_quarantined,

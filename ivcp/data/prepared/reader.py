@@ -14,7 +14,7 @@ from ivcp import storage
 from ivcp.data.prepared.encoding import decode_sample
 from ivcp.data.prepared.sample import Sample
 from ivcp.data.prepared.shards import ShardReader, find_file, find_shard
-from ivcp.data.prepared.table import SampleTable
+from ivcp.data.prepared.table import MORE_CONTENTS, SampleTable
 from ivcp.data.seen_clips import ClipIdentities
 from ivcp.records import PreparedIndex, ShardInfo, Split
 
@@ -117,7 +117,8 @@ def read_identities(index: PreparedIndex, split: Split) -> ClipIdentities:
             "remembers of them: validate and prepare them again; nothing is decoded again for that"
         )
     rows = _shards_of(index, split)[1]
-    return ClipIdentities(table.column("content", rows), table.column("group", rows))
+    more = table.lists(MORE_CONTENTS, rows) if MORE_CONTENTS in table.names else ()
+    return ClipIdentities(table.column("content", rows), table.column("group", rows), *more)
 
 
 def _shards_of(index: PreparedIndex, split: Split) -> tuple[dict[int, ShardInfo], slice]:

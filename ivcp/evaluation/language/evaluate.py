@@ -274,7 +274,7 @@ class LanguageEvaluation:
         """A hash of the samples that were measured, how they were prepared and how they were measured; failed ones
         belong to it."""
         identities, failed = self.clips.identities, sorted(clip.clip_id for clip in self.clips.failed)
-        rows = [*map(int, identities.contents), *map(int, identities.groups)]
+        rows = [*map(int, identities.all_contents), *map(int, identities.groups)]
         history = "unseen" if self.model.seen.is_complete else "not known"
         described = json.dumps([history, self.index.fingerprint, sorted(rows), failed, self._how_measured()])
         return hashlib.sha256(described.encode()).hexdigest()[:32]

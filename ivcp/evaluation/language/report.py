@@ -27,7 +27,7 @@ class Example:
     answer: Answer
     score: TextScore
     strips: tuple[str, ...]
-    """Of each video some frames side by side, as a data: URI of a JPEG."""
+    """Of each video some frames side by side, and each image, as a data: URI of a JPEG."""
 
 
 @dataclass(frozen=True)

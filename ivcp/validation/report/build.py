@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ivcp.records import SPLITS, Labels, Split
 from ivcp.records.validation import ValidationReport
@@ -54,7 +55,8 @@ def build_report(
         datasets=_count(catalog, "SELECT dataset, COUNT(*) FROM clip GROUP BY 1 ORDER BY MIN(id)"),
         labels=labels,
         num_rows=catalog.number("SELECT COUNT(*) FROM clip"),
-        num_videos=catalog.number("SELECT COUNT(*) FROM video"),
+        num_videos=catalog.number("SELECT COUNT(*) FROM video WHERE kind = 'video'"),
+        num_others=_count(catalog, "SELECT kind, COUNT(*) FROM video WHERE kind <> 'video' GROUP BY 1 ORDER BY 1"),
         num_quarantined=catalog.number("SELECT COUNT(*) FROM clip WHERE reason IS NOT NULL"),
         max_invalid_fraction=data.max_invalid_fraction,
         num_clips=_by_split(_count(catalog, "SELECT split, COUNT(*) FROM clip WHERE reason IS NULL GROUP BY 1")),
@@ -90,7 +92,7 @@ def build_report(
     )
 
 
-def _count(catalog: Catalog, sql: str) -> dict[str, int]:
+def _count(catalog: Catalog, sql: str) -> dict[Any, int]:
     return dict(catalog.ask(sql))
 
 
