@@ -288,6 +288,11 @@ class Stage(Protocol):
         return 1
 
     @property
+    def packs_rows(self) -> bool:
+        """Whether training puts several samples into a row, where the model can."""
+        return False
+
+    @property
     def loss_counts(self) -> str | None:
         """Entry of a batch, (batch,), with how many items of each sample the mean loss is over; null where it is over
         samples. A step of several batches, or processes, then has the mean over all items."""
