@@ -193,6 +193,8 @@ def load_weights(stage: Stage, module: BackboneModule, directory: Path, *, start
     except ValueError as error:
         raise ModelFilesError(f"{directory} does not fit this run's settings: {error}") from error
     load_backbone_weights(module.backbone, directory)
+    if not starts:
+        stage.go_on(directory, module)
 
 
 def stage_of_directory(directory: Path) -> Stage:

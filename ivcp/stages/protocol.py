@@ -358,6 +358,10 @@ class Stage(Protocol):
         """
         return {}
 
+    def go_on(self, directory: Path, module: BackboneModule) -> None:
+        """Takes from `training_files` what is no weight: a training goes on where the directory was written."""
+        return None
+
     def restore(self, directory: Path, backbone: Any, processor: Processor) -> BackboneModule:
         """The module of a directory around a backbone that has its weights already.
 
