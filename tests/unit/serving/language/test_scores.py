@@ -15,6 +15,7 @@ from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.export.export import merge_only
 from ivcp.records import RUN_CONFIG_FILE, Message
 from ivcp.serving.app import create_app
+from ivcp.serving.decoding import Decoders
 from ivcp.serving.settings import ServerSettings
 from ivcp.settings import read_model_config
 from ivcp.stages.directory import load_directory
@@ -94,6 +95,21 @@ def test_scores_are_those_of_the_adapter_by_each_route(client, adapter, clip, qu
     assert reply.json()["scores"] == wanted
     other = client.post("/v1/score", json={"text_1": "What is to be seen?", "text_2": list(ANSWERS)}).json()["data"]
     assert [row["score"] for row in other] != wanted, "the video counts"
+
+
+def test_a_video_that_was_sent_before_is_not_decoded_again(client, question, monkeypatch):
+    turns = [[{"role": "user", "content": question}, {"role": "assistant", "content": answer}] for answer in ANSWERS]
+    scores = [client.post("/v1/score/evaluation", json={"messages": turns}).json()["scores"]]
+    asked, work = [], Decoders.work
+
+    def noted(decoders, task, item, **limits):
+        asked.append(item)
+        return work(decoders, task, item, **limits)
+
+    monkeypatch.setattr(Decoders, "work", noted)
+    scores.append(client.post("/v1/score/evaluation", json={"messages": turns}).json()["scores"])
+    assert [[medium is not None for medium in request.known] for request in asked] == [[True], [True]]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-6)
 
 
 def test_a_text_that_was_rendered_before_is_taken_as_it_is(client, directory):
