@@ -92,7 +92,7 @@ def _explain_address(scheme: str) -> str:
     if scheme in ("s3", "s3a", "s3n"):
         return "is no address on S3: write s3://bucket/name"
     if scheme == "data":
-        return "is a file's content and not its path: write it to a file, and write its path"
+        return "is a file's content and not its path: `ivcp import` writes such content to files, and rows with paths"
     if scheme == "file":
         return "is no file of this machine: expected file:///folder/file"
     return f"is an address that cannot be read here ({scheme}): expected a path, or s3://bucket/name"

@@ -1,7 +1,7 @@
 """Which clips a model has seen: kept beside its weights, so that it is never measured on them.
 
-A clip is known by the content of its video and by its group: a model that was trained on either has seen it. Both are
-64-bit hashes: two of a million clips agree by chance once in 37 million data sets.
+A clip is known by the contents of its videos and by its group: a model that was trained on any of them has seen it. All
+are 64-bit hashes: two of a million clips agree by chance once in 37 million data sets.
 """
 
 from __future__ import annotations
@@ -47,9 +47,13 @@ class ClipIdentities:
     """What clips are known by."""
 
     contents: Identities
-    """Of each clip's video, (clips,)."""
+    """Of each clip's first video, (clips,)."""
     groups: Identities
     """Of each clip's group, (clips,)."""
+    more_of: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Whose the further videos and images are, (media,): places of clips."""
+    more: Identities = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    """Their contents, (media,)."""
 
     @classmethod
     def of(cls, clips: Sequence[tuple[str | None, str | None]]) -> Self:
@@ -63,16 +67,32 @@ class ClipIdentities:
         return len(self.contents)
 
     def __getitem__(self, chosen: NDArray[np.int64]) -> ClipIdentities:
-        return ClipIdentities(self.contents[chosen], self.groups[chosen])
+        """Of some clips, each once, in another order."""
+        places = np.full(len(self), -1, dtype=np.int64)
+        places[chosen] = np.arange(len(chosen))
+        owners = places[self.more_of]
+        return ClipIdentities(self.contents[chosen], self.groups[chosen], owners[owners >= 0], self.more[owners >= 0])
+
+    @property
+    def all_contents(self) -> Identities:
+        """The contents of all videos and images."""
+        return np.concatenate((self.contents, self.more))
 
     def among(self, others: ClipIdentities) -> NDArray[np.bool_]:
-        """Whether the content or the group of each is one of `others`, (clips,)."""
-        is_content = np.isin(self.contents, others.contents) & (self.contents != _UNKNOWN)
-        return np.asarray(is_content | np.isin(self.groups, others.groups) & (self.groups != _UNKNOWN))
+        """Whether a content or the group of each is one of `others`, (clips,)."""
+        known = others.all_contents
+        is_seen = _is_in(self.contents, known) | _is_in(self.groups, others.groups)
+        is_seen[self.more_of[_is_in(self.more, known)]] = True
+        return is_seen
 
     def joined(self, others: ClipIdentities) -> ClipIdentities:
         """Each content and each group of both, once, in order."""
-        return ClipIdentities(np.union1d(self.contents, others.contents), np.union1d(self.groups, others.groups))
+        contents = np.union1d(self.all_contents, others.all_contents)
+        return ClipIdentities(contents, np.union1d(self.groups, others.groups))
+
+
+def _is_in(identities: Identities, known: Identities) -> NDArray[np.bool_]:
+    return np.asarray(np.isin(identities, known) & (identities != _UNKNOWN))
 
 
 def _none() -> ClipIdentities:

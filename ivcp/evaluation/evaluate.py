@@ -12,9 +12,10 @@ import torch
 
 from ivcp.evaluation.asked import AskedSamples
 from ivcp.evaluation.calibration import NotCalibratedError, clips_to_fit_on, fit_calibration, measure_confidence
+from ivcp.evaluation.champion import OnSameClips, compare_with_champion
 from ivcp.evaluation.confidence_plot import draw_confidence
 from ivcp.evaluation.confusion_plot import draw_confusion_matrix
-from ivcp.evaluation.gate import OnSameClips, compare_with_champion, decide, split_fingerprint, why_unfit
+from ivcp.evaluation.gate import decide, split_fingerprint, why_unfit
 from ivcp.evaluation.language.asked import check_measuring_here
 from ivcp.evaluation.language.evaluate import evaluate_language
 from ivcp.evaluation.measure import measure, measure_disturbed
@@ -41,6 +42,7 @@ from ivcp.records.evaluation import (
     Disturbance,
     DisturbedResult,
     EvaluationMetrics,
+    LeftOut,
     MeasuredConfidence,
     PromptResults,
     SplitMetrics,
@@ -178,7 +180,7 @@ class SplitEvaluation:
             return None
         own = self._measure(predicted.only(unseen.positions, failed=unseen.clips.failed))
         of_champion = self._measure(self._predict(champion, unseen.clips))
-        return OnSameClips(of_champion.top1_accuracy, own.top1_accuracy, own.num_clips, unseen.left_out)
+        return self._both(of_champion.top1_accuracy, own, unseen.left_out)
 
     def write(self, output_dir: Path, *, metrics: EvaluationMetrics, predicted: PredictedSplit) -> None:
         """Writes the numbers, the predictions, the pictures and the report."""
@@ -253,16 +255,22 @@ class SplitEvaluation:
         champion = find_champion(self.config, default_store=default_store)
         if champion is None:
             return None
-        return compare_with_champion(
+        theirs = champion.top1_accuracy if champion.test_fingerprint == test_fingerprint else None
+        found = compare_with_champion(
             champion,
             model=self.model,
-            index=self.index,
-            measured=measured,
-            test_fingerprint=test_fingerprint,
+            recorded=None if theirs is None else self._both(theirs, measured, LeftOut()),
             machine=self.config.model,
             device=_device(),
+            why_unfit=lambda champion: why_unfit(champion, self.index),
             measure_both=lambda champion: self.on_same_clips(champion, predicted),
         )
+        both = {"top1_accuracy": found.both and found.both.champion, "new_top1_accuracy": found.both and found.both.new}
+        return ChampionComparison(**found.described(), **both)
+
+    @staticmethod
+    def _both(champion_top1: float, own: SplitMetrics, left_out: LeftOut) -> OnSameClips:
+        return OnSameClips(champion_top1, own.top1_accuracy, own.num_clips, left_out)
 
     def _measure(self, predicted: PredictedSplit) -> SplitMetrics:
         return measure(predicted, labels=self.index.classes, majority_label=self._majority_label())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,9 @@ class VisionEncoder:
     num_workers: int
 
     def encode(self, samples: PreparedSamples, positions: Sequence[int]) -> Iterator[Stored]:
-        """What is kept of the samples at `positions`, in their order, on the CPU; leaves the random state as it was.
+        """What is kept of the samples at `positions`, in their order, on the CPU: nothing of one without media.
+
+        Leaves the random state as it was.
 
         Raises:
             UnlikeLiveError: features of the first samples do not give what their pixels give.
@@ -59,7 +62,8 @@ class VisionEncoder:
         batches = list(passes_of(positions, samples.token_lengths(prompts_only=True)))
         place_without_layers(self.module, self.compute.device)
         self.module.eval()
-        self._check_against_live([samples[position] for position in batches[0][:2]])
+        with_media = (sample for position in positions if (sample := samples[position]).media)
+        self._check_against_live(list(islice(with_media, 2)))
         return self._encode(samples, batches, what="vision passes")
 
     def _encode(self, samples: Any, batches: Sequence[Sequence[int]], what: str | None = None) -> Iterator[Stored]:
@@ -76,10 +80,17 @@ class VisionEncoder:
 
     def _encode_batch(self, batch: Mapping[str, Any]) -> list[Stored]:
         num_tokens, num_frames = batch["num_tokens"].tolist(), batch["num_frames"].tolist()
+        shown = [place for place, count in enumerate(num_tokens) if count]
+        counts = [[numbers[place] for place in shown] for numbers in (num_tokens, num_frames)]
         if "inputs" in batch:
-            return self._encode_inputs(batch["inputs"], num_tokens, num_frames)
-        single = zip(batch["alone"].values(), num_tokens, num_frames, strict=True)
-        return [self._encode_inputs(inputs, [tokens], [frames])[0] for inputs, tokens, frames in single]
+            found = self._encode_inputs(batch["inputs"], *counts) if shown else []
+        else:
+            single = zip((batch["alone"][place] for place in shown), *counts, strict=True)
+            found = [self._encode_inputs(inputs, [tokens], [frames])[0] for inputs, tokens, frames in single]
+        stored: list[Stored] = [{} for _ in num_tokens]
+        for place, made in zip(shown, found, strict=True):
+            stored[place] = made
+        return stored
 
     def _encode_inputs(
         self, inputs: Mapping[str, Tensor], num_tokens: Sequence[int], num_frames: Sequence[int]
@@ -94,6 +105,8 @@ class VisionEncoder:
 
     def _check_against_live(self, samples: Sequence[Sample]) -> None:
         """A model that takes features but uses them in another way must not be trained on them."""
+        if not samples:
+            return
         stored = self._encode(samples, [range(len(samples))])
         kept = [EncodedSample(**vars(sample), tensors=tensors) for sample, tensors in zip(samples, stored, strict=True)]
         live = self._read_by_layers(samples)
@@ -159,15 +172,13 @@ class PixelCollator:
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """`inputs` are the pixel inputs of a batch, or `alone` those of each sample where some have images, of which
-        the tower makes no fixed number of rows; `num_tokens` and `num_frames` are (batch,).
+        the tower makes no fixed number of rows; `num_tokens` and `num_frames` are (batch,), 0 without media.
 
         Raises:
-            InseparableFeaturesError: a sample has no media, or one that is heard.
+            InseparableFeaturesError: a sample has a sound.
         """
         if any(medium.waveform is not None for sample in samples for medium in sample.media):
             raise InseparableFeaturesError("some samples have sounds, which models hear anew in each pass")
-        if not all(sample.media for sample in samples):
-            raise InseparableFeaturesError("some samples have no media, of which nothing can be kept")
         has_images = any(medium.kind == "image" for sample in samples for medium in sample.media)
         inputs: dict[str, Any] = (
             {"alone": {number: self.processor.batch_media([sample]) for number, sample in enumerate(samples)}}

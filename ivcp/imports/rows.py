@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,8 @@ class Built:
     notes: tuple[str, ...] = ()
     num_missing: int = 0
     """Videos that are listed and absent."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Files that the rows name and that are written with them, by their absolute path."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,13 @@ class Paths:
             return path
         if self.videos.root.startswith("s3://"):
             return f"{self.videos.root.rstrip('/')}/{path}"
-        absolute = Path(self.videos.root).absolute() / path
+        return self._below(Path(self.videos.root).absolute() / path)
+
+    def own(self, path: str) -> str:
+        """How a file is written that the import itself writes below `dataset_dir`."""
+        return path if self.relative else self._below(Path(path))
+
+    def _below(self, absolute: Path) -> str:
         below = absolute.is_relative_to(self.dataset_dir.absolute())
         return (absolute.relative_to(self.dataset_dir.absolute()) if below else absolute).as_posix()
 
@@ -212,16 +220,20 @@ def _keep(samples: Sequence[Sample], missing: MissingPolicy, videos: VideoFiles)
     return kept, len(absent)
 
 
-def check_missing(absent: Sequence[str], total: int, missing: MissingPolicy, videos: VideoFiles) -> None:
-    """Raises:
-    ImportRefusedError: videos are absent that must not be; one sentence says it for all of them.
+def check_missing(
+    absent: Sequence[str], total: int, missing: MissingPolicy, videos: VideoFiles, *, what: str = "videos"
+) -> None:
+    """`what` is what is listed.
+
+    Raises:
+        ImportRefusedError: videos are absent that must not be; one sentence says it for all of them.
     """
     if not absent or missing == "keep" or (missing == "skip" and len(absent) < total):
         return
     shown = ", ".join(absent[:_SHOWN]) + (", …" if len(absent) > _SHOWN else "")
     there = f"it has {len(videos.videos):,} videos" + (f", e.g. {videos.videos[0]}" if videos.videos else "")
     raise ImportRefusedError(
-        f"{len(absent):,} of {total:,} listed videos are not in {videos.root} ({shown}); {there}. Correct --videos, "
+        f"{len(absent):,} of {total:,} listed {what} are not in {videos.root} ({shown}); {there}. Correct --videos, "
         + ("or leave them out with --skip-missing, " if missing == "refuse" else "")
         + "or keep their rows with --allow-missing"
     )

@@ -31,7 +31,8 @@ def check_name(name: str, dataset_dir: Path, *, overwrite: bool) -> None:
 
 
 def write_dataset(name: str, built: Built, dataset_dir: Path) -> dict[str, int]:
-    """Writes `<name>/annotations.json`, or `<name>/<split>.json` for rows with splits, labels and registry entries.
+    """Writes `<name>/annotations.json`, or `<name>/<split>.json` for rows with splits, labels and registry entries, and
+    the files that the rows brought along.
 
     The registry comes last and is replaced in one go: it never names a file that is not there. Its other entries
     stay as they are. Returns the number of rows by the name of the data set.
@@ -41,6 +42,10 @@ def write_dataset(name: str, built: Built, dataset_dir: Path) -> dict[str, int]:
     if built.labels:
         built.labels.write(folder / LABELS_FILE)
         common["labels"] = f"{name}/{LABELS_FILE}"
+    for file, content in built.files.items():
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(Path(file)) as partial:
+            partial.write_bytes(content)
     entries, counts = {}, {}
     for suffix, file, rows in _parts(built.rows):
         _write_rows(folder / file, rows)

@@ -190,7 +190,9 @@ class Writer:
         return WrittenAnswer(tuple(written[: ends[0] + 1] if ends else written), is_cut=not ends)
 
 
-def prompt_sample(processor: Processor, messages: Sequence[Message], videos: Sequence[ClipFrames], name: str) -> Sample:
+def prompt_sample(
+    processor: Processor, messages: Sequence[Message], videos: Sequence[ClipFrames | Medium], name: str
+) -> Sample:
     """A conversation that is to be answered, with the videos of its tags; `name` is what messages call it.
 
     Raises:
@@ -205,7 +207,7 @@ def prompt_sample(processor: Processor, messages: Sequence[Message], videos: Seq
         num_prompt_tokens=len(ids),
         sample_id=name,
         source="",
-        media=tuple(map(Medium.of, videos)),
+        media=tuple(each if isinstance(each, Medium) else Medium.of(each) for each in videos),
     )
 
 

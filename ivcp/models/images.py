@@ -63,7 +63,8 @@ def check_tells_kinds_apart(processor: Any, input_ids: NDArray[np.int64], token_
 def image_inputs(processor: Any, images: Sequence[Tensor]) -> dict[str, Tensor]:
     """The pixel tensors of images as the model takes them; images are (3, height, width), uint8, sized.
 
-    Each is seen as a single one: LLaVA-OneVision could cut up several of a conversation less finely.
+    Each is seen as a single one, whatever stands beside it: LLaVA-OneVision could leave several of a conversation
+    uncut, and a later one would then change what the model has seen of an earlier one.
     """
     image_processor = processor.image_processor
     settings = getattr(processor, "images_kwargs", {}) | image_settings(image_processor) | {"return_tensors": "pt"}

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ivcp.data.cutoff import MOST_NAMED, explain_too_long
+from ivcp.data.prepared.table import MORE_CONTENTS, list_column
 from ivcp.preparation.plan import Plan, frequent_prompts
 from ivcp.preparation.publish import Receipt, ShardFolder
 from ivcp.records import SPLITS, Labels, Message, QuarantinedClip, ShardInfo, Split
@@ -39,14 +40,16 @@ class Merged:
 
     def columns(self) -> dict[str, Any]:
         """The columns of the run's table."""
+        identities = self.plan.identities[self.rows]
         return {
             "sample_id": self.plan.clip_ids.take(pa.array(self.rows)),
             "num_tokens": self.num_tokens,
             "num_prompt_tokens": self.num_prompt_tokens,
             "offset": self.offsets,
             "key": self.plan.keys[self.rows],
-            "content": self.plan.identities.contents[self.rows],
-            "group": self.plan.identities.groups[self.rows],
+            "content": identities.contents,
+            "group": identities.groups,
+            MORE_CONTENTS: list_column(identities.more_of, identities.more, num_rows=len(identities)),
             **{name: values[self.rows] for name, values in self.plan.values.items()},
         }
 

@@ -92,12 +92,16 @@ class _Columns:
         self.values = {column.name: array(_typecode(column)) for column in stage.columns if column.is_number}
         self.videos, self.prompts = array("q"), array("q")
         self.contents, self.groups = array("Q"), array("Q")
+        self.more_of, self.more = array("q"), array("Q")
         self.keys, self.records = bytearray(), bytearray()
         self.media: set[str] = set()
         self._ids: list[str] = []
         self._id_chunks: list[pa.Array] = []
 
     def add(self, clip: Clip, place: int, *, key: bytes) -> None:
+        for medium in clip.media[1:]:
+            self.more_of.append(len(self.places))
+            self.more.append(identity_of_content(medium.video_sha256))
         self.places.append(place)
         self.splits.append(SPLITS.index(clip.split))
         values = self.stage.values(clip)
@@ -122,6 +126,10 @@ class _Columns:
     def take(self, name: str, dtype: Any) -> NDArray[Any]:
         """A column as an array; it is not kept, so that not all of them lie in memory twice."""
         return np.frombuffer(self.__dict__.pop(name), dtype=dtype)
+
+    def identities(self) -> ClipIdentities:
+        contents, groups, more = (self.take(name, np.uint64) for name in ("contents", "groups", "more"))
+        return ClipIdentities(contents, groups, self.take("more_of", np.int64), more)
 
     def clip_ids(self, order: NDArray[np.int64]) -> pa.Array:
         self.close_chunk()
@@ -165,7 +173,7 @@ def plan_shards(
         records=records,
         values={name: np.frombuffer(column, dtype=column.typecode)[order] for name, column in columns.values.items()},
         prompts=columns.take("prompts", np.int64)[order],
-        identities=ClipIdentities(*(columns.take(name, np.uint64)[order] for name in ("contents", "groups"))),
+        identities=columns.identities()[order],
         media=() if columns.media == {"video"} else tuple(sorted(columns.media)),
         clip_ids=columns.clip_ids(order),
         shards=tuple(_cut_shards(splits[order], keys, records, clips_per_shard or CLIPS_PER_SHARD)),

@@ -190,22 +190,27 @@ class PromptResults(Record):
         )
 
 
-class ChampionComparison(Record):
+class Comparison(Record):
     """The registered model against the new one, on clips that neither has seen."""
 
     name: str
     version: int
     how: Literal["recorded", "evaluated", "not_comparable"]
-    """Its accuracy was recorded on the same test split, or measured now, or neither is possible."""
-    top1_accuracy: float | None
-    """Null when not comparable."""
-    new_top1_accuracy: float | None = None
-    """The new model's on the same clips; null when not comparable."""
+    """Its figure was recorded on the same test split, or measured now, or neither is possible."""
     num_clips: int = 0
     """Clips that both were measured on."""
     left_out: LeftOut = LeftOut()
     """What the champion has seen of the clips that the new model was measured on."""
     detail: str
+
+
+class ChampionComparison(Comparison):
+    """Two classifiers."""
+
+    top1_accuracy: float | None
+    """Null when not comparable."""
+    new_top1_accuracy: float | None = None
+    """The new model's on the same clips; null when not comparable."""
 
 
 class GateVerdict(Record):

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from ivcp.records.annotations import Message
-from ivcp.records.evaluation import Disturbance, EvaluationMetrics, MeasuredModel, Shown
+from ivcp.records.evaluation import Comparison, Disturbance, EvaluationMetrics, MeasuredModel, Shown
 from ivcp.records.record import Record
 
 GENERATED_FILE = "generated_predictions.jsonl"
@@ -118,6 +118,17 @@ def numbers_of(
     return of_loss | dict(metrics) | (generation.text.named() if generation else {})
 
 
+class MetricComparison(Comparison):
+    """Two models by one metric."""
+
+    metric: str | None = None
+    """Null where none was measured that they can be compared by."""
+    value: float | None = None
+    """The champion's; null when not comparable."""
+    new_value: float | None = None
+    """The new model's on the same clips; null when not comparable."""
+
+
 class LanguageMetrics(MeasuredModel):
     """`metrics.json` of a model that writes, or that tells answers apart."""
 
@@ -127,12 +138,15 @@ class LanguageMetrics(MeasuredModel):
     loss: float | None
     """As validation has it, over all items that the stage's loss is the mean over; null where no clip was decoded."""
     metrics: dict[str, float]
-    """What the stage measures: `perplexity` and `token_accuracy` of answers, the accuracy and margins of pairs."""
+    """What the stage measures: `perplexity` and `token_accuracy` of answers, the accuracy and margins of pairs, the
+    `reward` of what is written."""
     generation: GenerationMetrics | None = None
     """Null unless `predict_with_generate` asks for it."""
     disturbed: dict[Disturbance, dict[str, float]] = Field(default_factory=dict)
     """The same numbers with disturbed frames, where `disturb_frames` asks for it: a model that does not look at its
     frames has the same ones."""
+    champion: MetricComparison | None = None
+    """Null when there is none, or it was not asked for."""
 
     @property
     def numbers(self) -> dict[str, float]:

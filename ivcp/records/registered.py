@@ -39,12 +39,16 @@ class Champion(Record):
 
     @property
     def top1_accuracy(self) -> float | None:
-        """The recorded accuracy; null for a version that was registered without one, or with one that is no number."""
+        """The recorded accuracy of a classifier."""
+        return self.recorded(TOP1_TAG)
+
+    def recorded(self, metric: str) -> float | None:
+        """A recorded figure; null for a version that was registered without it, or with one that is no number."""
         try:
-            recorded = float(self.tags.get(TOP1_TAG, math.nan))
+            value = float(self.tags.get(metric, math.nan))
         except ValueError:  # anybody may edit a tag
             return None
-        return recorded if math.isfinite(recorded) else None
+        return value if math.isfinite(value) else None
 
     @property
     def test_fingerprint(self) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ivcp.records.annotations import Labels, Split
+from pydantic import Field
+
+from ivcp.records.annotations import Labels, MediumKind, Split
 from ivcp.records.record import Record
 
 
@@ -37,19 +39,21 @@ class ContradictingClip(Record):
     """One of several clips that show the same."""
 
     clip_id: str
-    video: str
+    video: str | None
+    """Null where the row has none."""
     label_name: str
+    """Its class; of an answer with a tag `good` or `bad`."""
     split: Split
 
 
 class Contradiction(Record):
     """Clips that show the same and have several classes."""
 
-    kind: Literal["content", "look"]
-    """The same file content and span, or videos that look alike."""
+    kind: Literal["content", "look", "answer"]
+    """The same file content and span, or videos that look alike; or the same answer to the same prompt."""
     num_clips: int
     clips: tuple[ContradictingClip, ...]
-    """Some of each class."""
+    """Some of each class, or tag."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -143,6 +147,8 @@ class ValidationReport(Record):
     """Null where the stage asks for no class."""
     num_rows: int
     num_videos: int
+    num_others: dict[MediumKind, int] = Field(default_factory=dict)
+    """Media of each other kind that there is."""
     num_quarantined: int
     """Rows with a video that cannot be used."""
     max_invalid_fraction: float
@@ -155,7 +161,8 @@ class ValidationReport(Record):
     num_duplicates: int
     """Contents that several clips have."""
     num_label_conflicts: int
-    """Those of them that have several labels."""
+    """Those of them that have several labels; or, of answers with a tag, those that are good in one row and bad in
+    another, which are no duplicates."""
     duplicates: tuple[Duplicate, ...]
     """At most `report_examples`, contradictions first."""
     num_contradicting_looks: int = 0
@@ -203,7 +210,18 @@ class ValidationReport(Record):
         """The result in a few words."""
         clips = ", ".join(f"{number} {split}" for split, number in self.num_clips.items() if number)
         found = f"{self.num_quarantined} in quarantine, {self.num_leaks} leaks"
-        return f"{clips or 'no'} clips of {self.num_videos} videos, {found}"
+        return f"{clips or 'no'} clips of {self.media_in_words}, {found}"
+
+    @property
+    def media_in_words(self) -> str:
+        """For example "3 videos and 5 images"."""
+        return " and ".join(f"{number} {what}" for what, number in self.num_media.items())
+
+    @property
+    def num_media(self) -> dict[str, int]:
+        """Videos, images and so on, in plural, with their number; no videos where there are others alone."""
+        others = {f"{kind}s": number for kind, number in self.num_others.items()}
+        return others if others and not self.num_videos else {"videos": self.num_videos, **others}
 
     def headline(self) -> dict[str, float]:
         """The numbers by which runs are compared."""
@@ -214,6 +232,7 @@ class ValidationReport(Record):
         return {
             "rows": self.num_rows,
             "videos": self.num_videos,
+            **{f"{kind}s": float(number) for kind, number in self.num_others.items()},
             **({"classes": self.labels.num_classes} if self.labels else {}),
             **counts,
             "quarantined": self.num_quarantined,

@@ -49,6 +49,9 @@ class ServerSettings(Record):
     """Of models that write: tokens of each answer that are written before others that wait join, or have their turn."""
     max_context_tokens: int | None = Field(None, ge=1)
     """Of models that write or score: longest conversation with its answer; null is what the model was made for."""
+    media_cache_mb: float = Field(256.0, ge=0)
+    """Of models that write or score: decoded frames of recent videos and images that each keeps, in MB, so that a
+    further turn of a conversation does not decode them again; 0 keeps none."""
     max_media: int = Field(16, ge=1)
     """Videos in the conversations of one request."""
     max_batch_requests: int = Field(256, ge=1)

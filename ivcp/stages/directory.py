@@ -183,7 +183,8 @@ def load_weights(stage: Stage, module: BackboneModule, directory: Path, *, start
     """
     check_complete(directory)
     check_base(directory, stage.config.model)
-    lacking = [name for name in stage.files if not (directory / name).is_file()] if starts else []
+    own = (*stage.files, *stage.training_files)
+    lacking = [name for name in own if not (directory / name).is_file()] if starts else []
     if lacking:
         earlier = stage_of_directory(directory).config.method.stage
         log.info("%s is of stage %s and has no %s: these begin anew", directory, earlier, ", ".join(lacking))
@@ -192,6 +193,8 @@ def load_weights(stage: Stage, module: BackboneModule, directory: Path, *, start
     except ValueError as error:
         raise ModelFilesError(f"{directory} does not fit this run's settings: {error}") from error
     load_backbone_weights(module.backbone, directory)
+    if not starts:
+        stage.go_on(directory, module)
 
 
 def stage_of_directory(directory: Path) -> Stage:
@@ -246,8 +249,10 @@ def check_complete(directory: Path) -> None:
     if not directory.is_dir():
         raise ModelFilesError(f"{directory} does not exist: give the folder of a model, or one of its checkpoints")
     missing = [] if (directory / RUN_CONFIG_FILE).is_file() else [RUN_CONFIG_FILE]
+    is_checkpoint = CHECKPOINT_FOLDER.fullmatch(directory.name) is not None
     if not missing:
-        wanted = stage_of(read_model_config(directory / RUN_CONFIG_FILE)).files
+        stage = stage_of(read_model_config(directory / RUN_CONFIG_FILE))
+        wanted = (*stage.files, *stage.training_files) if is_checkpoint else stage.files
         missing = [name for name in wanted if not (directory / name).is_file()]
     if not is_model_directory(directory):
         missing.append(MODEL_INFO_FILE)
@@ -263,7 +268,7 @@ def check_complete(directory: Path) -> None:
             f"{directory} holds the weights of several trainings ({', '.join(kinds)}), one of which an earlier version "
             "left there: train again, with overwrite_output_dir: true or into another folder"
         )
-    if CHECKPOINT_FOLDER.fullmatch(directory.name) and not (directory / CHECKPOINT_FILE).is_file():
+    if is_checkpoint and not (directory / CHECKPOINT_FILE).is_file():
         missing.append(CHECKPOINT_FILE)  # the run died while it wrote this
     if missing:
         raise ModelFilesError(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ivcp.models.positions import RopePositions
     from ivcp.models.processor import Batch, Processor
     from ivcp.models.sampled import SampledVideo
+    from ivcp.stages.loaded_model import LoadedModel
 
 ServedAs = Literal["classifier", "writer", "scorer"]
 """It gives clips a class, answers conversations, or says how good an answer is."""
@@ -222,6 +223,15 @@ class Stage(Protocol):
         """
         return module
 
+    def rewarded(self, model: LoadedModel, run: RunConfig) -> BackboneModule | None:
+        """The module of a directory, writing the likeliest answers and measured by what a run says they are worth; null
+        where it says nothing of that.
+
+        Raises:
+            ConfigError: what rewards answers reads other tokens than the model writes.
+        """
+        return None
+
     # What it trains.
 
     @property
@@ -279,6 +289,11 @@ class Stage(Protocol):
         return 1
 
     @property
+    def packs_rows(self) -> bool:
+        """Whether training puts several samples into a row, where the model can."""
+        return False
+
+    @property
     def loss_counts(self) -> str | None:
         """Entry of a batch, (batch,), with how many items of each sample the mean loss is over; null where it is over
         samples. A step of several batches, or processes, then has the mean over all items."""
@@ -299,6 +314,12 @@ class Stage(Protocol):
         """The metrics by which checkpoints may be compared: more is better. The loss is always one, where less is."""
         return ()
 
+    @property
+    def compared_by(self) -> tuple[str, ...]:
+        """The metrics by which finished models are compared, the most telling one first: the first that was measured
+        counts."""
+        return self.metric_names
+
     def metrics(self, predictions: Any, targets: Any) -> dict[str, float]:
         """Numbers of a validation, from numpy arrays of the module's outputs and of `target_names`."""
         return {}
@@ -318,17 +339,29 @@ class Stage(Protocol):
         """The files that hold what it adds, in every directory."""
         return ()
 
+    @property
+    def training_files(self) -> tuple[str, ...]:
+        """The files of what only a training goes on from; a finished model does without them."""
+        return ()
+
     def save(self, directory: Path, module: BackboneModule, weights: Mapping[str, Tensor]) -> None:
-        """Writes `files`; `weights` are the module's, gathered, by the names of its `state_dict`."""
+        """Writes `files`, and `training_files` of a module that trains.
+
+        `weights` are the module's, gathered, by the names of its `state_dict`.
+        """
         return None
 
     def read_weights(self, directory: Path, module: BackboneModule) -> dict[str, Tensor]:
-        """The weights in `files`, by their names in the module's `state_dict`.
+        """The weights in `files` and `training_files`, by their names in the module's `state_dict`.
 
         Raises:
             ModelFilesError: they were trained for other data than the module.
         """
         return {}
+
+    def go_on(self, directory: Path, module: BackboneModule) -> None:
+        """Takes from `training_files` what is no weight: a training goes on where the directory was written."""
+        return None
 
     def restore(self, directory: Path, backbone: Any, processor: Processor) -> BackboneModule:
         """The module of a directory around a backbone that has its weights already.

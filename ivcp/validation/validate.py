@@ -213,6 +213,6 @@ def _refuse(report: ValidationReport, catalog: Catalog, config: RunConfig, outpu
 
 def _log_summary(report: ValidationReport, output_dir: Path) -> None:
     splits = ", ".join(f"{split} {number}" for split, number in report.num_clips.items())
-    log.info("%d rows of %d videos: %s; report: %s", report.num_rows, report.num_videos, splits, output_dir)
+    log.info("%d rows of %s: %s; report: %s", report.num_rows, report.media_in_words, splits, output_dir)
     if report.num_quarantined:
         log.warning("%d rows in quarantine: %s", report.num_quarantined, name_reasons(report.quarantine_reasons))

@@ -51,19 +51,28 @@ def _findings(report: ValidationReport, data: DataConfig) -> list[_Finding]:
         way_out = "Look at them in the report and give rows that show the same one group"
         examples = _name_alike(report.near_duplicates or ())
         found.append(_Finding("on_near_duplicates", data.on_near_duplicates, text + examples, way_out))
-    number = report.num_label_conflicts + report.num_contradicting_looks
-    if number:
-        text = (
-            f"{number} contradictions: {report.num_label_conflicts} contents and {report.num_contradicting_looks} sets "
-            f"of videos that look alike have several classes{_name_contradictions(report.contradictions)}"
-        )
-        way_out = "Look at their pictures in the report and correct the labels"
-        found.append(_Finding("on_label_conflicts", data.on_label_conflicts, text, way_out))
+    if report.num_label_conflicts or report.num_contradicting_looks:
+        found.append(_contradictions(report, data))
     if report.num_duplicates:
         examples = "; ".join(", ".join(same.clip_ids[:3]) for same in report.duplicates[:_NAMED])
         text = f"{report.num_duplicates} contents stand in several rows: {examples}"
         found.append(_Finding("on_duplicates", data.on_duplicates, text, "Keep one row of each"))
     return found
+
+
+def _contradictions(report: ValidationReport, data: DataConfig) -> _Finding:
+    number = report.num_label_conflicts + report.num_contradicting_looks
+    if report.labels is None:
+        text = f"{number} contradictions: the same answer to the same prompt is good in one row and bad in another"
+        way_out = "Correct the tags, or take the rows out"
+    else:
+        text = (
+            f"{number} contradictions: {report.num_label_conflicts} contents and {report.num_contradicting_looks} sets "
+            "of videos that look alike have several classes"
+        )
+        way_out = "Look at their pictures in the report and correct the labels"
+    text += _name_contradictions(report.contradictions)
+    return _Finding("on_label_conflicts", data.on_label_conflicts, text, way_out)
 
 
 def _name_leaks(leaks: Sequence[Leak]) -> str:
@@ -76,7 +85,10 @@ def _name_leaks(leaks: Sequence[Leak]) -> str:
 
 def _name_contradictions(found: Sequence[Contradiction]) -> str:
     named = [
-        "\n  " + ", ".join(f"{clip.clip_id} {clip.label_name} ({clip.video})" for clip in same.clips[:4])
+        "\n  "
+        + ", ".join(
+            f"{clip.clip_id} {clip.label_name}" + (f" ({clip.video})" if clip.video else "") for clip in same.clips[:4]
+        )
         for same in found[:_NAMED]
     ]
     return "".join(named)

@@ -14,7 +14,7 @@ from ivcp import storage
 from ivcp.data.prepared.encoding import decode_sample
 from ivcp.data.prepared.sample import Sample
 from ivcp.data.prepared.shards import ShardReader, find_file, find_shard
-from ivcp.data.prepared.table import SampleTable
+from ivcp.data.prepared.table import MORE_CONTENTS, SampleTable
 from ivcp.data.seen_clips import ClipIdentities
 from ivcp.records import PreparedIndex, ShardInfo, Split
 
@@ -77,7 +77,7 @@ class PreparedSamples(Dataset[Sample]):
 
     def token_lengths(self, *, prompts_only: bool) -> NDArray[np.int64]:
         """Tokens of each sample, (len(self),), of its prompt or of all of it, from the table."""
-        return self.column("num_prompt_tokens" if prompts_only else "num_tokens").astype(np.int64)
+        return self.column(_lengths_column(prompts_only=prompts_only)).astype(np.int64)
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of numbers, (len(self),), from the table: one of the stage's, or one of every sample's."""
@@ -117,7 +117,23 @@ def read_identities(index: PreparedIndex, split: Split) -> ClipIdentities:
             "remembers of them: validate and prepare them again; nothing is decoded again for that"
         )
     rows = _shards_of(index, split)[1]
-    return ClipIdentities(table.column("content", rows), table.column("group", rows))
+    more = table.lists(MORE_CONTENTS, rows) if MORE_CONTENTS in table.names else ()
+    return ClipIdentities(table.column("content", rows), table.column("group", rows), *more)
+
+
+def read_lengths(index: PreparedIndex, split: Split, *, prompts_only: bool) -> NDArray[np.int64]:
+    """Tokens of each sample of a split, (samples,), of its prompt or of all of it, without its shards.
+
+    Raises:
+        ShardError: the table is missing or damaged.
+    """
+    table = SampleTable(find_file(index.root_uri, index.table.file, index.table.num_bytes, None))
+    rows = _shards_of(index, split)[1]
+    return table.column(_lengths_column(prompts_only=prompts_only), rows).astype(np.int64)
+
+
+def _lengths_column(*, prompts_only: bool) -> str:
+    return "num_prompt_tokens" if prompts_only else "num_tokens"
 
 
 def _shards_of(index: PreparedIndex, split: Split) -> tuple[dict[int, ShardInfo], slice]:

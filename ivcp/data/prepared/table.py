@@ -20,6 +20,7 @@ from ivcp.records import SPLITS, ShardInfo, TableInfo
 from ivcp.storage.atomic import AtomicFile
 
 KEY_BYTES = 16
+MORE_CONTENTS = "more_contents"
 _FIELDS = [
     ("sample_id", pa.large_string()),
     ("split", pa.dictionary(pa.int8(), pa.string())),
@@ -30,6 +31,7 @@ _FIELDS = [
     ("key", pa.binary(KEY_BYTES)),  # hash of what its frames and tokens depend on
     ("content", pa.uint64()),  # what its video and its group are known by: see ivcp.data.seen_clips
     ("group", pa.uint64()),
+    (MORE_CONTENTS, pa.list_(pa.uint64())),  # what its further videos and images are known by
 ]
 
 
@@ -55,6 +57,19 @@ class SampleTable:
             return numbers
         keys = np.frombuffer(column.buffers()[1], dtype=f"S{KEY_BYTES}", count=len(self))
         return keys[rows]
+
+    def lists(self, name: str, rows: slice = slice(None)) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """A column of lists of numbers: of each number the row that has it, counted from the first of `rows`, and the
+        numbers, (numbers,) both."""
+        column = self._rows[name][rows]
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+        return np.repeat(np.arange(len(column)), lengths), column.flatten().to_numpy()
+
+
+def list_column(owners: NDArray[np.int64], values: NDArray[Any], *, num_rows: int) -> pa.Array:
+    """What `SampleTable.lists` reads, as a column."""
+    ends = np.cumsum(np.bincount(owners, minlength=num_rows))
+    return pa.ListArray.from_arrays([0, *ends], values[np.argsort(owners, kind="stable")])
 
 
 def write_table(

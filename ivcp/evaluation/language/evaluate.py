@@ -9,7 +9,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ivcp.evaluation.champion import OnSameClips, compare_with_champion
 from ivcp.evaluation.language.answers import SplitAnswers, write_answers
 from ivcp.evaluation.language.gate import decide_by_metric
 from ivcp.evaluation.language.measure import StageNumbers, measure_stage
@@ -18,22 +20,23 @@ from ivcp.evaluation.language.smoke import choose_smoke_question
 from ivcp.evaluation.predict import Disturbed
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.inference.loop import Samples
-from ivcp.models.backbone import BackboneModule
 from ivcp.records import METRICS_FILE, REPORT_HTML, PreparedIndex, Split, write_lines
-from ivcp.records.evaluation import Disturbance, GateVerdict
+from ivcp.records.evaluation import Disturbance, GateVerdict, LeftOut
 from ivcp.records.language_evaluation import (
     GENERATED_FILE,
     PREDICT_RESULTS_FILE,
     SMOKE_QUESTION_FILE,
+    TEXT_METRIC_NAMES,
     GenerationMetrics,
     LanguageMetrics,
+    MetricComparison,
     disturbed_file,
     numbers_of,
 )
 from ivcp.settings import RunConfig, video_meaning
 from ivcp.stages.loaded_model import LoadedModel
 from ivcp.storage.atomic import write_whole
-from ivcp.tracking import DEFAULT_STORE, tracked_run
+from ivcp.tracking import DEFAULT_STORE, find_champion, tracked_run
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ def evaluate_language(
     output_dir.mkdir(parents=True, exist_ok=True)
     evaluation = LanguageEvaluation(config, model=model, index=index, unseen=unseen, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
-        measured = evaluation.measure()
+        measured = evaluation.measure(default_store=default_store)
         metrics = measured.metrics
         files = evaluation.write(output_dir, measured)
         question = choose_smoke_question(model, evaluation.clips.samples)
@@ -79,6 +82,19 @@ def evaluate_language(
     log.log(level, "measured on %s", metrics.measured_on)
     log.info("%s; gate: %s", metrics.summary, "; ".join(metrics.gate.reasons))
     return metrics
+
+
+def why_other_words(model: LoadedModel, other: LoadedModel) -> str | None:
+    """What makes conversations and images prepared for one model unfit for the other; null when nothing does."""
+    ours, theirs = (loaded.processor.processor for loaded in (model, other))
+    if ours.chat_template != theirs.chat_template:
+        return "its chat template is not the new model's"
+    if (
+        "image_processor" in ours.get_attributes()
+        and ours.image_processor.to_dict() != theirs.image_processor.to_dict()
+    ):
+        return "its image processor is not set like the new model's"
+    return None
 
 
 def why_unfit(model: LoadedModel, index: PreparedIndex) -> str | None:
@@ -113,13 +129,12 @@ class LanguageEvaluation:
         self.config, self.model, self.index, self.split = config, model, index, split
         self.clips, self.left_out = unseen.clips, unseen.left_out
 
-    def measure(self) -> MeasuredLanguage:
-        """Measures the stage's numbers and, where the model is to write answers, how near those are."""
+    def measure(self, *, default_store: Path = DEFAULT_STORE) -> MeasuredLanguage:
+        """Measures the stage's numbers and, where the model is to write answers, how near those are; and compares."""
         started, evaluation = time.monotonic(), self.config.evaluation
-        module = self.model.stage.measured(self.model.module, self.config)
-        found, generation, answers = self._of(module, self.clips.samples)
+        found, generation, answers = self._of(self.clips.samples)
         others = {
-            kind: self._of(module, Disturbed(self.clips.samples, kind, self.config.train.seed))
+            kind: self._of(Disturbed(self.clips.samples, kind, self.config.train.seed))
             for kind in evaluation.disturb_frames
         }
         metrics = LanguageMetrics(
@@ -143,30 +158,93 @@ class LanguageEvaluation:
             data_fingerprint=self.index.data_fingerprint,
             seconds=time.monotonic() - started,
         )
+        champion = self._champion(metrics, default_store)
         gate = decide_by_metric(
             metrics.numbers,
             settings=evaluation,
             num_measured=metrics.num_clips - metrics.num_failed,
+            champion=champion,
+            model_alias=self.config.export.model_alias,
             knows_what_it_saw=metrics.knows_what_it_saw,
         )
         return MeasuredLanguage(
-            metrics.model_copy(update={"gate": gate}),
+            metrics.model_copy(update={"gate": gate, "champion": champion}),
             answers,
             {kind: written for kind, (_, _, written) in others.items() if written is not None},
         )
 
-    def _of(
-        self, module: BackboneModule, samples: Samples
-    ) -> tuple[StageNumbers, GenerationMetrics | None, SplitAnswers | None]:
+    def _of(self, samples: Samples) -> tuple[StageNumbers, GenerationMetrics | None, SplitAnswers | None]:
         """The stage's numbers and, where answers are to be written, those and how near they are."""
-        train, generation = self.config.train, self.config.generation
-        sizes = {"batch_size": train.per_device_eval_batch_size, "num_workers": train.dataloader_num_workers}
-        numbers = measure_stage(self.model, module, samples, **sizes)
-        if not generation.predict_with_generate:
+        numbers = self._numbers(self.model, samples, self.config)
+        if not self.config.generation.predict_with_generate:
             return numbers, None, None
-        missing = len(self.clips.failed)
-        answers = write_answers(self.model, samples, generation, seed=train.seed, num_missing=missing, **sizes)
-        return numbers, answers.metrics(generation), answers
+        answers = self._answers(self.model, samples, num_missing=len(self.clips.failed))
+        return numbers, answers.metrics(self.config.generation), answers
+
+    def _numbers(self, model: LoadedModel, samples: Samples, run: RunConfig) -> StageNumbers:
+        """What the stage measures, and the reward of what the model writes where there is one."""
+        found = measure_stage(model, model.stage.measured(model.module, run), samples, **self._sizes)
+        if (rewarded := model.stage.rewarded(model, run)) is None:
+            return found
+        rewards = measure_stage(model, rewarded, samples, **self._sizes)
+        return StageNumbers(found.loss, {**found.metrics, **rewards.metrics})
+
+    def _answers(self, model: LoadedModel, samples: Samples, *, num_missing: int) -> SplitAnswers:
+        seed = self.config.train.seed
+        return write_answers(model, samples, self.config.generation, seed=seed, num_missing=num_missing, **self._sizes)
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        train = self.config.train
+        return {"batch_size": train.per_device_eval_batch_size, "num_workers": train.dataloader_num_workers}
+
+    def _champion(self, metrics: LanguageMetrics, default_store: Path) -> MetricComparison | None:
+        evaluation = self.config.evaluation
+        champion = find_champion(self.config, default_store=default_store) if evaluation.compare_with_champion else None
+        if champion is None:
+            return None
+        names = (evaluation.gate_metric,) if evaluation.gate_metric else self.model.stage.compared_by
+        metric = next((name for name in names if name in metrics.numbers), None)
+        if metric is None:
+            detail = f"of what models of this stage are compared by ({', '.join(names)}) nothing was measured"
+            return MetricComparison(name=champion.name, version=champion.version, how="not_comparable", detail=detail)
+        theirs = champion.recorded(metric) if champion.test_fingerprint == metrics.test_fingerprint else None
+        ours = metrics.numbers[metric]
+        found = compare_with_champion(
+            champion,
+            model=self.model,
+            recorded=None if theirs is None else OnSameClips(theirs, ours, metrics.num_clips, LeftOut()),
+            machine=self.config.model,
+            device=next(self.model.module.parameters()).device.type,
+            why_unfit=lambda other: why_unfit(other, self.index) or why_other_words(other, self.model),
+            measure_both=lambda other: self.on_same_clips(other, metric, ours),
+        )
+        both = {"value": found.both and found.both.champion, "new_value": found.both and found.both.new}
+        return MetricComparison(metric=metric, **both, **found.described())
+
+    def on_same_clips(self, champion: LoadedModel, metric: str, ours: float) -> OnSameClips | None:
+        """Both models on the clips that neither has seen; null where there are none. `ours` is that of all clips."""
+        unseen = self.clips.unseen_by(champion.seen)
+        if not len(unseen.clips.samples):
+            return None
+        if unseen.left_out.total:
+            ours = self._value(self.model, self.config, unseen.clips, metric)
+        theirs = self._value(champion, self._of_champion, unseen.clips, metric)
+        return OnSameClips(theirs, ours, len(unseen.clips), unseen.left_out)
+
+    @property
+    def _of_champion(self) -> RunConfig:
+        """The settings by which it is measured: relative to what the new model is, even where it is merged."""
+        language = self.config.language
+        reference = language.ref_model or self.config.model.model_name_or_path
+        return self.config.model_copy(update={"language": language.model_copy(update={"ref_model": reference})})
+
+    def _value(self, model: LoadedModel, run: RunConfig, clips: SplitClips, metric: str) -> float:
+        if metric in TEXT_METRIC_NAMES:
+            answers = self._answers(model, clips.samples, num_missing=len(clips.failed))
+            return numbers_of(None, {}, answers.metrics(self.config.generation))[metric]
+        found = self._numbers(model, clips.samples, run)
+        return numbers_of(found.loss, found.metrics, None)[metric]
 
     def write(self, output_dir: Path, measured: MeasuredLanguage) -> list[Path]:
         """Writes the numbers, the answers and the report; returns their files."""
@@ -198,9 +276,20 @@ class LanguageEvaluation:
         return [output_dir / name for name in names]
 
     def _fingerprint(self) -> str:
-        """A hash of the samples that were measured and how they were prepared; failed ones belong to it."""
+        """A hash of the samples that were measured, how they were prepared and how they were measured; failed ones
+        belong to it."""
         identities, failed = self.clips.identities, sorted(clip.clip_id for clip in self.clips.failed)
-        rows = [*map(int, identities.contents), *map(int, identities.groups)]
+        rows = [*map(int, identities.all_contents), *map(int, identities.groups)]
         history = "unseen" if self.model.seen.is_complete else "not known"
-        described = json.dumps([history, self.index.fingerprint, sorted(rows), failed])
+        described = json.dumps([history, self.index.fingerprint, sorted(rows), failed, self._how_measured()])
         return hashlib.sha256(described.encode()).hexdigest()[:32]
+
+    def _how_measured(self) -> dict[str, Any]:
+        """The settings that the numbers depend on, and what rewards are relative to."""
+        own, base = self.model.stage.own_settings or (), self.model.info.base
+        is_relative = "ref_model" in own and self.config.language.ref_model is None
+        return {
+            "stage": self.config.language.model_dump(mode="json", include=set(own)),
+            "generation": self.config.generation.model_dump(mode="json"),
+            "base": base.fingerprint if base and is_relative else None,
+        }

@@ -28,7 +28,7 @@ class Example:
     answer: Answer
     score: TextScore
     strips: tuple[str, ...]
-    """Of each video some frames side by side, as a data: URI of a JPEG."""
+    """Of each video some frames side by side, and each image, as a data: URI of a JPEG."""
     sounds: tuple[str, ...] = ()
     """What was heard, the first half minute of each, as a data: URI of a WAV file."""
 

@@ -1,4 +1,7 @@
-"""Data sets that are conversations already: LLaMA-Factory's registry entries, and files of questions and answers."""
+"""Data sets that are conversations already: LLaMA-Factory's registry entries, and files of questions and answers.
+
+They have videos, images or both; media whose content stands in the rows, as `data:` URLs, become files.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,28 @@ from typing import Any
 from ivcp.data import registry as dataset_registry
 from ivcp.data.annotations import RowReader
 from ivcp.data.labels import class_id, explain_from_one, explain_similar
-from ivcp.data.media import read_videos
+from ivcp.data.media import read_media, read_videos
 from ivcp.data.paths import local_form
 from ivcp.data.problems import AnnotationError, RowError
-from ivcp.data.prompts import VIDEO_TAG
+from ivcp.data.prompts import TAGS, media_tags
 from ivcp.data.registry import REGISTRY_FILE, DatasetInfo, read_dataset_info
 from ivcp.data.tables import EncodingError
 from ivcp.data.turns import read_content
 from ivcp.data.values import as_list, check_text, is_missing
 from ivcp.imports.class_names import make_labels, read_class_names
 from ivcp.imports.listing import ImportRefusedError, Reading, read_source_json
+from ivcp.imports.row_media import (
+    NAMES,
+    InlineFiles,
+    media_columns,
+    named_columns,
+    paths_of,
+    plain_path,
+    with_parts_in_columns,
+)
 from ivcp.imports.rows import Built, MissingPolicy, Paths, check_missing
 from ivcp.imports.tables import delimiter_of, read_rows
-from ivcp.records import LABELS_FILE, Labels
+from ivcp.records import LABELS_FILE, Labels, MediumKind
 
 _OPENAI_TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 _QUESTION, _ANSWER = "question", "answer"
@@ -70,13 +82,16 @@ def build_questions(
         raise ImportRefusedError(f"{reading.sources[0].path} has no rows")
     columns = dict(reading.options.columns or {})
     first = rows[0].content
-    video = columns.get("videos") or next((key for key in ("videos", "video", "path") if key in first), "videos")
+    video = columns.get("videos") or next((key for key in NAMES["video"] if key in first), "videos")
+    image = columns.get("images") or next((k for k in NAMES["image"] if any(k in row.content for row in rows)), None)
     entry: dict[str, Any] = {"formatting": "sharegpt", "columns": {"videos": video, "messages": "conversations"}}
+    if image is not None:
+        entry["columns"]["images"] = image
     question, answer = columns.get(_QUESTION, _QUESTION), columns.get(_ANSWER, _ANSWER)
     if columns.get("messages", "messages") in first:
         entry["columns"]["messages"] = columns.get("messages", "messages")
     elif "conversations" not in first and question in first:
-        rows = list(_as_conversations(rows, question, answer, reading))
+        rows = list(_as_conversations(rows, question, answer, named_columns(video, image), reading))
     elif "conversations" not in first:
         raise ImportRefusedError(
             f"{reading.sources[0].path}: expected conversations, messages, or {question} and {answer}; it has "
@@ -97,12 +112,16 @@ def _rows_of(file: Path, reading: Reading) -> Iterator[_Row]:
         raise
 
 
-def _as_conversations(rows: Iterable[_Row], question: str, answer: str, reading: Reading) -> Iterator[_Row]:
+def _as_conversations(
+    rows: Iterable[_Row], question: str, answer: str, named: Mapping[MediumKind, str], reading: Reading
+) -> Iterator[_Row]:
+    """Rows with a question as conversations, whose user shows the media of the columns `named`."""
     for row in rows:
         content = row.content
         with reading.problems.collected(reading.name, row.file, row.number):
             asked = read_content(content.get(question), question)
-            turns = [{"from": "human", "value": asked if VIDEO_TAG in asked else VIDEO_TAG + asked}]
+            shown = [TAGS[kind] * len(paths_of(content, column)) for kind, column in named.items()]
+            turns = [{"from": "human", "value": asked if media_tags(asked) else "".join((*shown, asked))}]
             if not is_missing(content.get(answer)):
                 turns.append({"from": "gpt", "value": read_content(content[answer], answer)})
             kept = {key: value for key, value in content.items() if key not in (question, answer)}
@@ -118,24 +137,35 @@ def _build(
     paths: Paths,
     missing: MissingPolicy,
 ) -> Built:
-    info = DatasetInfo.model_validate({"file_name": "annotations.json", **entry})
-    file = reading.sources[0].path
-    if rows and not any(info.columns.videos in row.content for row in rows):
-        raise ImportRefusedError(f"{file}: no row has {info.columns.videos}: a data set without videos cannot be used")
-    rows = [_with_plain_paths(row, info.columns.videos, reading) for row in rows]
+    info, file = _info_of(entry), reading.sources[0].path
+    inline = InlineFiles(paths.dataset_dir / reading.name / "media")
+    in_parts: set[MediumKind] = set()
+    rows = list(_with_plain_paths(rows, info, inline, in_parts, reading))
+    if "image" in in_parts and info.columns.images is None:
+        entry = {**entry, "columns": {**entry.get("columns", {}), "images": "images"}}
+        info = _info_of(entry)
+    columns = media_columns(info).values()
+    if rows and not any(column in row.content for row in rows for column in columns):
+        raise ImportRefusedError(
+            f"{file}: no row has {' or '.join(columns)}: a data set without videos and images cannot be used"
+        )
     if reading.options.label_map:
         rows = _labelled(rows, info, reading, reading.options.label_map, action_token)
     has_labels = any(info.columns.action_label in row.content for row in rows)
     kept = _sound_rows(rows, info, reading, action_token) if has_labels else _askable(rows, info, reading)
-    written, num_missing = _with_paths(kept, info, reading, paths, missing)
+    written, num_missing = _with_paths(kept, info, inline, reading, paths, missing)
     if has_labels:
         labels, notes = _classes(written, info, labels, file)
-        return Built(written, labels, entry, notes, num_missing)
+        return Built(written, labels, entry, notes, num_missing, inline.contents)
     note = (
         "no row has a class: this is question answering, kept as conversations for language training. To classify "
         "with it, give each video a class with --label-map"
     )
-    return Built(written, None, entry, (note,), num_missing)
+    return Built(written, None, entry, (note,), num_missing, inline.contents)
+
+
+def _info_of(entry: Mapping[str, Any]) -> DatasetInfo:
+    return DatasetInfo.model_validate({"file_name": "annotations.json", **entry})
 
 
 def _classes(
@@ -153,20 +183,22 @@ def _classes(
     return labels, (similar,) if similar else ()
 
 
-def _with_plain_paths(row: _Row, column: str, reading: Reading) -> _Row:
-    """The row with its videos as paths, and `/` between folders where its file has Windows' and the folder has not."""
-    plain = [
-        [_plain(path, reading) for path in entry] if isinstance(entry, list) else _plain(entry, reading)
-        for entry in as_list(row.content.get(column))
-    ]
-    return row if plain == [None] else replace(row, content={**row.content, column: plain})
-
-
-def _plain(path: Any, reading: Reading) -> Any:
-    if isinstance(path, dict) and path.get("bytes", "") is None:
-        path = path.get("path")
-    is_windows = isinstance(path, str) and "\\" in path and path[1:2] != ":" and path not in reading.videos.files
-    return path.replace("\\", "/") if is_windows else path
+def _with_plain_paths(
+    rows: Iterable[_Row], info: DatasetInfo, inline: InlineFiles, in_parts: set[MediumKind], reading: Reading
+) -> Iterator[_Row]:
+    """The rows with their media as paths in columns; notes what kinds the parts of turns had paths of."""
+    for row in rows:
+        with reading.problems.collected(reading.name, row.file, row.number):
+            content = with_parts_in_columns(row.content, info, in_parts.add)
+            for column in {*media_columns(info).values(), "images"} & content.keys():
+                if paths := paths_of(content, column):
+                    content[column] = [
+                        [plain_path(path, inline, reading.videos) for path in entry]
+                        if isinstance(entry, list)
+                        else plain_path(entry, inline, reading.videos)
+                        for entry in paths
+                    ]
+            yield replace(row, content=content)
 
 
 def _sound_rows(
@@ -186,14 +218,15 @@ def _sound_rows(
 
 
 def _askable(rows: Sequence[_Row], info: DatasetInfo, reading: Reading) -> list[Mapping[str, Any]]:
-    """The rows that have a conversation and a video."""
+    """The rows that have a conversation, and a video or an image."""
     needed = info.columns.prompt if info.formatting == "alpaca" else info.columns.messages
     kept: list[Mapping[str, Any]] = []
     for row in rows:
         with reading.problems.collected(reading.name, row.file, row.number):
             if is_missing(row.content.get(needed)) or row.content[needed] == []:
                 raise RowError(f"no {needed}")
-            read_videos(row.content, info.columns.videos, reading.videos.root)
+            if not any(read_media(row.content, info, reading.videos.root, rows="conversations").values()):
+                read_videos(row.content, info.columns.videos, reading.videos.root)
             check_text(row.content)
             _check_writable(row.content)
             kept.append(row.content)
@@ -209,24 +242,36 @@ def _check_writable(row: Mapping[str, Any]) -> None:
 
 
 def _with_paths(
-    rows: Sequence[Mapping[str, Any]], info: DatasetInfo, reading: Reading, paths: Paths, missing: MissingPolicy
+    rows: Sequence[Mapping[str, Any]],
+    info: DatasetInfo,
+    inline: InlineFiles,
+    reading: Reading,
+    paths: Paths,
+    missing: MissingPolicy,
 ) -> tuple[list[dict[str, Any]], int]:
-    """The rows with their videos where they lie now, and how many of them are absent."""
-    column = info.columns.videos
-    written, absent, total = [], [], 0
+    """The rows with their media where they lie now, and how many rows have some that are absent."""
+    written, absent, total, columns = [], [], 0, media_columns(info)
     for row in rows:
-        listed = as_list(row[column])
-        flat = [path for entry in listed for path in (entry if isinstance(entry, list) else [entry])]
-        found = {path: reading.videos.find(local_form(path)) for path in flat}
-        gone = [path for path, there in found.items() if there is None]
+        listed = {column: paths_of(row, column) for column in columns.values() if column in row}
+        entries = [entry for found in listed.values() for entry in found]
+        flat = [path for entry in entries for path in (entry if isinstance(entry, list) else [entry])]
+        there = {path: path if path in inline.contents else reading.videos.find(local_form(path)) for path in flat}
+        gone = [path for path, found in there.items() if found is None]
         total += 1
         absent += gone[:1]
         if gone and missing == "skip":
             continue
-        names = {path: paths.written(there or local_form(path)) for path, there in found.items()}
-        placed = [[names[p] for p in entry] if isinstance(entry, list) else names[entry] for entry in listed]
-        written.append({**row, column: placed})
-    check_missing(absent, total, missing, reading.videos)
+        names = {
+            path: paths.own(path) if path in inline.contents else paths.written(found or local_form(path))
+            for path, found in there.items()
+        }
+        placed = {
+            column: [[names[p] for p in entry] if isinstance(entry, list) else names[entry] for entry in found]
+            for column, found in listed.items()
+        }
+        written.append({**row, **placed})
+    what = "videos and images" if "image" in columns else "videos"
+    check_missing(absent, total, missing, reading.videos, what=what)
     return written, len(absent)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import re
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from ivcp.data.data_urls import BASE64_URL, DataUrlError, decoded
 from ivcp.serving.http.problems import ProblemError
 from ivcp.serving.http.timings import current_timings
 from ivcp.serving.served import VideoSource
@@ -29,7 +28,6 @@ _WRITTEN_AT_ONCE = 2**19
 """Bytes of an upload that go into a file in less time than it takes to hand them to a thread."""
 _MOST_FIELDS = 16
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
-_DATA_URI = re.compile(r"data:(?P<type>[-\w.+]+/[-\w.+]+)?(?:;[-\w.+]+=[-\w.+]+)*;base64,", re.ASCII)
 _PICTURES = "data:video/jpeg;base64,"
 """vLLM's own form of a video that is a list of pictures, which commas divide."""
 _SUFFIXES = {"video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "image/gif": ".gif"}
@@ -301,15 +299,15 @@ def _parts(form: FormData) -> tuple[UploadFile, dict[str, str]]:
 
 def _decoded(text: str, path: Path, field: str) -> Path:
     """Writes what base64 text, or a data: URI, holds."""
-    described = _DATA_URI.match(text)
+    described = BASE64_URL.match(text)
     if described is None and text[:5].lower() == "data:":
         raise ProblemError("bad_request_fields", f"{field}: a data: URI must be data:<type>;base64,<data>")
     if described:
         path = path.with_suffix(_SUFFIXES.get(described["type"] or "", ""))
     try:
-        content = base64.b64decode(text[described.end() :] if described else text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ProblemError("bad_request_fields", f"{field}: it is no base64: {error}") from error
+        content = decoded(text[described.end() :] if described else text)
+    except DataUrlError as error:
+        raise ProblemError("bad_request_fields", f"{field}: {error}") from error
     write_upload(io.BytesIO(content), len(content), path)
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,8 @@ class ConversationRequest:
     """Whether its last turn is an answer, of which the model says how good it is; else it is to be answered."""
     max_seconds: float | None = None
     """Of each whole video or sound; null is any."""
+    known: tuple[Medium | None, ...] = ()
+    """Of each video, image or sound what was decoded before; null of one that was not."""
 
 
 def read_conversation(request: ConversationRequest) -> Sample:
@@ -55,25 +58,28 @@ def read_conversation(request: ConversationRequest) -> Sample:
     check_media_tags(
         text, num_videos=kinds.count("video"), num_images=kinds.count("image"), num_audios=kinds.count("audio")
     )
+    known = request.known or (None,) * len(conversation.videos)
     try:
-        clips = [_read(video, model.processor, request.max_seconds) for video in conversation.videos]
-        return _sample(model, request, clips)
+        media = [
+            before or Medium.of(_read(video, model.processor, request.max_seconds))
+            for video, before in zip(conversation.videos, known, strict=True)
+        ]
+        return _sample(model, request, media)
     except TemplateError as error:
         raise PromptError(f"the model's chat template does not take these turns: {error}") from error
     except UnsupportedModelError as error:
         raise PromptError(f"the model does not take these media: {error}") from error
 
 
-def _sample(model: ModelHere, request: ConversationRequest, clips: list[ClipFrames]) -> Sample:
+def _sample(model: ModelHere, request: ConversationRequest, media: Sequence[Medium]) -> Sample:
     messages = request.conversation.messages
     if not request.has_answer:
         # here: it imports what generation needs
         from ivcp.inference.generation import prompt_sample
 
-        return prompt_sample(model.processor, messages, clips, request.name)
-    tokens = model.stage.tokenize(model.processor, messages, clips)
-    media = tuple(map(Medium.of, clips))
-    return Sample(**vars(tokens), sample_id=request.name, source="", media=media)
+        return prompt_sample(model.processor, messages, media, request.name)
+    tokens = model.stage.tokenize(model.processor, messages, media)
+    return Sample(**vars(tokens), sample_id=request.name, source="", media=tuple(media))
 
 
 def _read(video: VideoSource, processor: Processor, max_seconds: float | None) -> ClipFrames:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 from ivcp.data.prepared.sample import Sample
 from ivcp.serving.decoding import Decoders
 from ivcp.serving.held_files import HeldFiles
+from ivcp.serving.http.requests import in_thread
 from ivcp.serving.http.timings import Timings
 from ivcp.serving.language.conversations import Conversation, ConversationRequest, read_conversation
+from ivcp.serving.language.recent_media import RecentMedia, key_of
 from ivcp.serving.language.source import LanguageSource
 from ivcp.serving.served import Served, VideoSource, done, waited_for
 from ivcp.serving.settings import ServerSettings
@@ -35,6 +38,7 @@ class ServedLanguage(Served, ABC):
         longest = [settings.max_context_tokens, getattr(text, "max_position_embeddings", None)]
         self.context_tokens: int | None = min((limit for limit in longest if limit is not None), default=None)
         """Tokens of a conversation with its answer; null where the model does not say."""
+        self._recent = RecentMedia(int(settings.media_cache_mb * 1e6))
 
     async def read(self, conversation: Conversation, timings: Timings, *, name: str = "the conversation") -> Sample:
         """A conversation as the model reads it; `name` is what messages call it.
@@ -44,11 +48,16 @@ class ServedLanguage(Served, ABC):
             VideoError: a video cannot be used.
             DecoderError: no process starts that could decode it.
         """
-        request, seconds = self._request(conversation, name), timings.left_seconds()
+        seconds = timings.left_seconds()
         limit = self._decoders.timeout_seconds * max(1, len(conversation.videos))
         limit = limit if seconds is None else min(limit, seconds)
         with timings.of("decode"):
+            videos = conversation.videos if self._recent.keeps_some else ()
+            keys = await in_thread(lambda: [key_of(video) for video in videos])
+            request = replace(self._request(conversation, name), known=tuple(map(self._recent.get, keys)))
             sample = await done(lambda: self._decoders.work(read_conversation, request, timeout_seconds=limit))
+            for key, medium in zip(keys, sample.media, strict=bool(keys)):
+                self._recent.put(key, medium)
         timings.tokens += len(sample.input_ids)
         return sample
 

@@ -65,7 +65,8 @@ class DataConfig(Section):
     on_duplicates: Strictness = "warn"
     """The same for clips with the same content and span."""
     on_label_conflicts: Strictness = "warn"
-    """The same for contradictions: clips with the same content or look, and the same span, but several classes."""
+    """The same for contradictions: clips with the same content or look, and the same span, but several classes; answers
+    with a tag that are good in one row and bad in another."""
     near_duplicate_frames: int = Field(4, ge=0, le=16)
     """Frames of each video that are compared with those of all others; 0 compares none."""
     near_duplicate_distance: float = Field(4.0, ge=0, le=16)

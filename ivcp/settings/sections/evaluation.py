@@ -23,10 +23,12 @@ class EvaluationConfig(Section):
     compare_with_champion: bool = True
     """The gate also refuses a model that is worse than the registered one with alias `model_alias`."""
     champion_tolerance: float = Field(0.0, ge=0, le=1)
-    """How much top-1 accuracy below the champion still passes."""
+    """How much top-1 accuracy below the champion still passes. Of the language stages' metrics as much of their scale
+    (0 to 1, or 0 to 100); of those without a scale, such as perplexity, that share of the champion's figure."""
     gate_metric: str | None = None
     """The gate of the language stages: the metric that decides, by its name in `metrics.json`, for example
-    `exact_match`, `rouge-l`, `accuracy` or `perplexity`. Null lets every model through."""
+    `exact_match`, `rouge-l`, `accuracy` or `perplexity`. Null lets every model through that is not worse than the
+    champion."""
     gate_minimum: float | None = None
     """What `gate_metric` has to reach, where more is better."""
     gate_maximum: float | None = None

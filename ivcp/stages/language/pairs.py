@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,17 @@ from ivcp.settings import RunConfig
 from ivcp.stages.language.stage import REJECTED, LanguageStage
 from ivcp.stages.language.value_head_stage import ValueHeadStage
 from ivcp.stages.protocol import Collate, ServedAs, TrainingInputs
+from ivcp.storage.atomic import write_whole
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ivcp.models.backbone import BackboneModule
     from ivcp.models.positions import RopePositions
     from ivcp.models.processor import Processor
     from ivcp.models.sampled import SampledVideo
+
+MEAN_REWARD_FILE = "mean_reward.json"
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,27 @@ class PreferenceOptimization(PairStage):
         measured = PreferenceModule(module.backbone, config)
         as_measured(measured, config)
         return measured.eval()
+
+    @property
+    def training_files(self) -> tuple[str, ...]:
+        """The mean reward so far, where `pref_bco_weight` compares with it."""
+        return (MEAN_REWARD_FILE,) if self.config.language.pref_bco_weight else ()
+
+    def save(self, directory: Path, module: BackboneModule, weights: Mapping[str, Tensor]) -> None:
+        """Writes that mean."""
+        from ivcp.stages.language.answers import PreferenceModule
+
+        if self.training_files and isinstance(module, PreferenceModule) and module.compare is not None:
+            write_whole(directory / MEAN_REWARD_FILE, json.dumps(vars(module.compare.mean_reward)) + "\n")
+
+    def go_on(self, directory: Path, module: BackboneModule) -> None:
+        """With that mean."""
+        from ivcp.stages.language.answers import PreferenceModule
+        from ivcp.stages.language.losses.preference import RunningMean
+
+        if self.training_files and isinstance(module, PreferenceModule) and module.compare is not None:
+            found = json.loads((directory / MEAN_REWARD_FILE).read_text(encoding="utf-8"))
+            module.compare.mean_reward = RunningMean(**found)
 
     @property
     def metric_names(self) -> tuple[str, ...]:

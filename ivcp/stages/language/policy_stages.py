@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ivcp.records import PreparedIndex
-from ivcp.settings import ConfigError, GenerationConfig
+from ivcp.settings import ConfigError, GenerationConfig, RunConfig
 from ivcp.stages.language.supervised import TokenStage
 from ivcp.stages.language.value_head_stage import ValueHeadStage
 from ivcp.stages.protocol import Collate
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ivcp.models.backbone import BackboneModule
     from ivcp.models.positions import RopePositions
     from ivcp.models.processor import Processor
     from ivcp.stages.language.policy import PolicyModule
+    from ivcp.stages.loaded_model import LoadedModel
 
 _OF_REWARDS = ("reward_model", "reward_rule", "reward_pattern", "cliprange", "ref_model")
 _OF_GROUPS = ("num_generations", "grpo_beta", "scale_rewards")
@@ -118,6 +123,26 @@ class PolicyStage(TokenStage):
         """The mean reward of the likeliest answers."""
         return ("reward",)
 
+    @property
+    def compared_by(self) -> tuple[str, ...]:
+        """The reward; not the likelihood of the rows' answers, which were never learned."""
+        return ("reward", "exact_match")
+
+    def rewarded(self, model: LoadedModel, run: RunConfig) -> BackboneModule | None:
+        """As validation measures it while the model trains.
+
+        Raises:
+            ConfigError: the reward model reads other tokens than the model writes.
+        """
+        from ivcp.inference.generation import Writer
+        from ivcp.stages.language.rewards import reward_of
+
+        if run.language.reward_rule is None and run.language.reward_model is None:
+            return None
+        stage = replace(self, config=run)
+        writer = Writer(model.module.backbone, model.processor, stage.drawing)
+        return stage.policy(writer, reward_of(run, model.processor)).eval()
+
     def metrics(self, predictions: Any, targets: Any) -> dict[str, float]:
         """While it trains of rewards, (samples, 1), and of a finished model what `sft` measures."""
         if predictions.shape[1] == 1:
@@ -156,6 +181,23 @@ class ProximalPolicy(ValueHeadStage, PolicyStage):
     def own_settings(self) -> tuple[str, ...]:
         """What rewards an answer, and how the updates are made."""
         return (*_OF_REWARDS, *_OF_PPO)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """None: what came of it is a model that writes."""
+        return ()
+
+    @property
+    def training_files(self) -> tuple[str, ...]:
+        """The value head."""
+        return super().files
+
+    def save(self, directory: Path, module: BackboneModule, weights: Mapping[str, Tensor]) -> None:
+        """Writes the value head of a module that has one."""
+        from ivcp.stages.language.policy import ProximalModule
+
+        if isinstance(module, ProximalModule):
+            super().save(directory, module, weights)
 
     @property
     def updates_per_batch(self) -> int:

@@ -43,6 +43,11 @@ class TokenStage(LanguageStage):
         """The share of tokens that the model finds the likeliest."""
         return ("token_accuracy",)
 
+    @property
+    def compared_by(self) -> tuple[str, ...]:
+        """Answers that are right, where they are written; else how likely the rows' own ones are."""
+        return ("exact_match", "perplexity")
+
     def metrics(self, predictions: Any, targets: Any) -> dict[str, float]:
         """Over all tokens: the loss, the perplexity, and the share that is right; `targets` are how many there are.
 
@@ -67,6 +72,12 @@ class PackingStage(TokenStage):
         """Whether samples share rows where the settings do not say."""
         return False
 
+    @property
+    def packs_rows(self) -> bool:
+        """Where that is asked for, or usual."""
+        wanted = self.config.language.wants_packing
+        return self.packs_by_default if wanted is None else wanted
+
     def collator(
         self, module: BackboneModule, processor: Processor, *, positions: RopePositions | None, training: bool
     ) -> Collate:
@@ -78,13 +89,13 @@ class PackingStage(TokenStage):
         from ivcp.models.packing import needs_one_row, why_unpacked
         from ivcp.stages.language.collators import LanguageCollator, PackingCollator
 
-        whole, wanted = LanguageCollator(processor, positions), self.config.language.wants_packing
-        if not training or not (self.packs_by_default if wanted is None else wanted):
+        whole = LanguageCollator(processor, positions)
+        if not training or not self.packs_rows:
             return whole
         reason = why_unpacked(module.backbone)
         if reason is None:
             return PackingCollator(whole, self.config.data.cutoff_len, in_one_row=needs_one_row(module.backbone))
-        if wanted:
+        if self.config.language.wants_packing:
             raise ConfigError(f"packing: {reason}; remove it, and set tokens_per_batch to have less padding")
         log.info("each row holds one sample: %s", reason)
         return whole

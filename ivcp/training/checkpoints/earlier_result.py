@@ -113,9 +113,10 @@ def _names(output_dir: Path) -> Iterator[str]:
 
 def _stage_files(output_dir: Path) -> tuple[str, ...]:
     try:
-        return stage_of(read_model_config(output_dir / RUN_CONFIG_FILE)).files
+        stage = stage_of(read_model_config(output_dir / RUN_CONFIG_FILE))
     except (FileNotFoundError, ConfigError):  # cut off while it was written, or of a stage that is not here
         return ()
+    return (*stage.files, *stage.training_files)
 
 
 def _is_transformers(path: Path) -> bool:

@@ -6,6 +6,8 @@ import math
 
 import torch
 
+from ivcp.data.prepared.batches import PlannedBatches
+from ivcp.data.prepared.reader import read_lengths
 from ivcp.models.adapters import prepare_backbone
 from ivcp.models.configuration import read_configuration
 from ivcp.models.path import check_model_path
@@ -45,9 +47,8 @@ def checkpoint_bytes(config: RunConfig) -> int:
 def checkpoints_on_disk(config: RunConfig, index: PreparedIndex) -> int:
     """Most checkpoints of a run that are on its disk at once, the one being written and the result among them."""
     train = config.train
-    num_clips, num_processes = index.num_clips["train"], config.launch.num_processes
-    steps_per_epoch = _steps_per_epoch(config, num_clips, num_processes)
-    steps = planned_steps(config, num_clips, num_processes)
+    steps_per_epoch = _steps_of_index(config, index)
+    steps = _steps_in_all(config, steps_per_epoch)
     saved = {
         "no": 1,  # by SIGTERM
         "epoch": math.ceil(steps / steps_per_epoch),
@@ -58,9 +59,12 @@ def checkpoints_on_disk(config: RunConfig, index: PreparedIndex) -> int:
 
 
 def planned_steps(config: RunConfig, num_clips: int, num_processes: int) -> int:
-    """Optimizer steps of a training on so many clips; with `tokens_per_batch` about so many."""
+    """Optimizer steps of a training on so many clips, each in a row of its own, with batches of so many rows."""
+    return _steps_in_all(config, _steps_per_epoch(config, num_clips, num_processes))
+
+
+def _steps_in_all(config: RunConfig, per_epoch: int) -> int:
     train = config.train
-    per_epoch = _steps_per_epoch(config, num_clips, num_processes)
     return train.max_steps if train.max_steps > 0 else math.ceil(per_epoch * train.num_train_epochs)
 
 
@@ -68,3 +72,22 @@ def _steps_per_epoch(config: RunConfig, num_clips: int, num_processes: int) -> i
     train = config.train
     at_once = num_processes * train.per_device_train_batch_size * train.gradient_accumulation_steps
     return math.ceil(num_clips / at_once) * stage_of(config).updates_per_batch
+
+
+def _steps_of_index(config: RunConfig, index: PreparedIndex) -> int:
+    """Those of an epoch as training plans its batches; more where answers to one prompt will share it."""
+    stage, train, budget = stage_of(config), config.train, config.speed.tokens_per_batch
+    row_tokens = config.data.cutoff_len if stage.packs_rows else None
+    if budget is None and row_tokens is None:
+        return _steps_per_epoch(config, index.num_clips["train"], config.launch.num_processes)
+    lengths = read_lengths(index, "train", prompts_only=not stage.reads_answers) * stage.rows_per_sample
+    batches = PlannedBatches(
+        lengths if budget is None else lengths.clip(max=budget),
+        clips_per_batch=train.per_device_train_batch_size,
+        tokens_per_batch=budget,
+        row_tokens=row_tokens,
+        num_processes=config.launch.num_processes,
+        accumulation=train.gradient_accumulation_steps,
+        repeats=stage.updates_per_batch,
+    )
+    return len(batches) // train.gradient_accumulation_steps

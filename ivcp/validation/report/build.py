@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ivcp.records import SPLITS, Labels, Split
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.estimate import describe_tokens, estimate_needs
-from ivcp.validation.report.contradictions import Contradictions, find_contradictions
+from ivcp.validation.report.contradictions import find_contradictions
 from ivcp.validation.report.distributions import distribution_of
 from ivcp.validation.report.findings import find_duplicates, find_leaks, find_near_duplicates
 
@@ -47,16 +48,15 @@ def build_report(
         distance=data.near_duplicate_distance,
         most=data.report_examples,
     )
-    contradictions = (
-        Contradictions(0, ()) if labels is None else find_contradictions(catalog, labels, most=data.report_examples)
-    )
+    contradictions = find_contradictions(catalog, labels, most=data.report_examples)
     tokens = None if tokens_missing else describe_tokens(catalog, config)
     return ValidationReport(
         fingerprint=fingerprint,
         datasets=_count(catalog, "SELECT dataset, COUNT(*) FROM clip GROUP BY 1 ORDER BY MIN(id)"),
         labels=labels,
         num_rows=catalog.number("SELECT COUNT(*) FROM clip"),
-        num_videos=catalog.number("SELECT COUNT(*) FROM video"),
+        num_videos=catalog.number("SELECT COUNT(*) FROM video WHERE kind = 'video'"),
+        num_others=_count(catalog, "SELECT kind, COUNT(*) FROM video WHERE kind <> 'video' GROUP BY 1 ORDER BY 1"),
         num_quarantined=catalog.number("SELECT COUNT(*) FROM clip WHERE reason IS NOT NULL"),
         max_invalid_fraction=data.max_invalid_fraction,
         num_clips=_by_split(_count(catalog, "SELECT split, COUNT(*) FROM clip WHERE reason IS NULL GROUP BY 1")),
@@ -92,7 +92,7 @@ def build_report(
     )
 
 
-def _count(catalog: Catalog, sql: str) -> dict[str, int]:
+def _count(catalog: Catalog, sql: str) -> dict[Any, int]:
     return dict(catalog.ask(sql))
 
 

@@ -1,16 +1,22 @@
-"""Clips that show the same and have several classes: one of the labels is wrong, or the classes are no alternatives."""
+"""Clips that show the same and have several classes: one of the labels is wrong, or the classes are no alternatives.
+
+Of answers with a tag: those to the same prompt with the same words, which are good in one row and bad in another."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ivcp.records import Labels, first_path
 from ivcp.records.validation import ContradictingClip, Contradiction
 from ivcp.validation.catalog import Catalog, read_video
+from ivcp.validation.rows.tags import TAG_NAMES
 
 _NAMED = 8
 """Clips that one contradiction names."""
+SAME_ANSWER = ("content", "start", "stop", "conversation")
+"""Columns of rows without classes that show and say the same."""
 _CONTENT = (
     "clip JOIN video ON video.id = clip.video WHERE clip.reason IS NULL AND video.sha256 = ? AND clip.start IS ? "
     "AND clip.stop IS ?"
@@ -40,8 +46,10 @@ def note_contradicting_looks(catalog: Catalog) -> None:
     )
 
 
-def find_contradictions(catalog: Catalog, labels: Labels, *, most: int) -> Contradictions:
+def find_contradictions(catalog: Catalog, labels: Labels | None, *, most: int) -> Contradictions:
     """Names some of each kind, and marks their clips for a picture."""
+    if labels is None:
+        return Contradictions(0, tuple(_contradicting_tags(catalog, most)))
     contents = catalog.ask(
         "SELECT video.sha256, clip.start, clip.stop FROM clip JOIN video ON video.id = clip.video "
         "WHERE clip.reason IS NULL GROUP BY 1, 2, 3 HAVING COUNT(DISTINCT clip.label) > 1 "
@@ -49,35 +57,55 @@ def find_contradictions(catalog: Catalog, labels: Labels, *, most: int) -> Contr
         most,
     ).fetchall()
     looks = catalog.ask("SELECT number FROM contradicting ORDER BY 1 LIMIT ?", most).fetchall()
+    names = labels.label_names
     described = [
-        *(_describe(catalog, labels, "content", _CONTENT, *same) for same in contents),
-        *(_describe(catalog, labels, "look", _LOOK, number) for (number,) in looks),
+        *(_describe(catalog, "label", names, "content", _CONTENT, *same) for same in contents),
+        *(_describe(catalog, "label", names, "look", _LOOK, number) for (number,) in looks),
     ]
     return Contradictions(catalog.number("SELECT COUNT(*) FROM contradicting"), tuple(described))
 
 
-def _describe(
-    catalog: Catalog, labels: Labels, kind: Literal["content", "look"], which: str, *values: Any
-) -> Contradiction:
-    """Some clips of each class in turn."""
+def _contradicting_tags(catalog: Catalog, most: int) -> Iterator[Contradiction]:
+    keys = ", ".join(SAME_ANSWER)
     found = catalog.ask(
-        "SELECT id, dataset, row, name, label, split FROM (SELECT clip.id AS id, clip.dataset AS dataset, "
-        "clip.row AS row, video.name AS name, clip.label AS label, clip.split AS split, "
-        f"ROW_NUMBER() OVER (PARTITION BY clip.label ORDER BY clip.id) AS place FROM {which}) "
-        f"ORDER BY place, label LIMIT {_NAMED}",
+        f"SELECT {keys} FROM clip WHERE reason IS NULL GROUP BY {keys} HAVING COUNT(DISTINCT desirable) > 1 "
+        "ORDER BY MIN(id) LIMIT ?",
+        most,
+    ).fetchall()
+    same = " AND ".join(f"clip.{key} IS ?" for key in SAME_ANSWER)
+    which = f"clip LEFT JOIN video ON video.id = clip.video WHERE clip.reason IS NULL AND {same}"
+    for values in found:
+        yield _describe(catalog, "desirable", TAG_NAMES, "answer", which, *values)
+
+
+def _describe(
+    catalog: Catalog,
+    column: Literal["label", "desirable"],
+    names: Sequence[str],
+    kind: Literal["content", "look", "answer"],
+    which: str,
+    *values: Any,
+) -> Contradiction:
+    """Some clips of each class, or tag, in turn; `names` are those of the numbers in `column`."""
+    found = catalog.ask(
+        "SELECT id, dataset, row, name, said, split FROM (SELECT clip.id AS id, clip.dataset AS dataset, "
+        f"clip.row AS row, video.name AS name, clip.{column} AS said, clip.split AS split, "
+        f"ROW_NUMBER() OVER (PARTITION BY clip.{column} ORDER BY clip.id) AS place FROM {which}) "
+        f"ORDER BY place, said LIMIT {_NAMED}",
         *values,
     ).fetchall()
-    catalog.change("INSERT OR IGNORE INTO thumbnail (clip) VALUES (?)", ((row[0],) for row in found))
+    with_video = ((number,) for number, _, _, name, _, _ in found if name is not None)
+    catalog.change("INSERT OR IGNORE INTO thumbnail (clip) VALUES (?)", with_video)
     return Contradiction(
         kind=kind,
         num_clips=catalog.number(f"SELECT COUNT(DISTINCT clip.id) FROM {which}", *values),
         clips=tuple(
             ContradictingClip(
                 clip_id=f"{dataset}:{row}",
-                video=first_path(read_video(name)),
-                label_name=labels.label_names[label],
+                video=None if name is None else first_path(read_video(name)),
+                label_name=names[said],
                 split=split,
             )
-            for _, dataset, row, name, label, split in found
+            for _, dataset, row, name, said, split in found
         ),
     )

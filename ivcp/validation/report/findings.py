@@ -11,7 +11,7 @@ import numpy as np
 from ivcp.records import SPLITS, Labels, Split, first_path
 from ivcp.records.validation import Duplicate, Leak, NearDuplicate
 from ivcp.validation.catalog import Catalog, read_video
-from ivcp.validation.report.contradictions import note_contradicting_looks
+from ivcp.validation.report.contradictions import SAME_ANSWER, note_contradicting_looks
 from ivcp.video.perceptual import join_pairs, similar_pairs
 
 _NAMED = 20
@@ -35,7 +35,7 @@ class Duplicates:
 
     number: int
     num_conflicts: int
-    """Those with several labels."""
+    """Those with several labels; without classes, those whose text has several tags, which are no duplicates."""
     examples: tuple[Duplicate, ...]
 
 
@@ -66,10 +66,13 @@ def find_duplicates(catalog: Catalog, labels: Labels | None, *, most: int) -> Du
 
     A video that is asked about in several ways is nothing unusual.
     """
-    keys = ("content", "start", "stop") if labels else ("content", "start", "stop", "conversation")
+    keys = ("content", "start", "stop") if labels else SAME_ANSWER
+    tag = "label" if labels else "desirable"
     same = f"FROM clip WHERE reason IS NULL GROUP BY {', '.join(keys)} HAVING COUNT(*) > 1"
+    num_conflicts = catalog.number(f"SELECT COUNT(*) FROM (SELECT 1 {same} AND COUNT(DISTINCT {tag}) > 1)")
+    if not labels:
+        same += " AND COUNT(DISTINCT desirable) < 2"
     number = catalog.number(f"SELECT COUNT(*) FROM (SELECT 1 {same})")
-    num_conflicts = catalog.number(f"SELECT COUNT(*) FROM (SELECT 1 {same} AND COUNT(DISTINCT label) > 1)")
     found = catalog.ask(
         f"SELECT COUNT(*), {', '.join(keys)} {same} ORDER BY COUNT(DISTINCT label) DESC, MIN(id) LIMIT ?",
         most,

@@ -29,9 +29,12 @@ def keep_samples(name: str, num_samples: int | None, config: RunConfig, catalog:
 def _sample(name: str, limit: int, seed: int, catalog: Catalog) -> list[int | str]:
     """Keeps `limit` rows of a data set, in their order: a seeded choice that keeps the shares of classes and splits.
 
-    Returns the classes of which it keeps no row: there are some where `limit` is below their number.
+    Tags of answers are classes here. Returns the classes of which it keeps no row: there are some where `limit` is
+    below their number.
     """
-    rows = catalog.ask("SELECT id, given, named FROM clip WHERE dataset = ? ORDER BY id", name).fetchall()
+    rows = catalog.ask(
+        "SELECT id, given, COALESCE(named, desirable) FROM clip WHERE dataset = ? ORDER BY id", name
+    ).fetchall()
     if limit >= len(rows):
         return []
     order = random.Random(f"{seed}:{name}")

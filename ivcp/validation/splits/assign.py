@@ -23,6 +23,8 @@ _KEPT_BY_NAME = (
     "SELECT clip.unit, kept_group.place FROM clip JOIN part ON part.id = clip.part "
     "JOIN kept_group ON kept_group.name = part.name WHERE clip.given = 'train'"
 )
+_KIND = "COALESCE(label, desirable, 0)"
+"""What all splits have the same share of: a class, or good and bad answers; without both, all rows are of one kind."""
 _VIDEOS = "clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video"
 _KEPT_BY_CONTENT = (
     f"SELECT clip.unit, kept_content.place FROM {_VIDEOS} "
@@ -37,7 +39,7 @@ class _Units:
     ids: dict[str, int]
     """Its number in the catalog."""
     counts: dict[str, Counter[int]]
-    """Its rows of each label that no data set and no row names a split for; without classes, all are of one."""
+    """Its rows of each kind (`_KIND`) that no data set and no row names a split for."""
     kept: dict[str, Split]
     """What an earlier run gave it."""
 
@@ -104,7 +106,7 @@ def _read_units(catalog: Catalog, *, resplit: bool) -> _Units:
     )
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for unit, label, number in catalog.ask(
-        "SELECT unit, COALESCE(label, 0), COUNT(*) FROM clip WHERE given = 'train' GROUP BY 1, 2"
+        f"SELECT unit, {_KIND}, COUNT(*) FROM clip WHERE given = 'train' GROUP BY 1, 2"
     ):
         counts[names[unit]][label] = number
     places: dict[str, int] = {}
@@ -155,14 +157,14 @@ def _check_every_class_trains(catalog: Catalog, units: _Units, data: DataConfig)
     if not units.kept:
         return
     lost = catalog.ask(
-        "SELECT COALESCE(label, 0) FROM clip WHERE given = 'train' GROUP BY 1 HAVING SUM(split = 'train') = 0 "
-        "ORDER BY 1"
+        f"SELECT {_KIND} FROM clip WHERE given = 'train' GROUP BY 1 HAVING SUM(split = 'train') = 0 ORDER BY 1"
     )
     labels = {label for (label,) in lost}
     if labels:
         groups = [name for name, rows in units.counts.items() if labels & rows.keys()]
-        has_classes = catalog.number("SELECT COUNT(label) FROM clip")
-        what = f"{len(labels)} classes have rows only" if has_classes else "all rows are"
+        has_classes, has_tags = catalog.ask("SELECT COUNT(label), COUNT(desirable) FROM clip").fetchone()
+        kinds = "classes have rows only" if has_classes else "tags have rows only"
+        what = f"{len(labels)} {kinds}" if has_classes or has_tags else "all rows are"
         raise AnnotationError(
             f"{what} in groups that an earlier run gave to val or test "
             f"({_shortened(groups)}), and none to train on: add rows of other groups, or set resplit: true to give all "

@@ -120,7 +120,7 @@ def test_whatever_changes_nobody_is_measured_on_what_it_has_seen(
             if both is not None:
                 assert both.num_clips == len(left)
                 assert both.left_out.total == len(by_split["test"]) - both.num_clips
-                assert both.champion_top1 == both.new_top1  # the same weights, on the same clips
+                assert both.champion == both.new  # the same weights, on the same clips
         champions.append((new, by_split))
         rows = [replace(row) for row in changed(rows, chance, step)]
     assert num_left_out > 0

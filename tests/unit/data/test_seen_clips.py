@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,13 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "seen_clips.arrow").write_bytes(b"no table")
     with pytest.raises(ValueError, match=r"seen_clips.arrow is damaged .*: copy the directory again"):
         SeenClips.of_directory(tmp_path)
+
+
+def test_a_clip_is_seen_by_any_of_its_videos(tmp_path: Path) -> None:
+    first = _clips("a", "b", "c")
+    clips = replace(first, more_of=np.array([0, 2, 2]), more=_clips("x", "y", "z").contents)
+    assert clips.among(_clips("z")).tolist() == [False, False, True]
+    assert clips[np.array([2, 0])].among(_clips("x")).tolist() == [False, True]
+    assert _clips("y", "q").among(clips).tolist() == [True, False]
+    SeenClips(trained=clips).write(tmp_path / "seen.arrow")
+    assert _clips("z", "b", "q").among(SeenClips.read(tmp_path / "seen.arrow").trained).tolist() == [True, True, False]

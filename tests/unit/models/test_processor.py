@@ -7,7 +7,10 @@ import torch
 from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.models.processor import Processor
 from ivcp.settings import VideoConfig
+from ivcp.stages.registry import stage_of
+from tests.language import image_of, language_config, sample_of
 from tests.samples import PROMPT, STAGE, Frames, batch_of, with_answer
+from tests.tiny_families import SIDE, build_tiny_family
 
 
 @pytest.fixture
@@ -102,3 +105,23 @@ def test_qwen3_vl_writes_the_time_of_the_frames(tmp_path):
 def test_a_folder_without_a_processor_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no processor_config.json or tokenizer_config.json"):
         Processor.from_pretrained(tmp_path, video=VideoConfig(), special_tokens=("<ACTION>",))
+
+
+def test_an_image_is_the_same_whatever_stands_beside_it(tmp_path):
+    """LLaVA-OneVision's processor cuts a list of images as single ones, and a list of such lists less finely: there the
+    second image of a conversation would change what the model has seen of the first."""
+    base = build_tiny_family(tmp_path / "base", "llava_onevision")
+    processor = Processor.from_pretrained(base, video=VideoConfig())
+    processor.processor.image_processor.image_grid_pinpoints = [[SIDE, SIDE], [SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
+    wide, high = image_of(1, processor), image_of(2, processor)
+    sample = sample_of(stage_of(language_config(base, "sft")), processor, 1, kinds=("image", "image"))
+    ours = processor.batch_media([sample.with_media((wide, high))])
+    pixels = [torch.from_numpy(image.frames[0]).permute(2, 0, 1) for image in (wide, high)]
+    theirs = processor.processor(text=["<image>a<image>b"], images=pixels, return_tensors="pt")
+    for name in ("pixel_values", "image_sizes"):
+        torch.testing.assert_close(ours[name], theirs[name])
+    assert ours["pixel_values"].shape[1] == 3, "the whole, and two halves of it"
+    lengths = [len(processor.encode("<image>" * len(media), media)[0]) for media in ([wide, high], [wide], [high])]
+    assert lengths[0] == lengths[1] + lengths[2] == (theirs["input_ids"] == processor.token_id("<image>")).sum()
+    nested = processor.processor(text=["<image>a<image>b"], images=[pixels], return_tensors="pt")
+    assert nested["pixel_values"].shape[1] == 1

@@ -99,7 +99,8 @@ def test_images_and_videos_in_any_order(
     assert clips[1].group != clips[3].group
     counted = json.loads((tmp_path / "out" / "validated" / "report.json").read_text())
     assert counted["tokens"]["total"]["train"] == sum(len(sample.input_ids) for sample in samples.values())
-    assert counted["num_videos"] == 4
+    assert (counted["num_videos"], counted["num_others"]) == (2, {"image": 2})
+    assert '<span class="soft">images</span>' in (tmp_path / "out" / "validated" / "report.html").read_text()
     assert {"image (png)", "h264"} == counted["codecs"].keys()
 
     assert len(decoded) == 5

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ivcp.data.prepared.reader import PreparedSamples
+from ivcp.data.prepared.reader import PreparedSamples, read_identities
 from ivcp.data.prepared.sample import Sample
 from ivcp.data.problems import AnnotationError
+from ivcp.data.seen_clips import ClipIdentities
 from ivcp.models.processor import Processor
 from ivcp.preparation.prepare import TooLongError, prepare_clips
 from ivcp.records import Clip, PreparedIndex, read_lines
@@ -106,6 +108,9 @@ def test_conversations_with_one_two_and_no_videos(
     counted = json.loads((tmp_path / "out" / "validated" / "report.json").read_text())["tokens"]
     assert counted["distribution"]["maximum"] == index.max_tokens_with_answer
     assert counted["total"]["train"] == sum(len(sample.input_ids) for sample in samples.values())
+    by_content = ClipIdentities.of([(hashlib.sha256((data.folder / "1.mp4").read_bytes()).hexdigest(), None)])
+    is_seen = read_identities(index, "train").among(by_content)
+    assert {sample for sample, seen in zip(samples, is_seen, strict=True) if seen} == {"talk:1", "talk:3"}
     lengths = PreparedSamples(index, "train").token_lengths(prompts_only=False)
     assert sorted(lengths) == sorted(len(sample.input_ids) for sample in samples.values())
     clips = read_lines(tmp_path / "out" / "validated" / "annotations.jsonl", Clip)

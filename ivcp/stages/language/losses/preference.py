@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from ivcp.distributed.processes import summed_over_processes
 from ivcp.stages.language.log_probs import PairLogProbs
 
 PreferenceKind = Literal["sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo"]
 WITHOUT_REFERENCE = frozenset({"orpo", "simpo"})
 """Kinds that compare with no reference model."""
+
+
+@dataclass
+class RunningMean:
+    """The mean of what was added so far; 0 before."""
+
+    value: float = 0.0
+    count: int = 0
+
+    def add(self, value: float) -> None:
+        """One more."""
+        self.count += 1
+        self.value += (value - self.value) / self.count
 
 
 @dataclass
@@ -40,8 +54,8 @@ class PreferenceLoss:
     simpo_gamma: float = 0.5
     ftx: float = 0.0
     bco_weight: float = 0.0
-    _rewards: float = 0.0
-    _num_batches: int = 0
+    mean_reward: RunningMean = field(default_factory=RunningMean)
+    """Of all answers of all batches so far, which `bco_weight` compares with."""
 
     def __call__(self, policy: PairLogProbs, reference: PairLogProbs | None, *, updates: bool = True) -> Tensor:
         """(pairs,). `reference` is not asked for by the kinds of `WITHOUT_REFERENCE`, and has no gradient.
@@ -91,13 +105,14 @@ class PreferenceLoss:
         return -chosen - self.beta * logsigmoid(log_odds)
 
     def _classified(self, policy: PairLogProbs, reference: PairLogProbs, *, updates: bool) -> Tensor:
-        """Chosen answers above, rejected ones below the mean reward of all batches so far."""
+        """Chosen answers above, rejected ones below the mean reward of all batches so far, of all processes."""
         chosen, rejected = (self.beta * ratios for ratios in _log_ratios(policy, reference))
         if updates:
-            mean = float(torch.cat((chosen, rejected)).detach().mean())
-            self._num_batches += 1
-            self._rewards += (mean - self._rewards) / self._num_batches
-        return -logsigmoid(chosen - self._rewards) - logsigmoid(self._rewards - rejected)
+            rewards = torch.cat((chosen, rejected)).detach().float()
+            total, number = summed_over_processes(torch.stack((rewards.sum(), rewards.new_tensor(len(rewards)))))
+            self.mean_reward.add(float(total / number))
+        mean = self.mean_reward.value
+        return -logsigmoid(chosen - mean) - logsigmoid(mean - rejected)
 
 
 def _log_ratios(policy: PairLogProbs, reference: PairLogProbs) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,18 @@
 """Conversations: LLaMA-Factory's entries, and question answering."""
 
+import base64
+import io
 import json
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ivcp.data.problems import AnnotationError
 from ivcp.imports.listing import ImportRefusedError, LayoutOptions
+from ivcp.settings import from_flat
+from ivcp.validation.catalog import Catalog, read_video
+from ivcp.validation.rows.read import read_annotations
 from tests.unit.imports.layout_files import write
 
 OPENAI_TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
@@ -158,3 +165,100 @@ def test_a_label_map_that_contradicts_itself(importer, videos, tmp_path):
     classes = write(tmp_path / "classes.csv", "path,label\na,run\nb,sit\na,sit\n")
     with pytest.raises(ImportRefusedError, match=r"classes.csv: a stands there twice, with several labels"):
         importer.write("questions", source, videos=str(root), options=LayoutOptions(label_map=classes))
+
+
+def _png(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), (shade, shade, shade)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _data_url(content: bytes, media_type: str = "image/png") -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def _talking(importer, **settings):
+    """The media of each row of a data set that trains a model to write, as a run reads them."""
+    with Catalog() as catalog:
+        config = from_flat({"dataset": "mine", "dataset_dir": str(importer.dataset_dir), "stage": "sft", **settings})
+        read_annotations(config, catalog)
+        found: dict[int, list[tuple[str, str]]] = {}
+        asked = (
+            "SELECT clip, kind, name FROM clip_video JOIN video ON video.id = clip_video.video ORDER BY clip, number"
+        )
+        for clip, kind, name in catalog.ask(f"{asked} ORDER BY clip, number"):
+            found.setdefault(clip, []).append((kind, read_video(name)))
+        return list(found.values())
+
+
+def test_images_alone_and_beside_videos(importer, videos, tmp_path):
+    """LLaVA's rows, and a row of questions in columns."""
+    root = videos(["a.mp4", "x/b.jpg", "c.png"])
+    turns = [{"from": "human", "value": "<image>\nWho?"}, {"from": "gpt", "value": "A man."}]
+    source = write(tmp_path / "llava.json", json.dumps([{"image": "x\\b.jpg", "conversations": turns}]))
+    importer.write("questions", source, videos=str(root))
+    assert importer.registry["mine"]["columns"] == {
+        "videos": "videos", "messages": "conversations", "images": "image",
+    }  # fmt: skip
+    assert _talking(importer) == [[("image", str(root / "x/b.jpg"))]]
+
+    asked = [
+        {"images": ["x/b.jpg", "c.png"], "question": "Who?", "answer": "A man."},
+        {"video": "a.mp4", "images": ["c.png"], "question": "Who?", "answer": "A man."},
+    ]
+    source = write(tmp_path / "asked.json", json.dumps(asked))
+    importer.write(
+        "questions", source, videos=str(root), overwrite=True, options=LayoutOptions(columns={"videos": "video"})
+    )
+    assert _talking(importer) == [
+        [("image", str(root / "x/b.jpg")), ("image", str(root / "c.png"))],
+        [("video", str(root / "a.mp4")), ("image", str(root / "c.png"))],
+    ]
+    source = write(tmp_path / "gone.json", json.dumps([{"image": "gone.jpg", "conversations": turns}]))
+    with pytest.raises(ImportRefusedError, match=r"1 of 1 listed videos and images are not in .* \(gone\.jpg\)"):
+        importer.write("questions", source, videos=str(root), overwrite=True)
+
+
+def test_content_in_rows_becomes_files(importer, videos, tmp_path):
+    """OpenAI's parts, and columns; the same content is one file, and other parts keep their path."""
+    root, (dark, light) = videos(["a.mp4", "b.jpg"]), (_data_url(_png(0)), _data_url(_png(255)))
+    film = _data_url((root / "a.mp4").read_bytes(), "video/mp4")
+
+    def row(*parts, **columns):
+        content = [{"type": "text", "text": "Look: "}, *parts, {"type": "text", "text": "Who?"}]
+        turns = [{"role": "user", "content": content}, {"role": "assistant", "content": "A man."}]
+        return {"messages": turns, **columns}
+
+    rows = [
+        row({"type": "image_url", "image_url": {"url": dark}}, {"type": "image_url", "image_url": {"url": "b.jpg"}}),
+        row({"type": "image_url", "image_url": {"url": light}}, {"type": "video_url", "video_url": {"url": film}}),
+        row({"type": "image"}, images=[dark]),
+    ]
+    importer.write("questions", write(tmp_path / "openai.json", json.dumps(rows)), videos=str(root))
+    media = _talking(importer)
+    assert [[kind for kind, _ in row] for row in media] == [["image", "image"], ["image", "video"], ["image"]]
+    assert media[0][1][1] == str(root / "b.jpg")
+    assert media[2] == media[0][:1]
+    assert Path(media[0][0][1]).read_bytes() == _png(0)
+    assert Path(media[1][0][1]).read_bytes() == _png(255)
+    assert Path(media[1][1][1]).read_bytes() == (root / "a.mp4").read_bytes()
+    assert len(list((importer.dataset_dir / "mine" / "media").iterdir())) == 3
+    written = importer.rows()
+    assert written[0]["images"][0].startswith("mine/media/"), "they move with the data set"
+    assert written[0]["messages"][0]["content"][1] == {"type": "image"}
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("data:image/png;base64,$$$", r"row 0: 'data:image/png;base64,\$\$\$'…: it is no base64"),
+        ("data:image/png,abc", "a data: URL must be data:<type>;base64,<data>"),
+        ("data:text/html;base64,aGk=", "expected an image or a video, as data:image/png;base64,…"),
+    ],
+)
+def test_content_that_is_none_is_named(importer, videos, tmp_path, url, message):
+    turns = [{"from": "human", "value": "<image>Who?"}, {"from": "gpt", "value": "A man."}]
+    source = write(tmp_path / "rows.json", json.dumps([{"images": [url], "conversations": turns}]))
+    with pytest.raises(AnnotationError, match=message):
+        importer.write("questions", source, videos=str(videos(["a.mp4"])))
+    assert not (importer.dataset_dir / "mine").exists()

@@ -1,4 +1,4 @@
-"""A reward model behind its server: the scores are those of the module that was trained."""
+"""An exported reward model behind its server: the scores are those of the adapter that was trained and measured."""
 
 from __future__ import annotations
 
@@ -12,21 +12,41 @@ import torch
 from fastapi.testclient import TestClient
 
 from ivcp.data.prepared.sample import Medium, Sample
-from ivcp.records import Message
+from ivcp.export.export import merge_only
+from ivcp.records import RUN_CONFIG_FILE, Message
 from ivcp.serving.app import create_app
+from ivcp.serving.decoding import Decoders
 from ivcp.serving.settings import ServerSettings
+from ivcp.settings import read_model_config
 from ivcp.stages.directory import load_directory
+from ivcp.training.build import build_trainer
+from ivcp.training.result import run_trainer
 from ivcp.video import load_clip
 from tests.data_sets import make_clip
+from tests.language import index_of, language_config, processor_of, samples_of
 from tests.ready import wait_until_ready
-from tests.served_language import save_tiny_language_model
+from tests.tiny_families import build_tiny_family
 
 ANSWERS = ("It is dark.", "Something light fills the whole of the picture.")
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_language_model(tmp_path_factory.mktemp("scores") / "rm", "rm")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What evaluation measures."""
+    folder = tmp_path_factory.mktemp("scores")
+    base, output_dir = build_tiny_family(folder / "base", "qwen2_vl"), folder / "adapter"
+    settings = {"learning_rate": 5e-3, "max_steps": 2, "save_strategy": "no", "report_to": "none"}
+    config = language_config(base, "rm", output_dir=str(output_dir), **settings)
+    samples = {"train": samples_of(config, processor_of(base), range(6))}
+    run_trainer(build_trainer(config, index=index_of(config, {"train": 6}), samples=samples, output_dir=output_dir))
+    return output_dir
+
+
+@pytest.fixture(scope="module")
+def directory(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    exported = tmp_path_factory.mktemp("exported") / "rm"
+    merge_only(read_model_config(adapter / RUN_CONFIG_FILE), adapter_dir=adapter, export_dir=exported)
+    return exported
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +83,8 @@ def scores_here(directory: Path, clip: Path) -> list[float]:
         return model.module.scores(**batch).tolist()
 
 
-def test_scores_are_those_of_the_module_by_each_route(client, directory, clip, question):
-    wanted = pytest.approx(scores_here(directory, clip), abs=1e-5)
+def test_scores_are_those_of_the_adapter_by_each_route(client, adapter, clip, question):
+    wanted = pytest.approx(scores_here(adapter, clip), abs=1e-5)
     turns = [[{"role": "user", "content": question}, {"role": "assistant", "content": answer}] for answer in ANSWERS]
     pairs = {"text_1": {"content": question}, "text_2": list(ANSWERS)}
     for body in (pairs, {"messages": turns}, {"queries": [{"content": question}] * 2, "documents": list(ANSWERS)}):
@@ -75,6 +95,21 @@ def test_scores_are_those_of_the_module_by_each_route(client, directory, clip, q
     assert reply.json()["scores"] == wanted
     other = client.post("/v1/score", json={"text_1": "What is to be seen?", "text_2": list(ANSWERS)}).json()["data"]
     assert [row["score"] for row in other] != wanted, "the video counts"
+
+
+def test_a_video_that_was_sent_before_is_not_decoded_again(client, question, monkeypatch):
+    turns = [[{"role": "user", "content": question}, {"role": "assistant", "content": answer}] for answer in ANSWERS]
+    scores = [client.post("/v1/score/evaluation", json={"messages": turns}).json()["scores"]]
+    asked, work = [], Decoders.work
+
+    def noted(decoders, task, item, **limits):
+        asked.append(item)
+        return work(decoders, task, item, **limits)
+
+    monkeypatch.setattr(Decoders, "work", noted)
+    scores.append(client.post("/v1/score/evaluation", json={"messages": turns}).json()["scores"])
+    assert [[medium is not None for medium in request.known] for request in asked] == [[True], [True]]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-6)
 
 
 def test_a_text_that_was_rendered_before_is_taken_as_it_is(client, directory):

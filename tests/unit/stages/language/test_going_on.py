@@ -10,8 +10,10 @@ import torch
 from typer.testing import CliRunner
 
 from ivcp.cli.main import app
+from ivcp.export.export import merge_only
+from ivcp.models.backbone_files import ModelFilesError
 from ivcp.settings import ConfigError
-from ivcp.stages.directory import load_weights
+from ivcp.stages.directory import check_complete, load_directory, load_weights
 from ivcp.stages.registry import stage_of
 from ivcp.training.arguments import check_stage_settings
 from ivcp.training.build import build_trainer
@@ -66,6 +68,21 @@ def test_the_value_head_of_ppo_is_read_as_it_was_written(base, tmp_path):
     load_weights(again.stage, again.model, tmp_path / "whole")
     torch.testing.assert_close(again.model.value_head.bias, whole.model.value_head.bias)
     torch.testing.assert_close(again.model.value_head.weight, whole.model.value_head.weight)
+
+
+def test_the_value_head_of_ppo_stays_with_the_training(base, tmp_path):
+    """A checkpoint is none without it; what is exported writes, and nobody reads one there."""
+    whole = trainer_of(base, tmp_path / "whole", "ppo", **RULE, max_steps=2)
+    run_trainer(whole)
+    merge_only(whole.stage.config, adapter_dir=tmp_path / "whole", export_dir=tmp_path / "model")
+    assert [path.name for path in (tmp_path / "model").glob("*.safetensors")] == ["model.safetensors"]
+    assert "value_head" not in (tmp_path / "model" / "README.md").read_text()
+    assert load_directory(tmp_path / "model").stage.served_as == "writer"
+    checkpoint = tmp_path / "whole" / "checkpoint-2"
+    check_complete(checkpoint)
+    (checkpoint / "value_head.safetensors").unlink()
+    with pytest.raises(ModelFilesError, match=r"value_head\.safetensors missing"):
+        check_complete(checkpoint)
 
 
 @pytest.mark.parametrize(

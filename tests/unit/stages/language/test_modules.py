@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -142,11 +144,11 @@ def test_validation_leaves_the_mean_reward_as_it_is(base):
     stage, module, processor, collate = built(base, "dpo", pref_bco_weight=0.5)
     batch = collate(samples_of(stage.config, processor, range(4)))
     first = module.train()(**batch).loss.item()
-    held = module.compare._rewards
-    assert held != 0
+    held = replace(module.compare.mean_reward)
+    assert held.value != 0
     for _ in range(2):
         module.eval()(**collate(samples_of(stage.config, processor, range(4, 8))))
-    assert module.compare._rewards == held
+    assert module.compare.mean_reward == held
     assert module.train()(**batch).loss.item() == pytest.approx(first, abs=1e-6)
 
 

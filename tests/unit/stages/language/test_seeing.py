@@ -13,6 +13,7 @@ from ivcp.data.prepared.sample import Sample
 from ivcp.models.backbone import language_model_of
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import Processor
+from ivcp.stages.language.losses.preference import RunningMean
 from ivcp.stages.protocol import Stage
 from ivcp.stages.registry import stage_of
 from tests.language import encoded, exchanged, index_of, language_config, processor_of, samples_of, with_frames
@@ -49,7 +50,7 @@ class Trained:
     def of(self, samples) -> tuple[float, torch.Tensor]:
         """Loss and gradient of a batch."""
         if getattr(self.module, "compare", None):
-            self.module.compare._rewards = self.module.compare._num_batches = 0
+            self.module.compare.mean_reward = RunningMean()
         self.module.zero_grad()
         loss = self.module(**self.batch(samples)).loss
         loss.backward()

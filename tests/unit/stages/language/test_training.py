@@ -197,6 +197,23 @@ def test_resuming_repeats_the_losses_and_directories_are_what_was_trained(base, 
         torch.testing.assert_close(found, seen[:, : found.shape[1]], atol=1e-5, rtol=0)
 
 
+def test_resuming_goes_on_with_the_mean_of_rewards(base, tmp_path):
+    """What `pref_bco_weight` compares with is that of all batches, those before the checkpoint among them."""
+    whole = run_of(base, tmp_path / "whole", "dpo", pref_bco_weight=1.0)
+    run_trainer(whole.trainer)
+    checkpoint = tmp_path / "whole" / "checkpoint-3"
+    found = {}
+    for name in ("resumed", "anew"):
+        resumed = run_of(base, tmp_path / name, "dpo", pref_bco_weight=1.0)
+        run_trainer(resumed.trainer, resume_from=str(checkpoint))
+        found[name] = losses(resumed.trainer)
+        (checkpoint / "mean_reward.json").write_text('{"value": 0.5, "count": 3}')
+    assert found["resumed"] == pytest.approx(losses(whole.trainer), abs=1e-5)
+    assert found["anew"] != pytest.approx(losses(whole.trainer), abs=1e-3)
+    merge_only(whole.config, adapter_dir=tmp_path / "whole", export_dir=tmp_path / "model")
+    assert not (tmp_path / "model" / "mean_reward.json").exists()
+
+
 @pytest.mark.parametrize("stage", ["sft", "rm"])
 def test_it_is_exported_with_a_card_without_classes(base, tmp_path, stage):
     run = run_of(base, tmp_path / "adapter", stage, save_strategy="no", bf16=True)
