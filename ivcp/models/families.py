@@ -22,7 +22,10 @@ from ivcp.torchvision_compat import register_missing_operators
 register_missing_operators()
 
 from transformers import ProcessorMixin  # noqa: E402
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES  # noqa: E402
+from transformers.models.auto.modeling_auto import (  # noqa: E402
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES  # noqa: E402
 
 _OURS = {
@@ -47,18 +50,37 @@ _EXPECTED = (
 
 
 class UnsupportedModelError(ValueError):
-    """A model that cannot classify videos here; the message says what was expected, what came and what to do."""
+    """A model that cannot read what it is given here; the message says what was expected, what came and what to do."""
+
+
+def is_text_model(config: Any) -> bool:
+    """Whether a configuration is of a language model of transformers that reads texts alone."""
+    kind = config.model_type
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def check_reads_videos(config: Any, source: str) -> None:
+    """Checks by the configuration alone that a model is no text model; `source` names it in the message.
+
+    Raises:
+        UnsupportedModelError: it is.
+    """
+    if is_text_model(config):
+        raise UnsupportedModelError(f"{source} is a {config.model_type} model, which reads texts only; {_EXPECTED}")
 
 
 def check_architecture(config: Any, source: str) -> None:
-    """Checks by the configuration alone that a model reads videos and text; `source` names it in the message.
+    """Checks by the configuration alone that a model reads videos and text, or is a language model without eyes;
+    `source` names it in the message.
 
     Models whose code comes with them (`trust_remote_code`) are asked by what their configuration offers.
 
     Raises:
-        UnsupportedModelError: it is a text model, an image model, or an encoder-decoder.
+        UnsupportedModelError: it is an image model, an encoder-decoder, or a text model of another kind.
     """
     kind = config.model_type
+    if is_text_model(config) and not config.is_encoder_decoder:
+        return
     offered: Mapping[str, str] = config.to_dict().get("auto_map") or {}
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and "AutoModelForImageTextToText" not in offered:
         raise UnsupportedModelError(f"{source} is a {kind} model, which reads no video with its text; {_EXPECTED}")
@@ -72,7 +94,7 @@ def check_architecture(config: Any, source: str) -> None:
 
 
 def check_processor(processor: Any, source: str) -> None:
-    """Checks that a processor prepares videos and text; `source` names it in the message.
+    """Checks that a processor of a model with eyes prepares videos and text; `source` names it in the message.
 
     Raises:
         UnsupportedModelError: it is the tokenizer of a text model, the processor of an image model, or one with two
@@ -252,7 +274,7 @@ def part_of(name: str, model: Any) -> str:
     if name.startswith(prefix_of(model, model.get_decoder())):
         return "language_model"
     tower = prefix_of(model, model.get_encoder(modality="video"))
-    if name.startswith(tower):
+    if tower and name.startswith(tower):  # a model without one gives itself
         return "projector" if _MERGERS_IN_TOWER.match(name, len(tower)) else "vision_tower"
     return "projector" if name.startswith(prefix_of(model, model.base_model)) else "lm_head"
 

@@ -15,6 +15,7 @@ from ivcp.models.families import check_architecture
 from ivcp.models.path import check_model_source
 from ivcp.models.quantization import bitsandbytes_config, keep_differentiable
 from ivcp.models.source import local_model
+from ivcp.models.text_models import auto_class
 from ivcp.models.vision.attention import batch_vision_attention
 from ivcp.models.vision.layers import replace_slow_layers
 from ivcp.settings import MethodConfig, ModelConfig, RunConfig
@@ -33,7 +34,7 @@ def load_base_model(
     dtype: torch.dtype = torch.float32,
     quantization: MethodConfig | None = None,
 ) -> Any:
-    """A transformers image-text-to-text model in evaluation mode.
+    """A transformers image-text-to-text model, or a text model, in evaluation mode.
 
     `quantization` quantizes the language model's linear layers, where its `quantization_bit` is set.
 
@@ -43,11 +44,9 @@ def load_base_model(
         HubError: the hub does not give the model.
         BaseFilesError: files of its weights are missing or damaged.
         AttentionError: `flash_attn: fa2` without the package or without a GPU.
-        UnsupportedModelError: the model reads no videos together with text.
+        UnsupportedModelError: the model reads images and no videos, or is an encoder-decoder.
         QuantizationError: the weights cannot be quantized here.
     """
-    from transformers import AutoModelForImageTextToText
-
     check_model_source(model_name_or_path, revision=settings.model_revision, cache_dir=settings.cache_dir)
     check_attention(settings)
     name = local_model(model_name_or_path)
@@ -62,7 +61,7 @@ def load_base_model(
     )
     # ZeRO-3 has some models draw weights before they are read: what a stage adds then would start elsewhere.
     with torch.random.fork_rng(devices=[]), whole_shapes_compared():
-        model = AutoModelForImageTextToText.from_pretrained(
+        model = auto_class(config).from_pretrained(
             name,
             config=config,
             attn_implementation=_ATTENTION[settings.flash_attn],
@@ -81,11 +80,9 @@ def load_base_model(
 
 def model_without_weights(directory: Path, settings: ModelConfig) -> Any:
     """The model that a directory's configuration describes, on the device `meta`: what has no weights costs nothing."""
-    from transformers import AutoModelForImageTextToText
-
     config = read_configuration(str(directory), settings)
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(
+        return auto_class(config).from_config(
             config, attn_implementation=_ATTENTION["sdpa"], trust_remote_code=settings.trust_remote_code
         )
 

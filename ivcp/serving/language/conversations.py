@@ -53,8 +53,8 @@ def read_conversation(request: ConversationRequest) -> Sample:
     check_no_other_tokens(text, allowed=(IMAGE_TAG,), special_tokens=model.processor.special_tokens)
     kinds = [medium.kind for medium in conversation.videos]
     check_media_tags(text, num_videos=kinds.count("video"), num_images=kinds.count("image"))
-    clips = [_read(video, model.processor, request.max_seconds) for video in conversation.videos]
     try:
+        clips = [_read(video, model.processor, request.max_seconds) for video in conversation.videos]
         return _sample(model, request, clips)
     except TemplateError as error:
         raise PromptError(f"the model's chat template does not take these turns: {error}") from error

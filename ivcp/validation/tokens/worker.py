@@ -100,11 +100,23 @@ def count_tokens(job: TokenJob) -> TokenCounts:
 class _Counter:
     def __init__(self, settings: ProcessorSettings, stage: Stage) -> None:
         self._processor, self._settings, self._stage = load_processor(settings), settings, stage
-        self._small = self._processor.frame_size(*_SMALL)
         self._plain = stage.smallest_prompt
         self._prompt = functools.lru_cache(maxsize=4096)(self._count_said)
-        self._few = self._count(self._plain, self._small, range(_FEW))
-        self.depends_on_times = self._few != self._count(self._plain, self._small, range(_LATE, _LATE + _FEW))
+
+    @functools.cached_property
+    def _small(self) -> tuple[int, int]:
+        return self._processor.frame_size(*_SMALL)
+
+    @functools.cached_property
+    def _few(self) -> int:
+        return self._count(self._plain, self._small, range(_FEW))
+
+    @functools.cached_property
+    def depends_on_times(self) -> bool:
+        """As `TokenCounts` has it."""
+        if self._processor.reads_text_only:
+            return False
+        return self._few != self._count(self._plain, self._small, range(_LATE, _LATE + _FEW))
 
     def count(self, item: Said | Shape | Times) -> int:
         if isinstance(item, Shape):
