@@ -49,9 +49,7 @@ def load_model(directory):
 def test_a_text_model_classifies_nothing(text_model):
     config = config_from_settings({"stage": "action_cls", "model_name_or_path": str(text_model)})
 
-    with pytest.raises(
-        UnsupportedModelError, match=r"text is a qwen2 model, which reads texts only; expected"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"text is a qwen2 model, which reads texts only; expected"):
         check_method(config)
     with pytest.raises(BaseFilesError, match="it has no processor for videos"):
         check_validation(config)
