@@ -182,11 +182,14 @@ def vision_token_types(
 
     Some processors mark the tokens around a frame too (InternVL's `<img>`), which are text to the model.
     """
-    # Families whose videos are images to the model have one of the two only.
-    ids = [getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video")]
-    placeholders = np.isin(input_ids, [token_id for token_id in ids if token_id is not None])
-    types: NDArray[np.int64] = np.where(placeholders, token_types, 0)
+    types: NDArray[np.int64] = np.where(np.isin(input_ids, media_token_ids(processor)), token_types, 0)
     return types
+
+
+def media_token_ids(processor: Any) -> list[int]:
+    """The tokens that stand for media; families whose videos are images to the model have one only."""
+    ids = [getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video")]
+    return [token_id for token_id in ids if token_id is not None]
 
 
 def vision_inputs(processor: Any, clips: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -24,9 +24,6 @@ from transformers import (  # noqa: E402
 class TextProcessor:
     """A tokenizer as a processor without media; it saves what the tokenizer saves."""
 
-    image_token = None
-    video_token = None
-
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
 
