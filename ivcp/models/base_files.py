@@ -110,7 +110,11 @@ def _missing_of_processor(folder: Path, has_media: bool) -> Iterator[str]:
     if not _any(folder, _TOKENIZERS):
         yield f"it has no tokenizer: expected one of {', '.join(_TOKENIZERS)}"
     if has_media and not has_processor(folder):
-        yield f"it has no processor for videos: expected one of {', '.join(_PROCESSORS)}"
+        is_text = "; a text model learns to write (stage: sft, pt, dpo, …) and classifies no videos"
+        yield (
+            f"it has no processor for videos: expected one of {', '.join(_PROCESSORS)}"
+            f"{is_text if _is_text_model(folder) else ''}"
+        )
     in_settings = (folder / "tokenizer_config.json", *(folder / name for name in _PROCESSORS))
     if not _any(folder, _TEMPLATES) and not any(_has_template(path) for path in in_settings):
         yield (
