@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from ivcp.stages.registry import stage_of
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 
 
-def check_base(model: ModelConfig, *, with_weights: bool) -> None:
+def check_base(model: ModelConfig, *, with_weights: bool, has_media: bool = True) -> None:
     """Checks the base model's files, without torch: those of a folder or at an address, or whether the hub gives them.
+
+    Without `has_media` it may be a text model.
 
     Raises:
         ValueError: no base model is named.
@@ -27,17 +30,18 @@ def check_base(model: ModelConfig, *, with_weights: bool) -> None:
         HubError: the hub does not give it.
         BaseFilesError: its files are missing or damaged.
     """
-    name, has_own_code = model.required_name, model.trust_remote_code
+    name = model.required_name
+    check_files = partial(check_base_files, has_own_code=model.trust_remote_code, has_media=has_media)
     check_model_source(name, revision=model.model_revision, cache_dir=model.cache_dir)
     if is_remote_model(name):
         copy = Path(local_model(name, with_weights=False))
-        check_base_files(copy, with_weights=False, has_own_code=has_own_code, called=name)
+        check_files(copy, with_weights=False, called=name)
         if with_weights:
             check_remote_weights(name)
     elif Path(name).is_dir():
-        check_base_files(Path(name), with_weights=with_weights, has_own_code=has_own_code)
+        check_files(Path(name), with_weights=with_weights)
     else:
-        check_base_files(_small_files(model), with_weights=False, has_own_code=has_own_code)
+        check_files(_small_files(model), with_weights=False)
 
 
 def is_elsewhere(model: ModelConfig) -> bool:
@@ -71,16 +75,15 @@ def _described(model: ModelConfig) -> tuple[Any, Any]:
     """A base model's configuration, and the model without weights."""
     import torch
 
-    from ivcp.models.families import check_architecture  # before transformers' classes: it mends torchvision
-
-    from transformers import AutoModelForImageTextToText  # isort: skip
+    from ivcp.models.families import check_architecture
+    from ivcp.models.text_models import auto_class
 
     name = model.required_name
     check_model_path(name)
     described = read_configuration(name, model)
     check_architecture(described, name)
     with torch.device("meta"):
-        made = AutoModelForImageTextToText.from_config(described, trust_remote_code=model.trust_remote_code)
+        made = auto_class(described).from_config(described, trust_remote_code=model.trust_remote_code)
     return described, made
 
 

@@ -74,7 +74,7 @@ def check_started(config: RunConfig) -> None:
     check_remote_adapter(config)
     if is_elsewhere(config.model):
         return
-    check_base(config.model, with_weights=True)
+    _check_base(config, with_weights=True)
     check_engines(config.publishing.export_engines, config.model)
     check_method(config)
     _check_stage_settings(config)
@@ -95,7 +95,7 @@ def check_local_run(config: RunConfig, *, containers: bool) -> None:
     config = pinned(config)
     check_sharding(config)
     check_stage(config)
-    check_base(config.model, with_weights=True)
+    _check_base(config, with_weights=True)
     check_engines(config.publishing.export_engines, config.model)
     check_data_sets(config)
     check_paths(config)
@@ -129,7 +129,7 @@ def check_validation(config: RunConfig) -> None:
     check_stage(config)
     name = config.model.model_name_or_path
     if name is not None and (is_remote_model(name) or looks_local(name) or Path(name).exists()):
-        check_base(config.model, with_weights=False)
+        _check_base(config, with_weights=False)
 
 
 def check_preparation(config: RunConfig) -> None:
@@ -139,7 +139,7 @@ def check_preparation(config: RunConfig) -> None:
         FileNotFoundError, HubError, BaseFilesError: it cannot be used.
     """
     check_stage(config)
-    check_base(config.model, with_weights=False)
+    _check_base(config, with_weights=False)
 
 
 def check_training(config: RunConfig, *, num_processes: int) -> None:
@@ -153,7 +153,7 @@ def check_training(config: RunConfig, *, num_processes: int) -> None:
     """
     check_stage(config)
     check_single_step(config, num_processes=num_processes)
-    check_base(config.model, with_weights=True)
+    _check_base(config, with_weights=True)
     check_data_sets(config)
     check_paths(config)
     check_distribution_files(config)
@@ -175,3 +175,8 @@ def _check_stage_settings(config: RunConfig) -> None:
     metric_for_best_model(stage)
     check_stage_settings(stage)
     check_measuring(stage, config)
+
+
+def _check_base(config: RunConfig, *, with_weights: bool) -> None:
+    """The stages that train a model to write take a text model, too."""
+    check_base(config.model, with_weights=with_weights, has_media=stage_of(config).rows == "labels")

@@ -22,5 +22,5 @@ def explain_too_long(
     return TooLongError(
         f"{num_too_long} of {num_rows} rows are longer than cutoff_len = {cutoff_len} tokens; nothing is ever cut:\n"
         f"{lines}{more}\nSet cutoff_len: {longest}, or sample fewer or smaller frames "
-        "(video_num_frames, video_maxlen, video_max_pixels)"
+        "(video_num_frames, video_maxlen, video_max_pixels) or smaller images (image_max_pixels)"
     )

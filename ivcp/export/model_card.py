@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ivcp.export.card_metadata import card_metadata
 from ivcp.export.exits.public import hub_id, public_name
+from ivcp.models.configuration import read_configuration
+from ivcp.models.text_models import auto_class
 from ivcp.records import LABELS_FILE, RUN_CONFIG_FILE, Labels
 from ivcp.records.calibration import Calibration
 from ivcp.records.language_evaluation import LanguageMetrics, Measured
@@ -37,9 +39,9 @@ from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()  # transformers needs torchvision, which may be built for another torch
 
-from transformers import AutoModelForImageTextToText
+from transformers import {auto_class}
 
-AutoModelForImageTextToText.from_pretrained("{name}")
+{auto_class}.from_pretrained("{name}")
 ```
 
 ## Input
@@ -129,6 +131,7 @@ def model_card(
         steps=info.trained_steps,
         results=(_results(metrics) if metrics else _NOT_MEASURED) + _confidence(read_calibration(model_dir)),
         name=name,
+        auto_class=auto_class(read_configuration(str(model_dir), config.model)).__name__,
         pipeline=(_PIPELINE.format(name=name) if is_for_transformers else "")
         + (_VLLM.format(name=name) if is_for_vllm else ""),
         prompt=" ".join(code(f"{message.role}: {message.content}") for message in info.prompt),

@@ -79,6 +79,8 @@ class VisionCache:
             return "augmentation changes the frames of training clips in every epoch"
         if split == "train" and self.changes_media:
             return self.changes_media
+        if self.processor.reads_text_only:
+            return "the model reads texts only"
         if not takes_features(self._model):
             return f"{type(self._model).__name__} takes no features that were computed before"
         if is_deepspeed_zero3_enabled():

@@ -19,13 +19,16 @@ from transformers import (  # noqa: E402
     TopPLogitsWarper,
 )
 
+_LEAST_TEMPERATURE = 1e-5
+"""Below it logits overflow where they are divided, and the likeliest token is all that is drawn anyway."""
+
 
 @dataclass(frozen=True)
 class Choice:
     """How the tokens of one answer are chosen."""
 
     temperature: float | None = None
-    """What logits are divided by before a token is drawn; null takes the likeliest token."""
+    """What logits are divided by before a token is drawn; null, and what is nearly 0, takes the likeliest token."""
     top_p: float = 1.0
     """Of the likeliest tokens, those that have this share of the probability together."""
     top_k: int = 0
@@ -38,13 +41,13 @@ class TokenChooser:
     """Chooses the tokens of one answer: with the same seed the same ones, whatever else is in the batch."""
 
     def __init__(self, choice: Choice, *, seed: int) -> None:
-        self._choice, self._seed = choice, seed
+        self._draws, self._seed = (choice.temperature or 0) >= _LEAST_TEMPERATURE, seed
         self._generator: torch.Generator | None = None
         self._penalty = LogitsProcessorList()
         if choice.repetition_penalty != 1:
             self._penalty.append(RepetitionPenaltyLogitsProcessor(choice.repetition_penalty))
         self._limits = LogitsProcessorList()
-        if choice.temperature is not None:
+        if self._draws:
             self._limits.append(TemperatureLogitsWarper(choice.temperature))
             if choice.top_k:
                 self._limits.append(TopKLogitsWarper(choice.top_k))
@@ -54,7 +57,7 @@ class TokenChooser:
     def scores(self, tokens: Tensor, scores: Tensor) -> Tensor:
         """Scores, (1, vocabulary), whose highest is the token that comes behind `tokens`, (1, tokens)."""
         scores = self._penalty(tokens, scores)
-        if self._choice.temperature is None:
+        if not self._draws:
             return scores
         if self._generator is None:
             self._generator = torch.Generator(scores.device).manual_seed(self._seed)

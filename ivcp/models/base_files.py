@@ -31,19 +31,19 @@ class BaseFilesError(ValueError):
 
 
 def check_base_files(
-    folder: Path, *, with_weights: bool, has_own_code: bool = False, called: str | None = None
+    folder: Path, *, with_weights: bool, has_own_code: bool = False, has_media: bool = True, called: str | None = None
 ) -> None:
     """Checks a model's folder; reads no weights, only where they end.
 
     `has_own_code` is for a model whose code comes with it: that may call its tokenizer's files what it likes. `called`
-    is what messages call a folder that is a copy.
+    is what messages call a folder that is a copy. Without `has_media` it may be a text model.
 
     Raises:
         BaseFilesError: names every file that is missing or damaged.
     """
     problems = [*_pointers(folder), *_damaged_json(folder)]
     if not problems:
-        problems += [] if has_own_code else _missing_of_processor(folder)
+        problems += [] if has_own_code else _missing_of_processor(folder, has_media or not _is_text_model(folder))
         problems += _wrong_weights(folder) if with_weights else []
     if problems:
         raise BaseFilesError(f"the base model {called or folder.absolute()} cannot be used: {'; '.join(problems)}")
@@ -93,11 +93,28 @@ def _damaged_json(folder: Path) -> list[str]:
     ]
 
 
-def _missing_of_processor(folder: Path) -> Iterator[str]:
+def has_processor(folder: Path) -> bool:
+    """Whether a model's folder, or an adapter's, has more than a tokenizer."""
+    return _any(folder, _PROCESSORS)
+
+
+def _is_text_model(folder: Path) -> bool:
+    path = folder / "config.json"
+    described = _read_json(path) if path.is_file() else None
+    if not isinstance(described, dict) or "vision_config" in described or "audio_config" in described:
+        return False
+    return any(str(name).endswith("ForCausalLM") for name in described.get("architectures") or ())
+
+
+def _missing_of_processor(folder: Path, has_media: bool) -> Iterator[str]:
     if not _any(folder, _TOKENIZERS):
         yield f"it has no tokenizer: expected one of {', '.join(_TOKENIZERS)}"
-    if not _any(folder, _PROCESSORS):
-        yield f"it has no processor for videos: expected one of {', '.join(_PROCESSORS)}"
+    if has_media and not has_processor(folder):
+        is_text = "; a text model learns to write (stage: sft, pt, dpo, …) and classifies no videos"
+        yield (
+            f"it has no processor for videos: expected one of {', '.join(_PROCESSORS)}"
+            f"{is_text if _is_text_model(folder) else ''}"
+        )
     in_settings = (folder / "tokenizer_config.json", *(folder / name for name in _PROCESSORS))
     if not _any(folder, _TEMPLATES) and not any(_has_template(path) for path in in_settings):
         yield (

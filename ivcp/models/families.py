@@ -25,6 +25,7 @@ register_missing_operators()
 from transformers import ProcessorMixin  # noqa: E402
 from transformers.models.auto.configuration_auto import model_type_to_module_name  # noqa: E402
 from transformers.models.auto.modeling_auto import (  # noqa: E402
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
@@ -56,19 +57,37 @@ _EXPECTED = (
 
 
 class UnsupportedModelError(ValueError):
-    """A model that cannot classify videos here; the message says what was expected, what came and what to do."""
+    """A model that cannot read what it is given here; the message says what was expected, what came and what to do."""
+
+
+def is_text_model(config: Any) -> bool:
+    """Whether a configuration is of a language model of transformers that reads texts alone."""
+    kind = config.model_type
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def check_reads_videos(config: Any, source: str) -> None:
+    """Checks by the configuration alone that a model is no text model; `source` names it in the message.
+
+    Raises:
+        UnsupportedModelError: it is.
+    """
+    if is_text_model(config):
+        raise UnsupportedModelError(f"{source} is a {config.model_type} model, which reads texts only; {_EXPECTED}")
 
 
 def check_architecture(config: Any, source: str) -> None:
-    """Checks by the configuration alone that a model reads videos or sounds, and text; `source` names it in
-    the message.
+    """Checks by the configuration alone that a model reads videos or sounds, and text, or is a language model that
+    reads texts alone; `source` names it in the message.
 
     Models whose code comes with them (`trust_remote_code`) are asked by what their configuration offers.
 
     Raises:
-        UnsupportedModelError: it is a text model, an image model, or an encoder-decoder.
+        UnsupportedModelError: it is an image model, an encoder-decoder, or a text model of another kind.
     """
     kind = config.model_type
+    if is_text_model(config) and not config.is_encoder_decoder:
+        return
     offered: Mapping[str, str] = config.to_dict().get("auto_map") or {}
     only_hears = hears_alone(config)
     if (
@@ -96,7 +115,8 @@ def hears_alone(config: Any) -> bool:
 
 
 def check_processor(processor: Any, source: str) -> None:
-    """Checks that a processor prepares videos or sounds, and text; `source` names it in the message.
+    """Checks that a processor of a model that sees or hears prepares videos or sounds, and text; `source` names it in
+    the message.
 
     Raises:
         UnsupportedModelError: it is the tokenizer of a text model, the processor of an image model, or one with two
@@ -211,11 +231,14 @@ def vision_token_types(
 
     Some processors mark the tokens around a frame too (InternVL's `<img>`), which are text to the model.
     """
-    # Families whose videos are images to the model have one of the two only.
-    ids = [getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video", "audio")]
-    placeholders = np.isin(input_ids, [token_id for token_id in ids if token_id is not None])
-    types: NDArray[np.int64] = np.where(placeholders, token_types, 0)
+    types: NDArray[np.int64] = np.where(np.isin(input_ids, media_token_ids(processor)), token_types, 0)
     return types
+
+
+def media_token_ids(processor: Any) -> list[int]:
+    """The tokens that stand for media; families whose videos are images to the model have one only."""
+    ids = [getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video", "audio")]
+    return [token_id for token_id in ids if token_id is not None]
 
 
 def vision_inputs(processor: Any, clips: Sequence[Tensor]) -> dict[str, Tensor]:

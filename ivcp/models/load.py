@@ -11,10 +11,11 @@ import torch
 from ivcp.distributed.weights import whole_shapes_compared
 from ivcp.models.base_files import check_weights
 from ivcp.models.configuration import read_configuration
-from ivcp.models.families import check_architecture, hears_alone, vision_tower_of
+from ivcp.models.families import check_architecture, vision_tower_of
 from ivcp.models.path import check_model_source
 from ivcp.models.quantization import bitsandbytes_config, keep_differentiable
 from ivcp.models.source import local_model
+from ivcp.models.text_models import auto_class
 from ivcp.models.vision.attention import batch_vision_attention
 from ivcp.models.vision.layers import replace_slow_layers
 from ivcp.settings import MethodConfig, ModelConfig, RunConfig
@@ -33,7 +34,7 @@ def load_base_model(
     dtype: torch.dtype = torch.float32,
     quantization: MethodConfig | None = None,
 ) -> Any:
-    """A transformers image-text-to-text model, or one that hears, in evaluation mode.
+    """A transformers image-text-to-text model, one that hears, or a text model, in evaluation mode.
 
     `quantization` quantizes the language model's linear layers, where its `quantization_bit` is set.
 
@@ -43,7 +44,7 @@ def load_base_model(
         HubError: the hub does not give the model.
         BaseFilesError: files of its weights are missing or damaged.
         AttentionError: `flash_attn: fa2` without the package or without a GPU.
-        UnsupportedModelError: the model reads no videos, and hears no sounds, together with text.
+        UnsupportedModelError: the model reads images and no videos, or is an encoder-decoder.
         QuantizationError: the weights cannot be quantized here.
     """
     check_model_source(model_name_or_path, revision=settings.model_revision, cache_dir=settings.cache_dir)
@@ -60,7 +61,7 @@ def load_base_model(
     )
     # ZeRO-3 has some models draw weights before they are read: what a stage adds then would start elsewhere.
     with torch.random.fork_rng(devices=[]), whole_shapes_compared():
-        model = _auto_class(config).from_pretrained(
+        model = auto_class(config).from_pretrained(
             name,
             config=config,
             attn_implementation=_ATTENTION[settings.flash_attn],
@@ -83,16 +84,9 @@ def model_without_weights(directory: Path, settings: ModelConfig) -> Any:
     """The model that a directory's configuration describes, on the device `meta`: what has no weights costs nothing."""
     config = read_configuration(str(directory), settings)
     with torch.device("meta"):
-        return _auto_class(config).from_config(
+        return auto_class(config).from_config(
             config, attn_implementation=_ATTENTION["sdpa"], trust_remote_code=settings.trust_remote_code
         )
-
-
-def _auto_class(config: Any) -> Any:
-    """The transformers class that finds the one of a model."""
-    from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM
-
-    return AutoModelForMultimodalLM if hears_alone(config) else AutoModelForImageTextToText
 
 
 def check_attention(settings: ModelConfig) -> None:

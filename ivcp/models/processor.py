@@ -32,6 +32,7 @@ from ivcp.models.path import check_model_path
 from ivcp.models.sampled import SampledVideo, channels_first
 from ivcp.models.sounds import HEARS_VIDEOS, check_hears, longest_sound, sound_inputs, split_at_videos
 from ivcp.models.source import local_model
+from ivcp.models.text_models import TextProcessor, read_processor, reads_no
 from ivcp.models.vision.features import join_features
 from ivcp.records import Message
 from ivcp.settings import VideoConfig
@@ -39,7 +40,6 @@ from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 
-from transformers import AutoProcessor  # noqa: E402
 
 _PROBE = "answer"
 Batch = dict[str, torch.Tensor]
@@ -54,7 +54,8 @@ class Processor:
     def __init__(
         self, processor: Any, *, video: VideoConfig, special_tokens: Sequence[str] = (), source: str = "the model"
     ) -> None:
-        check_processor(processor, source)
+        if not isinstance(processor, TextProcessor):
+            check_processor(processor, source)
         self.processor = processor
         self.video = video
         self.new_tokens = frozenset(special_tokens) - processor.tokenizer.get_added_vocab().keys()
@@ -71,12 +72,17 @@ class Processor:
         tokenizer = self.processor.tokenizer
         special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
         found = []
-        for question in ("question", f"{VIDEO_TAG}question"):
+        for question in ("question", *([] if self.reads_text_only else [f"{VIDEO_TAG}question"])):
             turns = (Message(role="user", content=question), Message(role="assistant", content=_PROBE))
             behind = render_conversation(self.processor, turns).rpartition(_PROBE)[2]
             ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
             found += [token for token in ids if token in special][:1]
         return tuple(sorted(set(found)))
+
+    @property
+    def reads_text_only(self) -> bool:
+        """Whether its model has no eyes."""
+        return isinstance(self.processor, TextProcessor)
 
     @classmethod
     def from_pretrained(
@@ -93,12 +99,12 @@ class Processor:
 
         Raises:
             FileNotFoundError: `model_name_or_path` is none of them.
-            UnsupportedModelError: the model reads no videos, and hears no sounds.
+            UnsupportedModelError: the model reads images and no videos, or has two tokenizers.
             ValueError: its tokenizer would split a special token, or its files are damaged.
         """
         check_model_path(model_name_or_path, files=("processor_config.json", "tokenizer_config.json"))
         try:
-            processor = AutoProcessor.from_pretrained(
+            processor = read_processor(
                 local_model(model_name_or_path, with_weights=False),
                 revision=revision,
                 cache_dir=cache_dir,
@@ -155,6 +161,8 @@ class Processor:
         Raises:
             UnsupportedModelError: the model reads no videos.
         """
+        if self.reads_text_only:
+            raise reads_no("video")
         check_sees_videos(self.processor)
         step = frame_step(self.processor.video_processor)
         if step is None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ivcp.serving.http.problems import CLIENT_GONE, ProblemError
+from ivcp.serving.http.problems import CLIENT_GONE, SPEAKS_OPENAI, ProblemError
 from ivcp.serving.http.timings import Timings, current_timings
 from ivcp.serving.settings import ServerSettings
 
@@ -167,6 +167,13 @@ class _Response:
             self.is_complete = True
 
 
+_INSTEAD_OF_JSON = {
+    False: "send the video to /v1/predict as multipart/form-data",
+    True: "send a smaller video, or the address of one that this server may read (uri_hosts, uri_buckets)",
+}
+"""By whether errors have the shape of OpenAI's API, whose routes take no forms."""
+
+
 class _Body:
     """The body of a request as it arrives: counted, within its time, and watched to its client's end."""
 
@@ -175,12 +182,13 @@ class _Body:
         headers = dict(scope["headers"])
         announced = headers.get(b"content-length", b"")
         self.announced = int(announced) if announced.isdigit() else 0
+        is_openai = bool(scope.get("state", {}).get(SPEAKS_OPENAI))
         is_form = headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"multipart/form-data"
         self._most = (self._settings.max_upload_mb if is_form else self._settings.max_json_mb) * 1e6
         self._kind = (
             "an upload (max_upload_mb): send fewer seconds of it, or a smaller picture"
             if is_form
-            else "a request that is no form (max_json_mb): send the video to /v1/predict as multipart/form-data"
+            else f"a request that is no form (max_json_mb): {_INSTEAD_OF_JSON[is_openai]}"
         )
         self._arrived, self._counted = 0, 0
         self._is_whole, self._client_left = anyio.Event(), anyio.Event()

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 
 from ivcp.data.prepared.sample import Sample
+from ivcp.records import Message
 from ivcp.serving.decoding import Decoders
 from ivcp.serving.held_files import HeldFiles
 from ivcp.serving.http.requests import in_thread
@@ -68,14 +69,17 @@ class ServedLanguage(Served, ABC):
         return [waited_for(future) for future in futures]
 
     def try_out(self, video: VideoSource) -> None:
-        """Answers once about a video; for a thread without an event loop.
+        """Answers once about a video, or a text where the model has no eyes; for a thread without an event loop.
 
         Raises:
             RuntimeError, VideoError: that cannot be done.
         """
-        stage = self.source.model.stage
-        messages = stage.smallest_prompt if self.reads_answers else stage.prompt_of(stage.smallest_prompt)
-        for sample in self.read_in_each(Conversation(tuple(messages), (video,))):
+        model = self.source.model
+        said = model.stage.smallest_prompt if self.reads_answers else model.stage.prompt_of(model.stage.smallest_prompt)
+        tried = Conversation(tuple(said), (video,))
+        if model.processor.reads_text_only:
+            tried = Conversation(tuple(Message(role=turn.role, content="1") for turn in said))
+        for sample in self.read_in_each(tried):
             self.try_sample(sample)
 
     @abstractmethod

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from ivcp.data.prepared.sample import Sample
+from ivcp.data.prompts import PromptError
 from ivcp.inference.finite import check_finite_outputs
+from ivcp.models.families import media_token_ids
 from ivcp.serving.batching import Batcher
 from ivcp.serving.decoding import Decoders, TooManyTokensError
 from ivcp.serving.held_files import HeldFiles
@@ -49,8 +51,19 @@ class ServedScorer(ServedLanguage):
         return self._batcher.num_waiting
 
     def sample_of_text(self, text: str, name: str) -> Sample:
-        """A conversation that its sender has rendered, with the tokens of turns in it."""
-        ids = np.array(self.source.model.processor.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        """A conversation that its sender has rendered, with the tokens of turns in it.
+
+        Raises:
+            PromptError: there is nothing in it, or a token that stands for a medium.
+        """
+        processor = self.source.model.processor.processor
+        ids = np.array(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if len(ids) == 0:
+            raise PromptError(f"{name} is empty: expected what the model's chat template makes of one")
+        shown = np.intersect1d(ids, media_token_ids(processor))
+        if len(shown):
+            token = processor.tokenizer.convert_ids_to_tokens(int(shown[0]))
+            raise PromptError(f"{name} holds {token}, which stands for a medium: send turns, with media as parts")
         none = np.zeros(len(ids), dtype=np.int64)
         return Sample(
             input_ids=ids.astype(np.int64),

@@ -122,13 +122,17 @@ class ActionClassification(Stage):
         return {LABEL.name: clip.label}
 
     def check_base(self, base: Any) -> None:
-        """Checks that a transformer decoder's width, which may be the base model's, is a multiple of its heads.
+        """Checks that it reads videos, and that a transformer decoder's width, which may be its own, is a multiple of
+        its heads.
 
         Raises:
-            ConfigError: it is not.
+            UnsupportedModelError: it does not.
+            ConfigError: the width is not.
         """
+        from ivcp.models.families import check_reads_videos
         from ivcp.stages.action_cls.decoder import DecoderShape
 
+        check_reads_videos(base, self.config.model.required_name)
         try:
             DecoderShape.from_settings(
                 self.config.action_cls, hidden_size=base.get_text_config().hidden_size, num_classes=2

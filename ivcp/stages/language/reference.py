@@ -122,12 +122,18 @@ class FrozenModel:
         """Its own."""
         yield from _tensors(language_model_of(self._backbone))
 
-    def check_vocabulary(self, backbone: Any) -> None:
-        """Checks that both models know the same number of tokens.
+    def check_fits(self, backbone: Any) -> None:
+        """Checks that both models are of one family, and know the same number of tokens.
 
         Raises:
             ConfigError: they do not.
         """
+        ours, theirs = (language_model_of(each).config.model_type for each in (self._backbone, backbone))
+        if ours != theirs:
+            raise ConfigError(
+                f"ref_model is a {ours} model, which cannot see what a {theirs} model is shown: choose a ref_model of "
+                "the same family"
+            )
         sizes = [language_model_of(each).config.get_text_config().vocab_size for each in (self._backbone, backbone)]
         if sizes[0] != sizes[1]:
             raise ConfigError(
@@ -145,7 +151,7 @@ def reference_of(config: RunConfig, backbone: Any) -> Reference:
     """
     if config.language.ref_model:
         reference = FrozenModel.of(config.language.ref_model, config)
-        reference.check_vocabulary(backbone)
+        reference.check_fits(backbone)
         return reference
     if config.method.finetuning_type == "lora":
         if start := config.method.adapter_name_or_path:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from ivcp.models.backbone import language_model_of
+from ivcp.models.configuration import read_configuration
 from ivcp.models.processor import Processor
 from ivcp.models.source import local_model
 from ivcp.settings import ConfigError, RunConfig
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from ivcp.stages.protocol import Stage
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Letters of languages that put no spaces between words: Thai and Lao, Japanese, Chinese."""
 _NO_WORD = re.compile(r"[^\w\s]|_")
 
 
@@ -66,7 +70,8 @@ def reward_of(config: RunConfig, processor: Processor) -> Reward:
     """The reward that the settings ask for.
 
     Raises:
-        ConfigError: there is none, or the reward model reads other tokens than the model that writes.
+        ConfigError: there is none, or the reward model reads other tokens than the model that writes, or is of another
+            family.
         ModelFilesError: the directory of `reward_model` is incomplete.
     """
     language = config.language
@@ -114,6 +119,13 @@ def _model(name: str, processor: Processor, config: RunConfig) -> ModelReward:
             f"reward_model = {name} reads other tokens ({len(vocabularies[0])} in its vocabulary) than the model that "
             f"writes ({len(vocabularies[1])}): train one on the same base model"
         )
+    theirs = language_model_of(loaded.module.backbone).config.model_type
+    ours = read_configuration(config.model.required_name, config.model).model_type
+    if theirs != ours:
+        raise ConfigError(
+            f"reward_model = {name} is a {theirs} model, which cannot see what a {ours} model is shown: train one on "
+            "the same base model"
+        )
     return ModelReward(loaded.module, processor)
 
 
@@ -121,10 +133,16 @@ def _rule(name: str, pattern: str | None) -> Callable[[str, str], bool]:
     if name == "exact_match":
         return lambda written, wanted: words_of(written) == words_of(wanted)
     if name == "contains":
-        return lambda written, wanted: f" {words_of(wanted)} " in f" {words_of(written)} "
+        return _holds
     assert pattern is not None
     found = re.compile(pattern)
     return lambda written, wanted: _matches(found, written, wanted)
+
+
+def _holds(written: str, wanted: str) -> bool:
+    """By whole words, where the wanted text has spaces between them; Chinese has none."""
+    written, wanted = words_of(written), words_of(wanted)
+    return wanted in written if _WITHOUT_SPACES.search(wanted) else f" {wanted} " in f" {written} "
 
 
 def _matches(pattern: re.Pattern[str], written: str, wanted: str) -> bool:

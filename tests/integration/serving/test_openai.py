@@ -201,6 +201,7 @@ def test_models_are_listed(client):
         ({"max_tokens": 5000}, openai.BadRequestError, "context_length_exceeded", "context of 900 tokens"),
         ({"messages": [said("What? " * 900)]}, openai.BadRequestError, "context_length_exceeded", "shorten it"),
         ({"presence_penalty": 1.0}, openai.BadRequestError, "bad_request_fields", "repetition_penalty"),
+        ({"extra_body": {"repetition_penalty": 1e-300}}, openai.BadRequestError, "bad_request_fields", "equal to 0.1"),
         (
             {"messages": [said("a", role="assistant")]},
             openai.BadRequestError,

@@ -88,6 +88,13 @@ def test_chance_is_the_seeds(writer, clip):
     assert made[0].tokens == made[1].tokens != made[2].tokens
 
 
+def test_next_to_no_temperature_is_the_likeliest_token(writer, clip):
+    prompt = asked(writer, "What?", clip)
+    made = [GrowingAnswer(writer, prompt, AnswerOptions(8, Choice(temperature=t))) for t in (None, 1e-300, 1e-7)]
+    write(writer, made)
+    assert made[0].tokens == made[1].tokens == made[2].tokens
+
+
 def test_an_answer_ends_at_a_stop_word_and_where_nobody_wants_it(writer, clip):
     whole = GrowingAnswer(writer, asked(writer, "What?", clip), AnswerOptions(24))
     write(writer, [whole])

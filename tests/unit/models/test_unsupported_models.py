@@ -3,8 +3,11 @@
 import pytest
 import transformers as hf
 
+from ivcp.checks.base import check_method
+from ivcp.checks.run import check_validation
 from ivcp.demo.tiny_model import build_tiny_model
 from ivcp.demo.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
+from ivcp.models.base_files import BaseFilesError
 from ivcp.models.families import UnsupportedModelError, check_architecture, check_processor, time_inputs
 from ivcp.models.load import load_base_model
 from ivcp.models.processor import Processor
@@ -43,19 +46,21 @@ def load_model(directory):
     return load_base_model(directory, settings=config_from_settings({}).model)
 
 
-@pytest.mark.parametrize(
-    ("load", "came"),
-    [
-        (load_processor, r"text has a Qwen2Tokenizer and no processor for videos: a text model; expected a video"),
-        (
-            load_model,
-            r"text is a qwen2 model, which reads no video with its text; expected .* such as Qwen2-VL",
-        ),
-    ],
-)
-def test_a_text_model_is_refused(text_model, load, came):
-    with pytest.raises(UnsupportedModelError, match=came + r".*set model_name_or_path to one"):
-        load(text_model)
+def test_a_text_model_classifies_nothing(text_model):
+    config = config_from_settings({"stage": "action_cls", "model_name_or_path": str(text_model)})
+
+    with pytest.raises(UnsupportedModelError, match=r"text is a qwen2 model, which reads texts only; expected"):
+        check_method(config)
+    with pytest.raises(BaseFilesError, match=r"no processor for videos: .*a text model learns to write \(stage: sft"):
+        check_validation(config)
+    check_validation(config.model_copy(update={"method": config.method.model_copy(update={"stage": "sft"})}))
+
+
+def test_a_text_model_is_shown_nothing(text_model):
+    with pytest.raises(UnsupportedModelError, match=r"the model reads texts only, and a video came: take a video lang"):
+        prepared_clip(load_processor(text_model), 0)
+    with pytest.raises(UnsupportedModelError, match=r"the model reads texts only, and a video came"):
+        load_processor(text_model).frame_size(48, 64)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ class ChatRequest(BaseModel):
     """Draw among so many of the likeliest tokens; 0 or -1 is all."""
     do_sample: bool | None = None
     """Whether tokens are drawn; by default where `temperature`, `top_p` or `top_k` say how."""
-    repetition_penalty: float | None = Field(None, gt=0)
+    repetition_penalty: float | None = Field(None, ge=0.1, le=10)
     """What makes tokens less likely that were written or read before; 1 does not."""
     stop: StopWords = Field((), max_length=_MOST_STOP_WORDS)
     """Words before which the answer ends."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, model_validator
 
 from ivcp.data.prompts import TAGS, media_tags
 from ivcp.records import MediumKind, Message
@@ -41,6 +41,16 @@ class _Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+def _without_tags(text: str) -> str:
+    if media_tags(text):
+        raise ValueError(f"text must not hold {' or '.join(TAGS.values())}: media are parts of their own")
+    return text
+
+
+SaidText = Annotated[Text, AfterValidator(_without_tags)]
+"""What somebody said, beside media."""
+
+
 class MediaUrl(_Lenient):
     """Where a medium is: a `data:` URI, or an address where this server may read."""
 
@@ -68,7 +78,7 @@ class Part(_Lenient):
     """A part of a turn: text, or a medium."""
 
     type: str
-    text: Text | None = None
+    text: SaidText | None = None
     video_url: MediaUrl | None = None
     image_url: MediaUrl | None = None
     audio_url: MediaUrl | None = None
@@ -80,8 +90,6 @@ class Part(_Lenient):
             raise ValueError(f"a part of type {self.type[:100]} is not read here: send text or {' or '.join(_KINDS)}")
         if getattr(self, self.type) is None:
             raise ValueError(f"a part of type {self.type} needs {self.type}")
-        if self.text and media_tags(self.text):
-            raise ValueError(f"text must not hold {' or '.join(TAGS.values())}: media are parts of their own")
         return self
 
     @property
@@ -103,7 +111,7 @@ def text_or(name: str) -> Discriminator:
     return Discriminator(lambda value: "text" if isinstance(value, str) else name)
 
 
-PlainText = Annotated[Text, Tag("text")]
+PlainText = Annotated[SaidText, Tag("text")]
 
 
 class Content(_Lenient):
@@ -125,11 +133,6 @@ class Content(_Lenient):
     def media(self) -> tuple[Medium, ...]:
         """Its media, in order."""
         return tuple(medium for part in self.parts if (medium := part.medium) is not None)
-
-    @model_validator(mode="after")
-    def _can_be_read(self) -> Self:
-        _ = self.parts
-        return self
 
 
 class Turn(Content):

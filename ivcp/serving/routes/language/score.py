@@ -15,7 +15,7 @@ from ivcp.serving.http.requests import Text, read_json
 from ivcp.serving.http.timings import Timings, current_timings
 from ivcp.serving.language.served_scorer import ServedScorer
 from ivcp.serving.language.source import LanguageSource
-from ivcp.serving.routes.language.messages import Content, PlainText, Turn, stored_conversation, text_or
+from ivcp.serving.routes.language.messages import Content, PlainText, SaidText, Turn, stored_conversation, text_or
 from ivcp.serving.routes.openapi import OF_PREDICTIONS, body_of
 from ivcp.serving.service import Service
 from ivcp.serving.side_by_side import each_of
@@ -33,7 +33,7 @@ def _ends_with_answer(conversation: Conversation) -> Conversation:
 
 
 AnsweredConversation = Annotated[Conversation, AfterValidator(_ends_with_answer)]
-TextOrTurns = Annotated[PlainText | Annotated[AnsweredConversation, Tag("turns")], text_or("turns")]
+TextOrTurns = Annotated[Annotated[Text, Tag("text")] | Annotated[AnsweredConversation, Tag("turns")], text_or("turns")]
 
 
 class _Asked(BaseModel):
@@ -48,7 +48,7 @@ class ScoreRequest(_Asked):
 
     text_1: Side | tuple[Side, ...] | None = Field(None, validation_alias=AliasChoices("text_1", "queries"))
     """A question for each answer, or one for all: text, or `{"content": [parts]}`."""
-    text_2: Text | tuple[Text, ...] | None = Field(None, validation_alias=AliasChoices("text_2", "documents"))
+    text_2: SaidText | tuple[SaidText, ...] | None = Field(None, validation_alias=AliasChoices("text_2", "documents"))
     """Answers."""
     messages: list[AnsweredConversation] | None = Field(None, min_length=1)
     """In place of both: conversations, each ending with the answer."""

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from ivcp.serving.http.admission import Admission, Load
+from ivcp.serving.http.problems import SPEAKS_OPENAI
 from ivcp.serving.http.timings import Timings, current_timings, timed_request
 from ivcp.serving.settings import ServerSettings
 
@@ -37,7 +38,9 @@ class Answer:
         return json.loads(self.body)["code"]
 
 
-async def ask(admission: Admission, *messages: Message, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
+async def ask(
+    admission: Admission, *messages: Message, headers: tuple[tuple[bytes, bytes], ...] = (), **state: bool
+) -> Answer:
     waiting: Iterator[Message] = iter(messages)
     answer = Answer()
 
@@ -49,7 +52,9 @@ async def ask(admission: Admission, *messages: Message, headers: tuple[tuple[byt
         return message
 
     await admission(
-        {"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers, "state": {}}, receive, answer.send
+        {"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers, "state": state},
+        receive,
+        answer.send,
     )
     return answer
 
@@ -111,6 +116,13 @@ def test_what_is_held_in_memory_has_a_limit_of_its_own(kind: bytes):
     answer = asyncio.run(ask(admission(answers, max_json_mb=8e-6), LAST, headers=headers))
     assert (answer.status, answer.code) == (413, "body_too_large")
     assert "send the video to /v1/predict as multipart/form-data" in json.loads(answer.body)["detail"]
+
+
+def test_a_server_of_conversations_names_no_form():
+    headers = ((b"content-type", b"application/json"), (b"content-length", b"10"))
+    answer = asyncio.run(ask(admission(answers, max_json_mb=8e-6), headers=headers, **{SPEAKS_OPENAI: True}))
+    assert answer.status == 413
+    assert "send a smaller video" in json.loads(answer.body)["error"]["message"]
 
 
 def test_more_requests_than_the_queue_holds_are_refused_unread_and_told_when_to_come_again():

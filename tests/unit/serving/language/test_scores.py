@@ -144,3 +144,19 @@ def test_what_it_does_not_do_is_no_route(client):
     assert "POST /v1/chat/completions is no route of this server" in reply.json()["error"]["message"]
     assert {"/v1/score", "/v1/models", "/readyz"} <= client.get("/openapi.json").json()["paths"].keys()
     assert client.get("/v1/models").json()["data"][0]["id"] == "rm"
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "param", "message"),
+    [
+        ("/v1/score", {"text_1": "Who?", "text_2": ["A man.", "<video>"]}, "text_2", "media are parts of their own"),
+        ("/v1/score", {"text_1": "<image>Who?", "text_2": "A man."}, "text_1", "media are parts of their own"),
+        ("/v1/score/evaluation", {"messages": [""]}, None, "conversation 0 is empty"),
+        ("/v1/score/evaluation", {"messages": ["x <|video_pad|>"]}, None, "stands for a medium"),
+    ],
+)
+def test_texts_without_tokens_or_with_those_of_media_are_refused(client, route, body, param, message):
+    reply = client.post(route, json=body)
+    assert reply.status_code == 400, reply.text
+    assert message in reply.json()["error"]["message"]
+    assert (reply.json()["error"]["param"] or "").startswith(param or "")

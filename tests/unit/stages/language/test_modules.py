@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 
 from ivcp.models.backbone import language_model_of
 from ivcp.models.positions import RopePositions
@@ -134,9 +135,14 @@ def test_another_model_is_the_reference(base, tmp_path):
         module(**kept)
 
 
-def test_a_reference_with_another_vocabulary_is_refused(base, tmp_path):
-    other = build_tiny_family(tmp_path / "other", "llava_onevision")
-    with pytest.raises(ConfigError, match=r"ref_model has a vocabulary of \d+ tokens, .* the same tokenizer"):
+def test_a_reference_with_another_vocabulary_or_of_another_family_is_refused(base, tmp_path):
+    larger = transformers.AutoModelForImageTextToText.from_pretrained(base)
+    larger.resize_token_embeddings(700)
+    larger.save_pretrained(tmp_path / "larger")
+    with pytest.raises(ConfigError, match=r"ref_model has a vocabulary of 700 tokens, .* the same tokenizer"):
+        built(base, "dpo", ref_model=str(tmp_path / "larger"))
+    other = build_tiny_family(tmp_path / "other", "qwen3_vl")
+    with pytest.raises(ConfigError, match=r"ref_model is a qwen3_vl model, which cannot see what a qwen2_vl model is"):
         built(base, "dpo", ref_model=str(other))
 
 

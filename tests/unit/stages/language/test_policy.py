@@ -22,6 +22,7 @@ from ivcp.training.arguments import check_stage_settings
 from ivcp.training.build import build_trainer
 from ivcp.training.result import run_trainer
 from tests.language import exchanged, index_of, language_config, processor_of, samples_of, with_frames
+from tests.served_language import save_tiny_language_model
 from tests.tiny_families import build_tiny_family
 
 FAMILIES = ("qwen2_vl", "qwen3_vl", "llava_next_video", "minicpmv4_6")
@@ -187,6 +188,8 @@ def test_ppo_learns_from_the_same_answers_several_times(qwen, tmp_path):
         ({"reward_rule": "exact_match"}, "The person waves twice.", "person waves", 0.0),
         ({"reward_rule": "contains"}, "I see: waving, not sitting", "Waving", 1.0),
         ({"reward_rule": "contains"}, "I see unwaving hands", "waving", 0.0),
+        ({"reward_rule": "contains"}, "视频中的人在跑步。", "跑步", 1.0),
+        ({"reward_rule": "contains"}, "视频中的人在跑步。", "挥手", 0.0),
         ({"reward_rule": "pattern", "reward_pattern": r"\d+"}, "it is 3", "4", 1.0),
         ({"reward_rule": "pattern", "reward_pattern": r"(\d+)"}, "it is 3", "4", 0.0),
         ({"reward_rule": "pattern", "reward_pattern": r"(sits|waves)"}, "it waves", "A person waves.", 1.0),
@@ -201,6 +204,19 @@ def test_rules(qwen, rule, written, wanted, reward):
     found = reward_of(language_config(qwen, "grpo", **rule), processor_of(qwen))
     rollouts: Any = SimpleNamespace(texts=(written,), wanted=(wanted,), device="cpu")
     assert found(rollouts).tolist() == [reward]
+
+
+def test_a_reward_model_of_another_family_or_tokenizer_is_refused(qwen, tmp_path):
+    """The first has the same words as the model that writes, but reads other frames."""
+    from ivcp.stages.language.rewards import reward_of
+
+    for family, message in (
+        ("qwen2_vl", "is a qwen2_vl model, which cannot see what a qwen3_vl"),
+        ("llava_onevision", "reads other tokens"),
+    ):
+        rm = save_tiny_language_model(tmp_path / family, "rm", family=family)
+        with pytest.raises(ConfigError, match=message):
+            reward_of(language_config(qwen, "grpo", reward_model=str(rm)), processor_of(qwen))
 
 
 def test_words_are_compared_without_what_does_not_matter():
