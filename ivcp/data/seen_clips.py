@@ -65,6 +65,12 @@ class ClipIdentities:
     def __getitem__(self, chosen: NDArray[np.int64]) -> ClipIdentities:
         return ClipIdentities(self.contents[chosen], self.groups[chosen])
 
+    @property
+    def clusters(self) -> NDArray[np.uint64]:
+        """What clips that resemble each other share, (clips,): the group; one without a group resembles no other."""
+        own = np.arange(1, len(self) + 1, dtype=np.uint64)
+        return np.where(self.groups == _UNKNOWN, own, self.groups)
+
     def among(self, others: ClipIdentities) -> NDArray[np.bool_]:
         """Whether the content or the group of each is one of `others`, (clips,)."""
         is_content = np.isin(self.contents, others.contents) & (self.contents != _UNKNOWN)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from ivcp.evaluation.predict import PredictedSplit
 from ivcp.inference.finite import NonFiniteError
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records import PreparedIndex
+from ivcp.records.baselines import UNTRAINED, Baseline
 from ivcp.records.evaluation import ChampionComparison, GateVerdict, LeftOut, SplitMetrics
 from ivcp.settings import EvaluationConfig, ModelConfig, video_meaning
 from ivcp.stages.directory import load_directory
@@ -126,6 +127,7 @@ def decide(
     champion: ChampionComparison | None,
     model_alias: str,
     knows_what_it_saw: bool = True,
+    baselines: Sequence[Baseline] = (),
 ) -> GateVerdict:
     """The verdict on a model, with one reason per rule."""
     enough = _reaches(top1_accuracy, settings.min_top1_accuracy)
@@ -138,7 +140,9 @@ def decide(
             f"it is not known what the model has seen ({SEEN_CLIPS_FILE} is missing in its directory, or in that of a "
             "model it comes from), so that this figure may be too high: train it anew with this version"
         )
-    passed = enough and knows_what_it_saw
+    gains = None if settings.min_gain_over_baselines is None else _gains(baselines, settings.min_gain_over_baselines)
+    reasons += [reason for reason, _ in gains or ()]
+    passed = enough and knows_what_it_saw and all(is_enough for _, is_enough in gains or ())
     if champion is None or champion.top1_accuracy is None:
         reasons.append(_why_only_the_minimum_counts(settings, champion, model_alias))
         return GateVerdict(passed=passed, reasons=tuple(reasons))
@@ -151,6 +155,26 @@ def decide(
         f"{champion.top1_accuracy:.3f} ({champion.detail}), champion_tolerance {settings.champion_tolerance:.3f}"
     )
     return GateVerdict(passed=passed and not_worse, reasons=tuple(reasons))
+
+
+def _gains(baselines: Sequence[Baseline], lowest: float) -> list[tuple[str, bool]]:
+    """Of each baseline without the trained model: what to say, and whether the model is better by enough.
+
+    One that could not be measured decides nothing; where none could, the model does not pass.
+    """
+    found = []
+    for baseline in baselines:
+        if baseline.kind in UNTRAINED and baseline.gain is not None:
+            is_enough = _reaches(baseline.gain, lowest - 1e-9)
+            found.append(
+                (
+                    f"{'better' if baseline.gain >= 0 else 'worse'} by {abs(baseline.gain):.3f} than {baseline.words} "
+                    f"({baseline.top1_accuracy:.3f}), which {'is' if is_enough else 'is not'} "
+                    f"min_gain_over_baselines {lowest:.3f}",
+                    is_enough,
+                )
+            )
+    return found or [("min_gain_over_baselines is set, and no baseline was measured: see baselines", False)]
 
 
 def _reaches(accuracy: float, lowest: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -52,8 +53,7 @@ class SplitClips:
     def unseen_by(self, seen: SeenClips) -> UnseenClips:
         """Sorts out what a model has seen."""
         trained, chosen = _seen(self.identities, seen)
-        of_failed = ClipIdentities.of([(clip.video_sha256, clip.group) for clip in self.failed])
-        failed_trained, failed_chosen = _seen(of_failed, seen)
+        failed_trained, failed_chosen = _seen(identities_of_failed(self.failed), seen)
         left_out = LeftOut(
             trained_on=int(trained.sum() + failed_trained.sum()),
             selected_on=int(chosen.sum() + failed_chosen.sum()),
@@ -94,6 +94,11 @@ class UnseenClips:
                 "before training: train anew with test_size or test_dataset (where all groups were given to training "
                 "already, resplit: true gives them anew), or name a test_dataset of other groups and videos"
             )
+
+
+def identities_of_failed(failed: Sequence[QuarantinedClip]) -> ClipIdentities:
+    """What clips that could not be prepared are known by."""
+    return ClipIdentities.of([(clip.video_sha256, clip.group) for clip in failed])
 
 
 def _seen(clips: ClipIdentities, seen: SeenClips) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

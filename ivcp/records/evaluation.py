@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from ivcp.records.annotations import Split
+from ivcp.records.baselines import Baseline, Interval
 from ivcp.records.calibration import Calibration, ConfidenceQuality, CoveragePoint
 from ivcp.records.record import Record
 
@@ -84,6 +85,16 @@ class SplitMetrics(Record):
                 f"on the {self.num_reversed_pair_clips} clips of time-reversed pairs",
             ),
         )
+
+
+class MetricIntervals(Record):
+    """Intervals of accuracies by the bootstrap over groups of clips; null where there are no clips."""
+
+    top1_accuracy: Interval | None = None
+    mean_class_accuracy: Interval | None = None
+    reversed_pairs_accuracy: Interval | None = None
+    num_groups: int = 0
+    """Groups that resamples are of."""
 
 
 class DisturbedResult(Record):
@@ -265,6 +276,10 @@ class EvaluationMetrics(SplitMetrics, MeasuredModel):
 
     prompt: str = ""
     """What was asked about every clip, as the predictor asks it, whatever the rows ask."""
+    intervals: MetricIntervals = MetricIntervals()
+    """Empty where an earlier version measured."""
+    baselines: tuple[Baseline, ...] = ()
+    """Empty where none was asked for."""
     disturbed: tuple[DisturbedResult, ...]
     """Empty unless `disturb_frames` asks for it."""
     prompts: PromptResults | None = None
@@ -312,6 +327,12 @@ class EvaluationMetrics(SplitMetrics, MeasuredModel):
                 numbers[f"{row.kind}_top1_accuracy"] = row.top1_accuracy
                 numbers[f"{row.kind}_predicted_partner"] = row.predicted_partner
                 numbers[f"{row.kind}_right_within_pair"] = row.right_within_pair
+        if self.intervals.top1_accuracy:
+            numbers["top1_accuracy_low"] = self.intervals.top1_accuracy.low
+            numbers["top1_accuracy_high"] = self.intervals.top1_accuracy.high
+        for baseline in self.baselines:
+            numbers[f"baseline_{baseline.kind}_top1_accuracy"] = baseline.top1_accuracy
+            numbers[f"gain_over_{baseline.kind}"] = baseline.gain
         if self.prompts is not None:
             numbers |= {"prompts_mean_top1_accuracy": self.prompts.mean, "prompts_spread": self.prompts.spread}
         if self.confidence is not None:
