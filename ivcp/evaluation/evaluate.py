@@ -152,7 +152,7 @@ class SplitEvaluation:
         champion = self._champion(predicted, measured, fingerprint, default_store)
         baselines = self._baselines(predicted)
         return EvaluationMetrics(
-            **measured.model_dump(),
+            **measured.model_dump(exclude={"intervals"}),
             intervals=measure_intervals(predicted, labels=self.index.classes, clips=self.clips),
             baselines=baselines,
             split=self.split,

@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from ivcp.evaluation.confidence import negative_log_likelihood
 from ivcp.evaluation.intervals import Resamples
 from ivcp.evaluation.predict import PredictedSplit
-from ivcp.evaluation.unseen import SplitClips, identities_of_failed
+from ivcp.evaluation.unseen import SplitClips
 from ivcp.records import Labels
 from ivcp.records.evaluation import ClassMetrics, Disturbance, DisturbedResult, MetricIntervals, SplitMetrics
 
@@ -53,7 +53,7 @@ def measure_intervals(predicted: PredictedSplit, *, labels: Labels, clips: Split
     """The intervals of the accuracies of `predicted`, whose clips are `clips`; those that failed count as errors."""
     truth = np.concatenate([predicted.labels, np.array([clip.label for clip in clips.failed], dtype=np.int64)])
     hits = np.concatenate([predicted.predictions == predicted.labels, np.zeros(len(clips.failed), dtype=bool)])
-    resamples = Resamples(np.concatenate([clips.identities.clusters, identities_of_failed(clips.failed).clusters]))
+    resamples = Resamples(clips.clusters)
     in_pair = np.isin(truth, list(labels.partner))
     return MetricIntervals(
         top1_accuracy=resamples.share(hits),

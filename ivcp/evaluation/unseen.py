@@ -50,6 +50,13 @@ class SplitClips:
     def __len__(self) -> int:
         return len(self.samples) + len(self.failed)
 
+    @property
+    def clusters(self) -> NDArray[np.uint64]:
+        """What clips that resemble each other share, of the samples and then of those that failed, (clips,)."""
+        failed = identities_of_failed(self.failed)
+        contents = np.concatenate([self.identities.contents, failed.contents])
+        return ClipIdentities(contents, np.concatenate([self.identities.groups, failed.groups])).clusters
+
     def unseen_by(self, seen: SeenClips) -> UnseenClips:
         """Sorts out what a model has seen."""
         trained, chosen = _seen(self.identities, seen)

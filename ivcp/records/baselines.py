@@ -29,6 +29,11 @@ class Interval(Record):
     low: float
     high: float
 
+    @property
+    def words(self) -> str:
+        """For example "90.3 – 95.7 %"."""
+        return f"{100 * self.low:.1f} – {100 * self.high:.1f} %"
+
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
         if self.low > self.high:

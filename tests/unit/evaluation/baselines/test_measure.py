@@ -1,5 +1,6 @@
 """All baselines on prepared clips: those of a class differ from others by their brightness."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,3 +128,21 @@ def test_what_cannot_be_measured_says_why(model: LoadedModel, index: PreparedInd
     found = _by_kind(_measured(model, index, baselines=["linear_probe", "zero_shot"], probe_layers=[99]))
     assert all("probe_layers: 99" in baseline.detail for baseline in found.values())
     assert _measured(model, index, baselines=[]).baselines == ()
+
+
+def test_people_see_them(model: LoadedModel, index: PreparedIndex, tmp_path: Path):
+    evaluation = SplitEvaluation(
+        from_flat({"compare_with_champion": False}), model=model, index=index,
+        unseen=SplitClips.of(index, "test").unseen_by(model.seen), split="test",
+    )  # fmt: skip
+    predicted = evaluation.predict()
+    metrics = evaluation.metrics(predicted)
+    evaluation.write(tmp_path, metrics=metrics, predicted=predicted)
+    assert EvaluationMetrics.read(tmp_path / "metrics.json") == metrics
+    report = (tmp_path / "report.html").read_text()
+    top1 = metrics.intervals.top1_accuracy
+    assert top1 is not None
+    assert top1.words in report
+    for baseline in metrics.baselines:
+        assert baseline.words in report
+        assert baseline.detail in report
