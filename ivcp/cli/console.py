@@ -10,8 +10,12 @@ from rich.table import Table
 
 from ivcp.cli.terminal import say, show_table
 from ivcp.pipeline_runs.summary import STEPS, RunSummary
+from ivcp.records.baselines import Interval
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.language_evaluation import LanguageMetrics, Measured
+
+_Row = tuple[str, float | None, Interval | None]
+"""What was measured, the figure, and its interval."""
 
 
 def show_summary(summary: RunSummary) -> None:
@@ -64,32 +68,41 @@ def _metrics_table(metrics: Measured) -> Table:
     table = Table(title=f"{metrics.split} split, {metrics.num_clips} clips{metrics.caveats}", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
-    rows = [(measure.words, measure.value) for measure in metrics.shown]
+    rows: list[_Row] = [(measure.words, measure.value, measure.interval) for measure in metrics.shown]
     if isinstance(metrics, EvaluationMetrics):
         rows += _more_rows(metrics)
     else:
         words = {"reversed": "frames reversed", "shuffled": "frames shuffled", "middle": "middle frame alone"}
         for kind, numbers in metrics.disturbed.items():
-            rows += [(f"{words[kind]}: {name.replace('_', ' ')}", numbers.get(name)) for name in metrics.names[:1]]
-    for name, value in rows:
+            rows += [
+                (f"{words[kind]}: {name.replace('_', ' ')}", numbers.get(name), None) for name in metrics.names[:1]
+            ]
+    if any(interval for *_, interval in rows):
+        table.add_column("95 % interval", justify="right")
+    for name, value, interval in rows:
         if value is not None:
-            table.add_row(name, f"{value:.3f}")
+            between = [f"{interval.low:.3f} – {interval.high:.3f}"] if interval else []
+            table.add_row(name, f"{value:.3f}", *between)
     return table
 
 
-def _more_rows(metrics: EvaluationMetrics) -> list[tuple[str, float | None]]:
+def _more_rows(metrics: EvaluationMetrics) -> list[_Row]:
     """What was measured of a classifier beside its accuracy."""
-    rows: list[tuple[str, float | None]] = []
+    rows: list[_Row] = [
+        (f"beside it: {baseline.words}", baseline.top1_accuracy, baseline.interval)
+        for baseline in metrics.baselines
+        if baseline.kind != "majority"  # which stands above
+    ]
     if metrics.prompts is not None:
-        rows.append((f"mean of {len(metrics.prompts.top1_accuracy)} prompts", metrics.prompts.mean))
-        rows.append(("their standard deviation", metrics.prompts.spread))
+        rows.append((f"mean of {len(metrics.prompts.top1_accuracy)} prompts", metrics.prompts.mean, None))
+        rows.append(("their standard deviation", metrics.prompts.spread, None))
     for result in metrics.disturbed:
         if result.kind == "reversed":
-            rows.append(("frames reversed: those become their partner", result.predicted_partner))
+            rows.append(("frames reversed: those become their partner", result.predicted_partner, None))
         elif result.kind == "shuffled":
-            rows.append(("frames shuffled: right one of the pair (chance 0.5)", result.right_within_pair))
-        elif result.kind == "middle":
-            rows.append(("middle frame alone: top-1 accuracy", result.top1_accuracy))
+            rows.append(("frames shuffled: right one of the pair (chance 0.5)", result.right_within_pair, None))
+        elif result.kind == "middle" and not any(baseline.kind == "middle" for baseline in metrics.baselines):
+            rows.append(("middle frame alone: top-1 accuracy", result.top1_accuracy, None))
     return rows
 
 

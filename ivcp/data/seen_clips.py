@@ -78,6 +78,12 @@ class ClipIdentities:
         """The contents of all videos and images."""
         return np.concatenate((self.contents, self.more))
 
+    @property
+    def clusters(self) -> NDArray[np.uint64]:
+        """What clips that resemble each other share, (clips,): the group; one without a group resembles no other."""
+        own = np.arange(1, len(self) + 1, dtype=np.uint64)
+        return np.where(self.groups == _UNKNOWN, own, self.groups)
+
     def among(self, others: ClipIdentities) -> NDArray[np.bool_]:
         """Whether a content or the group of each is one of `others`, (clips,)."""
         known = others.all_contents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,6 @@ from ivcp.data.prepared.sample import Medium, Sample, Tokens
 from ivcp.inference.loop import Samples
 from ivcp.models.processor import Processor
 from ivcp.records import Message
-from ivcp.stages.protocol import Stage
 
 _EARLY, _LATE = (0, 1), (100_000, 100_001)
 """Frame indices whose times have another number of digits."""
@@ -27,7 +27,7 @@ class AskedSamples:
     """
 
     samples: Samples
-    stage: Stage
+    tokenize: Callable[[Processor, Sequence[Message], Sequence[Medium]], Tokens]
     processor: Processor
     prompt: tuple[Message, ...]
     _known: dict[Any, Tokens] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class AskedSamples:
         times = [(m.frame_indices, m.source_fps, m.total_frames) for m in media] if self._has_time_stamps else []
         kind = (*(medium.frames.shape for medium in media), *times)
         if kind not in self._known:
-            self._known[kind] = self.stage.tokenize(self.processor, self.prompt, media)
+            self._known[kind] = self.tokenize(self.processor, self.prompt, media)
         return self._known[kind]
 
     @cached_property
@@ -51,7 +51,7 @@ class AskedSamples:
         """Whether the same number of frames makes other tokens at another time."""
         frames = np.zeros((2, *self.processor.frame_size(16, 16), 3), dtype=np.uint8)
         early, late = (
-            self.stage.tokenize(self.processor, self.prompt, [Medium(frames, 1.0, indices, 1.0, indices[-1] + 1)])
+            self.tokenize(self.processor, self.prompt, [Medium(frames, 1.0, indices, 1.0, indices[-1] + 1)])
             for indices in (_EARLY, _LATE)
         )
         return not np.array_equal(early.input_ids, late.input_ids)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ivcp.evaluation.asked import AskedSamples
+from ivcp.evaluation.baselines.measure import Compared, measure_baselines
 from ivcp.evaluation.calibration import NotCalibratedError, clips_to_fit_on, fit_calibration, measure_confidence
 from ivcp.evaluation.champion import OnSameClips, compare_with_champion
 from ivcp.evaluation.confidence_plot import draw_confidence
@@ -18,11 +20,12 @@ from ivcp.evaluation.confusion_plot import draw_confusion_matrix
 from ivcp.evaluation.gate import decide, split_fingerprint, why_unfit
 from ivcp.evaluation.language.asked import check_measuring_here
 from ivcp.evaluation.language.evaluate import evaluate_language
-from ivcp.evaluation.measure import measure, measure_disturbed
+from ivcp.evaluation.measure import measure, measure_disturbed, measure_intervals
 from ivcp.evaluation.predict import PredictedSplit, predict_split, prediction_rows
 from ivcp.evaluation.report import worst_mistakes, write_class_table, write_report
 from ivcp.evaluation.smoke import choose_smoke_clip
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
+from ivcp.inference.loop import Samples
 from ivcp.records import (
     CLASS_TABLE_FILE,
     CONFIDENCE_FILE,
@@ -35,6 +38,7 @@ from ivcp.records import (
     Split,
     write_lines,
 )
+from ivcp.records.baselines import Baseline
 from ivcp.records.calibration import Calibration
 from ivcp.records.evaluation import (
     SMOKE_CLIP_FILE,
@@ -131,7 +135,7 @@ class SplitEvaluation:
     def _predict(self, model: LoadedModel, clips: SplitClips, *, disturb: Disturbance | None = None) -> PredictedSplit:
         return predict_split(
             model.predict,
-            AskedSamples(clips.samples, model.stage, model.processor, model.prompt),
+            AskedSamples(clips.samples, model.stage.tokenize, model.processor, model.prompt),
             num_classes=self.index.classes.num_classes,
             batch_size=self.config.train.per_device_eval_batch_size,
             failed=clips.failed,
@@ -148,8 +152,11 @@ class SplitEvaluation:
             predicted, prepared_fingerprint=self.index.fingerprint, knows_what_it_saw=is_known
         )
         champion = self._champion(predicted, measured, fingerprint, default_store)
+        baselines = self._baselines(predicted)
         return EvaluationMetrics(
-            **measured.model_dump(),
+            **measured.model_dump(exclude={"intervals"}),
+            intervals=measure_intervals(predicted, labels=self.index.classes, clips=self.clips),
+            baselines=baselines,
             split=self.split,
             model_dir=str(self.model.directory),
             prompt=_in_words(self.model.prompt),
@@ -164,6 +171,7 @@ class SplitEvaluation:
                 measured.top1_accuracy,
                 settings=self.config.evaluation,
                 champion=champion,
+                baselines=baselines,
                 model_alias=self.config.export.model_alias,
                 knows_what_it_saw=is_known,
             ),
@@ -237,6 +245,16 @@ class SplitEvaluation:
         labels = self.index.classes
         results = [measure_disturbed(self.predict(disturb=kind), labels=labels, kind=kind) for kind in kinds]
         return (measure_disturbed(predicted, labels=labels, kind=None), *results)
+
+    def _baselines(self, predicted: PredictedSplit) -> tuple[Baseline, ...]:
+        compared = Compared(
+            self.config, self.model, self.index, self.clips, predicted, majority_label=self._majority_label()
+        )
+
+        def disturbed(kind: Disturbance, samples: Samples) -> NDArray[np.int64]:
+            return self._predict(self.model, replace(self.clips, samples=samples, failed=()), disturb=kind).predictions
+
+        return measure_baselines(compared, disturbed=disturbed)
 
     def _of_all_prompts(self) -> PromptResults | None:
         if not self.config.evaluation.evaluate_all_prompts:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from ivcp.data.seen_clips import SEEN_CLIPS_FILE
 from ivcp.evaluation.champion import against, reaches, why_alone
 from ivcp.evaluation.predict import PredictedSplit
 from ivcp.records import PreparedIndex
+from ivcp.records.baselines import UNTRAINED, Baseline
 from ivcp.records.evaluation import ChampionComparison, GateVerdict
 from ivcp.settings import EvaluationConfig, video_meaning
 from ivcp.stages.loaded_model import LoadedModel
@@ -45,6 +47,7 @@ def decide(
     champion: ChampionComparison | None,
     model_alias: str,
     knows_what_it_saw: bool = True,
+    baselines: Sequence[Baseline] = (),
 ) -> GateVerdict:
     """The verdict on a model, with one reason per rule."""
     enough = reaches(top1_accuracy, settings.min_top1_accuracy)
@@ -57,7 +60,9 @@ def decide(
             f"it is not known what the model has seen ({SEEN_CLIPS_FILE} is missing in its directory, or in that of a "
             "model it comes from), so that this figure may be too high: train it anew with this version"
         )
-    passed = enough and knows_what_it_saw
+    gains = None if settings.min_gain_over_baselines is None else _gains(baselines, settings.min_gain_over_baselines)
+    reasons += [reason for reason, _ in gains or ()]
+    passed = enough and knows_what_it_saw and all(is_enough for _, is_enough in gains or ())
     if champion is None or champion.top1_accuracy is None:
         reasons.append(why_alone(settings, champion, model_alias=model_alias, decides="only the minimum decides"))
         return GateVerdict(passed=passed, reasons=tuple(reasons))
@@ -67,6 +72,26 @@ def decide(
     own = f"{new:.3f} on them is " if champion.left_out.total else ""
     reasons.append(own + against(champion, f"{champion.top1_accuracy:.3f}", settings, passes=not_worse))
     return GateVerdict(passed=passed and not_worse, reasons=tuple(reasons))
+
+
+def _gains(baselines: Sequence[Baseline], lowest: float) -> list[tuple[str, bool]]:
+    """Of each baseline without the trained model: what to say, and whether the model is better by enough.
+
+    One that could not be measured decides nothing; where none could, the model does not pass.
+    """
+    found = []
+    for baseline in baselines:
+        if baseline.kind in UNTRAINED and baseline.gain is not None:
+            is_enough = reaches(baseline.gain, lowest - 1e-9)
+            found.append(
+                (
+                    f"{'better' if baseline.gain >= 0 else 'worse'} by {abs(baseline.gain):.3f} than {baseline.words} "
+                    f"({baseline.top1_accuracy:.3f}): {'reaches' if is_enough else 'is below'} "
+                    f"min_gain_over_baselines {lowest:.3f}",
+                    is_enough,
+                )
+            )
+    return found or [("min_gain_over_baselines is set, and no baseline was measured: see baselines", False)]
 
 
 def _shortened(names: tuple[str, ...]) -> str:

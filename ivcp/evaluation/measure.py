@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from ivcp.evaluation.confidence import negative_log_likelihood
+from ivcp.evaluation.intervals import Resamples
 from ivcp.evaluation.predict import PredictedSplit
+from ivcp.evaluation.unseen import SplitClips
 from ivcp.records import Labels
-from ivcp.records.evaluation import ClassMetrics, Disturbance, DisturbedResult, SplitMetrics
+from ivcp.records.evaluation import ClassMetrics, Disturbance, DisturbedResult, MetricIntervals, SplitMetrics
 
 _FAILED = -1
 """Stands for the prediction of a clip that could not be decoded: never right."""
@@ -44,6 +46,20 @@ def measure(predicted: PredictedSplit, *, labels: Labels, majority_label: int) -
         num_reversed_pair_clips=int(in_pair.sum()),
         classes=classes,
         confusion_matrix=_confusion(predicted, labels),
+    )
+
+
+def measure_intervals(predicted: PredictedSplit, *, labels: Labels, clips: SplitClips) -> MetricIntervals:
+    """The intervals of the accuracies of `predicted`, whose clips are `clips`; those that failed count as errors."""
+    truth = np.concatenate([predicted.labels, np.array([clip.label for clip in clips.failed], dtype=np.int64)])
+    hits = np.concatenate([predicted.predictions == predicted.labels, np.zeros(len(clips.failed), dtype=bool)])
+    resamples = Resamples(clips.clusters)
+    in_pair = np.isin(truth, list(labels.partner))
+    return MetricIntervals(
+        top1_accuracy=resamples.share(hits),
+        mean_class_accuracy=resamples.mean_recall(truth, hits),
+        reversed_pairs_accuracy=Resamples(resamples.groups[in_pair]).share(hits[in_pair]),
+        num_groups=resamples.num_groups,
     )
 
 

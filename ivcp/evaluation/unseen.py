@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -49,11 +50,17 @@ class SplitClips:
     def __len__(self) -> int:
         return len(self.samples) + len(self.failed)
 
+    @property
+    def clusters(self) -> NDArray[np.uint64]:
+        """What clips that resemble each other share, of the samples and then of those that failed, (clips,)."""
+        failed = identities_of_failed(self.failed)
+        contents = np.concatenate([self.identities.contents, failed.contents])
+        return ClipIdentities(contents, np.concatenate([self.identities.groups, failed.groups])).clusters
+
     def unseen_by(self, seen: SeenClips) -> UnseenClips:
         """Sorts out what a model has seen."""
         trained, chosen = _seen(self.identities, seen)
-        of_failed = ClipIdentities.of([(clip.video_sha256, clip.group) for clip in self.failed])
-        failed_trained, failed_chosen = _seen(of_failed, seen)
+        failed_trained, failed_chosen = _seen(identities_of_failed(self.failed), seen)
         left_out = LeftOut(
             trained_on=int(trained.sum() + failed_trained.sum()),
             selected_on=int(chosen.sum() + failed_chosen.sum()),
@@ -94,6 +101,11 @@ class UnseenClips:
                 "before training: train anew with test_size or test_dataset (where all groups were given to training "
                 "already, resplit: true gives them anew), or name a test_dataset of other groups and videos"
             )
+
+
+def identities_of_failed(failed: Sequence[QuarantinedClip]) -> ClipIdentities:
+    """What clips that could not be prepared are known by."""
+    return ClipIdentities.of([(clip.video_sha256, clip.group) for clip in failed])
 
 
 def _seen(clips: ClipIdentities, seen: SeenClips) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

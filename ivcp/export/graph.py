@@ -118,7 +118,7 @@ def _compared(directory: Path, model: LoadedModel, *, samples: Samples, split: s
     """Both are asked what the predictor asks, as evaluation is."""
     loaded = load_directory(directory, machine=model.config.model)
     assert loaded.graph is not None
-    asked = AskedSamples(samples, model.stage, model.processor, model.prompt)
+    asked = AskedSamples(samples, model.stage.tokenize, model.processor, model.prompt)
     before, after = (
         predict_split(
             each.predict, asked, num_classes=model.labels.num_classes, batch_size=_BATCH, source=str(each.directory)

@@ -96,19 +96,27 @@ class Writer:
             return [answer for answers in found for answer in answers]
 
     def write_batch(
-        self, batch: Mapping[str, Any], *, per_prompt: int = 1, streamer: Any = None
+        self,
+        batch: Mapping[str, Any],
+        *,
+        per_prompt: int = 1,
+        streamer: Any = None,
+        choosing: LogitsProcessor | None = None,
     ) -> list[WrittenAnswer]:
         """The answers to a batch of prompts, as `left_padded` makes it, on the backbone's device.
 
         `per_prompt` answers to the first prompt come first, then those to the second, and so on: where it is above 1,
         they are drawn. Media are encoded once for all of them. `streamer` is transformers': it is given the tokens of
-        a batch of one as they are written.
+        a batch of one as they are written. So is `choosing`, which says what may be written.
         """
         model = language_model_of(self.backbone)
         inputs = accepted_inputs(model, batch)
         config = self._config
         config.num_return_sequences = per_prompt
-        written: Tensor = model.generate(**inputs, generation_config=config, streamer=streamer)
+        processors = LogitsProcessorList([choosing] if choosing else [])
+        written: Tensor = model.generate(
+            **inputs, generation_config=config, streamer=streamer, logits_processor=processors
+        )
         return [self._answer(row) for row in written[:, batch["input_ids"].shape[1] :].tolist()]
 
     def write_watched(

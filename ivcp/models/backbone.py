@@ -44,6 +44,22 @@ def last_hidden_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor 
     of them before, and the positions of a model that has its own (`ivcp.models.positions`). Rows with several samples
     have positions in any model, and no mask beside them.
     """
+    states: Tensor = _outputs(backbone, input_ids, attention_mask, vision).last_hidden_state
+    return states
+
+
+def hidden_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor | None, **vision: Any) -> tuple[Tensor, ...]:
+    """The hidden states of all tokens behind each layer, (batch, tokens, hidden_size) each, the embedding's first.
+
+    The last ones are those of `last_hidden_states`.
+    """
+    outputs = _outputs(backbone, input_ids, attention_mask, vision, output_hidden_states=True)
+    return (*outputs.hidden_states[:-1], outputs.last_hidden_state)
+
+
+def _outputs(
+    backbone: Any, input_ids: Tensor, attention_mask: Tensor | None, vision: dict[str, Any], **asked: Any
+) -> Any:
     if PACKED_POSITIONS in vision:
         positions = vision.pop(PACKED_POSITIONS)
         vision["position_ids"] = positions[:, 0] if positions.shape[1] == 1 else positions.transpose(0, 1)
@@ -53,10 +69,9 @@ def last_hidden_states(backbone: Any, input_ids: Tensor, attention_mask: Tensor 
     if "vision_features" in vision:
         vision["mm_encoder_outputs"] = encoder_outputs(vision.pop("vision_features"))
     base = language_model_of(backbone).base_model
-    states: Tensor = base(
-        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **accepted_inputs(base, vision)
-    ).last_hidden_state
-    return states
+    return base(
+        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **accepted_inputs(base, vision), **asked
+    )
 
 
 class BackboneModule(nn.Module):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from ivcp.records.annotations import Split
+from ivcp.records.baselines import Baseline, Interval
 from ivcp.records.calibration import Calibration, ConfidenceQuality, CoveragePoint
 from ivcp.records.record import Record
 
@@ -39,6 +40,17 @@ class Shown:
     """Below the number in the report; null is `words`."""
     tells: bool = True
     """Whether it could be otherwise; the report leaves out what could not."""
+    interval: Interval | None = None
+
+
+class MetricIntervals(Record):
+    """Intervals of accuracies by the bootstrap over groups of clips; null where there are no clips."""
+
+    top1_accuracy: Interval | None = None
+    mean_class_accuracy: Interval | None = None
+    reversed_pairs_accuracy: Interval | None = None
+    num_groups: int = 0
+    """Groups that resamples are of."""
 
 
 class SplitMetrics(Record):
@@ -69,19 +81,22 @@ class SplitMetrics(Record):
     classes: tuple[ClassMetrics, ...]
     confusion_matrix: tuple[tuple[int, ...], ...]
     """Decoded clips by true class (row) and predicted class (column)."""
+    intervals: MetricIntervals = MetricIntervals()
+    """Empty where an earlier version measured, or another model for comparison."""
 
     @property
     def shown(self) -> tuple[Shown, ...]:
         """What the command line and the report show, the most important one first."""
         return (
-            Shown("top-1 accuracy", self.top1_accuracy),
+            Shown("top-1 accuracy", self.top1_accuracy, interval=self.intervals.top1_accuracy),
             Shown("top-5 accuracy", self.top5_accuracy, tells=len(self.classes) > 5),
-            Shown("mean-class accuracy", self.mean_class_accuracy),
+            Shown("mean-class accuracy", self.mean_class_accuracy, interval=self.intervals.mean_class_accuracy),
             Shown("majority class", self.majority_baseline, "always the most frequent class"),
             Shown(
                 "top-1 on classes that differ only in time's order",
                 self.reversed_pairs_accuracy,
                 f"on the {self.num_reversed_pair_clips} clips of time-reversed pairs",
+                interval=self.intervals.reversed_pairs_accuracy,
             ),
         )
 
@@ -270,6 +285,8 @@ class EvaluationMetrics(SplitMetrics, MeasuredModel):
 
     prompt: str = ""
     """What was asked about every clip, as the predictor asks it, whatever the rows ask."""
+    baselines: tuple[Baseline, ...] = ()
+    """Empty where none was asked for."""
     disturbed: tuple[DisturbedResult, ...]
     """Empty unless `disturb_frames` asks for it."""
     prompts: PromptResults | None = None
@@ -317,6 +334,12 @@ class EvaluationMetrics(SplitMetrics, MeasuredModel):
                 numbers[f"{row.kind}_top1_accuracy"] = row.top1_accuracy
                 numbers[f"{row.kind}_predicted_partner"] = row.predicted_partner
                 numbers[f"{row.kind}_right_within_pair"] = row.right_within_pair
+        if self.intervals.top1_accuracy:
+            numbers["top1_accuracy_low"] = self.intervals.top1_accuracy.low
+            numbers["top1_accuracy_high"] = self.intervals.top1_accuracy.high
+        for baseline in self.baselines:
+            numbers[f"baseline_{baseline.kind}_top1_accuracy"] = baseline.top1_accuracy
+            numbers[f"gain_over_{baseline.kind}"] = baseline.gain
         if self.prompts is not None:
             numbers |= {"prompts_mean_top1_accuracy": self.prompts.mean, "prompts_spread": self.prompts.spread}
         if self.confidence is not None:

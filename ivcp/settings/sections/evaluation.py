@@ -14,6 +14,8 @@ from ivcp.settings.sections.section import Section, as_names
 LESS_IS_BETTER = frozenset({"loss", "perplexity"})
 """Metrics of language that a model should have little of."""
 
+BaselineName = Literal["majority", "middle", "shuffled", "linear_probe", "zero_shot"]
+
 
 class EvaluationConfig(Section):
     """The evaluation step and its gate."""
@@ -38,6 +40,17 @@ class EvaluationConfig(Section):
     disturb_frames: tuple[Literal["reversed", "shuffled", "middle"], ...] = ()
     """Also measure with disturbed frames, to see whether the order of time is used."""
 
+    baselines: tuple[BaselineName, ...] = ("majority", "middle", "shuffled", "linear_probe", "zero_shot")
+    """What a classifier is compared with, on at most 1,000 of the same clips: the most frequent class, the middle frame
+    alone and shuffled frames, a linear probe on the base model as it was before training (8 clips per class in ten
+    draws, and up to 2,000), and the base model asked in words. Empty measures none."""
+    min_gain_over_baselines: float | None = Field(None, ge=-1, le=1)
+    """The gate also refuses a classifier whose top-1 accuracy is not above that of the majority, the probes and the
+    zero-shot answers by this much, on the same clips. Null compares nothing."""
+    probe_layers: tuple[int, ...] = ()
+    """Decoder layers of the base model whose states the linear probe is tried on; the best by folds of the training
+    clips is measured. 1 is the first, -1 the last; empty are those at each quarter of the depth."""
+
     evaluate_all_prompts: bool = False
     """Also measure with each of the 16 most frequent prompts of the training rows: their mean and spread."""
 
@@ -45,10 +58,17 @@ class EvaluationConfig(Section):
     """Share of right ones among the answers that are not called unsure: the confidence below which an answer is unsure
     is the lowest one for which the validation clips show that. Null calls no answer unsure."""
 
-    @field_validator("disturb_frames", mode="before")
+    @field_validator("disturb_frames", "baselines", "probe_layers", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return as_names(value)
+
+    @field_validator("probe_layers")
+    @classmethod
+    def _are_layers(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if 0 in value:
+            raise ValueError("expected numbers of layers, 1 for the first and -1 for the last, got 0")
+        return value
 
     @model_validator(mode="after")
     def _gate_has_one_bound(self) -> Self:

@@ -58,7 +58,7 @@ def _predicted(index: PreparedIndex, model_dir: Path) -> Iterator[tuple[int, tup
     model = load_directory(model_dir)
     for split in SPLITS:
         samples = PreparedSamples(index, split)
-        asked = AskedSamples(samples, model.stage, model.processor, model.prompt)
+        asked = AskedSamples(samples, model.stage.tokenize, model.processor, model.prompt)
         predicted = predict_split(model.predict, asked, num_classes=model.labels.num_classes, batch_size=8)
         for place, (clip_id, logits) in enumerate(zip(predicted.clip_ids, predicted.logits, strict=True)):
             yield int(clip_id.rpartition(":")[2]), (logits, len(asked[place].input_ids))

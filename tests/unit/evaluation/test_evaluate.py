@@ -85,7 +85,7 @@ def _clip(model: LoadedModel, number: int) -> Sample:
 
 
 def _evaluation(model, index, clips, *, name: str = "nobody", **settings) -> SplitEvaluation:
-    config = from_flat({"per_device_eval_batch_size": 4, "registered_model_name": name, **settings})
+    config = from_flat({"per_device_eval_batch_size": 4, "registered_model_name": name, "baselines": [], **settings})
     failed = tuple(clip for clip in index.failed if clip.split == "test")
     split = SplitClips(clips, identities_of(clip.sample_id for clip in clips), failed)
     return SplitEvaluation(config, model=model, index=index, unseen=split.unseen_by(model.seen), split="test")
