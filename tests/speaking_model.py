@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ivcp.demo.language.clips import draw_described_clips
 from ivcp.demo.language.smollm2 import LanguageModel
+from tests.tiny_family_parts import text_model
 
 TEMPLATE = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n'}}"
@@ -20,21 +21,9 @@ TEMPLATE = (
 def language_model(seed: int = 0) -> LanguageModel:
     """Two layers, 32 numbers wide, tied embeddings."""
     words = _tokenizer()
-    config = hf.LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
-        tie_word_embeddings=True,
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LanguageModel(hf.LlamaForCausalLM(config).eval(), words)
+        return LanguageModel(text_model("llama", words, tie_word_embeddings=True), words)
 
 
 def _tokenizer() -> Any:

@@ -64,6 +64,12 @@ def text(model_type: str, tokenizer: Any) -> dict[str, Any]:
     }
 
 
+def text_model(model_type: str, tokenizer: Any, **others: Any) -> Any:
+    """A model of texts alone, with random weights: two layers, 32 numbers wide."""
+    described = text(model_type, tokenizer) | {"hidden_size": 32, "intermediate_size": 64, **others}
+    return hf.AutoModelForCausalLM.from_config(hf.AutoConfig.for_model(**described)).eval()
+
+
 def experts(model_type: str) -> dict[str, Any]:
     return {"model_type": model_type, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
 

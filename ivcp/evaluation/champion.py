@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ivcp import storage
+from ivcp.data.prompts import render_conversation
 from ivcp.data.seen_clips import SEEN_CLIPS_FILE
 from ivcp.inference.finite import NonFiniteError
 from ivcp.models.backbone_files import ModelFilesError
+from ivcp.records import Message
 from ivcp.records.evaluation import Comparison, LeftOut
 from ivcp.settings import EvaluationConfig, ModelConfig
 from ivcp.stages.directory import load_directory
@@ -19,6 +21,7 @@ from ivcp.stages.loaded_model import LoadedModel
 from ivcp.tracking import Champion
 
 log = logging.getLogger(__name__)
+_PROBE = (Message(role="user", content="question"), Message(role="assistant", content="answer"))
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,27 @@ def why_other_inputs(model: LoadedModel, other: LoadedModel) -> str | None:
         return f"its processor is a {type(ours).__name__}, the new model's a {type(theirs).__name__}"
     if ours.tokenizer.get_vocab() != theirs.tokenizer.get_vocab():
         return "its tokenizer is not the new model's"
-    if ours.video_processor.to_dict() != theirs.video_processor.to_dict():
+    if _is_set_otherwise(ours, theirs, "video_processor"):
         return "its video processor is not set like the new model's"
     return None
+
+
+def why_other_words(model: LoadedModel, other: LoadedModel) -> str | None:
+    """What else makes conversations, images and sounds prepared for one model unfit for the other; null when nothing
+    does."""
+    ours, theirs = (loaded.processor.processor for loaded in (model, other))
+    if render_conversation(ours, _PROBE) != render_conversation(theirs, _PROBE):
+        return "its chat template is not the new model's"
+    for part in ("image_processor", "feature_extractor"):
+        if _is_set_otherwise(ours, theirs, part):
+            return f"its {part.replace('_', ' ')} is not set like the new model's"
+    return None
+
+
+def _is_set_otherwise(processor: Any, other: Any, part: str) -> bool:
+    """Whether parts of processors of one class differ; not where the class has none of that name."""
+    has_it = part in processor.get_attributes()
+    return has_it and getattr(processor, part).to_dict() != getattr(other, part).to_dict()
 
 
 def why_alone(settings: EvaluationConfig, champion: Comparison | None, *, model_alias: str, decides: str) -> str:

@@ -22,6 +22,7 @@ from ivcp.evaluation.language.asked import check_measuring_here
 from ivcp.evaluation.language.evaluate import evaluate_language
 from ivcp.evaluation.measure import measure, measure_disturbed, measure_intervals
 from ivcp.evaluation.predict import PredictedSplit, predict_split, prediction_rows
+from ivcp.evaluation.recorded import record_evaluation
 from ivcp.evaluation.report import worst_mistakes, write_class_table, write_report
 from ivcp.evaluation.smoke import choose_smoke_clip
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
@@ -91,27 +92,19 @@ def evaluate_adapter(
 def _evaluate_classifier(
     config: RunConfig, *, model: LoadedModel, index: PreparedIndex, output_dir: Path, split: Split, default_store: Path
 ) -> EvaluationMetrics:
-    adapter_dir, model = model.directory, model.asking(config.serving.served_prompt)
-    unfit = why_unfit(model, index)
-    if unfit:
-        raise ValueError(f"{adapter_dir} cannot be evaluated on these prepared clips: {unfit}")
-    clips = SplitClips.of(index, split, verify_checksums=config.data.prepared_verify_checksums)
-    unseen = clips.unseen_by(model.seen)
-    unseen.check(model=str(adapter_dir), split=split)
+    model = model.asking(config.serving.served_prompt)
+    if unfit := why_unfit(model, index):
+        raise ValueError(f"{model.directory} cannot be evaluated on these prepared clips: {unfit}")
+    unseen = UnseenClips.of_split(index, split, model, verify_checksums=config.data.prepared_verify_checksums)
     evaluation = SplitEvaluation(config, model=model, index=index, unseen=unseen, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
         predicted = evaluation.predict()
         metrics = evaluation.metrics(predicted, default_store=default_store)
         evaluation.write(output_dir, metrics=metrics, predicted=predicted)
-        run.log_metrics({f"{split}/{name}": value for name, value in metrics.headline().items()})
-        run.set_tags(metrics.fingerprints() | {"gate": "passed" if metrics.gate.passed else "refused"})
-        for name in (METRICS_FILE, REPORT_HTML, CONFUSION_MATRIX_FILE, PREDICTIONS_FILE, CLASS_TABLE_FILE):
-            run.log_artifact(output_dir / name, folder="evaluation")
+        names = [METRICS_FILE, REPORT_HTML, CONFUSION_MATRIX_FILE, PREDICTIONS_FILE, CLASS_TABLE_FILE]
         if metrics.confidence:
-            run.log_artifact(output_dir / CONFIDENCE_FILE, folder="evaluation")
-    level = logging.WARNING if metrics.left_out.total or not metrics.knows_what_it_saw else logging.INFO
-    log.log(level, "measured on %s", metrics.measured_on)
-    log.info("top-1 accuracy %.3f; gate: %s", metrics.top1_accuracy, "; ".join(metrics.gate.reasons))
+            names.append(CONFIDENCE_FILE)
+        record_evaluation(run, metrics, [output_dir / name for name in names])
     return metrics
 
 

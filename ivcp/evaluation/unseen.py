@@ -15,6 +15,7 @@ from ivcp.data.seen_clips import ClipIdentities, SeenClips
 from ivcp.inference.loop import Samples
 from ivcp.records import PreparedIndex, QuarantinedClip, Split
 from ivcp.records.evaluation import LeftOut
+from ivcp.stages.loaded_model import LoadedModel
 
 MOST_SEEN = 0.5
 """Share of a split that a model may have seen; above it, what is left is no test of the data any more."""
@@ -87,6 +88,21 @@ class UnseenClips:
     positions: NDArray[np.int64]
     """Of its samples among those of the split, (samples,)."""
     left_out: LeftOut
+
+    @classmethod
+    def of_split(
+        cls, index: PreparedIndex, split: Split, model: LoadedModel, *, verify_checksums: bool = False
+    ) -> UnseenClips:
+        """What is left of a prepared split for a model.
+
+        Raises:
+            ShardError: shards are missing or damaged.
+            ValueError: an earlier version prepared them.
+            SeenSplitError: not enough is left.
+        """
+        unseen = SplitClips.of(index, split, verify_checksums=verify_checksums).unseen_by(model.seen)
+        unseen.check(model=str(model.directory), split=split)
+        return unseen
 
     def check(self, *, model: str, split: Split) -> None:
         """Checks that enough is left to measure `model` on.

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ivcp.evaluation.champion import OnSameClips, compare_with_champion
+from ivcp.evaluation.champion import OnSameClips, compare_with_champion, why_other_words
 from ivcp.evaluation.language.answers import SplitAnswers, write_answers
 from ivcp.evaluation.language.gate import decide_by_metric
 from ivcp.evaluation.language.measure import StageNumbers, measure_stage
 from ivcp.evaluation.language.report import choose_examples, write_language_report
 from ivcp.evaluation.language.smoke import choose_smoke_question
 from ivcp.evaluation.predict import Disturbed
+from ivcp.evaluation.recorded import record_evaluation
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.inference.loop import Samples
 from ivcp.records import METRICS_FILE, REPORT_HTML, PreparedIndex, Split, write_lines
@@ -37,8 +37,6 @@ from ivcp.settings import RunConfig, video_meaning
 from ivcp.stages.loaded_model import LoadedModel
 from ivcp.storage.atomic import write_whole
 from ivcp.tracking import DEFAULT_STORE, find_champion, tracked_run
-
-log = logging.getLogger(__name__)
 
 
 def evaluate_language(
@@ -62,9 +60,7 @@ def evaluate_language(
     """
     if unfit := why_unfit(model, index):
         raise ValueError(f"{model.directory} cannot be evaluated on these prepared clips: {unfit}")
-    clips = SplitClips.of(index, split, verify_checksums=config.data.prepared_verify_checksums)
-    unseen = clips.unseen_by(model.seen)
-    unseen.check(model=str(model.directory), split=split)
+    unseen = UnseenClips.of_split(index, split, model, verify_checksums=config.data.prepared_verify_checksums)
     output_dir.mkdir(parents=True, exist_ok=True)
     evaluation = LanguageEvaluation(config, model=model, index=index, unseen=unseen, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
@@ -74,27 +70,8 @@ def evaluate_language(
         question = choose_smoke_question(model, evaluation.clips.samples)
         if question is not None:
             question.write(output_dir / SMOKE_QUESTION_FILE)
-        run.log_metrics({f"{split}/{name}": value for name, value in metrics.headline().items()})
-        run.set_tags(metrics.fingerprints() | {"gate": "passed" if metrics.gate.passed else "refused"})
-        for path in files:
-            run.log_artifact(path, folder="evaluation")
-    level = logging.WARNING if metrics.left_out.total or not metrics.knows_what_it_saw else logging.INFO
-    log.log(level, "measured on %s", metrics.measured_on)
-    log.info("%s; gate: %s", metrics.summary, "; ".join(metrics.gate.reasons))
+        record_evaluation(run, metrics, files)
     return metrics
-
-
-def why_other_words(model: LoadedModel, other: LoadedModel) -> str | None:
-    """What makes conversations and images prepared for one model unfit for the other; null when nothing does."""
-    ours, theirs = (loaded.processor.processor for loaded in (model, other))
-    if ours.chat_template != theirs.chat_template:
-        return "its chat template is not the new model's"
-    if (
-        "image_processor" in ours.get_attributes()
-        and ours.image_processor.to_dict() != theirs.image_processor.to_dict()
-    ):
-        return "its image processor is not set like the new model's"
-    return None
 
 
 def why_unfit(model: LoadedModel, index: PreparedIndex) -> str | None:

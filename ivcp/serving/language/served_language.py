@@ -21,6 +21,7 @@ from ivcp.serving.settings import ServerSettings
 class ServedLanguage(Served, ABC):
     """A model that reads conversations."""
 
+    source: LanguageSource
     reads_answers = False
     """Whether the last turn is an answer."""
 
@@ -40,6 +41,11 @@ class ServedLanguage(Served, ABC):
         self.context_tokens: int | None = min((limit for limit in longest if limit is not None), default=None)
         """Tokens of a conversation with its answer; null where the model does not say."""
         self._recent = RecentMedia(int(settings.media_cache_mb * 1e6))
+        self.start(settings)
+
+    @abstractmethod
+    def start(self, settings: ServerSettings) -> None:
+        """Makes what computes with the model."""
 
     async def read(self, conversation: Conversation, timings: Timings, *, name: str = "the conversation") -> Sample:
         """A conversation as the model reads it; `name` is what messages call it.

@@ -13,11 +13,9 @@ from ivcp.data.prompts import PromptError
 from ivcp.inference.finite import check_finite_outputs
 from ivcp.models.families import media_token_ids
 from ivcp.serving.batching import Batcher
-from ivcp.serving.decoding import Decoders, TooManyTokensError
-from ivcp.serving.held_files import HeldFiles
+from ivcp.serving.decoding import TooManyTokensError
 from ivcp.serving.http.timings import Timings
 from ivcp.serving.language.served_language import ServedLanguage
-from ivcp.serving.language.source import LanguageSource
 from ivcp.serving.settings import ServerSettings
 from ivcp.stages.language.scores import scores_of
 
@@ -27,22 +25,13 @@ class ServedScorer(ServedLanguage):
 
     reads_answers = True
 
-    def __init__(
-        self,
-        source: LanguageSource,
-        decoders: Decoders,
-        settings: ServerSettings,
-        *,
-        held: HeldFiles,
-        generation: int = 0,
-    ) -> None:
-        """`source` is loaded, `held` are its files since before that."""
-        super().__init__(source, decoders, settings, held=held, generation=generation)
+    def start(self, settings: ServerSettings) -> None:
+        """Makes its batches."""
         self._batcher = Batcher(
             self._scores,
             max_tokens=settings.max_batch_tokens,
             max_wait_seconds=settings.max_batch_wait_ms / 1000,
-            name=source.name,
+            name=self.source.name,
         )
 
     @property

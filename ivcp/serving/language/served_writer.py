@@ -12,12 +12,10 @@ from ivcp.data.prepared.sample import Sample
 from ivcp.inference.drawing import Choice
 from ivcp.inference.generation import Writer
 from ivcp.inference.turns import AnswerOptions, FinishReason, GrowingAnswer, write_turn
-from ivcp.serving.decoding import Decoders, TooManyTokensError
-from ivcp.serving.held_files import HeldFiles
+from ivcp.serving.decoding import TooManyTokensError
 from ivcp.serving.http.timings import Timings
 from ivcp.serving.language.answer_queue import AnswerQueue, Written
 from ivcp.serving.language.served_language import ServedLanguage
-from ivcp.serving.language.source import LanguageSource
 from ivcp.serving.settings import ServerSettings
 
 
@@ -37,25 +35,16 @@ class Piece:
 class ServedWriter(ServedLanguage):
     """A model that writes."""
 
-    def __init__(
-        self,
-        source: LanguageSource,
-        decoders: Decoders,
-        settings: ServerSettings,
-        *,
-        held: HeldFiles,
-        generation: int = 0,
-    ) -> None:
-        """`source` is loaded, `held` are its files since before that."""
-        super().__init__(source, decoders, settings, held=held, generation=generation)
-        model = source.model
-        self.defaults = source.run.generation
+    def start(self, settings: ServerSettings) -> None:
+        """Makes its queue."""
+        model = self.source.model
+        self.defaults = self.source.run.generation
         self._writer = Writer(model.module.backbone, model.processor, self.defaults)
         self._queue = AnswerQueue(
             lambda answers, should_end: write_turn(self._writer, answers, compute=model.compute, should_end=should_end),
             max_tokens=settings.max_batch_tokens,
             turn_tokens=settings.turn_tokens,
-            name=source.name,
+            name=self.source.name,
         )
 
     @property

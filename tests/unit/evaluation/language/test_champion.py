@@ -69,7 +69,10 @@ def register(directory, name, store, *, fingerprint="another", **metrics):
     [
         ({}, "perplexity"),
         (GREEDY, "exact_match"),
-        (GREEDY | {"gate_metric": "token_accuracy", "gate_minimum": 0.0}, "token_accuracy"),
+        pytest.param(
+            *(GREEDY | {"gate_metric": "token_accuracy", "gate_minimum": 0.0}, "token_accuracy"),
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_the_worse_of_two_is_refused_whoever_comes_first(trained, forgetful, store, settings, metric):

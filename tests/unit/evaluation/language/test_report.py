@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ivcp.evaluation.language.report import EXAMPLES_SHOWN, choose_examples, write_language_report
+from ivcp.records.language_evaluation import MetricComparison
 from tests.language import sound_medium
 from tests.unit.evaluation.language.measured import answer, measured
 from tests.unit.evaluation.predicted import clip, failed_clip
@@ -96,3 +97,12 @@ def test_without_answers_the_page_says_how_to_get_some(tmp_path: Path):
     assert "predict_with_generate: true" in html
     assert "data:image" not in html
     assert "perplexity" in html
+
+
+@pytest.mark.parametrize(("value", "said"), [(0.25, ", exact match 0.25: measured now"), (None, "version 3: ")])
+def test_the_champion_is_named_with_its_figure(tmp_path: Path, value, said):
+    how = "evaluated" if value else "not_comparable"
+    champion = {"name": "ivcp-sft", "version": 3, "how": how, "detail": "measured now" if value else "it is gone"}
+    metrics = measured(champion=MetricComparison(metric="exact_match", value=value, new_value=value, **champion))
+    write_language_report(tmp_path / "report.html", metrics=metrics, kinds=(), failed=(), title="Evaluation")
+    assert said in (tmp_path / "report.html").read_text()

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch.nn.functional import pad
 
 from ivcp.models.processor import NO_LABEL
-from tests.tiny_family_parts import qwen_tokenizer
+from tests import tiny_family_parts
 
 PAIRS = [
     {"prompt": "What is the person doing?", "chosen": " The person waves.", "rejected": " A dog."},
@@ -22,24 +21,13 @@ PAIRS = [
 
 def tokenizer() -> Any:
     """One that was trained here."""
-    return qwen_tokenizer()
+    return tiny_family_parts.qwen_tokenizer()
 
 
 def text_model(seed: int) -> Any:
     """A Qwen2 of two layers with random weights."""
     torch.manual_seed(seed)
-    words = tokenizer()
-    config = transformers.Qwen2Config(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=words.pad_token_id,
-        eos_token_id=words.eos_token_id,
-    )
-    return transformers.Qwen2ForCausalLM(config).eval()
+    return tiny_family_parts.text_model("qwen2", tokenizer())
 
 
 def moved(model: Any, seed: int = 1) -> Any:

@@ -1,0 +1,23 @@
+"""What the log and MLflow say of an evaluation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from ivcp.records.language_evaluation import Measured
+from ivcp.tracking import TrackedRun
+
+log = logging.getLogger(__name__)
+
+
+def record_evaluation(run: TrackedRun, metrics: Measured, files: Iterable[Path]) -> None:
+    """Logs the numbers and the verdict, and keeps them with `files` in the step's run."""
+    run.log_metrics({f"{metrics.split}/{name}": value for name, value in metrics.headline().items()})
+    run.set_tags(metrics.fingerprints() | {"gate": "passed" if metrics.gate.passed else "refused"})
+    for path in files:
+        run.log_artifact(path, folder="evaluation")
+    level = logging.WARNING if metrics.left_out.total or not metrics.knows_what_it_saw else logging.INFO
+    log.log(level, "measured on %s", metrics.measured_on)
+    log.info("%s; gate: %s", metrics.summary, "; ".join(metrics.gate.reasons))
