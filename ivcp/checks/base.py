@@ -75,7 +75,7 @@ def _described(model: ModelConfig) -> tuple[Any, Any]:
     """A base model's configuration, and the model without weights."""
     import torch
 
-    from ivcp.models.families import check_architecture
+    from ivcp.models.families import check_architecture, check_decoder
     from ivcp.models.text_models import auto_class
 
     name = model.required_name
@@ -84,6 +84,7 @@ def _described(model: ModelConfig) -> tuple[Any, Any]:
     check_architecture(described, name)
     with torch.device("meta"):
         made = auto_class(described).from_config(described, trust_remote_code=model.trust_remote_code)
+    check_decoder(made, name)
     return described, made
 
 

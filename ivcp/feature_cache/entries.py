@@ -122,7 +122,9 @@ def fingerprint(
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "clips": index.fingerprint,
-        "pixels": json.loads(processor.processor.video_processor.to_json_string()),
+        "pixels": None
+        if processor.reads_text_only
+        else json.loads(processor.processor.video_processor.to_json_string()),
         "model": {key: value for key, value in config.to_dict().items() if key not in _CHANGES_NOTHING},
         "attention": [part._attn_implementation for part in (config, *_sub_configs(config))],
         "device": compute.device.type,

@@ -114,6 +114,19 @@ def hears_alone(config: Any) -> bool:
     return is_listed and "audio_config" in config.sub_configs and "vision_config" not in config.sub_configs
 
 
+def check_decoder(model: Any, source: str) -> None:
+    """Checks that the language model's layers are where they are looked for; `source` names it in the message.
+
+    Raises:
+        UnsupportedModelError: they are not, as in text models of the first years (GPT-2, BLOOM, Falcon).
+    """
+    if "layers" not in dict(model.get_decoder().named_children()):
+        raise UnsupportedModelError(
+            f"{source} is a {model.config.model_type} model, whose layers are built and named in a way of their own: "
+            "take a newer one, such as Qwen3 or Llama"
+        )
+
+
 def check_processor(processor: Any, source: str) -> None:
     """Checks that a processor of a model that sees or hears prepares videos or sounds, and text; `source` names it in
     the message.

@@ -11,7 +11,7 @@ import torch
 from ivcp.distributed.weights import whole_shapes_compared
 from ivcp.models.base_files import check_weights
 from ivcp.models.configuration import read_configuration
-from ivcp.models.families import check_architecture, vision_tower_of
+from ivcp.models.families import check_architecture, check_decoder, vision_tower_of
 from ivcp.models.path import check_model_source
 from ivcp.models.quantization import bitsandbytes_config, keep_differentiable
 from ivcp.models.source import local_model
@@ -71,6 +71,7 @@ def load_base_model(
             trust_remote_code=settings.trust_remote_code,
             **quantized,
         )
+    check_decoder(model, name)
     tower = vision_tower_of(model)
     if tower is not None:
         batch_vision_attention(tower)

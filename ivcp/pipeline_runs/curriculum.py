@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,13 @@ class CurriculumState(Record):
 
 
 @dataclass(frozen=True)
+class _Done:
+    stage: FinishedStage
+    file: Path
+    """Where that stands."""
+
+
+@dataclass(frozen=True)
 class Curriculum:
     """Stages that are run one after another, each as a run of its own in `runs_dir`; the last one is deployed."""
 
@@ -67,6 +74,9 @@ class Curriculum:
     def run(self) -> RunSummary:
         """Runs the stages; the same call again goes on behind those that came to their end.
 
+        So does one with other settings of later stages, unless the curriculum has come to its end: what a stage is
+        known by are its settings, its data and the model that it starts from.
+
         A stage that the gate refuses, or that is interrupted, is the last one: its summary is returned.
 
         Raises:
@@ -79,30 +89,37 @@ class Curriculum:
             state.write(folder / _STATE_FILE)
             status: RunStatus = "FAILED"
             try:
-                summary = self._run_stages(state, folder / _STATE_FILE)
+                summary = self._run_stages(state, folder / _STATE_FILE, self._done())
                 status = "KILLED" if summary.status == INTERRUPTED else "FINISHED"
             finally:
                 self._end(state, status)
         return summary
 
-    def _run_stages(self, state: CurriculumState, file: Path) -> RunSummary:
-        finished, model_dir = list(state.stages), None
-        for number, stage in enumerate(self.stages):
+    def _run_stages(self, state: CurriculumState, file: Path, done: Mapping[str, _Done]) -> RunSummary:
+        finished: list[FinishedStage] = []
+        used, model_dir = {file}, None
+        for stage in self.stages:
             config = stage.config if model_dir is None else stage.starting_from(model_dir)
             deploys = self.deploy and stage is self.stages[-1]
             fingerprint = run_fingerprint(
                 config, pipeline_arguments(config, deploy=deploys), uri=self._uri, containers=self.containers
             )
-            if number < len(finished) and finished[number].fingerprint == fingerprint:
-                model_dir = finished[number].model_dir
+            if fingerprint in done and stage is not self.stages[-1]:
+                found = done[fingerprint]
+                used.add(found.file)
+                finished.append(found.stage)
+                model_dir = found.stage.model_dir
                 log.info("%s is done: its model is in %s", stage.name, model_dir)
                 continue
             summary = self._run_stage(stage, config, state, deploys=deploys)
             if summary.status != "succeeded" or summary.model_dir is None:
                 break
             model_dir = str(Path(summary.model_dir).resolve())
-            finished = [*finished[:number], FinishedStage(fingerprint=fingerprint, model_dir=model_dir)]
+            finished.append(FinishedStage(fingerprint=fingerprint, model_dir=model_dir))
             state.model_copy(update={"stages": tuple(finished)}).write(file)
+        else:
+            for each in used:  # the same call again is another curriculum
+                each.unlink(missing_ok=True)
         return summary
 
     def _run_stage(
@@ -126,9 +143,17 @@ class Curriculum:
     def _found(self, folder: Path) -> CurriculumState:
         """What an earlier call left; nothing where that came to its end, for this is another curriculum then."""
         file = folder / _STATE_FILE
-        state = CurriculumState.read(file) if file.is_file() and not self.fresh else CurriculumState()
-        is_left = all(Path(stage.model_dir).is_dir() for stage in state.stages)
-        return state if is_left and len(state.stages) < len(self.stages) else CurriculumState()
+        return CurriculumState.read(file) if file.is_file() and not self.fresh else CurriculumState()
+
+    def _done(self) -> dict[str, _Done]:
+        """The stages that curricula have trained which did not come to their end, by their fingerprints."""
+        files = [] if self.fresh else sorted((self.runs_dir / FOLDER).glob(f"*/{_STATE_FILE}"))
+        return {
+            stage.fingerprint: _Done(stage, file)
+            for file in files
+            for stage in CurriculumState.read(file).stages
+            if Path(stage.model_dir).is_dir()
+        }
 
     def _fingerprint(self) -> str:
         described = [[stage.config.flat() for stage in self.stages], self._uri, self.containers, self.deploy]

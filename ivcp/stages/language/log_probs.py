@@ -43,7 +43,7 @@ def token_log_probs(
         return found + 0 * states.sum()  # a gradient of 0, which other processes may wait for
 
     def of_chunk(chunk: Tensor, targets: Tensor) -> Tensor:
-        return -functional.cross_entropy(_logits(chunk, head, softcap), targets, reduction="none")
+        return -functional.cross_entropy(capped_logits(chunk, head, softcap), targets, reduction="none")
 
     chunks = zip(torch.split(states[:, :-1][here], chunk_tokens), torch.split(wanted[here], chunk_tokens), strict=True)
     parts = [checkpoint(of_chunk, chunk, targets, use_reentrant=False) for chunk, targets in chunks]
@@ -71,7 +71,8 @@ def count_learned(labels: Tensor) -> Tensor:
     return (labels[:, 1:] != NO_LABEL).sum(dim=1)
 
 
-def _logits(states: Tensor, head: Callable[[Tensor], Tensor], softcap: float | None) -> Tensor:
+def capped_logits(states: Tensor, head: Callable[[Tensor], Tensor], softcap: float | None) -> Tensor:
+    """What `head` makes of states, (…, vocabulary), float32, with `final_logit_softcapping` where that is not null."""
     logits = head(states).float()
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ivcp.models.backbone import BackboneModule, language_model_of, right_padded_states
+from ivcp.models.backbone import BackboneModule, language_model_of, last_hidden_states, right_padded_states
+from ivcp.models.families import UnsupportedModelError
+from ivcp.models.packing import PROBED, few_layers, is_alike, plain_ids
 from ivcp.models.shared_prompts import SHARED_PROMPTS, answer_states, keeps_answers_apart
 from ivcp.models.vision.features import has_pixels, shared_features, takes_features
-from ivcp.stages.language.log_probs import count_learned, token_log_probs, tokens_right
+from ivcp.stages.language.log_probs import capped_logits, count_learned, token_log_probs, tokens_right
 from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
@@ -58,7 +60,7 @@ class WordsModule(BackboneModule):
         return shared_features(language_model_of(backbone), others, times=1 if shared else times) | shared
 
     def _log_probs(self, backbone: Any, states: Tensor, token_labels: Tensor) -> Tensor:
-        softcap = getattr(language_model_of(backbone).config.get_text_config(), "final_logit_softcapping", None)
+        softcap = _softcap_of(language_model_of(backbone))
         return token_log_probs(states, token_labels, _head_of(backbone), softcap=softcap)
 
 
@@ -87,5 +89,36 @@ class LanguageModule(WordsModule):
         return LanguageOutput(loss=loss, logits=torch.stack((-totals, right), dim=1) / counts.clamp(min=1).unsqueeze(1))
 
 
+@torch.no_grad()
+def check_head(backbone: Any) -> None:
+    """Checks that a model's logits are those that losses are made of: its output layer's, with a soft cap or without.
+
+    Some models multiply them (Granite, Cohere). The first layers are run on a few tokens.
+
+    Raises:
+        UnsupportedModelError: they are not.
+    """
+    model = language_model_of(backbone)
+    ids = torch.tensor([plain_ids(model)[:PROBED]], device=model.device)
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with few_layers(model):
+            own = model(input_ids=ids, use_cache=False).logits
+            made = capped_logits(last_hidden_states(backbone, ids, None), _head_of(backbone), _softcap_of(model))
+    finally:
+        backbone.train(was_training)
+    if not is_alike(made.to(own.dtype), own):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} does more with the numbers of its output layer than to cap them, which losses "
+            "here would leave out: take a model of another family, such as Qwen3, Llama or Qwen3-VL"
+        )
+
+
 def _head_of(backbone: Any) -> Any:
     return language_model_of(backbone).get_output_embeddings()
+
+
+def _softcap_of(model: Any) -> float | None:
+    found: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return found

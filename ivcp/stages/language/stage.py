@@ -123,14 +123,19 @@ class LanguageStage(Stage):
         Raises:
             FileNotFoundError: the base model does not exist.
             UnsupportedMethodError: the model cannot be trained as asked.
+            UnsupportedModelError: its logits are not what its output layer makes.
         """
+        from ivcp.distributed.sharding import sharding_of
         from ivcp.models.adapters import prepare_backbone
         from ivcp.models.load import load_base_model, training_dtype
+        from ivcp.stages.language.module import check_head
 
         config = self.config
         model = load_base_model(
             config.model.required_name, settings=config.model, dtype=training_dtype(config), quantization=config.method
         )
+        if self.writes and sharding_of(config.train) != "zero3":  # there no process has the weights to try it with
+            check_head(model)
         return self.module(prepare_backbone(model, config.method, writes=self.writes), trains=True)
 
     def restore(self, directory: Path, backbone: Any, processor: Processor) -> BackboneModule:

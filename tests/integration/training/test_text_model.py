@@ -67,3 +67,23 @@ def test_it_learns_answers_and_is_merged(base, data_set, tmp_path):
     adapter = language_model_of(load_directory(tmp_path / "out").module.backbone)
     with torch.no_grad():
         torch.testing.assert_close(adapter(asked).logits, merged(asked).logits, rtol=0, atol=1e-4)
+
+
+def test_it_learns_to_prefer_and_its_reference_is_asked_once(base, data_set, tmp_path, caplog):
+    pairs = [{"instruction": f"What is {n}?", "chosen": f"It is {n}.", "rejected": "No idea."} for n in range(4)]
+    columns = {"chosen": "chosen", "rejected": "rejected"}
+    config = data_set.add("pairs", pairs, formatting="alpaca", ranking=True, columns=columns).config(
+        stage="dpo",
+        model_name_or_path=str(base),
+        dataset="pairs",
+        output_dir=str(tmp_path / "out"),
+        learning_rate=2e-2,
+        num_train_epochs=5,
+        per_device_train_batch_size=4,
+        report_to="none",
+    )
+    with caplog.at_level("INFO"):
+        result = steps.train(config)
+
+    assert "what the reference says of 4 train clips is kept" in caplog.text
+    assert result.train_loss < 0.6  # ln 2 at first

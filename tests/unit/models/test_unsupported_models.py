@@ -1,5 +1,7 @@
 """Models that read no videos: what was expected, what came, what to do."""
 
+from contextlib import nullcontext
+
 import pytest
 import transformers as hf
 
@@ -12,6 +14,7 @@ from ivcp.models.families import UnsupportedModelError, check_architecture, chec
 from ivcp.models.load import load_base_model
 from ivcp.models.processor import Processor
 from ivcp.settings import VideoConfig, config_from_settings
+from ivcp.stages.language.module import check_head
 from tests.unit.conftest import prepared_clip
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -54,6 +57,36 @@ def test_a_text_model_classifies_nothing(text_model):
     with pytest.raises(BaseFilesError, match=r"no processor for videos: .*a text model learns to write \(stage: sft"):
         check_validation(config)
     check_validation(config.model_copy(update={"method": config.method.model_copy(update={"stage": "sft"})}))
+
+
+def test_a_text_model_of_another_build_is_refused(text_model):
+    tokens = hf.AutoTokenizer.from_pretrained(text_model)
+    old = hf.GPT2Config(vocab_size=len(tokens), n_embd=32, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    hf.AutoModelForCausalLM.from_config(old).save_pretrained(text_model)
+    config = config_from_settings({"stage": "sft", "model_name_or_path": str(text_model)})
+
+    for check in (check_method, lambda config: load_base_model(text_model, settings=config.model)):
+        with pytest.raises(UnsupportedModelError, match="text is a gpt2 model, whose layers are built and named in a"):
+            check(config)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "fits"),
+    [
+        (hf.GraniteConfig, {"logits_scaling": 8.0}, False),
+        (hf.CohereConfig, {"logit_scale": 0.1}, False),
+        (hf.Gemma2Config, {"final_logit_softcapping": 2.0, "head_dim": 16}, True),
+        (hf.LlamaConfig, {}, True),
+    ],
+)
+def test_logits_that_a_loss_would_not_be_of_are_refused(family, settings, fits):
+    """Granite and Cohere multiply them, and each loss would be another one."""
+    ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = family(**SMALL, num_key_value_heads=2, vocab_size=64, initializer_range=0.5, **ids, **settings)
+    model = hf.AutoModelForCausalLM.from_config(config).eval()
+
+    with nullcontext() if fits else pytest.raises(UnsupportedModelError, match="output layer than to cap them"):
+        check_head(model)
 
 
 def test_a_text_model_is_shown_nothing(text_model):

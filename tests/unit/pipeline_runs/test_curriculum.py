@@ -97,6 +97,18 @@ def test_the_same_call_goes_on_behind_what_is_done(write, runs: Runs, tmp_path: 
     assert runs.bases[4:] == ["base", "model-4", "model-5"], "it had come to its end"
 
 
+def test_other_settings_of_a_later_stage_leave_the_earlier_ones_as_they_are(write, runs: Runs, tmp_path: Path):
+    """What ran out of memory is mended in its file, and hours of the stage before are not trained again."""
+    runs.ends[1] = "failed"
+    with pytest.raises(PipelineFailedError):
+        Curriculum(read_curriculum(write(["questions.yaml", "actions.yaml"])), tmp_path / "runs").run()
+    mended = read_curriculum(write(["questions.yaml", {"settings": "actions.yaml", "tokens_per_batch": 100}]))
+    Curriculum(mended, tmp_path / "runs", deploy=False).run()
+    assert runs.bases == ["base", "model-0", "model-0"]
+    Curriculum(mended, tmp_path / "runs", deploy=False).run()
+    assert runs.bases[3:] == ["base", "model-3"], "it had come to its end"
+
+
 def test_fresh_starts_anew(write, runs: Runs, tmp_path: Path):
     stages = read_curriculum(write(["questions.yaml", "actions.yaml"]))
     runs.ends[1] = "refused"
