@@ -92,9 +92,7 @@ def test_other_sounds_give_another_loss_and_another_gradient(built, family, kind
     check_that_sounds_count(heard(built(family), kind))
 
 
-@pytest.mark.parametrize(
-    ("family", "kind"), [(OMNI, "sft"), (OMNI, "dpo sigmoid"), (OMNI, "kto"), (NEXT_OMNI, "sft")]
-)
+@pytest.mark.parametrize(("family", "kind"), [(OMNI, "sft"), (OMNI, "dpo sigmoid"), (OMNI, "kto"), (NEXT_OMNI, "sft")])
 def test_sounds_count_beside_images_and_videos(built, family, kind):
     check_that_sounds_count(heard(built(family), kind, orders=MIXED))
 
