@@ -71,16 +71,14 @@ def _described(model: ModelConfig) -> tuple[Any, Any]:
     """A base model's configuration, and the model without weights."""
     import torch
 
-    from ivcp.models.families import check_architecture  # before transformers' classes: it mends torchvision
-
-    from transformers import AutoModelForImageTextToText  # isort: skip
+    from ivcp.models.families import auto_class, check_architecture
 
     name = model.required_name
     check_model_path(name)
     described = read_configuration(name, model)
     check_architecture(described, name)
     with torch.device("meta"):
-        made = AutoModelForImageTextToText.from_config(described, trust_remote_code=model.trust_remote_code)
+        made = auto_class(described).from_config(described, trust_remote_code=model.trust_remote_code)
     return described, made
 
 

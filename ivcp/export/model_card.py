@@ -37,9 +37,9 @@ from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()  # transformers needs torchvision, which may be built for another torch
 
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForMultimodalLM
 
-AutoModelForImageTextToText.from_pretrained("{name}")
+AutoModelForMultimodalLM.from_pretrained("{name}")
 ```
 
 ## Input

@@ -22,7 +22,11 @@ from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 
-from transformers import ProcessorMixin  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    ProcessorMixin,
+)
 from transformers.models.auto.configuration_auto import model_type_to_module_name  # noqa: E402
 from transformers.models.auto.modeling_auto import (  # noqa: E402
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -93,6 +97,11 @@ def hears_alone(config: Any) -> bool:
     kind = config.model_type
     is_listed = kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     return is_listed and "audio_config" in config.sub_configs and "vision_config" not in config.sub_configs
+
+
+def auto_class(config: Any) -> Any:
+    """The class of transformers that finds the one of a model by its configuration."""
+    return AutoModelForMultimodalLM if hears_alone(config) else AutoModelForImageTextToText
 
 
 def check_processor(processor: Any, source: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from ivcp.distributed.weights import whole_shapes_compared
 from ivcp.models.base_files import check_weights
 from ivcp.models.configuration import read_configuration
-from ivcp.models.families import check_architecture, hears_alone, vision_tower_of
+from ivcp.models.families import auto_class, check_architecture, vision_tower_of
 from ivcp.models.path import check_model_source
 from ivcp.models.quantization import bitsandbytes_config, keep_differentiable
 from ivcp.models.source import local_model
@@ -60,7 +60,7 @@ def load_base_model(
     )
     # ZeRO-3 has some models draw weights before they are read: what a stage adds then would start elsewhere.
     with torch.random.fork_rng(devices=[]), whole_shapes_compared():
-        model = _auto_class(config).from_pretrained(
+        model = auto_class(config).from_pretrained(
             name,
             config=config,
             attn_implementation=_ATTENTION[settings.flash_attn],
@@ -83,16 +83,9 @@ def model_without_weights(directory: Path, settings: ModelConfig) -> Any:
     """The model that a directory's configuration describes, on the device `meta`: what has no weights costs nothing."""
     config = read_configuration(str(directory), settings)
     with torch.device("meta"):
-        return _auto_class(config).from_config(
+        return auto_class(config).from_config(
             config, attn_implementation=_ATTENTION["sdpa"], trust_remote_code=settings.trust_remote_code
         )
-
-
-def _auto_class(config: Any) -> Any:
-    """The transformers class that finds the one of a model."""
-    from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM
-
-    return AutoModelForMultimodalLM if hears_alone(config) else AutoModelForImageTextToText
 
 
 def check_attention(settings: ModelConfig) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ivcp.models.families import auto_class
 from ivcp.settings import MethodConfig
 
 
@@ -17,7 +18,7 @@ class QuantizationError(RuntimeError):
 
 def bitsandbytes_config(config: Any, method: MethodConfig, dtype: torch.dtype) -> Any:
     """How bitsandbytes quantizes the linear layers of the language model; vision tower and projector stay exact."""
-    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:
         raise QuantizationError(
@@ -25,7 +26,7 @@ def bitsandbytes_config(config: Any, method: MethodConfig, dtype: torch.dtype) -
             "or remove quantization_bit"
         )
     with torch.device("meta"):  # only the names of its modules are of interest
-        model = AutoModelForImageTextToText.from_config(config)
+        model = auto_class(config).from_config(config)
     language_model = set(model.get_decoder().modules())
     exact = [
         name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module not in language_model

@@ -8,6 +8,7 @@ import torch
 
 from ivcp.models.adapters import prepare_backbone
 from ivcp.models.configuration import read_configuration
+from ivcp.models.families import auto_class
 from ivcp.models.path import check_model_path
 from ivcp.records import PreparedIndex
 from ivcp.settings import RunConfig
@@ -27,13 +28,11 @@ def checkpoint_bytes(config: RunConfig) -> int:
         FileNotFoundError: the base model does not exist.
         UnsupportedMethodError: the model cannot be trained as asked.
     """
-    from transformers import AutoModelForImageTextToText
-
     name, model = config.model.required_name, config.model
     check_model_path(name)
     described = read_configuration(name, model)
     with torch.device("meta"):
-        backbone = AutoModelForImageTextToText.from_config(described, trust_remote_code=model.trust_remote_code)
+        backbone = auto_class(described).from_config(described, trust_remote_code=model.trust_remote_code)
         backbone = prepare_backbone(backbone, config.method)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in backbone.parameters()]
     trained = sum(size for size, trains in sizes if trains)

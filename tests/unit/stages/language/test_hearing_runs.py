@@ -10,6 +10,7 @@ import torch
 import transformers as hf
 from safetensors.torch import save_file
 
+from ivcp.checks.base import check_method, num_weights
 from ivcp.export.merge import merge_adapter
 from ivcp.models.backbone import language_model_of
 from ivcp.models.load import load_base_model
@@ -19,6 +20,7 @@ from ivcp.stages.directory import load_directory
 from ivcp.stages.language.collators import LanguageCollator
 from ivcp.stages.registry import stage_of
 from ivcp.training.build import build_trainer
+from ivcp.training.checkpoints.size import checkpoint_bytes
 from ivcp.training.result import run_trainer
 from tests.language import index_of, language_config, processor_of, samples_of, with_sounds
 from tests.tiny_hearing import build_tiny_hearing, tiny_parts
@@ -67,9 +69,7 @@ def test_a_run_learns_what_is_heard_and_is_the_same_when_it_is_loaded(omni, tmp_
         tmp_path / "run", tmp_path / "merged", samples=val, machine=ModelConfig(), max_shard_gigabytes=1.0
     )
     assert check.max_logit_difference < 1e-5
-    torch.testing.assert_close(
-        load_directory(tmp_path / "merged").outputs(val), loaded.outputs(val), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(load_directory(tmp_path / "merged").outputs(val), loaded.outputs(val), atol=1e-5, rtol=0)
 
 
 def test_rewards_of_what_is_written_about_heard_videos(omni, tmp_path):
@@ -90,6 +90,15 @@ def test_positions_are_the_same_with_the_batch_and_in_the_model(omni):
     with torch.no_grad():
         losses = [module(**LanguageCollator(processor, each)(samples)).loss for each in (None, positions)]
     torch.testing.assert_close(*losses, atol=1e-6, rtol=1e-6)
+
+
+def test_a_model_that_hears_alone_is_known_before_its_weights_are_read(tmp_path):
+    base = build_tiny_hearing(tmp_path / "base", "qwen2_audio")
+    config = language_config(base, "sft")
+    check_method(config)
+    loaded = load_base_model(base, settings=config.model)
+    assert num_weights(config.model) == sum(value.numel() for value in loaded.parameters())
+    assert checkpoint_bytes(config) > 0
 
 
 def test_of_a_model_that_speaks_the_thinker_is_loaded(tmp_path):
