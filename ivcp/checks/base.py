@@ -71,7 +71,8 @@ def _described(model: ModelConfig) -> tuple[Any, Any]:
     """A base model's configuration, and the model without weights."""
     import torch
 
-    from ivcp.models.families import auto_class, check_architecture
+    from ivcp.models.auto_class import auto_class
+    from ivcp.models.families import check_architecture
 
     name = model.required_name
     check_model_path(name)

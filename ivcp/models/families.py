@@ -18,20 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ivcp.models.auto_class import hears_alone
+from ivcp.models.towers import towers_of
 from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 
-from transformers import (  # noqa: E402
-    AutoModelForImageTextToText,
-    AutoModelForMultimodalLM,
-    ProcessorMixin,
-)
+from transformers import ProcessorMixin  # noqa: E402
 from transformers.models.auto.configuration_auto import model_type_to_module_name  # noqa: E402
-from transformers.models.auto.modeling_auto import (  # noqa: E402
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
-)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES  # noqa: E402
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES  # noqa: E402
 
 _OURS = {
@@ -90,18 +85,6 @@ def check_architecture(config: Any, source: str) -> None:
             f"{source} is a {kind} model, an encoder-decoder: the state at the action token of a causal language model "
             f"is classified; {_EXPECTED}"
         )
-
-
-def hears_alone(config: Any) -> bool:
-    """Whether a configuration is that of a model that hears, and sees nothing."""
-    kind = config.model_type
-    is_listed = kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    return is_listed and "audio_config" in config.sub_configs and "vision_config" not in config.sub_configs
-
-
-def auto_class(config: Any) -> Any:
-    """The class of transformers that finds the one of a model by its configuration."""
-    return AutoModelForMultimodalLM if hears_alone(config) else AutoModelForImageTextToText
 
 
 def check_processor(processor: Any, source: str) -> None:
@@ -328,22 +311,6 @@ def part_of(name: str, model: Any) -> str:
         if name.startswith(tower):
             return "projector" if _MERGERS_IN_TOWER.match(name, len(tower)) else "vision_tower"
     return "projector" if name.startswith(prefix_of(model, model.base_model)) else "lm_head"
-
-
-def vision_tower_of(model: Any) -> Any:
-    """What sees in a transformers model; null where nothing does."""
-    return _tower(model, "video")
-
-
-def towers_of(model: Any) -> list[Any]:
-    """What sees and what hears in a transformers model, as far as it has them."""
-    return [tower for tower in (_tower(model, "video"), _tower(model, "audio")) if tower is not None]
-
-
-def _tower(model: Any, modality: str) -> Any:
-    found = model.get_encoder(modality=modality)
-    # Where there is none, transformers gives the model itself.
-    return None if found is None or found is model or found is model.base_model else found
 
 
 def vision_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ivcp.models.families import auto_class
+from ivcp.models.auto_class import auto_class
 from ivcp.settings import MethodConfig
 
 

@@ -7,8 +7,8 @@ import math
 import torch
 
 from ivcp.models.adapters import prepare_backbone
+from ivcp.models.auto_class import auto_class
 from ivcp.models.configuration import read_configuration
-from ivcp.models.families import auto_class
 from ivcp.models.path import check_model_path
 from ivcp.records import PreparedIndex
 from ivcp.settings import RunConfig

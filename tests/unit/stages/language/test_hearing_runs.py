@@ -46,7 +46,7 @@ def trainer_of(base: Path, folder: Path, stage: str, kinds, **settings):
         for split, numbers in (("train", range(12)), ("val", range(12, 16)))
     }
     index = index_of(config, {split: len(those) for split, those in samples.items()})
-    index = index.model_copy(update={"video": config.video})
+    index = index.model_copy(update={"video": config.video, "media": ("+".join(sorted(kinds)),)})
     return build_trainer(config, index=index, samples=samples, output_dir=folder), samples["val"]
 
 
@@ -113,6 +113,12 @@ def test_of_a_model_that_speaks_the_thinker_is_loaded(tmp_path):
     assert type(loaded) is kind
     for name, value in thinker.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("kinds", "settings"), [(("audio", "video"), {}), (("video",), HEARD)])
+def test_features_of_sounds_are_not_kept(omni, tmp_path, kinds, settings):
+    with pytest.raises(ConfigError, match="cache_vision_features = true: samples have sounds, which models hear anew"):
+        trainer_of(omni, tmp_path, "sft", kinds, max_steps=1, cache_vision_features=True, **settings)
 
 
 def test_a_classifier_is_not_asked_to_hear(omni):
