@@ -47,8 +47,7 @@ _OMNI_TEMPLATE = """
 
 def build_tiny_hearing(directory: Path, family: str, *, seed: int = 0) -> Path:
     """Writes a tiny model of `family`, a transformers model type, as a `from_pretrained` directory."""
-    register_missing_operators()
-    config, processor, kind = _BUILDERS[family]()
+    config, processor, kind = tiny_parts(family)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = kind(config)
@@ -58,6 +57,12 @@ def build_tiny_hearing(directory: Path, family: str, *, seed: int = 0) -> Path:
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
     return directory
+
+
+def tiny_parts(family: str) -> tuple[Any, Any, Any]:
+    """Configuration, processor, and the class of the model."""
+    register_missing_operators()
+    return _BUILDERS[family]()
 
 
 def tone(hertz: float, seconds: float = 1.0, *, loud: float = 0.5, rate: int = RATE) -> NDArray[np.float32]:

@@ -75,8 +75,8 @@ def _described(model: ModelConfig) -> tuple[Any, Any]:
     """A base model's configuration, and the model without weights."""
     import torch
 
+    from ivcp.models.auto_class import auto_class
     from ivcp.models.families import check_architecture, check_decoder
-    from ivcp.models.text_models import auto_class
 
     name = model.required_name
     check_model_path(name)

@@ -15,6 +15,8 @@ AUDIO_TAG = "<audio>"
 TAGS: dict[MediumKind, str] = {"video": VIDEO_TAG, "image": IMAGE_TAG, "audio": AUDIO_TAG}
 """What stands in a text for a medium of each kind."""
 _TAG = re.compile("<(video|image|audio)>")
+_AUDIO_PART = {"type": "audio", "audio": ""}
+"""Some chat templates (Qwen2-Audio's) tell a sound by its key."""
 _PLACEHOLDERS = (
     *("<image>", "<audio>", "<img>", "</img>", "<IMG_CONTEXT>", "<image_pad>", "<video_pad>", "[IMG]"),
     *("<image_soft_token>", "<start_of_image>", "<end_of_image>", "<im_start>", "<im_end>", "<vi_start>", "<vi_end>"),
@@ -179,7 +181,7 @@ def _content(text: str) -> list[dict[str, str]]:
     parts: list[dict[str, str]] = []
     for number, piece in enumerate(_TAG.split(text)):
         if number % 2:
-            parts.append({"type": piece})
+            parts.append(_AUDIO_PART if piece == "audio" else {"type": piece})
         elif piece:
             parts.append({"type": "text", "text": piece})
     return parts

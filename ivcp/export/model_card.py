@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ivcp.export.card_metadata import card_metadata
 from ivcp.export.exits.public import hub_id, public_name
+from ivcp.models.auto_class import auto_class
 from ivcp.models.configuration import read_configuration
-from ivcp.models.text_models import auto_class
 from ivcp.records import LABELS_FILE, RUN_CONFIG_FILE, Labels
 from ivcp.records.calibration import Calibration
 from ivcp.records.language_evaluation import LanguageMetrics, Measured

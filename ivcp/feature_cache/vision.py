@@ -81,6 +81,8 @@ class VisionCache:
             return self.changes_media
         if self.processor.reads_text_only:
             return "the model reads texts only"
+        if self.index.video.use_audio_in_video or any("audio" in kinds.split("+") for kinds in self.index.media):
+            return "samples have sounds, which models hear anew in each pass"
         if not takes_features(self._model):
             return f"{type(self._model).__name__} takes no features that were computed before"
         if is_deepspeed_zero3_enabled():

@@ -18,17 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ivcp.models.auto_class import hears_alone, is_text_model
+from ivcp.models.towers import towers_of
 from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 
 from transformers import ProcessorMixin  # noqa: E402
 from transformers.models.auto.configuration_auto import model_type_to_module_name  # noqa: E402
-from transformers.models.auto.modeling_auto import (  # noqa: E402
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
-)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES  # noqa: E402
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES  # noqa: E402
 
 _OURS = {
@@ -58,12 +56,6 @@ _EXPECTED = (
 
 class UnsupportedModelError(ValueError):
     """A model that cannot read what it is given here; the message says what was expected, what came and what to do."""
-
-
-def is_text_model(config: Any) -> bool:
-    """Whether a configuration is of a language model of transformers that reads texts alone."""
-    kind = config.model_type
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
 def check_reads_videos(config: Any, source: str) -> None:
@@ -105,13 +97,6 @@ def check_architecture(config: Any, source: str) -> None:
             f"{source} is a {kind} model, an encoder-decoder: the state at the action token of a causal language model "
             f"is classified; {_EXPECTED}"
         )
-
-
-def hears_alone(config: Any) -> bool:
-    """Whether a configuration is that of a model that hears, and sees nothing."""
-    kind = config.model_type
-    is_listed = kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    return is_listed and "audio_config" in config.sub_configs and "vision_config" not in config.sub_configs
 
 
 def check_decoder(model: Any, source: str) -> None:
@@ -355,22 +340,6 @@ def part_of(name: str, model: Any) -> str:
         if name.startswith(tower):
             return "projector" if _MERGERS_IN_TOWER.match(name, len(tower)) else "vision_tower"
     return "projector" if name.startswith(prefix_of(model, model.base_model)) else "lm_head"
-
-
-def vision_tower_of(model: Any) -> Any:
-    """What sees in a transformers model; null where nothing does."""
-    return _tower(model, "video")
-
-
-def towers_of(model: Any) -> list[Any]:
-    """What sees and what hears in a transformers model, as far as it has them."""
-    return [tower for tower in (_tower(model, "video"), _tower(model, "audio")) if tower is not None]
-
-
-def _tower(model: Any, modality: str) -> Any:
-    found = model.get_encoder(modality=modality)
-    # Where there is none, transformers gives the model itself.
-    return None if found is None or found is model or found is model.base_model else found
 
 
 def vision_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:

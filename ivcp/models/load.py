@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from ivcp.distributed.weights import whole_shapes_compared
+from ivcp.models.auto_class import auto_class
 from ivcp.models.base_files import check_weights
 from ivcp.models.configuration import read_configuration
-from ivcp.models.families import check_architecture, check_decoder, vision_tower_of
+from ivcp.models.families import check_architecture, check_decoder
 from ivcp.models.path import check_model_source
 from ivcp.models.quantization import bitsandbytes_config, keep_differentiable
 from ivcp.models.source import local_model
-from ivcp.models.text_models import auto_class
+from ivcp.models.towers import vision_tower_of
 from ivcp.models.vision.attention import batch_vision_attention
 from ivcp.models.vision.layers import replace_slow_layers
 from ivcp.settings import MethodConfig, ModelConfig, RunConfig

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ivcp.models.auto_class import auto_class
 from ivcp.settings import MethodConfig
 
 
@@ -18,8 +19,6 @@ class QuantizationError(RuntimeError):
 def bitsandbytes_config(config: Any, method: MethodConfig, dtype: torch.dtype) -> Any:
     """How bitsandbytes quantizes the linear layers of the language model; vision tower and projector stay exact."""
     from transformers import BitsAndBytesConfig
-
-    from ivcp.models.text_models import auto_class
 
     if importlib.util.find_spec("bitsandbytes") is None:
         raise QuantizationError(

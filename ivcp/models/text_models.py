@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.models.base_files import has_processor
-from ivcp.models.families import UnsupportedModelError, hears_alone, is_text_model
+from ivcp.models.families import UnsupportedModelError
 from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
 
 from transformers import (  # noqa: E402
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoModelForMultimodalLM,
     AutoProcessor,
     AutoTokenizer,
     PreTrainedTokenizerBase,
@@ -74,10 +71,3 @@ def read_processor(name: str, **options: Any) -> Any:
     auto = AutoTokenizer if Path(name).is_dir() and not has_processor(Path(name)) else AutoProcessor
     read = auto.from_pretrained(name, **options)
     return TextProcessor(read) if isinstance(read, PreTrainedTokenizerBase) else read
-
-
-def auto_class(config: Any) -> Any:
-    """transformers' class that makes and loads the model of a configuration."""
-    if is_text_model(config):
-        return AutoModelForCausalLM
-    return AutoModelForMultimodalLM if hears_alone(config) else AutoModelForImageTextToText

@@ -140,6 +140,18 @@ class ActionClassification(Stage):
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
+    def check_settings(self) -> None:
+        """Checks that clips are classified by what is seen of them.
+
+        Raises:
+            ConfigError: they are to be heard too.
+        """
+        if self.config.video.use_audio_in_video:
+            raise ConfigError(
+                "use_audio_in_video: stage action_cls classifies a clip by its frames alone: set it to false, or train "
+                "a model to write (stage: sft)"
+            )
+
     def check_data(self, index: PreparedIndex) -> None:
         """Checks that there are answers, where the loss is on them too.
 

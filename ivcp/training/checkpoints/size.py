@@ -9,9 +9,9 @@ import torch
 from ivcp.data.prepared.batches import PlannedBatches
 from ivcp.data.prepared.reader import read_lengths
 from ivcp.models.adapters import prepare_backbone
+from ivcp.models.auto_class import auto_class
 from ivcp.models.configuration import read_configuration
 from ivcp.models.path import check_model_path
-from ivcp.models.text_models import auto_class
 from ivcp.records import PreparedIndex
 from ivcp.settings import RunConfig
 from ivcp.stages.registry import stage_of
