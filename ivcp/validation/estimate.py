@@ -15,6 +15,8 @@ from ivcp.video.decoders import CHUNK
 
 _BYTES_PER_TOKEN = 16
 """Its id and its kind, 8 bytes each."""
+_BYTES_PER_SAMPLE = 4
+"""Of a sound."""
 _COUNTED = (
     "clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video "
     "JOIN shape ON shape.kind = video.kind AND shape.height = video.height AND shape.width = video.width "
@@ -29,7 +31,8 @@ def describe_tokens(catalog: Catalog, config: RunConfig) -> TokenCounts | None:
     tokens = distribution_of(catalog, "SELECT num_tokens FROM clip WHERE reason IS NULL")
     frames = distribution_of(
         catalog,
-        "SELECT num_sampled FROM clip_video JOIN clip ON clip.id = clip_video.clip WHERE clip.reason IS NULL",
+        "SELECT num_sampled FROM clip_video JOIN clip ON clip.id = clip_video.clip JOIN video "
+        "ON video.id = clip_video.video WHERE clip.reason IS NULL AND video.kind != 'audio'",
     )
     if tokens is None:
         return None
@@ -40,7 +43,8 @@ def describe_tokens(catalog: Catalog, config: RunConfig) -> TokenCounts | None:
         *(limit, config.data.report_examples),
     )
     sizes = catalog.ask(
-        f"SELECT frame_width || 'x' || frame_height, COUNT(*) FROM {_COUNTED} GROUP BY 1 ORDER BY 2 DESC, 1"
+        f"SELECT frame_width || 'x' || frame_height, COUNT(*) FROM {_COUNTED} AND video.kind != 'audio' "
+        "GROUP BY 1 ORDER BY 2 DESC, 1"
     )
     by_split = dict(catalog.ask("SELECT split, SUM(num_tokens) FROM clip WHERE reason IS NULL GROUP BY 1"))
     candidates = config.video.video_frame_candidates
@@ -71,7 +75,9 @@ def estimate_needs(catalog: Catalog, config: RunConfig, tokens: TokenCounts) -> 
     steps_per_epoch = max(1, math.ceil(forward_passes / train.gradient_accumulation_steps))
     num_steps = train.max_steps if train.max_steps > 0 else math.ceil(steps_per_epoch * train.num_train_epochs)
     return Estimate(
-        shard_bytes=3 * tokens.num_pixels + _BYTES_PER_TOKEN * sum(tokens.total.values()),
+        shard_bytes=3 * tokens.num_pixels
+        + _BYTES_PER_SAMPLE * _num_samples(catalog, config)
+        + _BYTES_PER_TOKEN * sum(tokens.total.values()),
         clip_bytes=3 * tokens.most_pixels,
         decoding_bytes=3 * CHUNK * catalog.number("SELECT MAX(width * height) FROM video WHERE reason IS NULL"),
         weight_bytes=weight_bytes(config.model),
@@ -79,6 +85,19 @@ def estimate_needs(catalog: Catalog, config: RunConfig, tokens: TokenCounts) -> 
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
         batch_tokens=_batch_tokens(catalog, train.per_device_train_batch_size),
+    )
+
+
+def _num_samples(catalog: Catalog, config: RunConfig) -> int:
+    """Of all sounds, and of what is heard of videos."""
+    seconds = "MIN(COALESCE(stop, last + 1 / fps), last + 1 / fps) - COALESCE(start, first)"
+    of_videos = f"{seconds} * {config.video.audio_sampling_rate}" if config.video.use_audio_in_video else "0"
+    return round(
+        catalog.number(
+            f"SELECT SUM(CASE video.kind WHEN 'audio' THEN video.num_frames WHEN 'video' THEN {of_videos} ELSE 0 END) "
+            "FROM clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video "
+            "WHERE clip.reason IS NULL"
+        )
     )
 
 

@@ -18,6 +18,7 @@ _USED = (
     "FROM video WHERE id IN (SELECT clip_video.video FROM clip JOIN clip_video ON clip_video.clip = clip.id "
     "WHERE clip.reason IS NULL)"
 )
+_SEEN = f"{_USED} AND kind != 'audio'"
 _SECONDS = """
 SELECT MIN(COALESCE(clip.stop, last + 1 / fps), last + 1 / fps) - COALESCE(clip.start, first)
 FROM clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video
@@ -80,11 +81,11 @@ def build_report(
         num_uniform=alike.num_uniform,
         near_duplicates=alike.examples if data.near_duplicate_frames else None,
         codecs=_count(catalog, f"SELECT codec, COUNT(*) {_USED} GROUP BY 1 ORDER BY 2 DESC, 1"),
-        sizes=_count(catalog, f"SELECT width || 'x' || height, COUNT(*) {_USED} GROUP BY 1 ORDER BY 2 DESC, 1"),
+        sizes=_count(catalog, f"SELECT width || 'x' || height, COUNT(*) {_SEEN} GROUP BY 1 ORDER BY 2 DESC, 1"),
         seconds=distribution_of(catalog, _SECONDS),
         frames=distribution_of(catalog, f"SELECT num_frames {_USED} AND kind = 'video'"),
         fps=distribution_of(catalog, f"SELECT fps {_USED} AND kind = 'video'"),
-        megapixels=distribution_of(catalog, f"SELECT width * height / 1e6 {_USED}"),
+        megapixels=distribution_of(catalog, f"SELECT width * height / 1e6 {_SEEN}"),
         tokens=tokens,
         tokens_missing=tokens_missing,
         estimate=estimate_needs(catalog, config, tokens) if tokens else None,

@@ -95,6 +95,11 @@ def test_sounds_and_videos_in_any_order(
     counted = json.loads((tmp_path / "out" / "validated" / "report.json").read_text())
     assert counted["tokens"]["total"]["train"] == sum(len(sample.input_ids) for sample in samples.values())
     assert {"sound (pcm_f32le)", "h264"} == counted["codecs"].keys()
+    assert list(counted["sizes"]) == ["64x48"]
+    assert list(counted["tokens"]["frame_sizes"].values()) == [1]
+    num_samples = RATE * (1 + 1.5 + 1.5 + 2)
+    pixels, tokens = counted["tokens"]["num_pixels"], counted["tokens"]["total"]["train"]
+    assert counted["estimate"]["shard_bytes"] == 3 * pixels + 4 * num_samples + 16 * tokens
     page = (tmp_path / "out" / "validated" / "report.html").read_text()
     assert 'alt="' + str(data.folder / "0.wav") in page
 
