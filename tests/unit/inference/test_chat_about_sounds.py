@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from ivcp.cli.main import app
@@ -16,6 +18,7 @@ from ivcp.inference.chat import Chat
 from ivcp.inference.compute import Compute
 from ivcp.inference.generation import Writer
 from ivcp.models.load import load_base_model
+from ivcp.models.towers import towers_of
 from ivcp.settings import GenerationConfig, ModelConfig
 from ivcp.video import load_clip, load_sound
 from tests.data_sets import make_clip
@@ -36,20 +39,37 @@ def sounds(tmp_path_factory) -> list[Path]:
     return [write(folder / f"{number}.wav", *tone(0.5 + number)) for number in range(2)]
 
 
-def test_what_is_heard_makes_the_answer(base, sounds):
+def _sound_inputs(model: Any) -> list[torch.Tensor]:
+    """Whatever the model's ears are given from now on."""
+    heard: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        heard.extend(x.float() for x in (*inputs, *named.values()) if torch.is_tensor(x) and x.is_floating_point())
+
+    towers_of(model)[-1].register_forward_pre_hook(keep, with_kwargs=True)
+    return heard
+
+
+def test_the_model_hears_what_is_played(base, sounds):
     settings = GenerationConfig(do_sample=False, max_new_tokens=8)
     model = load_base_model(base, settings=ModelConfig())
     chat = Chat(Writer(model, processor_of(base), settings), Compute(torch.device("cpu")))
     first, second = (load_sound(path, processor=chat.writer.processor) for path in sounds)
-    answer = chat.ask("What is to be heard?", [first])
+    heard = _sound_inputs(model)
+    chat.ask("What is to be heard?", [first])
     assert chat.messages[0].content == "<audio>What is to be heard?"
     chat.ask("And here?", [second])
     assert [each.kind for each in chat.videos] == ["audio", "audio"]
-    others = []
-    for waveform in (np.zeros_like(first.waveform), first.waveform[::2].repeat(2)):
+    inputs = [heard[0]]
+    for waveform in (first.waveform, np.zeros_like(first.waveform), first.waveform[::2].repeat(2)):
         chat.clear()
-        others.append(chat.ask("What is to be heard?", [replace(first, waveform=waveform)]))
-    assert answer not in others
+        heard.clear()
+        chat.ask("What is to be heard?", [replace(first, waveform=waveform)])
+        inputs.append(heard[0])
+    once, again, *others = inputs
+    torch.testing.assert_close(again, once)
+    for other in others:
+        assert (other - once).abs().max() > 0.1
     with pytest.raises(PromptError, match=r"1 <audio> tag\(s\) for 0 audio\(s\)"):
         chat.ask("<audio>?")
 
