@@ -99,7 +99,9 @@ def _load_whole(medium: ClipMedium, processor: Processor) -> ClipFrames | VideoE
         loaded = load_sound(path, processor=processor)
     except VideoError as error:
         return error
-    if loaded.total_frames == medium.num_frames:
+    most = processor.longest_sound
+    expected = medium.num_frames if most is None else min(medium.num_frames, round(most * processor.sound_rate))
+    if loaded.total_frames == expected:
         return loaded
     counts = f"{loaded.total_frames} samples, but {medium.num_frames} when it was validated"
     return VideoError("wrong_count", counts)

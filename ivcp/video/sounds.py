@@ -30,6 +30,9 @@ Waveform = NDArray[np.float32]
 
 SHORTEST_SECONDS = 0.1
 """Models make no single token of less than some hundredths of a second."""
+_CODECS_ADD = 0.1
+"""Seconds that a sound may be longer than the model hears: parts cut to its length get as much from MP3 and AAC, which
+is cut off again."""
 _LONGEST_GAP = 0.1
 """Seconds without samples that are silence in the sound of a video, and no inaccuracy of its clock."""
 _HAVE_LENGTHS = ("mov", "flac", "aiff", "caf", "matroska")
@@ -167,6 +170,8 @@ def read_sound(source: str | Path, *, rate: int, most_seconds: float | None = No
     sound = _read(source, rate, most_seconds, is_track=False)
     if sound.seconds < SHORTEST_SECONDS:
         raise VideoError("too_short", f"{sound.seconds:.3f} s of sound, expected at least {SHORTEST_SECONDS} s")
+    if most_seconds is not None and sound.seconds > most_seconds:
+        return replace(sound, waveform=sound.waveform[: round(most_seconds * rate)])
     return sound
 
 
@@ -197,7 +202,7 @@ def _stretches(container: Any, stream: Any, rate: int, most_seconds: float | Non
     """The sound of a stream, anew after each gap and where its channels or its rate change."""
     stretch, found, next_at = _Stretch(None), 0, 0.0
     resampler: _Resampler | None = None
-    most = None if most_seconds is None else round(most_seconds * rate)
+    most = None if most_seconds is None else round((most_seconds + _CODECS_ADD) * rate)
     kind: tuple[Any, ...] | None = None
     for frame in _frames(container, stream):
         at = None if frame.pts is None else float(frame.pts * frame.time_base)

@@ -124,6 +124,9 @@ def test_sounds_that_are_too_long_too_short_or_cut_off(tmp_path: Path) -> None:
     assert read_sound(path, rate=RATE, most_seconds=3).seconds == 3.0
     with pytest.raises(VideoError, match=r"too_long: more than 2\.5 s of sound"):
         read_sound(path, rate=RATE, most_seconds=2.5)
+    added = write(tmp_path / "a.mp3", *sine(440.0, 3), "-c:a", "libmp3lame", "-write_xing", "0")
+    assert read_sound(added, rate=RATE).seconds > 3.01
+    assert read_sound(added, rate=RATE, most_seconds=3).seconds == 3.0
     with pytest.raises(VideoError, match=r"too_short: 0\.050 s"):
         read_sound(write(tmp_path / "b.wav", *sine(440.0, 0.05)), rate=RATE)
     cut = tmp_path / "cut.wav"
