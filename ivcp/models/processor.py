@@ -178,6 +178,8 @@ class Processor:
         Raises:
             UnsupportedModelError: the model reads no images.
         """
+        if self.reads_text_only:
+            raise reads_no("image")
         check_reads_images(self.processor)
         return image_size_on_grid(height, width, step=image_step(self.processor.image_processor) or 1, video=self.video)
 

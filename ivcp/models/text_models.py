@@ -59,7 +59,7 @@ def _text_of(part: dict[str, str]) -> str:
 def reads_no(kind: str) -> UnsupportedModelError:
     """What is wrong with a medium of a kind that is given to a text model."""
     return UnsupportedModelError(
-        f"the model reads texts only, and a {kind} came: take a video language model such as Qwen2-VL, Qwen3-VL, "
+        f"the model reads texts only, and {kind}s came: take a video language model such as Qwen2-VL, Qwen3-VL, "
         f"LLaVA-NeXT-Video or InternVL (docs/model_families.md lists the tested ones), or texts without {kind}s"
     )
 

@@ -90,10 +90,12 @@ def test_logits_that_a_loss_would_not_be_of_are_refused(family, settings, fits):
 
 
 def test_a_text_model_is_shown_nothing(text_model):
-    with pytest.raises(UnsupportedModelError, match=r"the model reads texts only, and a video came: take a video lang"):
+    with pytest.raises(UnsupportedModelError, match=r"the model reads texts only, and videos came: take a video lang"):
         prepared_clip(load_processor(text_model), 0)
-    with pytest.raises(UnsupportedModelError, match=r"the model reads texts only, and a video came"):
+    with pytest.raises(UnsupportedModelError, match=r"the model reads texts only, and videos came"):
         load_processor(text_model).frame_size(48, 64)
+    with pytest.raises(UnsupportedModelError, match=r"the model reads texts only, and images came"):
+        load_processor(text_model).image_size(48, 64)
 
 
 @pytest.mark.parametrize(
