@@ -133,8 +133,9 @@ class StageTrainer(EpochTrainer):
         """
         if isinstance(resume_from_checkpoint, str):
             check_resumable(Path(resume_from_checkpoint), sharding=self.sharding, num_processes=world_size())
-            if self.sharding.startswith("zero"):  # DeepSpeed reads the weights itself
+            if self.sharding.startswith("zero"):  # DeepSpeed reads the weights itself, and nothing else
                 check_base(Path(resume_from_checkpoint), self.stage.config.model)
+                self.stage.go_on(Path(resume_from_checkpoint), self.model)
             self.seen = self.seen.joined(SeenClips.of_directory(Path(resume_from_checkpoint)))  # of other rows, maybe
         with self._termination.listening():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **others)
