@@ -17,7 +17,11 @@ from ivcp.data.values import as_list, is_missing
 from ivcp.imports.video_files import VideoFiles
 from ivcp.records import MediumKind
 
-NAMES: Mapping[MediumKind, tuple[str, ...]] = {"video": ("videos", "video", "path"), "image": ("images", "image")}
+NAMES: Mapping[MediumKind, tuple[str, ...]] = {
+    "video": ("videos", "video", "path"),
+    "image": ("images", "image"),
+    "audio": ("audios", "audio"),
+}
 """What people call the columns of media."""
 _MOST_BYTES = 2**28
 _DATA = "data:"
@@ -35,7 +39,7 @@ class InlineFiles:
         """The path of the file that holds what a `data:` URL does.
 
         Raises:
-            RowError: it holds no image and no video, or one that is too large.
+            RowError: it holds no image, video or sound, or one that is too large.
         """
         if len(url) > _MOST_BYTES * 4 // 3:
             raise RowError(
@@ -48,7 +52,9 @@ class InlineFiles:
         kind = (found.media_type or "").partition("/")[0]
         suffix = mimetypes.guess_extension(found.media_type or "", strict=False)
         if kind not in NAMES or suffix is None:
-            raise RowError(f"{url[:40]!r}…: expected an image or a video, as data:image/png;base64,…", kind="data URL")
+            raise RowError(
+                f"{url[:40]!r}…: expected an image, a video or a sound, as data:image/png;base64,…", kind="data URL"
+            )
         path = str(self.folder.absolute() / f"{hashlib.sha256(found.content).hexdigest()[:32]}{suffix}")
         self.contents[path] = found.content
         return path
@@ -56,12 +62,8 @@ class InlineFiles:
 
 def media_columns(info: DatasetInfo) -> dict[MediumKind, str]:
     """The columns that name media, by what they name."""
-    return named_columns(info.columns.videos, info.columns.images)
-
-
-def named_columns(videos: str, images: str | None) -> dict[MediumKind, str]:
-    """Those that have a name, by what they name."""
-    named: dict[MediumKind, str | None] = {"video": videos, "image": images}
+    columns = info.columns
+    named: dict[MediumKind, str | None] = {"video": columns.videos, "image": columns.images, "audio": columns.audios}
     return {kind: column for kind, column in named.items() if column is not None}
 
 
@@ -78,7 +80,7 @@ def with_parts_in_columns(
     Raises:
         RowError: a column has paths too.
     """
-    names = {"video": info.columns.videos, "image": info.columns.images or "images"}
+    names = {kind: called[0] for kind, called in NAMES.items()} | media_columns(info)
     column, changed = info.columns.messages, dict(row)
     if info.formatting == "alpaca" or is_missing(row.get(column)):
         return changed

@@ -1,6 +1,7 @@
 """Data sets that are conversations already: LLaMA-Factory's registry entries, and files of questions and answers.
 
-They have videos, images or both; media whose content stands in the rows, as `data:` URLs, become files.
+They have videos, images, sounds or several of these; media whose content stands in the rows, as `data:` URLs, become
+files.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from ivcp.imports.row_media import (
     NAMES,
     InlineFiles,
     media_columns,
-    named_columns,
     paths_of,
     plain_path,
     with_parts_in_columns,
@@ -83,15 +83,20 @@ def build_questions(
     columns = dict(reading.options.columns or {})
     first = rows[0].content
     video = columns.get("videos") or next((key for key in NAMES["video"] if key in first), "videos")
-    image = columns.get("images") or next((k for k in NAMES["image"] if any(k in row.content for row in rows)), None)
-    entry: dict[str, Any] = {"formatting": "sharegpt", "columns": {"videos": video, "messages": "conversations"}}
-    if image is not None:
-        entry["columns"]["images"] = image
+    named: dict[MediumKind, str] = {"video": video}
+    for kind in ("image", "audio"):
+        called = columns.get(NAMES[kind][0]) or _first_used(NAMES[kind], rows)
+        if called is not None:
+            named[kind] = called
+    entry: dict[str, Any] = {
+        "formatting": "sharegpt",
+        "columns": {NAMES[kind][0]: column for kind, column in named.items()} | {"messages": "conversations"},
+    }
     question, answer = columns.get(_QUESTION, _QUESTION), columns.get(_ANSWER, _ANSWER)
     if columns.get("messages", "messages") in first:
         entry["columns"]["messages"] = columns.get("messages", "messages")
     elif "conversations" not in first and question in first:
-        rows = list(_as_conversations(rows, question, answer, named_columns(video, image), reading))
+        rows = list(_as_conversations(rows, question, answer, named, reading))
     elif "conversations" not in first:
         raise ImportRefusedError(
             f"{reading.sources[0].path}: expected conversations, messages, or {question} and {answer}; it has "
@@ -100,6 +105,11 @@ def build_questions(
     turns = as_list(rows[0].content.get(entry["columns"]["messages"])) if rows else []
     entry["tags"] = _OPENAI_TAGS if turns and isinstance(turns[0], dict) and "role" in turns[0] else {}
     return _build(rows, {k: v for k, v in entry.items() if v}, reading, labels, action_token, paths, missing)
+
+
+def _first_used(names: Sequence[str], rows: Sequence[_Row]) -> str | None:
+    """The first of several names of a column that some row has."""
+    return next((name for name in names if any(name in row.content for row in rows)), None)
 
 
 def _rows_of(file: Path, reading: Reading) -> Iterator[_Row]:
@@ -141,13 +151,13 @@ def _build(
     inline = InlineFiles(paths.dataset_dir / reading.name / "media")
     in_parts: set[MediumKind] = set()
     rows = list(_with_plain_paths(rows, info, inline, in_parts, reading))
-    if "image" in in_parts and info.columns.images is None:
-        entry = {**entry, "columns": {**entry.get("columns", {}), "images": "images"}}
-        info = _info_of(entry)
+    for kind in sorted(in_parts - media_columns(info).keys()):
+        entry = {**entry, "columns": {**entry.get("columns", {}), NAMES[kind][0]: NAMES[kind][0]}}
+    info = _info_of(entry)
     columns = media_columns(info).values()
     if rows and not any(column in row.content for row in rows for column in columns):
         raise ImportRefusedError(
-            f"{file}: no row has {' or '.join(columns)}: a data set without videos and images cannot be used"
+            f"{file}: no row has {' or '.join(columns)}: a data set without videos, images and sounds cannot be used"
         )
     if reading.options.label_map:
         rows = _labelled(rows, info, reading, reading.options.label_map, action_token)
@@ -190,7 +200,7 @@ def _with_plain_paths(
     for row in rows:
         with reading.problems.collected(reading.name, row.file, row.number):
             content = with_parts_in_columns(row.content, info, in_parts.add)
-            for column in {*media_columns(info).values(), "images"} & content.keys():
+            for column in {*media_columns(info).values(), *(names[0] for names in NAMES.values())} & content.keys():
                 if paths := paths_of(content, column):
                     content[column] = [
                         [plain_path(path, inline, reading.videos) for path in entry]
@@ -218,7 +228,7 @@ def _sound_rows(
 
 
 def _askable(rows: Sequence[_Row], info: DatasetInfo, reading: Reading) -> list[Mapping[str, Any]]:
-    """The rows that have a conversation, and a video or an image."""
+    """The rows that have a conversation, and a video, an image or a sound."""
     needed = info.columns.prompt if info.formatting == "alpaca" else info.columns.messages
     kept: list[Mapping[str, Any]] = []
     for row in rows:
@@ -270,7 +280,7 @@ def _with_paths(
             for column, found in listed.items()
         }
         written.append({**row, **placed})
-    what = "videos and images" if "image" in columns else "videos"
+    what = " and ".join(f"{kind}s" for kind in columns) if len(columns) < 3 else "videos, images and sounds"
     check_missing(absent, total, missing, reading.videos, what=what)
     return written, len(absent)
 

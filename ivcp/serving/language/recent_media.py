@@ -17,7 +17,7 @@ class RecentMedia:
     """Decoded media by the content of their files; those unused longest make room for others."""
 
     def __init__(self, max_bytes: int) -> None:
-        """`max_bytes` is for their frames; 0 keeps none."""
+        """`max_bytes` is for their frames and sounds; 0 keeps none."""
         self._max_bytes, self._num_bytes = max_bytes, 0
         self._media: OrderedDict[str, Medium] = OrderedDict()
 
@@ -28,7 +28,7 @@ class RecentMedia:
 
     @property
     def num_bytes(self) -> int:
-        """Taken by frames."""
+        """Taken by frames and sounds."""
         return self._num_bytes
 
     def get(self, key: str) -> Medium | None:
@@ -39,13 +39,17 @@ class RecentMedia:
 
     def put(self, key: str, medium: Medium) -> None:
         """Keeps a medium, unless it is larger than all the room."""
-        if key in self._media or medium.frames.nbytes > self._max_bytes:
+        if key in self._media or _num_bytes(medium) > self._max_bytes:
             return
         self._media[key] = medium
-        self._num_bytes += medium.frames.nbytes
+        self._num_bytes += _num_bytes(medium)
         while self._num_bytes > self._max_bytes:
             _, oldest = self._media.popitem(last=False)
-            self._num_bytes -= oldest.frames.nbytes
+            self._num_bytes -= _num_bytes(oldest)
+
+
+def _num_bytes(medium: Medium) -> int:
+    return medium.frames.nbytes + (0 if medium.waveform is None else medium.waveform.nbytes)
 
 
 def key_of(source: VideoSource) -> str:

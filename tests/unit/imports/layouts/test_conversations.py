@@ -183,9 +183,7 @@ def _talking(importer, **settings):
         config = from_flat({"dataset": "mine", "dataset_dir": str(importer.dataset_dir), "stage": "sft", **settings})
         read_annotations(config, catalog)
         found: dict[int, list[tuple[str, str]]] = {}
-        asked = (
-            "SELECT clip, kind, name FROM clip_video JOIN video ON video.id = clip_video.video ORDER BY clip, number"
-        )
+        asked = "SELECT clip, kind, name FROM clip_video JOIN video ON video.id = clip_video.video"
         for clip, kind, name in catalog.ask(f"{asked} ORDER BY clip, number"):
             found.setdefault(clip, []).append((kind, read_video(name)))
         return list(found.values())
@@ -216,6 +214,32 @@ def test_images_alone_and_beside_videos(importer, videos, tmp_path):
     ]
     source = write(tmp_path / "gone.json", json.dumps([{"image": "gone.jpg", "conversations": turns}]))
     with pytest.raises(ImportRefusedError, match=r"1 of 1 listed videos and images are not in .* \(gone\.jpg\)"):
+        importer.write("questions", source, videos=str(root), overwrite=True)
+
+
+def test_rows_about_sounds(importer, videos, tmp_path):
+    """In a column, in the parts of a turn beside an image, and as content."""
+    root = videos(["a.wav", "b.jpg"])
+    turns = [{"from": "human", "value": "<audio>Who speaks?"}, {"from": "gpt", "value": "A man."}]
+    source = write(tmp_path / "heard.json", json.dumps([{"audios": ["a.wav"], "conversations": turns}]))
+    importer.write("questions", source, videos=str(root))
+    assert importer.registry["mine"]["columns"]["audios"] == "audios"
+    assert _talking(importer) == [[("audio", str(root / "a.wav"))]]
+
+    def row(*parts):
+        content = [*parts, {"type": "text", "text": "Who speaks?"}]
+        return {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "A man."}]}
+
+    rows = [
+        row({"type": "audio", "audio": "a.wav"}, {"type": "image", "image": "b.jpg"}),
+        row({"type": "audio_url", "audio_url": {"url": _data_url(b"RIFF", "audio/x-wav")}}),
+    ]
+    importer.write("questions", write(tmp_path / "parts.json", json.dumps(rows)), videos=str(root), overwrite=True)
+    media = _talking(importer)
+    assert [[kind for kind, _ in each] for each in media] == [["audio", "image"], ["audio"]]
+    assert Path(media[1][0][1]).read_bytes() == b"RIFF"
+    source = write(tmp_path / "gone.json", json.dumps([{"audio": "gone.wav", "conversations": turns}]))
+    with pytest.raises(ImportRefusedError, match=r"1 of 1 listed videos and audios are not in .* \(gone\.wav\)"):
         importer.write("questions", source, videos=str(root), overwrite=True)
 
 
@@ -253,7 +277,7 @@ def test_content_in_rows_becomes_files(importer, videos, tmp_path):
     [
         ("data:image/png;base64,$$$", r"row 0: 'data:image/png;base64,\$\$\$'…: it is no base64"),
         ("data:image/png,abc", "a data: URL must be data:<type>;base64,<data>"),
-        ("data:text/html;base64,aGk=", "expected an image or a video, as data:image/png;base64,…"),
+        ("data:text/html;base64,aGk=", "expected an image, a video or a sound, as data:image/png;base64,…"),
     ],
 )
 def test_content_that_is_none_is_named(importer, videos, tmp_path, url, message):

@@ -33,6 +33,16 @@ def test_what_was_unused_longest_makes_room() -> None:
     assert recent.get("a") is not None
 
 
+def test_sounds_take_room_too() -> None:
+    second = Medium(FRAMES[:0], waveform=np.zeros(16_000, dtype=np.float32))
+    recent = RecentMedia(100_000)
+    recent.put("a", second)
+    assert recent.num_bytes == 64_000
+    recent.put("b", second)
+    assert recent.get("a") is None
+    assert recent.num_bytes == 64_000
+
+
 def test_a_medium_is_known_by_its_content(tmp_path: Path) -> None:
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).write_bytes(content)
