@@ -21,9 +21,10 @@ from rich.table import Table
 from ivcp.cli.terminal import say, show_table
 from ivcp.demo.actions import ACTIONS, REVERSED_PAIRS
 from ivcp.demo.language.examine import perplexity
+from ivcp.evaluation.baselines import zero_shot
 from ivcp.inference.chat import Chat
 from ivcp.inference.compute import Compute
-from ivcp.inference.generation import Writer
+from ivcp.inference.generation import Writer, prompt_sample
 from ivcp.models.load import load_base_model
 from ivcp.models.processor import Processor
 from ivcp.records import METRICS_FILE, read_lines
@@ -51,7 +52,7 @@ QUESTION = "What is the capital of France?"
 _EVALUATION, _MODEL = Path("latest/evaluation"), Path("latest/model")
 _SENTENCE = {name: action.sentence for name, action in ACTIONS.items()}
 _PARTNER = {_SENTENCE[one]: _SENTENCE[other] for pair in REVERSED_PAIRS for one, other in (pair, pair[::-1])}
-_NUM_FRAMES = 8
+_NUM_FRAMES, _BATCH = 8, 20
 
 
 @dataclass(frozen=True)
@@ -133,19 +134,23 @@ def _of_sentences(name: str, evaluation: Path, model_dir: Path) -> Outcome:
 
 
 def _zero_shot(base: Path, data: Path) -> Outcome:
-    """The base model, which is told all sentences and asked for the right one."""
+    """The base model, which is asked for the right one of all sentences and can write no other text."""
     model, processor = _loaded(base)
-    chat = Chat(Writer(model, processor, GenerationConfig(do_sample=False, max_new_tokens=24)), Compute.here())
-    listed = " ".join(_SENTENCE.values())
+    sentences = tuple(_SENTENCE.values())
     rows = json.loads((data / "sample_test.json").read_text(encoding="utf-8"))
-    said = []
-    for row in rows:
-        chat.clear()
-        shown = load_clip(str(data / row["videos"][0]), processor=processor)
-        answer = chat.ask(f"Which of these sentences says what the video shows? {listed} Answer with it.", [shown])
-        said.append((answer, _SENTENCE[row["action_label"]]))
-        if len(said) % 50 == 0:
-            log.info("the base model was asked about %d of %d clips", len(said), len(rows))
+    samples = [
+        prompt_sample(
+            processor,
+            zero_shot.question(sentences, system=()),
+            [load_clip(str(data / row["videos"][0]), processor=processor)],
+            row["videos"][0],
+        )
+        for row in rows
+    ]
+    chosen = zero_shot.answers(
+        model, processor, samples, sentences, batch_size=_BATCH, compute=Compute.here(), num_workers=0
+    )
+    said = [(sentences[number], _SENTENCE[row["action_label"]]) for number, row in zip(chosen, rows, strict=True)]
     return Outcome(
         "zero-shot: the base model",
         right=_share(answer == right for answer, right in said),
