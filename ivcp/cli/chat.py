@@ -12,10 +12,10 @@ import typer
 from ivcp.cli.model_options import TrustRemoteCode
 from ivcp.cli.paths import checked_model_dir, checked_videos
 from ivcp.cli.terminal import complain, say
-from ivcp.records import MediumKind
 
 if TYPE_CHECKING:
     from ivcp.inference.chat import Chat
+    from ivcp.records import MediumKind
     from ivcp.settings import RunConfig
     from ivcp.video import ClipFrames
 
