@@ -111,8 +111,12 @@ def test_an_image_model_is_refused(image_model, load, came):
 
 
 def test_code_of_a_model_that_offers_no_such_class_is_refused():
-    """MiniCPM-o's does not: what works is named."""
-    config = hf.Qwen2Config(auto_map={"AutoModel": "modeling_minicpmo.MiniCPMO"})
+    """MiniCPM-o's does not, whose configuration is one of Qwen2 with another name: what works is named."""
+
+    class MiniCPMOConfig(hf.Qwen2Config):
+        model_type = "minicpmo"
+
+    config = MiniCPMOConfig(auto_map={"AutoModel": "modeling_minicpmo.MiniCPMO"})
     with pytest.raises(UnsupportedModelError, match=r"reads no video with its text; .* hear, such as Qwen2\.5-Omni"):
         check_architecture(config, "openbmb/MiniCPM-o-2_6")
 
