@@ -107,6 +107,10 @@ class Predictor:
         return {line["request_id"]: line for line in lines if line.get("message") == "request"}
 
 
+class _CutOffError(Exception):
+    """The connection ended without an answer, as where the server ends; `Traffic.cut_off` has the request."""
+
+
 @dataclass
 class Traffic:
     """Clients of all kinds, each a thread, until the time is over."""
@@ -119,7 +123,7 @@ class Traffic:
     wrong: list[str] = field(default_factory=list)
     """What should not have been."""
     cut_off: list[str] = field(default_factory=list)
-    """Ids of good requests whose connection ended without an answer."""
+    """Ids of requests whose connection ended without an answer."""
     largest_upload_bytes: int = 0
     _is_over: threading.Event = field(default_factory=threading.Event)
 
@@ -154,19 +158,16 @@ class Traffic:
             except (httpx.ConnectError, ConnectionRefusedError):
                 self.outcomes["not connected"] += 1  # between the end and the next start
                 time.sleep(0.2)
+            except _CutOffError:
+                self.outcomes["cut off"] += 1
             except Exception as error:  # noqa: BLE001 - the edge of a thread
                 self.wrong.append(f"{name}: {type(error).__name__}: {error}")
 
     def _ask_well(self, rng: random.Random) -> None:
         clip = rng.choice(self.clips)
-        request_id = uuid.uuid4().hex
         path, arguments = rng.choice((_form, _form, _json, _infer, _classify))(clip)
         started = time.monotonic()
-        try:
-            reply = self._post(path, request_id, **arguments)
-        except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
-            self.cut_off.append(request_id)
-            return
+        reply = self._post(path, **arguments)
         if reply.status_code == httpx.codes.OK:
             self.outcomes["answered"] += 1
             self.seconds.setdefault(path, []).append(time.monotonic() - started)
@@ -234,10 +235,15 @@ class Traffic:
     def _watch(self, rng: random.Random) -> None:
         self.largest_upload_bytes = max(self.largest_upload_bytes, self.predictor.upload_bytes())
 
-    def _post(self, path: str, request_id: str | None = None, **arguments: object) -> httpx.Response:
-        headers = {"Connection": "close", **({"X-Request-Id": request_id} if request_id else {})}
+    def _post(self, path: str, **arguments: object) -> httpx.Response:
+        request_id = uuid.uuid4().hex
+        headers = {"Connection": "close", "X-Request-Id": request_id}
         with httpx.Client(trust_env=False, timeout=_PATIENCE_SECONDS, headers=headers) as client:
-            return client.post(f"{self.predictor.url}{path}", **arguments)  # type: ignore[arg-type]
+            try:
+                return client.post(f"{self.predictor.url}{path}", **arguments)  # type: ignore[arg-type]
+            except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError) as error:
+                self.cut_off.append(request_id)
+                raise _CutOffError from error
 
     def _connected(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.predictor.port), timeout=_PATIENCE_SECONDS)
