@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ivcp.data.prepared.table import KEY_BYTES, write_table
+from ivcp.data.prepared.table import KEY_BYTES, MORE_CONTENTS, write_table
 from ivcp.preparation.merge import merge_receipts
 from ivcp.preparation.plan import plan_shards
 from ivcp.preparation.publish import Receipt, ShardFolder
@@ -119,6 +119,7 @@ def _write_index(folder: Path, num_rows: int) -> PreparedIndex:
         "num_prompt_tokens": lengths - 5,
         "offset": np.zeros(num_rows, dtype=np.int64),
         "key": np.zeros(num_rows, dtype=f"S{KEY_BYTES}"),
+        MORE_CONTENTS: [[]] * num_rows,
         "content": np.arange(num_rows, dtype=np.uint64),
         "group": np.arange(num_rows, dtype=np.uint64),
     }

@@ -26,7 +26,7 @@ import numpy as np
 from ivcp.data.prepared.encoding import encode_sample
 from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.data.prepared.shards import ShardFile
-from ivcp.data.prepared.table import KEY_BYTES, write_table
+from ivcp.data.prepared.table import KEY_BYTES, MORE_CONTENTS, write_table
 from ivcp.demo.actions import LABEL_NAMES
 from ivcp.demo.clip import draw_clip, sample_performer, write_clip
 from ivcp.demo.tiny_tokenizer import SPECIAL_TOKENS, train_tokenizer
@@ -219,6 +219,7 @@ def write_index(
         "num_prompt_tokens": [clip.num_prompt_tokens for clip in clips] * repeats,
         "offset": offsets,
         "key": [bytes(KEY_BYTES)] * num_clips,
+        MORE_CONTENTS: [[]] * num_clips,
         "content": list(range(num_clips)),
         "group": list(range(num_clips)),
     }
