@@ -40,11 +40,16 @@ def build_tiny_family(directory: Path, family: str, *, seed: int = 0) -> Path:
         return build_tiny_model(directory, architecture=family, warm_up=False, seed=seed)
     register_missing_operators()
     config, processor = _BUILDERS[family]()
+    return save_random(directory, lambda: hf.AutoModelForImageTextToText.from_config(config), processor, seed=seed)
+
+
+def save_random(directory: Path, make: Callable[[], Any], processor: Any, *, seed: int) -> Path:
+    """Writes the model that `make` gives, with random weights, and its processor."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = hf.AutoModelForImageTextToText.from_config(config)
+        model = make()
         for parameter in model.parameters():
-            if parameter.ndim > 1:  # transformers' 0.02 leaves so small a model nearly blind
+            if parameter.ndim > 1:  # transformers' 0.02 leaves so small a model nearly blind and deaf
                 torch.nn.init.normal_(parameter, std=0.08)
     model.save_pretrained(directory)
     processor.save_pretrained(directory)

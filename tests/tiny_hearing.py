@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import transformers as hf
 from numpy.typing import NDArray
 
 from ivcp.torchvision_compat import register_missing_operators
+from tests.tiny_families import save_random
 from tests.tiny_family_parts import experts, qwen_tokenizer, text
 
 RATE = 16_000
@@ -48,15 +48,7 @@ _OMNI_TEMPLATE = """
 def build_tiny_hearing(directory: Path, family: str, *, seed: int = 0) -> Path:
     """Writes a tiny model of `family`, a transformers model type, as a `from_pretrained` directory."""
     config, processor, kind = tiny_parts(family)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = kind(config)
-        for parameter in model.parameters():
-            if parameter.ndim > 1:  # transformers' 0.02 leaves so small a model nearly deaf
-                torch.nn.init.normal_(parameter, std=0.08)
-    model.save_pretrained(directory)
-    processor.save_pretrained(directory)
-    return directory
+    return save_random(directory, lambda: kind(config), processor, seed=seed)
 
 
 def tiny_parts(family: str) -> tuple[Any, Any, Any]:
