@@ -182,7 +182,8 @@ def write_language_data(
     clips = [("train" if number < 16 else "val", sample) for number, sample in enumerate(samples)]
     shards = write_shards(folder / f"shards-{stage}", clips, stage=stage_of(config))
     path = folder / f"{stage}.json"
-    index_of(config, {"train": 16, "val": 4}).model_copy(update=shards).write(path)
+    named = tuple(sorted({"+".join(sorted(set(of_row))) or "none" for of_row in kinds}))
+    index_of(config, {"train": 16, "val": 4}).model_copy(update=shards | {"media": named}).write(path)
     return path
 
 

@@ -44,6 +44,7 @@ _OURS = {
 _MERGERS_IN_TOWER = re.compile(r"(merger|deepstack_merger_list)\.")
 """Parts of a Qwen vision tower that are its projector."""
 
+_MODALITIES = {"pixel_values": "image", "pixel_values_videos": "video", "input_features": "audio"}
 _TIMES = ("second_per_grid_ts", "video_second_per_grid")
 """What models call the seconds of a temporal patch."""
 
@@ -315,17 +316,32 @@ def encode_vision(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     With it, and with `inputs` without the entries named `pixel_…`, the model's forward gives bit for bit what the
     pixels give. Build a new one for each call: the model writes into it.
     """
-    base = model.base_model
-    encoders: dict[str, Any] = {}
-    if "pixel_values" in inputs:
-        encoders["image"] = base.get_image_features
-    if "pixel_values_videos" in inputs:
-        encoders["video"] = base.get_video_features
-    found = {}
-    for kind, encode in encoders.items():
-        names = _parameters_of(encode.__func__)
-        found[kind] = encode(**{name: value for name, value in inputs.items() if name in names}, return_dict=True)
+    base, there, found = model.base_model, modalities_of(inputs), {}
+    if "image" in there:
+        found["image"] = _encode(base.get_image_features, inputs)
+    if "video" in there:
+        found["video"] = _encode(base.get_video_features, inputs)
     return found
+
+
+def takes_sounds_alone(model: Any) -> bool:
+    """Whether what hears in a transformers model can be run without the rest of it."""
+    return "get_audio_features" in dir(model.base_model)
+
+
+def encode_sounds(model: Any, inputs: Mapping[str, Tensor]) -> Any:
+    """What a transformers model that `takes_sounds_alone` makes of the sounds of a batch."""
+    return _encode(model.base_model.get_audio_features, inputs)
+
+
+def modalities_of(inputs: Mapping[str, Any]) -> frozenset[str]:
+    """What a batch has for a model's towers: `image`, `video`, `audio`. Some models take videos as images."""
+    return frozenset(modality for name, modality in _MODALITIES.items() if inputs.get(name) is not None)
+
+
+def _encode(encode: Any, inputs: Mapping[str, Any]) -> Any:
+    names = _parameters_of(encode.__func__)
+    return encode(**{name: value for name, value in inputs.items() if name in names}, return_dict=True)
 
 
 def part_of(name: str, model: Any) -> str:

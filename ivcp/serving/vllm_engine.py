@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ivcp import storage
-from ivcp.export.exits.engines.vllm import INDEX_FILE
+from ivcp.export.exits.engines.vllm import INDEX_FILE, OWN_CLASS
 from ivcp.models.backbone_files import MODEL_CONFIG
 from ivcp.records import RUN_CONFIG_FILE
 from ivcp.serving.kinds import kind_of
@@ -68,6 +68,7 @@ def vllm_serve(
         "max-num-seqs": settings.max_requests,
         "limit-mm-per-prompt": {"video": settings.max_media},
         "media-io-kwargs": {"video": _frames((trained or run).video)},
+        "model-impl": _implementation(directory),
         "generation-config": "vllm",
         "override-generation-config": _generation(run.generation),
     }
@@ -115,6 +116,13 @@ def _check_weights(directory: Path) -> None:
         raise EngineError(
             f"{', '.join(others)} in {directory}: vLLM would take it for weights of the model: move it elsewhere"
         )
+
+
+def _implementation(directory: Path) -> str:
+    """Whose class computes it. vLLM's own ones count the positions behind a video in other ways than the training did
+    (Qwen2-VL), or do not know the names of today's weights (LLaVA-OneVision)."""
+    config = json.loads((directory / MODEL_CONFIG).read_text(encoding="utf-8"))
+    return "transformers" if "vision_config" in config and config["model_type"] not in OWN_CLASS else "auto"
 
 
 def _dtype(trained: RunConfig | None, settings: ServerSettings) -> str:

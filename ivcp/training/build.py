@@ -37,6 +37,7 @@ from ivcp.training.checkpoints.size import planned_steps
 from ivcp.training.loop.callbacks import LogLines, StopWhenReplaced
 from ivcp.training.loop.job_status import TellJobStatus
 from ivcp.training.loop.trainer import StageTrainer
+from ivcp.training.towers import run_towers_alike
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +114,8 @@ def build_trainer(
         changes_media=stage.changes_media,
         sees_samples_once=stage.sees_samples_once,
     )
-    samples = cache.replace(samples)
     model = language_model_of(module.backbone)
+    samples = run_towers_alike(config, index, model, processor, live=samples, kept=cache.replace(samples))
     accelerate_language_model(
         model, config.speed, lengths=token_lengths(samples["train"], prompts_only=not stage.reads_answers)
     )

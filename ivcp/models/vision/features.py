@@ -71,6 +71,11 @@ def encoder_outputs(features: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def tensors_of(output: Any) -> Iterator[Tensor]:
+    """What language models read of a tower's output, tensor by tensor."""
+    yield from _flat([output[field] for field in _FIELDS if output.get(field) is not None])
+
+
 def has_pixels(inputs: Mapping[str, Any]) -> bool:
     """Whether a batch has media that the tower has not seen yet."""
     return any(map(_is_pixels, inputs))
@@ -116,6 +121,14 @@ def split_rows(
             f"{len(tensor)} rows cannot be divided among clips of {', '.join(map(str, num_tokens))} vision tokens"
         )
     return torch.split(tensor, [len(tensor) * count // total for count in num_tokens])
+
+
+def _flat(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    else:
+        for each in value:
+            yield from _flat(each)
 
 
 def _is_pixels(name: str) -> bool:

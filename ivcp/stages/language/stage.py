@@ -82,24 +82,6 @@ class LanguageStage(Stage):
 
         return conversation_tokens(processor, messages, videos, mask_history=True)
 
-    def check_data(self, index: PreparedIndex) -> None:
-        """Checks that all processes run a sharded vision tower equally often: it gathers its weights in each pass.
-
-        Raises:
-            ConfigError: some batches may have media of which others have none.
-        """
-        from ivcp.distributed.deepspeed_files import zero_stage
-        from ivcp.distributed.rank import world_size
-
-        train = self.config.train
-        is_sharded = bool(train.fsdp) or (train.deepspeed is not None and zero_stage(train.deepspeed) == 3)
-        if is_sharded and len(index.media) > 1 and world_size() > 1:
-            raise ConfigError(
-                f"{'fsdp' if train.fsdp else 'ZeRO-3'} in {world_size()} processes, and rows with different media "
-                f"({', '.join(index.media)}): a process whose batch has none of a kind would leave the others waiting "
-                "for its weights; set deepspeed: z2, or train with DDP, or on rows that have the same kinds of media"
-            )
-
     @property
     def packs(self) -> bool:
         """Whether several samples may share a row while it trains."""

@@ -18,6 +18,7 @@ from tests.integration.training.training_processes import train_once
 from tests.integration.training_data import training_settings
 from tests.language import STAGES, write_language_data
 from tests.tiny_families import build_tiny_family
+from tests.tiny_hearing import build_tiny_hearing
 
 SHARDED = {"z2": {"deepspeed": "z2"}, "z3": {"deepspeed": "z3"}, "fsdp": {"fsdp": "full_shard"}}
 
@@ -67,6 +68,26 @@ def test_two_processes_equal_one(data, stage):
         if stage == "dpo":
             assert len(list((data / "vision_features").glob("reference-*/part-*"))) == 2, "of training and validation"
             assert column(seen, "rewards/margins") == pytest.approx(column(expected, "rewards/margins"), abs=1e-4)
+
+
+MIXED = {
+    "seen": (build_tiny_family, "qwen2_vl", (("video",), (), ("video",), ("image",), ())),
+    "heard": (build_tiny_hearing, "qwen2_5_omni_thinker", (("audio",), ("video",), ("video", "audio"), (), ("audio",))),
+}
+"""Of two processes one has a medium in a step, and the other has none or one of another kind."""
+
+
+@pytest.mark.parametrize("kind", [pytest.param("seen", marks=pytest.mark.nightly), "heard"])
+def test_two_processes_with_unlike_media_equal_one(tmp_path, kind):
+    build, family, kinds = MIXED[kind]
+    build(tmp_path / "base", family)
+    write_language_data(tmp_path, "sft", base=tmp_path / "base", kinds=kinds)
+    trained = {"freeze_vision_tower": False, "freeze_multi_modal_projector": False}
+    expected = alone(tmp_path, "sft", **trained)
+    runs = {name: trained | sharded for name, sharded in ({"ddp": {}} | SHARDED).items()}
+    for name, seen in together(tmp_path, "sft", runs).items():
+        for key in ("loss", "grad_norm", "eval_loss"):
+            assert column(seen, key) == pytest.approx(column(expected, key), rel=1e-4, abs=1e-5), (name, key)
 
 
 def test_packed_rows_are_shared_by_processes(data):

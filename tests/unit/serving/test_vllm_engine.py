@@ -46,6 +46,7 @@ def test_a_trained_model_is_served_as_it_was_trained(trained, tmp_path):
     given = options(made.words)
     assert (given["--host"], given["--port"], given["--served-model-name"]) == ("0.0.0.0", "8000", "sft")
     assert (given["--dtype"], given["--max-model-len"]) == ("float32", "2048")
+    assert given["--model-impl"] == "transformers", "vLLM's own Qwen2-VL has other positions behind a video"
     assert json.loads(given["--media-io-kwargs"]) == {"video": {"num_frames": FRAMES["video_num_frames"]}}
     assert json.loads(given["--override-generation-config"])["temperature"] == 0
     assert made.variables == {"VLLM_API_KEY": "a-key-of-more-than-sixteen"}

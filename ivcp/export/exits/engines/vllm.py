@@ -33,7 +33,7 @@ from ivcp.storage.atomic import write_whole
 
 log = logging.getLogger(__name__)
 
-_OWN_CLASS = ("qwen3_vl",)
+OWN_CLASS = ("qwen3_vl",)
 """Model types that vLLM's own class computes as transformers does; transformers' class computes the others."""
 HEAD_FILE, INDEX_FILE = "classification_head.safetensors", "model.safetensors.index.json"
 TEMPLATE_FILE, PROCESSOR_FILE, SERVE_FILE = "vllm_chat_template.jinja", "processor_config.json", "vllm_serve.sh"
@@ -85,7 +85,7 @@ def _write_index(export_dir: Path, files: list[Path]) -> None:
 
 def _for_vllm(config: Mapping[str, Any], kind: str, *, is_classifier: bool) -> dict[str, Any]:
     """config.json as vLLM's class for the family reads it."""
-    if kind not in _OWN_CLASS:  # transformers' class keeps its name
+    if kind not in OWN_CLASS:  # transformers' class keeps its name
         return dict(config)
     text = config["text_config"]
     rope = text["rope_parameters"] | {"mrope_interleaved": True}  # as transformers always has it
@@ -118,7 +118,7 @@ def _write_command(export_dir: Path, kind: str, head: ClassifierHead, *, longest
     script = _SERVE.format(
         use=_OF_CLASSES if head.linear else _OF_STATES,
         task=_task(head),
-        implementation="" if kind in _OWN_CLASS else " --model-impl transformers",
+        implementation="" if kind in OWN_CLASS else " --model-impl transformers",
         longest=longest,
         template=TEMPLATE_FILE,
     )

@@ -11,9 +11,7 @@ from ivcp.models.backbone import language_model_of
 from ivcp.models.families import UnsupportedModelError
 from ivcp.models.vision.features import encode_clips
 from ivcp.records import Message
-from ivcp.settings import ConfigError
-from ivcp.stages.registry import stage_of
-from tests.language import encoded, frames_of, index_of, language_config, sample_of, with_frames
+from tests.language import encoded, frames_of, sample_of, with_frames
 from tests.tiny_families import FAMILIES, SIDE, build_tiny_family
 from tests.unit.stages.language.test_seeing import Trained, trained
 
@@ -118,19 +116,6 @@ def test_an_image_of_one_piece_and_a_video_of_one_frame(built, family):
     batch = made.batch([Sample(**vars(tokens), sample_id="", source="", media=(image, video))])
     assert batch["pixel_values"].shape[-4:] == (2, 3, SIDE, SIDE)
     assert torch.isfinite(made.module(**batch).loss)
-
-
-@pytest.mark.parametrize(("settings", "named"), [({"deepspeed": "z3"}, "ZeRO-3"), ({"fsdp": "full_shard"}, "fsdp")])
-def test_a_sharded_tower_is_run_by_all_processes(built, monkeypatch, settings, named):
-    config = language_config(built("qwen2_vl"), "sft", **settings)
-    stage, index = stage_of(config), index_of(config, {"train": 4})
-    mixed = index.model_copy(update={"media": ("image", "none")})
-    stage.check_data(mixed)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for sound in (index, index.model_copy(update={"media": ("image",)})):
-        stage.check_data(sound)
-    with pytest.raises(ConfigError, match=rf"{named} in 2 processes, and rows with different media \(image, none\)"):
-        stage.check_data(mixed)
 
 
 @pytest.mark.parametrize("family", ONE_KIND)
