@@ -18,6 +18,7 @@ from ivcp.cli.chat import chat_command
 from ivcp.cli.cluster_commands import schedule_command, submit_command
 from ivcp.cli.group import Commands
 from ivcp.cli.import_command import import_command
+from ivcp.cli.models import models
 from ivcp.cli.paths import new_file, new_folder
 from ivcp.cli.predict.command import predict_command
 from ivcp.cli.predict.timeline import timeline_command
@@ -45,6 +46,7 @@ app.command("predict")(predict_command)
 app.command("timeline")(timeline_command)
 app.command("serve")(serve_command)
 app.command("api")(serve_command)
+app.add_typer(models)
 app.command("submit", context_settings=TAKES_SETTINGS)(submit_command)
 app.command("schedule", context_settings=TAKES_SETTINGS)(schedule_command)
 

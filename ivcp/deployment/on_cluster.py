@@ -71,11 +71,13 @@ def deploy_cluster(
     smoke_clip: Smoke | None,
     output_dir: Path,
     promote: Callable[[], None] = lambda: None,
+    takes_older: bool = False,
 ) -> ClusterDeployment:
     """Checks `model` as a candidate, switches what serves to it, and writes `deployment.json` to `output_dir`.
 
     `image` is the predictor's. `model_dir` is a copy of the model here, whose settings say how exact the answer to
-    `smoke_clip` has to be. `promote` is called last, when the model serves. When anything fails, and when this process
+    `smoke_clip` has to be. `promote` is called last, when the model serves. With `takes_older` it
+    may be a version from before the one that serves. When anything fails, and when this process
     gets SIGTERM, what served before goes on or is applied again; what this deployment made is removed.
 
     Raises:
@@ -108,7 +110,7 @@ def deploy_cluster(
 
         began = time.monotonic()
         plan = make_plan(objects, wanted, take_over=serving.serve_take_over)
-        if not serving.serve_take_over:
+        if not (serving.serve_take_over or takes_older):
             refuse_older(model, plan.former[DEPLOYMENT])
         plan = _checked_by_candidate(objects, plan, lambda: check(to_candidate), timeout_seconds=timeout)
         with switched(objects, plan, timeout_seconds=timeout) as live:

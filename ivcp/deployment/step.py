@@ -9,6 +9,7 @@ from ivcp.deployment.locally import DeploymentResult, deploy_local
 from ivcp.deployment.on_cluster import ClusterDeployment, deploy_cluster
 from ivcp.deployment.predictor_manifests import ServedModel
 from ivcp.deployment.smoke_test import DeploymentError, choose_smoke_clip
+from ivcp.evaluation.moved import check_champion
 from ivcp.export.deployed_next import why_not_deployed
 from ivcp.export.predictor_needs import PredictorNeeds, predictor_needs
 from ivcp.kubernetes import images
@@ -56,11 +57,18 @@ def _deployed(
     config: RunConfig, *, model_dir: Path, results: Path, output_dir: Path, predictor_image: str
 ) -> DeploymentResult | ClusterDeployment:
     exported, smoke_clip = ExportResult.read(model_dir / EXPORT_RESULT_FILE), choose_smoke_clip(results)
+    registered = exported.registered
+
+    def check() -> None:
+        if registered is not None:
+            check_champion(config, registered, read_metrics(results / METRICS_FILE))
 
     def promote() -> None:
-        if exported.registered is not None:
-            promote_model(exported.registered, config=config, deployed_to=config.serving.place)
+        check()
+        if registered is not None:
+            promote_model(registered, config=config, deployed_to=config.serving.place)
 
+    check()  # before anything is started
     served_dir = _served_directory(config, model_dir)
     if config.serving.serve_target != "cluster":
         result = deploy_local(config, model_dir=served_dir, smoke_clip=smoke_clip, output_dir=output_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from ivcp import storage
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.sample import Sample
+from ivcp.evaluation.moved import check_champion
 from ivcp.export.exits.engines.check import check_engines_of
 from ivcp.export.exits.engines.names import TRANSFORMERS, VLLM
 from ivcp.export.exits.engines.write import add_engines, remove_engines
@@ -21,16 +23,17 @@ from ivcp.export.merge import merge_adapter
 from ivcp.export.model_card import model_card
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
+from ivcp.records.evaluation import SMOKE_CLIP_FILE
 from ivcp.records.export import EXPORT_RESULT_FILE, Exits, ExportResult, MergeCheck
 from ivcp.records.graph import GraphInfo
-from ivcp.records.language_evaluation import Measured
+from ivcp.records.language_evaluation import SMOKE_QUESTION_FILE, Measured
 from ivcp.settings import ConfigError, RunConfig, read_model_config
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import writable_folder, write_whole
 from ivcp.storage.claims import OWNER_FILE
 from ivcp.storage.owner import owned
-from ivcp.tracking import register_model, tracked_run
+from ivcp.tracking import promote_model, register_model, tracked_run
 from ivcp.tracking.identity import CONFIGURATION_TAG, PREPARED_TAG, configuration_fingerprint
 from ivcp.tracking.registry import WEIGHTS_TAG
 
@@ -49,12 +52,14 @@ def export_model(
     index: PreparedIndex,
     metrics: Measured | None,
     export_dir: Path,
+    results_dir: Path | None = None,
     is_deployed_next: bool = False,
 ) -> ExportResult:
     """Writes the merged model of `adapter_dir` to `export_dir` and registers it.
 
     The alias `model_alias` moves to it, unless `is_deployed_next`: then it moves when the deployment answers. `metrics`
-    null is a model that was not measured: card and registry have no figures then.
+    null is a model that was not measured: card and registry have no figures then. Of `results_dir`, where evaluation
+    wrote, the model keeps what a deployment asks it, now or when somebody goes back to it.
 
     Other exits (an image, the hub) are taken before it is registered. With `models_uri`, what is registered is a copy
     at `<models_uri>/<registered_model_name>/<run>`; a copy that was interrupted goes on when the step is repeated.
@@ -63,6 +68,7 @@ def export_model(
         MergeError: the merged model answers differently; nothing is registered then.
         ModelFilesError: `adapter_dir` is incomplete.
         UploadError: the hub does not take it; nothing is registered then.
+        ChampionMovedError: another model was promoted since this one was measured; it is registered all the same.
         ConfigError, RuntimeMissingError, GraphError, GraphDiffersError: as `ivcp.export.graph` says; nothing is
             registered then.
     """
@@ -71,6 +77,7 @@ def export_model(
     checked = _merge(config, adapter_dir, export_dir, _samples_to_check(index))
     if metrics and metrics.calibration:
         metrics.calibration.write(export_dir / CALIBRATION_FILE)
+    _keep_smoke(results_dir, export_dir)
     graph = _graph(config, export_dir, index)
     exits = _described(config, export_dir, metrics=metrics, repository=repository)
     tags = _fingerprints(index, metrics) | {CONFIGURATION_TAG: configuration_fingerprint(config)}
@@ -98,6 +105,13 @@ def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> Exp
     if _ASKS_FOR_REGISTRATION & config.export.model_fields_set:
         result = _registered(config, export_dir, checked=checked, metrics=None, tags={})
     return _finished(result.model_copy(update={"exits": exits}), export_dir)
+
+
+def _keep_smoke(results_dir: Path | None, export_dir: Path) -> None:
+    for name in (SMOKE_CLIP_FILE, SMOKE_QUESTION_FILE):
+        (export_dir / name).unlink(missing_ok=True)
+        if results_dir is not None and (results_dir / name).is_file():
+            shutil.copyfile(results_dir / name, export_dir / name)
 
 
 def _described(config: RunConfig, export_dir: Path, *, metrics: Measured | None, repository: str | None) -> Exits:
@@ -184,8 +198,12 @@ def _registered(
             metrics=metrics.headline() if metrics else {},
             run_id=run.run_id,
             tags={**tags, WEIGHTS_TAG: weights},
-            is_champion=is_champion,
+            is_champion=False,
         )
+        if is_champion:
+            if metrics is not None:
+                check_champion(config, registered, metrics)
+            registered = promote_model(registered, config=config)
         if checked.max_logit_difference is not None:
             run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
         if checked.served_difference is not None:

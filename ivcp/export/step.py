@@ -40,6 +40,7 @@ def run_step(
             index=PreparedIndex.read(Path(prepared)),
             metrics=read_metrics(Path(results) / METRICS_FILE),
             export_dir=Path(model),
+            results_dir=Path(results),
             is_deployed_next=deploy,
         )
         outcome.result = result.summary

@@ -16,6 +16,10 @@ DEPLOYED_TAG = "deployed_to"
 """Where a version was put into service, as `ServingConfig.place` says it."""
 
 
+PROMOTED_TAG = "promoted_at"
+"""When a version became the champion the last time: UTC, as ISO 8601 writes it."""
+
+
 class ModelVersionRef(Record):
     """A registered model version."""
 
@@ -27,8 +31,8 @@ class ModelVersionRef(Record):
     """URI of the model directory."""
 
 
-class Champion(Record):
-    """The registered version that has the alias."""
+class RegisteredVersion(Record):
+    """A version of a registered model, with all that the registry knows of it."""
 
     name: str
     version: int
@@ -36,6 +40,10 @@ class Champion(Record):
     """Path or s3:// URI of the model directory."""
     tags: dict[str, str]
     """What was recorded at registration: metrics, fingerprints."""
+    aliases: tuple[str, ...] = ()
+    run_id: str | None = None
+    registered_at: str = ""
+    """UTC, as ISO 8601 writes it."""
 
     @property
     def top1_accuracy(self) -> float | None:
@@ -59,3 +67,19 @@ class Champion(Record):
     def deployed_to(self) -> str | None:
         """Where it was put into service; null for nowhere."""
         return self.tags.get(DEPLOYED_TAG)
+
+    @property
+    def promoted_at(self) -> str | None:
+        """When it became the champion the last time; null for never, or before that was noted."""
+        return self.tags.get(PROMOTED_TAG)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What was measured when it was registered, by name."""
+        named = {name for name in self.tags if not name.endswith("fingerprint")} - {"weights", PROMOTED_TAG}
+        numbers = {name: self.recorded(name) for name in sorted(named)}
+        return {name: value for name, value in numbers.items() if value is not None}
+
+
+class Champion(RegisteredVersion):
+    """The registered version that has the alias."""

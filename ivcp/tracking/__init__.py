@@ -1,6 +1,6 @@
 """MLflow: the run that steps log to, the registry of models; progress and the records of steps."""
 
-from ivcp.records.registered import Champion, ModelVersionRef
+from ivcp.records.registered import Champion, ModelVersionRef, RegisteredVersion
 from ivcp.tracking.client import DEFAULT_STORE, has_store, tracking_uri
 from ivcp.tracking.outages import unless_away
 from ivcp.tracking.pipeline_run import (
@@ -17,7 +17,7 @@ from ivcp.tracking.pipeline_run import (
     open_pipeline_run,
     start_pipeline_run,
 )
-from ivcp.tracking.registry import RegistryError, find_champion, promote_model, register_model
+from ivcp.tracking.registry import RegistryError, find_champion, promote_model, register_model, registered_versions
 from ivcp.tracking.runs import RunStatus, TrackedRun, tracked_run
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "PLUGIN_TAG",
     "Champion",
     "ModelVersionRef",
+    "RegisteredVersion",
     "RegistryError",
     "RunStatus",
     "TrackedRun",
@@ -42,6 +43,7 @@ __all__ = [
     "open_pipeline_run",
     "promote_model",
     "register_model",
+    "registered_versions",
     "start_pipeline_run",
     "tracked_run",
     "tracking_uri",

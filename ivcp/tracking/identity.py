@@ -23,6 +23,7 @@ _SECTIONS_WITHOUT_EFFECT = frozenset({"tracking", "serving", "publishing"})
 _KEYS_WITHOUT_EFFECT = frozenset(
     {
         "cache_dir",
+        "challenger_alias",
         "checkpoints_uri",
         "train_launcher",
         "train_max_restarts",

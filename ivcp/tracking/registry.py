@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from ivcp.records.registered import DEPLOYED_TAG, Champion, ModelVersionRef
+from ivcp.records.registered import DEPLOYED_TAG, PROMOTED_TAG, Champion, ModelVersionRef, RegisteredVersion
 from ivcp.settings import RunConfig
 from ivcp.storage import is_s3
 from ivcp.tracking.client import DEFAULT_STORE, connect, sqlite_file, tracking_uri
@@ -37,7 +38,8 @@ def register_model(
     is_champion: bool = True,
     default_store: Path = DEFAULT_STORE,
 ) -> ModelVersionRef:
-    """Makes a model directory the newest version of the registered model; as the champion, with the alias.
+    """Makes a model directory the newest version of the registered model, which has the alias `challenger_alias` then;
+    as the champion, it is promoted at once.
 
     The version points to the directory (a path or an s3:// URI); no weights are copied. `metrics` and `tags` become
     the version's tags. The same directory of the same run, which a repeated step registers again, stays one version.
@@ -61,6 +63,8 @@ def register_model(
             version = client.create_model_version(name, source, run_id=run_id, tags=described)
         made = ModelVersionRef(name=name, version=int(version.version), source=source)
         _set_tags(client, made, described)
+        if str(_aliases(client, name).get(config.export.model_alias)) != str(made.version):
+            client.set_registered_model_alias(name, config.export.challenger_alias, str(made.version))
         return made
 
     registered = _answered(register, uri, f"{model_dir} is not registered")
@@ -76,6 +80,8 @@ def promote_model(
 ) -> ModelVersionRef:
     """Moves the alias `model_alias` to a registered version; `deployed_to` says where it serves now.
 
+    The version notes when, and is no challenger any more.
+
     Raises:
         RegistryError: the registry is away, or refuses.
     """
@@ -83,8 +89,12 @@ def promote_model(
 
     def promote() -> None:
         client = connect(uri)
-        _set_tags(client, registered, {DEPLOYED_TAG: deployed_to} if deployed_to else {})
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        _set_tags(client, registered, {PROMOTED_TAG: now} | ({DEPLOYED_TAG: deployed_to} if deployed_to else {}))
         client.set_registered_model_alias(registered.name, alias, str(registered.version))
+        challenger = _version_with_alias(client, registered.name, config.export.challenger_alias)
+        if challenger is not None and int(challenger.version) == registered.version:
+            client.delete_registered_model_alias(registered.name, config.export.challenger_alias)
 
     _answered(promote, uri, f"{alias} of {registered.name} does not move to version {registered.version}")
     log.info("%s of %s is version %d", alias, registered.name, registered.version)
@@ -109,8 +119,48 @@ def find_champion(config: RunConfig, *, default_store: Path = DEFAULT_STORE) -> 
     )
     if version is None:
         return None
-    model_dir = version.source if is_s3(version.source) else unquote(version.source.removeprefix("file://"))
-    return Champion(name=name, version=int(version.version), model_dir=model_dir, tags=dict(version.tags))
+    return Champion(**_known_of(version))
+
+
+def registered_versions(config: RunConfig, *, default_store: Path = DEFAULT_STORE) -> list[RegisteredVersion]:
+    """All versions of the registered model of these settings, the newest first; none where there is no store yet.
+
+    Raises:
+        RegistryError: the registry is away, or refuses.
+    """
+    uri, name = tracking_uri(config, default_store=default_store), config.registered_name
+    database = sqlite_file(uri)
+    if database is not None and not database.exists():
+        return []
+
+    def read() -> list[RegisteredVersion]:
+        client, found, page = connect(uri), [], None
+        aliases = _aliases(client, name)
+        while True:
+            some = client.search_model_versions(_named(name), order_by=["version_number DESC"], page_token=page)
+            found += some
+            page = some.token
+            if not page:
+                return [_with_aliases(version, aliases) for version in found]
+
+    return _answered(read, uri, f"the versions of {name} are not known")
+
+
+def _with_aliases(version: Any, aliases: Mapping[str, str]) -> RegisteredVersion:
+    own = tuple(sorted(alias for alias, of in aliases.items() if str(of) == str(version.version)))
+    return RegisteredVersion(**_known_of(version) | {"aliases": own})
+
+
+def _known_of(version: Any) -> dict[str, Any]:
+    source: str = version.source
+    return {
+        "name": version.name,
+        "version": int(version.version),
+        "model_dir": source if is_s3(source) else unquote(source.removeprefix("file://")),
+        "tags": dict(version.tags),
+        "run_id": version.run_id or None,
+        "registered_at": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _answered(call: Callable[[], T], uri: str, what: str) -> T:
@@ -135,10 +185,14 @@ def _ensure_registered_model(client: Any, name: str) -> None:
 
 def _newest_version(client: Any, name: str, run_id: str | None) -> Any | None:
     """The newest version of a model; with `run_id`, the newest of that run: others may have registered since."""
-    mark = '"' if "'" in name else "'"
-    wanted = f"name = {mark}{name}{mark}" + (f" and run_id = '{run_id}'" if run_id else "")
+    wanted = _named(name) + (f" and run_id = '{run_id}'" if run_id else "")
     found = client.search_model_versions(wanted, max_results=1, order_by=["version_number DESC"])
     return found[0] if found else None
+
+
+def _named(name: str) -> str:
+    mark = '"' if "'" in name else "'"
+    return f"name = {mark}{name}{mark}"
 
 
 def _is_same(version: Any, *, source: str, run_id: str | None, weights: str | None) -> bool:
@@ -164,15 +218,20 @@ def _set_tags(client: Any, version: ModelVersionRef, tags: Mapping[str, str]) ->
 
 
 def _version_with_alias(client: Any, name: str, alias: str) -> Any | None:
+    aliases = _aliases(client, name)
+    return client.get_model_version(name, str(aliases[alias])) if alias in aliases else None
+
+
+def _aliases(client: Any, name: str) -> dict[str, str]:
+    """The version that each alias of a registered model stands for; none of one that nobody has registered."""
     from mlflow.exceptions import MlflowException
 
     try:
-        aliases = client.get_registered_model(name).aliases
+        return dict(client.get_registered_model(name).aliases)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
+            return {}
         raise
-    return client.get_model_version(name, str(aliases[alias])) if alias in aliases else None
 
 
 def _source(model_dir: Path | str) -> str:

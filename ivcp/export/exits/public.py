@@ -17,7 +17,9 @@ from typing import Any
 
 from ivcp.models.path import looks_local
 from ivcp.records import RUN_CONFIG_FILE
+from ivcp.records.evaluation import SMOKE_CLIP_FILE
 from ivcp.records.export import EXPORT_RESULT_FILE
+from ivcp.records.language_evaluation import SMOKE_QUESTION_FILE
 from ivcp.settings.places import is_remote_model
 
 _IN_THE_CACHE = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/")
@@ -48,7 +50,9 @@ def public_files(model_dir: Path) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory(prefix="ivcp-public-") as made:
         folder = Path(made)
-        for path in _visible(model_dir, at_home={EXPORT_RESULT_FILE, SEEN_CLIPS_FILE}):
+        for path in _visible(
+            model_dir, at_home={EXPORT_RESULT_FILE, SEEN_CLIPS_FILE, SMOKE_CLIP_FILE, SMOKE_QUESTION_FILE}
+        ):
             target = folder / path.relative_to(model_dir)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(path.resolve())

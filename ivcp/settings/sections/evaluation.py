@@ -115,6 +115,8 @@ class ExportConfig(Section):
     and `ivcp-<stage>` for any other."""
     model_alias: str = Field("champion", pattern=r"^[\w-]+$", max_length=255)
     """Alias that a new version receives, after its deployment where there is one: letters, digits, `_` and `-`."""
+    challenger_alias: str = Field("challenger", pattern=r"^[\w-]+$", max_length=255)
+    """Alias of the newest version until it receives `model_alias`."""
 
     @model_validator(mode="after")
     def _has_a_runtime_for_its_bits(self) -> Self:
@@ -135,6 +137,12 @@ class ExportConfig(Section):
         bits = self.export_quantization_bit
         return f"{self.graph_runtime}_int{bits}" if bits else str(self.graph_runtime)
 
+    @model_validator(mode="after")
+    def _tells_aliases_apart(self) -> Self:
+        if self.model_alias == self.challenger_alias:
+            raise ValueError(f"model_alias and challenger_alias are both {self.model_alias}: name two")
+        return self
+
     @field_validator("registered_model_name")
     @classmethod
     def _is_a_name(cls, value: str | None) -> str | None:
@@ -144,7 +152,7 @@ class ExportConfig(Section):
             raise ValueError(f"expected a name without / and :, as MLflow's registry wants it, got {value!r}")
         return value
 
-    @field_validator("model_alias")
+    @field_validator("model_alias", "challenger_alias")
     @classmethod
     def _is_free(cls, value: str) -> str:
         if value.lower() == "latest" or re.fullmatch(r"[vV]\d+", value):

@@ -121,6 +121,7 @@ def step_arguments(api: KubernetesApi, folder: Path, output: Path, **changed: An
     """What the serving step gets, with the settings written to a file."""
     path = output.with_name(f"{output.name}-config.json")
     of_registry = {"mlflow_tracking_uri": f"sqlite:///{folder}/mlflow.db", "registered_model_name": NAME}
+    of_registry |= {"compare_with_champion": False}
     save_config(settings(api, **of_registry | changed), path)
     return {
         "run_config": str(path),

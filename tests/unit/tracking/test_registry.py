@@ -99,6 +99,9 @@ def test_a_version_becomes_the_champion_when_it_is_deployed(store: Path):
     second = register(1, is_champion=False)
     assert (second.version, second.alias) == (2, None)
     assert register(1, is_champion=False) == second  # a repeated step
+    known = tracking.registered_versions(config, default_store=store)
+    assert [(version.version, version.aliases) for version in known] == [(2, ("challenger",)), (1, ("champion",))]
+    assert [version.promoted_at is not None for version in known] == [False, True]
     champion = tracking.find_champion(config, default_store=store)
     assert champion is not None
     assert (champion.version, champion.deployed_to) == (1, None)
@@ -106,6 +109,10 @@ def test_a_version_becomes_the_champion_when_it_is_deployed(store: Path):
     champion = tracking.find_champion(config, default_store=store)
     assert champion is not None
     assert (champion.version, champion.deployed_to) == (2, "in ivcp/walks")
+    assert register(1, is_champion=False) == second  # its export, repeated
+    known = tracking.registered_versions(config, default_store=store)
+    assert [version.aliases for version in known] == [("champion",), ()], "a champion is no challenger"
+    assert known[0].promoted_at > known[1].promoted_at
     assert register(0, is_champion=False).version == 1  # a step of an older run, repeated after the newer one
 
 
