@@ -26,6 +26,7 @@ from ivcp.cli.processes import train_in_processes
 from ivcp.cli.run_options import DEADLINE, KEEP_FAILED, KEEP_SUCCEEDED
 from ivcp.cli.serve import serve_command
 from ivcp.cli.settings_words import TAKES_SETTINGS, Settings, read_settings
+from ivcp.cli.sweep import sweep_command
 from ivcp.cli.terminal import REFUSED, TRACEBACK, complain, explained, say
 
 INTERRUPTED = 75
@@ -46,6 +47,7 @@ app.command("predict")(predict_command)
 app.command("timeline")(timeline_command)
 app.command("serve")(serve_command)
 app.command("api")(serve_command)
+app.command("sweep", context_settings=TAKES_SETTINGS)(sweep_command)
 app.add_typer(models)
 app.command("submit", context_settings=TAKES_SETTINGS)(submit_command)
 app.command("schedule", context_settings=TAKES_SETTINGS)(schedule_command)

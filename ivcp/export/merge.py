@@ -176,6 +176,7 @@ def _num_changed(found: torch.Tensor, expected: torch.Tensor, stage: Stage) -> i
     """Clips with another class; of a stage without classes, those whose numbers are other ones but for rounding."""
     if stage.rows == "labels":
         return int((found.argmax(dim=1) != expected.argmax(dim=1)).sum())
+    found, expected = found[:, stage.steady_outputs], expected[:, stage.steady_outputs]
     return int(((found - expected).abs() > _ROUNDED * (1 + expected.abs())).any(dim=1).sum())
 
 

@@ -107,6 +107,11 @@ class Stage(Protocol):
     def principle(self) -> str:
         """How it works, as half a sentence: "the language model's last hidden state at …"."""
 
+    @property
+    def steady_outputs(self) -> slice:
+        """Those of a sample's outputs that move a little where weights do; a share of right tokens jumps."""
+        return slice(None)
+
     # What it asks of the data.
 
     @property

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ivcp import storage
 from ivcp.distributed.disks import Disk, find_disk
@@ -33,13 +34,19 @@ log = logging.getLogger(__name__)
 
 
 def train_model(
-    config: RunConfig, *, index: PreparedIndex, output_dir: Path, mirror_uri: str | None = None
+    config: RunConfig,
+    *,
+    index: PreparedIndex,
+    output_dir: Path,
+    mirror_uri: str | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> TrainingResult:
     """Trains on the prepared training split and writes a complete adapter directory to `output_dir`.
 
     Checkpoints are copied to the folder or s3:// prefix `mirror_uri`, and brought from there where `output_dir` lacks
     them; null is a folder for runs with these settings and clips in `checkpoints_uri`, where that is set. A mirror that
     the caller names stays marked as unfinished: the same run goes on from its last checkpoint, whoever lost its result.
+    `callbacks` are told by transformers' Trainer what happens.
 
     Raises:
         FileExistsError: `output_dir` holds an earlier run and neither resuming nor overwriting was asked for, or what
@@ -60,7 +67,9 @@ def train_model(
         name = on_owner(lambda: _find_start(config, output_dir, mirror))
         start = None if name is None else output_dir / name
         disk = _share(mirror, start, output_dir=output_dir)
-        result = _train(config, index=index, output_dir=output_dir, start=start, disk=disk, mirror=mirror)
+        result = _train(
+            config, index=index, output_dir=output_dir, start=start, disk=disk, mirror=mirror, callbacks=callbacks
+        )
         if is_owner():
             end_run(output_dir)
             if mirror and is_ours:
@@ -123,6 +132,7 @@ def _train(
     start: Path | None,
     disk: Disk,
     mirror: CheckpointMirror | None,
+    callbacks: Sequence[Any],
 ) -> TrainingResult:
     samples = training_samples(stage_of(config), index)
     with tracked_run(config, step="training") as run:
@@ -136,6 +146,8 @@ def _train(
             disk=disk,
             mirror=mirror,
         )
+        for callback in callbacks:
+            trainer.add_callback(callback)
         table = parameter_table(trainer.model, trainer.stage)
         log_parameter_table(table)
         run.log_metrics({f"parameters/{row.name}": row.total for row in table})

@@ -40,7 +40,7 @@ SFT = {
     "predict_with_generate": True,
     "max_new_tokens": 4,
 }
-CLASSES = {"dataset": "sample_train", "test_dataset": "sample_test"}
+CLASSES = {"dataset": "sample_train", "test_dataset": "sample_test", "baselines": []}
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ SETTINGS = {
     "dataset": "sample_train",
     "test_dataset": "sample_test",
     "val_size": 0.2,
-    "num_train_epochs": 120,
+    "num_train_epochs": 50,
     "per_device_train_batch_size": 4,
     "per_device_eval_batch_size": 20,
     "learning_rate": 1e-3,
@@ -34,7 +34,8 @@ SETTINGS = {
     "video_max_pixels": 2304,
     "preprocessing_parts": 2,
     "disable_gradient_checkpointing": True,
-    "save_steps": 50,
+    "save_steps": 20,
+    "baselines": [],
     "save_total_limit": 2,
     "logging_steps": 10,
 }

@@ -39,6 +39,11 @@ class TokenStage(LanguageStage):
         return "num_learned"
 
     @property
+    def steady_outputs(self) -> slice:
+        """The mean loss."""
+        return slice(1)
+
+    @property
     def metric_names(self) -> tuple[str, ...]:
         """The share of tokens that the model finds the likeliest."""
         return ("token_accuracy",)

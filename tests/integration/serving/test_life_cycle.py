@@ -115,7 +115,7 @@ def test_a_head_that_does_not_come_ends_the_connection(model_dir: Path, video: b
 
 
 def test_sigterm_answers_what_was_accepted_and_turns_others_away(model_dir: Path, tmp_path: Path):
-    long = write_video(tmp_path / "long.mp4", num_frames=3000, size=256).read_bytes()
+    long = write_video(tmp_path / "long.mp4", num_frames=1500, size=256).read_bytes()
     replies: list[httpx.Response] = []
     with running(model_dir, tmp_path) as url:
         asking = threading.Thread(target=lambda: replies.append(ask(url, long)))

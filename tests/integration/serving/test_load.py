@@ -20,7 +20,7 @@ _MAX_UPLOADS_MB = 20.0
 
 @pytest.mark.parametrize(
     ("seconds", "kill_every_seconds"),
-    [(120, 10), pytest.param(1800, 60, marks=[pytest.mark.nightly, pytest.mark.timeout(2400)])],
+    [(60, 6), pytest.param(1800, 60, marks=[pytest.mark.nightly, pytest.mark.timeout(2400)])],
 )
 def test_mixed_traffic(tmp_path: Path, seconds: int, kill_every_seconds: int):
     model_dir = save_tiny_classifier(tmp_path / "model")

@@ -1,0 +1,54 @@
+"""One trial of a sweep, in a process of its own.
+
+    python -m ivcp.sweep.trial FOLDER INDEX
+
+FOLDER has the settings (`run_config.json`), INDEX is that of the prepared clips. A line of `values.jsonl` is written
+behind each validation; where a file `stop` turns up, the trial ends behind the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
+from ivcp.settings import read_saved_config
+from ivcp.stages.registry import stage_of
+from ivcp.sweep.trial_files import MODEL_DIR, STOP_FILE, write_value
+from ivcp.torchvision_compat import register_missing_operators
+from ivcp.training.arguments import metric_for_best_model
+from ivcp.training.train import train_model
+
+register_missing_operators()
+
+from transformers import TrainerCallback  # noqa: E402
+
+
+class TellValues(TrainerCallback):  # type: ignore[misc]
+    """Writes what validation finds, and ends a trial that was given up."""
+
+    def __init__(self, folder: Path, metric: str) -> None:
+        self._folder, self._metric = folder, f"eval_{metric}"
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        """Called by transformers behind each validation."""
+        write_value(self._folder, state.global_step, metrics[self._metric])
+        if (self._folder / STOP_FILE).exists():
+            control.should_training_stop = True
+
+
+def main() -> None:
+    """Trains, and keeps the values alone."""
+    folder, index = Path(sys.argv[1]), PreparedIndex.read(Path(sys.argv[2]))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    config = read_saved_config(folder / RUN_CONFIG_FILE)
+    tell = TellValues(folder, metric_for_best_model(stage_of(config)))
+    train_model(config, index=index, output_dir=folder / MODEL_DIR, callbacks=[tell])
+    shutil.rmtree(folder / MODEL_DIR)
+
+
+if __name__ == "__main__":
+    main()
