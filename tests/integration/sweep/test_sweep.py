@@ -111,4 +111,10 @@ def test_trials_that_all_fail_end_it_with_the_reason(project, tmp_path):
         "failed"
     ] * 3
     with pytest.raises(ConfigError, match="there is none: set val_size"):
-        run_sweep(settings | {"val_size": 0}, read_space(["lora_rank=2,4"])[2], trials=9, jobs=1, folder=tmp_path / "b")
+        run_sweep(
+            settings | {"val_size": 0, "resplit": True},
+            read_space(["lora_rank=2,4"])[2],
+            trials=9,
+            jobs=1,
+            folder=tmp_path / "b",
+        )
