@@ -20,7 +20,7 @@ def check_measuring(stage: Stage, config: RunConfig) -> None:
         ConfigError: it cannot write, not here, or the gate's metric is none of the stage's.
     """
     if stage.rows == "labels":
-        _check_classes(config)
+        _check_classes(stage, config)
         return
     if config.generation.predict_with_generate:
         _check_writing(stage, config)
@@ -48,10 +48,14 @@ def check_measuring_here(stage: Stage, config: RunConfig) -> None:
         check_text_packages(config)
 
 
-def _check_classes(config: RunConfig) -> None:
-    if config.evaluation.gate_metric is not None:
+def _check_classes(stage: Stage, config: RunConfig) -> None:
+    metric, known = config.evaluation.gate_metric, dict.fromkeys((*stage.metric_names, *stage.compared_by, "loss"))
+    if metric is not None and stage.config.action_cls.has_other_targets:
+        if metric not in known:
+            raise ConfigError(f"gate_metric: {metric} is not measured of such labels; what is: {', '.join(known)}")
+    elif metric is not None:
         raise ConfigError(
-            f"gate_metric: {config.evaluation.gate_metric} with stage: {config.method.stage}: a classifier passes by "
+            f"gate_metric: {metric} with stage: {config.method.stage}: a classifier passes by "
             "min_top1_accuracy; set that, and remove gate_metric"
         )
     generation = config.generation

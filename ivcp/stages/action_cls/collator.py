@@ -59,6 +59,7 @@ class ActionCollator:
     kind: TargetKind = "class"
     num_classes: int = 0
     """Where a clip may have several."""
+    num_heads: int = 0
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """A right-padded batch; `labels` holds classes, (batch,), or, mixed, their shares, (batch, num_classes).
@@ -72,6 +73,11 @@ class ActionCollator:
         batch = self.processor.batch(samples, prompts_only=self.prompts_only) | {"labels": labels}
         return self.positions(batch) if self.positions else batch
 
+    def _of_heads(self, sample: Sample) -> Sequence[int]:
+        """The class of each; a sample that is only to be answered has 0 in the place of them."""
+        found = sample.columns["labels"]
+        return [found] * self.num_heads if isinstance(found, int) else found
+
     def _labels(self, samples: Sequence[Sample]) -> torch.Tensor:
         match self.kind:
             case "classes":
@@ -80,7 +86,7 @@ class ActionCollator:
                     labels[row, sample.columns["labels"]] = 1.0
                 return labels
             case "heads":
-                return torch.tensor([sample.columns["labels"] for sample in samples])
+                return torch.tensor([self._of_heads(sample) for sample in samples])
             case "value":
                 return torch.tensor([sample.columns["value"] for sample in samples], dtype=torch.float32)
             case _:

@@ -237,6 +237,7 @@ class ActionClassification(Stage):
             mixup=mixup if training and self.changes_media else None,
             kind=self.kind,
             num_classes=num_classes,
+            num_heads=len(self.labels(module).heads),
         )
 
     @property
