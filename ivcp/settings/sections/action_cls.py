@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +13,7 @@ from ivcp.settings.sections.section import Section, as_names
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 DecoderType = Literal["linear", "mlp", "transformer", "transformer_no_vision"]
 SweepDecoderType = Literal["linear", "mlp"]
+_HEAD_NAME = re.compile(r"[\w. -]+")
 _WITHOUT_WIDTH: tuple[DecoderType, ...] = ("linear",)
 """The decoder types that `action_decoder_hidden_size` means nothing for."""
 
@@ -68,6 +70,8 @@ class ActionClsConfig(Section):
     @classmethod
     def _are_several(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         names = [name.strip() for name in value]
+        if wrong := [name for name in names if name and not _HEAD_NAME.fullmatch(name)]:
+            raise ValueError(f"{wrong[0]!r}: expected letters, digits, spaces, _, - and ., as figures are named by it")
         if len(names) == 1 or "" in names or len(set(names)) != len(names):
             raise ValueError(
                 f"expected at least two different columns, such as verb,noun, got {', '.join(map(repr, value))}; the "

@@ -132,6 +132,7 @@ def test_settings_of_another_kind_of_label_are_refused(settings: dict[str, Any],
     [
         {"action_heads": "verb"},
         {"action_heads": "verb,verb"},
+        {"action_heads": ["verb", "noun: 2"]},
         {"action_heads": "verb,noun", "problem_type": "regression"},
         {"problem_type": "regression", "num_action_classes": 3},
     ],
