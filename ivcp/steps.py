@@ -21,6 +21,8 @@ from ivcp.distributed.rank import is_owner, world_size
 from ivcp.models.source import local_model, pinned
 from ivcp.records import CLIPS_DIR, INDEX_FILE, RESULTS_DIR, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
+from ivcp.records.target_evaluation import TargetMetrics
+from ivcp.records.thresholds import THRESHOLDS_FILE
 from ivcp.records.validation import ValidationReport
 from ivcp.settings import ConfigError, RunConfig
 from ivcp.settings.places import is_remote_model
@@ -175,6 +177,8 @@ def _measure(config: RunConfig, index: PreparedIndex) -> Measured:
     metrics = evaluate_adapter(config, adapter_dir=adapter, index=index, output_dir=results_dir(config), split=split)
     if metrics.calibration and adapter == Path(config.train.output_dir):  # any other may be somebody else's
         metrics.calibration.write(adapter / CALIBRATION_FILE)
+    if isinstance(metrics, TargetMetrics) and metrics.thresholds and adapter == Path(config.train.output_dir):
+        metrics.thresholds.write(adapter / THRESHOLDS_FILE)
     return metrics
 
 

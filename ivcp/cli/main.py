@@ -250,16 +250,28 @@ def sample_data(
     num_train_clips: Annotated[int, typer.Option(help="Clips for training and validation.", min=1)] = 1000,
     num_test_clips: Annotated[int, typer.Option(help="Clips of other performers for testing.", min=0)] = 300,
     seed: Annotated[int, typer.Option(help="Another seed draws other clips.", min=0)] = 0,
+    labels: Annotated[
+        Literal["multi", "heads", "speed"] | None,
+        typer.Option(
+            help="Other labels than one class: several at once, an action and a direction, or a number.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Draw the sample data set: short clips of a figure doing eleven actions.
 
-    Example: `ivcp sample-data data/sample --seed 1`
+    Examples: `ivcp sample-data data/sample --seed 1`, `ivcp sample-data data/several --labels multi`
     """
-    from ivcp.demo.sample_data import generate_sample_data
+    counts = {"num_train_clips": num_train_clips, "num_test_clips": num_test_clips, "seed": seed}
+    if labels is not None:
+        from ivcp.demo.sample_labels import SETTINGS, generate_labelled_data
 
-    made = generate_sample_data(
-        new_folder(output_dir), num_train_clips=num_train_clips, num_test_clips=num_test_clips, seed=seed
-    )
+        made = generate_labelled_data(new_folder(output_dir), labels, **counts)
+        say(f"train with {SETTINGS[labels]}")
+    else:
+        from ivcp.demo.sample_data import generate_sample_data
+
+        made = generate_sample_data(new_folder(output_dir), **counts)
     say(f"{made.num_train_clips} + {made.num_test_clips} clips in {made.directory.absolute()}")
     say(f"look at {made.contact_sheet.absolute()}")
 

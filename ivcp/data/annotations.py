@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from ivcp.data.paths import PathError, local_form
 from ivcp.data.problems import AnnotationError, Problems, RowError
 from ivcp.data.prompts import SPECIAL_TOKENS, TAGS, PromptError, check_prompt, media_tags
 from ivcp.data.registry import DatasetInfo, data_files, read_rows
+from ivcp.data.targets import RowTarget, Targets
 from ivcp.data.turns import read_messages
-from ivcp.data.values import check_text, offered, read_group, read_label, read_span, read_split
+from ivcp.data.values import check_text, offered, read_group, read_span, read_split
 from ivcp.records import MediumKind, Message, RowKind, Split
 
 _OTHER_TOKEN = re.compile(r"<[A-Z_]{3,}>")
@@ -37,6 +38,10 @@ class AnnotatedRow:
     messages: tuple[Message, ...]
     label: int | str | None
     """The class as it stands there: an id or a name; null for kinds of rows without classes."""
+    labels: tuple[int | str, ...] | None = field(default=None, kw_only=True)
+    """Several classes, or that of each head."""
+    value: float | None = field(default=None, kw_only=True)
+    """A number in the place of a class."""
     group: str
     split: Split | None
     """The split that the row itself names."""
@@ -73,11 +78,12 @@ def read_dataset(
     problems: Problems,
     special_tokens: re.Pattern[str] = SPECIAL_TOKENS,
     rows: RowKind = "labels",
+    targets: Targets = Targets(),  # noqa: B008 (frozen)
 ) -> Iterator[AnnotatedRow]:
     """The rows of a data set that are sound, one by one; what is wrong with the others goes to `problems`.
 
     `special_tokens` finds what a prompt may not hold: see `ivcp.data.prompts.special_tokens_pattern`; `rows` is what
-    the stage asks for.
+    the stage asks for, and `targets` how rows with labels are labelled.
 
     Raises:
         AnnotationError: the data set as a whole cannot be used: its files cannot be read, it has no rows, or no
@@ -86,20 +92,22 @@ def read_dataset(
     files = data_files(info, dataset_dir)
     raw_rows = ((file, number, raw) for file in files for number, raw in enumerate(read_rows(file)))
     named = f"data set {name} ({', '.join(str(file) for file in files)})"
-    reader = RowReader(name, info, _media_root(media_dir or dataset_dir), action_token, problems, special_tokens, rows)
+    media_root = _media_root(media_dir or dataset_dir)
+    reader = RowReader(name, info, media_root, action_token, problems, special_tokens, rows, targets)
+    label_columns = targets.columns(info.columns.action_label)
     num_rows = num_labels = 0
     first: Mapping[str, Any] = {}
     for file, number, raw in raw_rows:
         first = first or raw
         row = reader.read(raw, file, num_rows, number)
         num_rows += 1
-        num_labels += info.columns.action_label in raw
+        num_labels += any(column in raw for column in label_columns)
         if row is not None:
             yield row
     if not num_rows:
         raise AnnotationError(f"{named} is empty: expected at least one row")
     if rows == "labels" and not num_labels:
-        raise AnnotationError(_explain_without_labels(named, info, num_rows, first))
+        raise AnnotationError(_explain_without_labels(named, label_columns, num_rows, first))
 
 
 def _media_root(media_dir: str) -> str:
@@ -109,10 +117,10 @@ def _media_root(media_dir: str) -> str:
         raise AnnotationError(f"media_dir: {error}") from error
 
 
-def _explain_without_labels(named: str, info: DatasetInfo, num_rows: int, first: Mapping[str, Any]) -> str:
-    column = info.columns.action_label
+def _explain_without_labels(named: str, columns: Sequence[str], num_rows: int, first: Mapping[str, Any]) -> str:
+    instead = offered(first, "action_label", columns[0]) if len(columns) == 1 else ""
     return (
-        f"{named}: none of its {num_rows} rows has {column}{offered(first, 'action_label', column)}. This is video "
+        f"{named}: none of its {num_rows} rows has {' or '.join(columns)}{instead}. This is video "
         "question answering without labels and cannot be used for stage: action_cls. Learn it with stage: sft; "
         "or give every row a class, its id or name, and the action token; or import it again with a class for each "
         "video: ivcp import questions --label-map"
@@ -131,18 +139,19 @@ class RowReader:
     special_tokens: re.Pattern[str] = SPECIAL_TOKENS
     """What a prompt may not hold."""
     rows: RowKind = "labels"
+    targets: Targets = field(default_factory=Targets)
 
     def read(self, raw: Mapping[str, Any], file: Path, row: int, row_in_file: int) -> AnnotatedRow | None:
         """One row, or None with its problems noted."""
         columns, before, where = self.info.columns, len(self.problems), (self.dataset, file, row_in_file)
-        label = None
+        target = RowTarget()
         with self.problems.collected(*where):
             check_text(raw)
             found = read_media(raw, self.info, self.media_dir, rows=self.rows)
             said = self._read_said(raw, {kind: len(paths) for kind, paths in found.items()})
         if self.rows == "labels":
             with self.problems.collected(*where):
-                label = read_label(raw, columns.action_label)
+                target = self.targets.read(raw, columns.action_label)
         with self.problems.collected(*where):
             split, group = read_split(raw, columns.split), read_group(raw, columns.group)
             start, end = read_span(raw, columns.start_seconds, columns.end_seconds)
@@ -166,7 +175,9 @@ class RowReader:
             messages=said.messages,
             rejected=said.rejected,
             desirable=said.desirable,
-            label=label,
+            label=target.label,
+            labels=target.labels,
+            value=target.value,
             group=group or (group_of_video(media[0][1]) if media else _group_of_text(said)),
             split=split,
             start_seconds=start,

@@ -48,9 +48,11 @@ def labels_of(content: Any) -> Labels:
         content = {"label_names": content}
     if not isinstance(content, dict) or not isinstance(content.get("label_names"), list):
         raise LabelsError(f"expected label_names, a list of at least two names, got {shown(content)}")
+    if wrong := {"problem_type", "scale"} & content.keys():
+        raise LabelsError(f"{', '.join(sorted(wrong))}: expected label_names, and what a label is among the settings")
     pairs = content.get("reversed_pairs", [])
     content = {
-        **content,
+        **{key: value for key, value in content.items() if key != "heads"},  # those are for action_heads
         "label_names": stripped(content["label_names"]),
         "reversed_pairs": [stripped(pair) if isinstance(pair, list) else pair for pair in pairs],
     }

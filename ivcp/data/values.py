@@ -81,6 +81,8 @@ def read_label(raw: Mapping[str, Any], column: str) -> int | str:
         raise RowError(f"{column} is missing: expected a class id or name{offered(raw, 'action_label', column)}")
     if isinstance(label, bool) or not isinstance(label, int | str):
         hint = f"; write {int(label)}" if isinstance(label, float) and label.is_integer() else ""
+        if isinstance(label, list):
+            hint = "; lists of classes are for problem_type: multi_label_classification"
         raise RowError(
             f"{column} = {shown(label)}: expected a class id (a whole number from 0) or name{hint}",
             kind=f"{column} {type(label).__name__}",

@@ -2,13 +2,13 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from ivcp.demo.sample_language import (
     register_pairs,
 )
 
+PlanT = TypeVar("PlanT")
 logger = logging.getLogger(__name__)
 
 GENERATOR_VERSION = 5
@@ -150,14 +151,14 @@ def _write_data_set(output_dir: Path, *, train: list[ClipPlan], test: list[ClipP
     for split in ("train", "test"):
         (output_dir / "videos" / split).mkdir(parents=True)
     _write_clips([*train, *test], output_dir, seed, workers)
-    _write_json(output_dir / f"{TRAIN_DATASET}.json", [_annotation(plan, seed) for plan in train])
-    _write_json(output_dir / f"{TEST_DATASET}.json", [_annotation(plan, seed) for plan in test])
-    registry = {name: _registration(name) for name in (TRAIN_DATASET, TEST_DATASET)}
+    write_json(output_dir / f"{TRAIN_DATASET}.json", [_annotation(plan, seed) for plan in train])
+    write_json(output_dir / f"{TEST_DATASET}.json", [_annotation(plan, seed) for plan in test])
+    registry = {name: registration(name) for name in (TRAIN_DATASET, TEST_DATASET)}
     for split, plans in (("train", train), ("test", test)):
         registry |= _write_language(output_dir, split, plans, seed)
-    _write_json(output_dir / "labels.json", {"label_names": LABEL_NAMES, "reversed_pairs": REVERSED_PAIRS})
+    write_json(output_dir / "labels.json", {"label_names": LABEL_NAMES, "reversed_pairs": REVERSED_PAIRS})
     _write_contact_sheet(output_dir / "contact_sheet.png", train, seed)
-    _write_json(output_dir / "dataset_info.json", registry)
+    write_json(output_dir / "dataset_info.json", registry)
 
 
 def _write_language(output_dir: Path, split: str, plans: list[ClipPlan], seed: int) -> dict[str, Any]:
@@ -165,13 +166,17 @@ def _write_language(output_dir: Path, split: str, plans: list[ClipPlan], seed: i
     asked = [(_annotation(plan, seed), _question(plan, seed)) for plan in plans]
     pairs = [pair_row(annotation, question) for annotation, question in asked]
     captions = [caption_row(annotation, question) for annotation, question in asked]
-    _write_json(output_dir / f"{captions_name(split)}.json", captions)
-    _write_json(output_dir / f"{pairs_name(split)}.json", [row for row in pairs if row is not None])
+    write_json(output_dir / f"{captions_name(split)}.json", captions)
+    write_json(output_dir / f"{pairs_name(split)}.json", [row for row in pairs if row is not None])
     return {captions_name(split): register_captions(split), pairs_name(split): register_pairs(split)}
 
 
 def _write_clips(plans: list[ClipPlan], output_dir: Path, seed: int, workers: int) -> None:
-    write = partial(_write_planned_clip, output_dir=output_dir, seed=seed)
+    write_in_processes(partial(_write_planned_clip, output_dir=output_dir, seed=seed), plans, workers)
+
+
+def write_in_processes(write: Callable[[PlanT], None], plans: Sequence[PlanT], workers: int) -> None:
+    """Calls `write` for each plan, in so many processes."""
     if workers == 1:
         _report_progress(map(write, plans), len(plans))
         return
@@ -206,7 +211,8 @@ def _question(plan: ClipPlan, seed: int) -> str:
     return _QUESTIONS[np.random.default_rng([seed, 4, plan.index]).integers(len(_QUESTIONS))]
 
 
-def _registration(dataset: str) -> dict[str, Any]:
+def registration(dataset: str) -> dict[str, Any]:
+    """Its entry in the registry."""
     columns = {"messages": "conversations", "videos": "videos"}
     return {"file_name": f"{dataset}.json", "formatting": "sharegpt", "columns": columns}
 
@@ -221,5 +227,6 @@ def _write_contact_sheet(path: Path, plans: list[ClipPlan], seed: int) -> None:
     ).save(path)
 
 
-def _write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object) -> None:
+    """As people may read it."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -33,8 +33,17 @@ class NotCalibratedError(ValueError):
     """There are not the clips to fit a temperature on; the message says why."""
 
 
-def clips_to_fit_on(index: PreparedIndex, seen: SeenClips, *, verify_checksums: bool = False) -> SplitClips:
+def clips_to_fit_on(
+    index: PreparedIndex,
+    seen: SeenClips,
+    *,
+    verify_checksums: bool = False,
+    fewest: int = FEWEST_CLIPS,
+    what: str = "a temperature",
+) -> SplitClips:
     """The validation clips that a model was not trained on; those that chose its checkpoint may choose this too.
+
+    With fewer than `fewest`, `what` is fitted is mostly chance.
 
     Raises:
         NotCalibratedError: there are none, or too few.
@@ -46,15 +55,15 @@ def clips_to_fit_on(index: PreparedIndex, seen: SeenClips, *, verify_checksums: 
         raise NotCalibratedError("there is no validation split: set val_size or eval_dataset")
     clips = SplitClips.of(index, "val", verify_checksums=verify_checksums)
     clips = clips.unseen_by(SeenClips(trained=seen.trained)).clips
-    _check_enough(len(clips.samples), "val")
+    _check_enough(len(clips.samples), "val", fewest=fewest, what=what)
     return clips
 
 
-def _check_enough(count: int, split: Split) -> None:
-    if count < FEWEST_CLIPS:
+def _check_enough(count: int, split: Split, *, fewest: int = FEWEST_CLIPS, what: str = "a temperature") -> None:
+    if count < fewest:
         raise NotCalibratedError(
-            f"the {split} split has {count} clips for it that could be decoded and were not trained on, and a "
-            f"temperature from fewer than {FEWEST_CLIPS} is mostly chance: make val_size larger"
+            f"the {split} split has {count} clips for it that could be decoded and were not trained on, and {what} "
+            f"from fewer than {fewest} is mostly chance: make val_size larger"
         )
 
 

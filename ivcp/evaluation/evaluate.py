@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from ivcp.evaluation.predict import PredictedSplit, predict_split, prediction_ro
 from ivcp.evaluation.recorded import record_evaluation
 from ivcp.evaluation.report import worst_mistakes, write_class_table, write_report
 from ivcp.evaluation.smoke import choose_smoke_clip
+from ivcp.evaluation.targets.evaluate import evaluate_targets
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.inference.loop import Samples
 from ivcp.records import (
@@ -85,7 +86,10 @@ def evaluate_adapter(
     check_measuring_here(stage_of_directory(adapter_dir), config)
     output_dir.mkdir(parents=True, exist_ok=True)
     model = load_directory(adapter_dir, machine=config.model, device=_device())
-    measured = _evaluate_classifier if model.stage.rows == "labels" else evaluate_language
+    if model.stage.rows != "labels":
+        measured: Callable[..., Measured] = evaluate_language
+    else:
+        measured = _evaluate_classifier if model.labels.kind == "class" else evaluate_targets
     return measured(config, model=model, index=index, output_dir=output_dir, split=split, default_store=default_store)
 
 

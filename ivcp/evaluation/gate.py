@@ -15,6 +15,8 @@ from ivcp.records.evaluation import ChampionComparison, GateVerdict
 from ivcp.settings import EvaluationConfig, video_meaning
 from ivcp.stages.loaded_model import LoadedModel
 
+_KINDS = {"class": "one class", "classes": "several classes", "heads": "a class of each head", "value": "a number"}
+
 
 def split_fingerprint(predicted: PredictedSplit, *, prepared_fingerprint: str, knows_what_it_saw: bool = True) -> str:
     """A hash of the clips that were measured, their labels and how they were prepared; failed clips belong to it.
@@ -29,6 +31,11 @@ def split_fingerprint(predicted: PredictedSplit, *, prepared_fingerprint: str, k
 
 def why_unfit(model: LoadedModel, index: PreparedIndex) -> str | None:
     """What keeps `model` from predicting the prepared clips of `index`; null when nothing does."""
+    if model.labels.kind != index.classes.kind:
+        return (
+            f"it tells {_KINDS[model.labels.kind]} of a clip, and the prepared clips are labelled with "
+            f"{_KINDS[index.classes.kind]} (problem_type, action_heads)"
+        )
     ours, theirs = model.labels.label_names, index.classes.label_names
     if ours != theirs:
         return f"its labels ({_shortened(ours)}) are not those of the prepared clips ({_shortened(theirs)})"

@@ -8,6 +8,7 @@ Bootstrap", 2015, 5.3).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -46,15 +47,22 @@ class Resamples:
         count, clips = self.num_groups, len(self.groups)
         members = csr_array((np.ones(clips), (self._group_of, np.arange(clips))), shape=(count, clips))
         by_group = csr_array((members @ columns).T)
+        return np.concatenate([(by_group @ times.T).T for times in self._draws()])
+
+    def times_of_clips(self) -> Iterator[NDArray[np.int64]]:
+        """How often each clip is in each resample, (some resamples, clips), until all resamples were there."""
+        for times in self._draws(numbers_each=len(self.groups)):
+            yield times[:, self._group_of]
+
+    def _draws(self, numbers_each: int = 0) -> Iterator[NDArray[np.int64]]:
+        """How often each group is in each resample, (some resamples, groups); so few that `numbers_each` fit, too."""
+        count = self.num_groups
         random = np.random.default_rng(0)
-        at_once = max(1, _MOST_NUMBERS // count)
-        found = []
+        at_once = max(1, _MOST_NUMBERS // max(count, numbers_each))
         for start in range(0, _NUM_RESAMPLES, at_once):
             number = min(at_once, _NUM_RESAMPLES - start)
             drawn = random.integers(0, count, (number, count)) + count * np.arange(number)[:, None]
-            times = np.bincount(drawn.reshape(-1), minlength=number * count).reshape(number, count)
-            found.append((by_group @ times.T).T)
-        return np.concatenate(found)
+            yield np.bincount(drawn.reshape(-1), minlength=number * count).reshape(number, count)
 
     def share(self, hits: NDArray[np.bool_]) -> Interval | None:
         """Of the share of right answers; `hits` are of each clip, (clips,). Null where there are no clips.
@@ -89,6 +97,15 @@ class Resamples:
         support = self.sums(csr_array((np.ones(len(truth)), (rows, truth)), shape=shape))
         with np.errstate(invalid="ignore"):
             return self._between(np.nanmean(right / support, axis=1))
+
+    def mean(self, values: NDArray[np.float64]) -> Interval | None:
+        """Of the mean of numbers of the clips, (clips,); null where there are none, or it is the same in each group."""
+        return self._mean(values) if len(values) else None
+
+    def between(self, found: NDArray[np.float64]) -> Interval | None:
+        """Of a figure that was computed of each resample, (resamples,); NaN where it is not defined."""
+        found = found[np.isfinite(found)]
+        return self._between(found) if len(found) and self.num_groups > 1 else None
 
     def _mean(self, values: NDArray[np.float64]) -> Interval | None:
         sums = self.sums(csr_array(np.stack([values, np.ones_like(values)], axis=1)))

@@ -87,23 +87,36 @@ def predict_split(
     """
     started = time.monotonic()
     shown = Disturbed(samples, disturb, seed) if disturb else samples
-    batches = batches_of(len(samples), batch_size)
-    logits: list[torch.Tensor] = []
-    seen: list[Sample] = []
-    for of_batch, in_batch in predict(shown, batches, num_workers=num_workers):
-        logits.append(of_batch)
-        seen.extend(in_batch)
-    all_logits = torch.cat(logits) if logits else torch.zeros(0, num_classes)
-    check_finite_outputs(all_logits, lambda row: f"{seen[row].sample_id} ({seen[row].source})", source=source)
+    logits, seen = outputs_of(
+        predict, shown, num_outputs=num_classes, batch_size=batch_size, num_workers=num_workers, source=source
+    )
     return PredictedSplit(
         clip_ids=tuple(sample.sample_id for sample in seen),
         videos=tuple(sample.source for sample in seen),
         num_frames=np.array([sum(len(m.frames) for m in sample.media) for sample in seen], dtype=np.int64),
         labels=np.array([sample.columns["label"] for sample in seen], dtype=np.int64),
-        logits=all_logits.numpy(),
+        logits=logits,
         failed=tuple(failed),
         seconds=time.monotonic() - started,
     )
+
+
+def outputs_of(
+    predict: Predict, samples: Samples, *, num_outputs: int, batch_size: int, num_workers: int, source: str
+) -> tuple[NDArray[np.float32], list[Sample]]:
+    """The model's outputs for every sample, (samples, num_outputs), and the samples without pixels, in their order.
+
+    Raises:
+        NonFiniteError: outputs are not finite.
+    """
+    found: list[torch.Tensor] = []
+    seen: list[Sample] = []
+    for of_batch, in_batch in predict(samples, batches_of(len(samples), batch_size), num_workers=num_workers):
+        found.append(of_batch)
+        seen.extend(in_batch)
+    outputs = torch.cat(found) if found else torch.zeros(0, num_outputs)
+    check_finite_outputs(outputs, lambda row: f"{seen[row].sample_id} ({seen[row].source})", source=source)
+    return outputs.numpy(), seen
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,16 +27,24 @@ def choose_smoke_clip(predicted: PredictedSplit, samples: Samples, model: Loaded
     or their videos are out of reach.
     """
     confidences = predicted.probabilities.max(axis=1, initial=0.0)
-    for row in np.argsort(-confidences, kind="stable")[:_TRIES]:
-        if comes_from_its_file(samples[int(row)], model):
-            label = int(predicted.predictions[row])
-            return SmokeClip(
-                clip_id=predicted.clip_ids[row],
-                video=predicted.videos[row],
-                prediction=label,
-                predicted_name=model.labels.label_names[label],
-                logits=tuple(float(value) for value in predicted.logits[row]),
-            )
+    row = find_smoke_clip(np.argsort(-confidences, kind="stable").tolist(), samples, model)
+    if row is None:
+        return None
+    label = int(predicted.predictions[row])
+    return SmokeClip(
+        clip_id=predicted.clip_ids[row],
+        video=predicted.videos[row],
+        prediction=label,
+        predicted_name=model.labels.label_names[label],
+        logits=tuple(float(value) for value in predicted.logits[row]),
+    )
+
+
+def find_smoke_clip(rows: Sequence[int], samples: Samples, model: LoadedModel) -> int | None:
+    """The first of some rows whose video file alone gives the same input; null where none of the first few does."""
+    for row in rows[:_TRIES]:
+        if comes_from_its_file(samples[row], model):
+            return row
     log.warning("no clip found whose video file alone gives the same input: a deployment cannot be compared")
     return None
 

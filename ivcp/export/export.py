@@ -27,6 +27,8 @@ from ivcp.records.evaluation import SMOKE_CLIP_FILE
 from ivcp.records.export import EXPORT_RESULT_FILE, Exits, ExportResult, MergeCheck
 from ivcp.records.graph import GraphInfo
 from ivcp.records.language_evaluation import SMOKE_QUESTION_FILE, Measured
+from ivcp.records.target_evaluation import TargetMetrics
+from ivcp.records.thresholds import THRESHOLDS_FILE
 from ivcp.settings import ConfigError, RunConfig, read_model_config
 from ivcp.stages.directory import check_complete
 from ivcp.stages.registry import stage_of
@@ -77,6 +79,8 @@ def export_model(
     checked = _merge(config, adapter_dir, export_dir, _samples_to_check(index))
     if metrics and metrics.calibration:
         metrics.calibration.write(export_dir / CALIBRATION_FILE)
+    if isinstance(metrics, TargetMetrics) and metrics.thresholds:
+        metrics.thresholds.write(export_dir / THRESHOLDS_FILE)
     _keep_smoke(results_dir, export_dir)
     graph = _graph(config, export_dir, index)
     exits = _described(config, export_dir, metrics=metrics, repository=repository)
@@ -155,6 +159,7 @@ def check_export_dir(config: RunConfig, *, adapter_dir: Path, export_dir: Path) 
 
 def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequence[Sample]) -> MergeCheck:
     check_complete(adapter_dir)
+    _check_one_class(config, adapter_dir)
     check_engines_of(adapter_dir, config.publishing.export_engines, machine=config.model)
     check_export_dir(config, adapter_dir=adapter_dir, export_dir=export_dir)
     with owned(writable_folder(export_dir), advice="wait for its end, or set another export_dir"):
@@ -176,6 +181,22 @@ def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequ
             return checked
         difference = add_engines(export_dir, config.publishing.export_engines, machine=config.model)
         return checked.model_copy(update={"engines_difference": difference})
+
+
+def _check_one_class(config: RunConfig, adapter_dir: Path) -> None:
+    """Raises:
+    ConfigError: other engines and graphs are asked for a model that does not tell one class, which they are for.
+    """
+    asked = {
+        "export_engines": bool(config.publishing.export_engines),
+        "export_runtime": config.export.graph_runtime is not None,
+    }
+    named = [key for key, is_set in asked.items() if is_set]
+    if named and read_model_config(adapter_dir / RUN_CONFIG_FILE).action_cls.has_other_targets:
+        raise ConfigError(
+            f"{', '.join(named)}: {adapter_dir} tells several classes, a class of each head, or a number, and they are "
+            "for models of one class: leave it out; `ivcp serve` serves every model"
+        )
 
 
 def _registered(

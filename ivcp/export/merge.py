@@ -18,7 +18,6 @@ from ivcp.records.export import MergeCheck
 from ivcp.settings import ModelConfig
 from ivcp.stages.directory import load_directory, save_directory
 from ivcp.stages.loaded_model import LoadedModel
-from ivcp.stages.protocol import Stage
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +87,7 @@ def save_beside_weights(directory: Path, model: LoadedModel) -> None:
         seen=model.seen,
         with_backbone=False,
         calibration=model.calibration,
+        thresholds=model.thresholds,
     )
 
 
@@ -108,7 +108,7 @@ def _with_served(
     found = check.model_copy(
         update={
             "served_difference": (after - before).abs().max().item(),
-            "served_changes": _num_changed(after, before, served.stage),
+            "served_changes": _num_changed(after, before, served),
         }
     )
     log.info("on %d clips: %s", found.clips, found.words)
@@ -157,7 +157,7 @@ def check_merged(
     check_finite_outputs(written, lambda row: samples[row].sample_id, source=str(export_dir))
     difference = (written - expected).abs().max().item()
     log.info("merged model against base model and adapter on %d clips: |Δ logit| ≤ %.2g", len(samples), difference)
-    if dtype != torch.float32 and (changed := _num_changed(written, expected, loaded.stage)):
+    if dtype != torch.float32 and (changed := _num_changed(written, expected, loaded)):
         raise MergeError(
             f"{export_dir}: of {len(samples)} clips {changed} are answered otherwise than by base model and adapter, "
             f"logits differ by up to {difference:.3g}: what the adapter learned is smaller than what {_name_of(dtype)} "
@@ -172,9 +172,10 @@ def check_merged(
     return MergeCheck(clips=len(samples), max_logit_difference=difference, dtype=_name_of(dtype))
 
 
-def _num_changed(found: torch.Tensor, expected: torch.Tensor, stage: Stage) -> int:
-    """Clips with another class; of a stage without classes, those whose numbers are other ones but for rounding."""
-    if stage.rows == "labels":
+def _num_changed(found: torch.Tensor, expected: torch.Tensor, model: LoadedModel) -> int:
+    """Clips with another class; of a model that does not tell one class, those whose numbers are other ones but for
+    rounding."""
+    if model.stage.rows == "labels" and model.labels.kind == "class":
         return int((found.argmax(dim=1) != expected.argmax(dim=1)).sum())
     found, expected = found[:, stage.steady_outputs], expected[:, stage.steady_outputs]
     return int(((found - expected).abs() > _ROUNDED * (1 + expected.abs())).any(dim=1).sum())

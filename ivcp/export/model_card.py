@@ -11,10 +11,12 @@ from ivcp.models.auto_class import auto_class
 from ivcp.models.configuration import read_configuration
 from ivcp.records import LABELS_FILE, RUN_CONFIG_FILE, Labels
 from ivcp.records.calibration import Calibration
-from ivcp.records.language_evaluation import LanguageMetrics, Measured
+from ivcp.records.evaluation import EvaluationMetrics
+from ivcp.records.language_evaluation import Measured
 from ivcp.records.markdown import code, escape
+from ivcp.records.thresholds import Thresholds
 from ivcp.settings import read_model_config
-from ivcp.stages.directory import read_calibration
+from ivcp.stages.directory import read_calibration, read_thresholds
 from ivcp.stages.model_info import read_info
 from ivcp.stages.registry import stage_of
 
@@ -124,12 +126,14 @@ def model_card(
         ),
         base=code(public_name(base)) + ("" if hub_id(base) else ", which lay in a folder or a store of its own"),
         use=_use(name, repository, is_classifier=labels is not None),
-        title=f"{stage.title} with {labels.num_classes} classes" if labels else stage.title,
+        title=_title(stage.title, labels),
         principle=stage.principle,
         beside=f", without what stands beside them ({', '.join(map(code, stage.files))})," if stage.files else "",
         method=f"LoRA of rank {method.lora_rank}, merged" if is_lora else "Full fine-tuning",
         steps=info.trained_steps,
-        results=(_results(metrics) if metrics else _NOT_MEASURED) + _confidence(read_calibration(model_dir)),
+        results=(_results(metrics) if metrics else _NOT_MEASURED)
+        + _confidence(read_calibration(model_dir))
+        + _shown_from(read_thresholds(model_dir)),
         name=name,
         auto_class=auto_class(read_configuration(str(model_dir), config.model)).__name__,
         pipeline=(_PIPELINE.format(name=name) if is_for_transformers else "")
@@ -155,14 +159,49 @@ def _use(name: str, repository: str | None, *, is_classifier: bool) -> str:
     return _DOWNLOAD.format(download=download) if download else ""
 
 
+def _title(title: str, labels: Labels | None) -> str:
+    if labels is None:
+        return title
+    match labels.kind:
+        case "value":
+            return f"Predictor of a number: {escape(labels.label_names[0])}"
+        case "heads":
+            return f"{title} with {len(labels.heads)} heads: {', '.join(escape(head.name) for head in labels.heads)}"
+        case "classes":
+            return f"{title} with {labels.num_classes} classes, any number of them at once"
+        case _:
+            return f"{title} with {labels.num_classes} classes"
+
+
 def _labels(labels: Labels) -> str:
-    names = "\n".join(f"{label}. {escape(name)}" for label, name in enumerate(labels.label_names))
-    return f"## Labels\n\n{names}\n\n"
+    if labels.kind == "value":
+        assert labels.scale is not None, "a training sets it"
+        return (
+            f"## Output\n\n{escape(labels.label_names[0])}, a number: {labels.scale.mean:.6g} + {labels.scale.std:.6g} "
+            "· the model's output (mean and standard deviation of the training clips).\n\n"
+        )
+    parts = [(f"## Labels of {escape(head.name)}", head.label_names) for head in labels.heads]
+    named = [
+        f"{title}\n\n" + "\n".join(f"{label}. {escape(name)}" for label, name in enumerate(names)) + "\n\n"
+        for title, names in parts or [("## Labels", labels.label_names)]
+    ]
+    return "".join(named)
+
+
+def _shown_from(thresholds: Thresholds | None) -> str:
+    """Where a clip may show several classes."""
+    if thresholds is None:
+        return ""
+    values = ", ".join(f"{value:.3f}" for value in thresholds.thresholds)
+    return (
+        f"\n\nA class is shown where sigmoid(logit) reaches its threshold, by label {values}: fitted on "
+        f"{thresholds.num_clips} clips of the {thresholds.split} split."
+    )
 
 
 def _results(metrics: Measured) -> str:
     precision = f" Computed in {metrics.precision}, as the predictor computes." if metrics.precision else ""
-    if isinstance(metrics, LanguageMetrics):
+    if not isinstance(metrics, EvaluationMetrics):
         rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.numbers.items())
         return f"| measure | value |\n|---|---|\n{rows}\n\nMeasured on {metrics.measured_on}.{precision}"
     return _RESULTS.format(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,7 +56,11 @@ class Merged:
 
     def label_counts(self, labels: Labels | None) -> dict[Split, tuple[int, ...]]:
         """Clips of each label, by split; none where the stage asks for no label."""
-        if labels is None or "label" not in self.plan.values:
+        if labels is None or labels.kind == "value":
+            return {} if labels is None else {split: (self._num_clips(split),) for split in SPLITS}
+        if labels.kind != "class":
+            return {split: self._list_counts(split, labels) for split in SPLITS}
+        if "label" not in self.plan.values:
             return {}
         ends = np.cumsum([0, *(self._num_clips(split) for split in SPLITS)])
         return {
@@ -64,6 +69,18 @@ class Merged:
             )
             for split, start, stop in zip(SPLITS, ends, ends[1:], strict=False)
         }
+
+    def _list_counts(self, split: Split, labels: Labels) -> tuple[int, ...]:
+        """Clips with each of several classes: those that were planned, less those that failed."""
+        counts = Counter(self.plan.lists[split])
+        for clip in self.failed:
+            if clip.split == split:
+                counts.subtract(enumerate(clip.labels or ()))
+        starts = [outputs.start for outputs in labels.outputs_of_heads]
+        found = Counter[int]()
+        for (place, label), number in counts.items():
+            found[label + (starts[place] if starts else 0)] += number
+        return tuple(found[label] for label in range(labels.num_classes))
 
     def num_clips(self) -> dict[Split, int]:
         """Prepared clips of each split."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ class Plan:
     """`record_key` of each, (clips,)."""
     values: dict[str, NDArray[Any]]
     """The numbers that the stage asks for, by column, (clips,)."""
+    lists: dict[Split, Counter[tuple[int, int]]]
+    """Clips with each of several classes, by split: by its place in a clip's list, and the class."""
     prompts: NDArray[np.int64]
     """Hash of the part of the conversation that the model is asked with, (clips,)."""
     identities: ClipIdentities
@@ -95,6 +98,7 @@ class _Columns:
         self.more_of, self.more = array("q"), array("Q")
         self.keys, self.records = bytearray(), bytearray()
         self.media: set[str] = set()
+        self.lists: dict[Split, Counter[tuple[int, int]]] = {split: Counter() for split in SPLITS}
         self._ids: list[str] = []
         self._id_chunks: list[pa.Array] = []
 
@@ -107,6 +111,8 @@ class _Columns:
         values = self.stage.values(clip)
         for name, column in self.values.items():
             column.append(values[name])
+        if clip.labels is not None:
+            self.lists[clip.split].update(enumerate(clip.labels))
         self.videos.append(_hash64("\n".join(first_path(video.video) for video in clip.media)))
         self.media.add("+".join(sorted({medium.kind for medium in clip.media})) or "none")
         prompt = self.stage.prompt_of(clip.messages)
@@ -172,6 +178,7 @@ def plan_shards(
         keys=keys,
         records=records,
         values={name: np.frombuffer(column, dtype=column.typecode)[order] for name, column in columns.values.items()},
+        lists=columns.lists,
         prompts=columns.take("prompts", np.int64)[order],
         identities=columns.identities()[order],
         media=() if columns.media == {"video"} else tuple(sorted(columns.media)),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ivcp.data.prepared.encoding import count_tokens, with_row
+from ivcp.data.prepared.encoding import count_tokens, shard_schema, with_row
 from ivcp.data.prepared.shards import ShardFile
 from ivcp.models.path import check_model_source
 from ivcp.models.processor_settings import ProcessorSettings
@@ -108,10 +108,13 @@ def _outcomes(
     decoded: Iterator[Prepared | VideoError],
     stage: Stage,
 ) -> Generator[_Outcome, None, None]:
+    schema = shard_schema(stage.columns)
     for clip, key in _clips(plan, shards):
         record = known.get(key)
         if record is not None:
-            row = with_row(record, sample_id=clip.clip_id, source=clip.source, columns=stage.values(clip))
+            row = with_row(
+                record, sample_id=clip.clip_id, source=clip.source, columns=stage.values(clip), schema=schema
+            )
             yield clip, row, True
             continue
         result = next(decoded)
@@ -210,6 +213,8 @@ def _quarantine(clip: Clip, error: VideoError) -> QuarantinedClip:
         video=clip.source,
         split=clip.split,
         label=clip.label,
+        labels=clip.labels,
+        value=clip.value,
         group=clip.group,
         video_sha256=clip.video_sha256,
         reason=error.reason,

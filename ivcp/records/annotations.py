@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from ivcp.records.problem_types import (
+    MULTI_LABEL,
+    REGRESSION,
+    SINGLE_LABEL,
+    Head,
+    ProblemType,
+    TargetKind,
+    TargetScale,
+    head_names,
+)
 from ivcp.records.record import Record
 
 Split = Literal["train", "val", "test"]
@@ -20,13 +31,58 @@ answer; one whose answer is tagged as desirable or not; or a text without turns.
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-class Labels(Record):
-    """The classes: a label is an index into `label_names`."""
+def _is_single_label(value: object) -> bool:
+    return value == SINGLE_LABEL
 
-    label_names: tuple[str, ...] = Field(min_length=2)
-    """Class names; the position is the label."""
+
+def _is_empty(value: object) -> bool:
+    """Of fields that are not written where a row has none."""
+    return value is None or value == ()
+
+
+class Labels(Record):
+    """What a model tells of a clip: mostly one of several classes, where a label is an index into `label_names`.
+
+    The fields that say otherwise are not written where it is one class.
+    """
+
+    problem_type: ProblemType = Field(SINGLE_LABEL, exclude_if=_is_single_label)
+    """One class, as each head has; any number of them; or a number."""
+    label_names: tuple[str, ...]
+    """Class names; the position is the label. With heads, those of all heads, one behind the other, as `<head>:
+    <class>`; of a number the name of its column."""
     reversed_pairs: tuple[tuple[str, str], ...] = ()
     """Pairs of classes that differ only in the order of time."""
+    heads: tuple[Head, ...] = Field((), exclude_if=_is_empty)
+    """Each with a class of its own."""
+    scale: TargetScale | None = Field(None, exclude_if=_is_empty)
+    """Of a number: what the model's output is multiplied with; known once a training has begun."""
+
+    @classmethod
+    def of_heads(cls, heads: tuple[Head, ...]) -> Self:
+        """Those of heads."""
+        return cls(label_names=head_names(heads), heads=heads)
+
+    @classmethod
+    def of_value(cls, name: str, scale: TargetScale | None = None) -> Self:
+        """That of a number."""
+        return cls(problem_type=REGRESSION, label_names=(name,), scale=scale)
+
+    @field_validator("label_names")
+    @classmethod
+    def _enough(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        fewest = 1 if info.data.get("problem_type") == REGRESSION else 2
+        if len(value) < fewest:
+            raise PydanticCustomError(
+                "too_short", f"Tuple should have at least {fewest} items after validation, not {len(value)}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.heads and (self.problem_type != SINGLE_LABEL or self.label_names != head_names(self.heads)):
+            raise ValueError("heads: expected label_names of their classes, and one class of each")
+        return self
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
@@ -38,9 +94,24 @@ class Labels(Record):
         return self
 
     @property
+    def kind(self) -> TargetKind:
+        """What is told of a clip."""
+        if self.problem_type == REGRESSION:
+            return "value"
+        if self.heads:
+            return "heads"
+        return "classes" if self.problem_type == MULTI_LABEL else "class"
+
+    @property
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, which is that of the model's outputs: of all heads together; 1 for a number."""
         return len(self.label_names)
+
+    @property
+    def outputs_of_heads(self) -> tuple[slice, ...]:
+        """Where the outputs of each head are among the model's."""
+        starts = [sum(head.num_classes for head in self.heads[:number]) for number in range(len(self.heads))]
+        return tuple(slice(start, start + head.num_classes) for start, head in zip(starts, self.heads, strict=True))
 
     @property
     def partner(self) -> dict[int, int]:
@@ -65,11 +136,6 @@ class Message(Record):
     def is_answer(self) -> bool:
         """Whether the model says it."""
         return self.role in ("assistant", "function")
-
-
-def _is_empty(value: object) -> bool:
-    """Of fields that are not written where a row has none."""
-    return value is None or value == ()
 
 
 def _is_video(kind: object) -> bool:
@@ -115,7 +181,11 @@ class Clip(Record):
     desirable: bool | None = Field(None, exclude_if=_is_empty)
     """Whether the last turn is a good answer."""
     label: int | None = None
-    """The class; null where the stage asks for none."""
+    """The class; null where the stage asks for none, or for something else than one class."""
+    labels: tuple[int, ...] | None = Field(None, exclude_if=_is_empty)
+    """Several classes at once, in order; or, with heads, that of each head among its own."""
+    value: float | None = Field(None, exclude_if=_is_empty)
+    """A number in the place of a class."""
     split: Split
     group: str
     """Clips of one group (one source video, one person) are never in two splits."""
@@ -165,7 +235,9 @@ class QuarantinedClip(Record):
     """The first one's path; empty where the row has none."""
     split: Split
     label: int | None = None
-    """Null where the stage asks for none."""
+    """Null where the stage asks for none, as in a clip."""
+    labels: tuple[int, ...] | None = Field(None, exclude_if=_is_empty)
+    value: float | None = Field(None, exclude_if=_is_empty)
     group: str | None = None
     """Null in files of earlier versions."""
     video_sha256: str | None = None

@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
+from ivcp.records.problem_types import HEAD_MARK, SINGLE_LABEL, ProblemType
 from ivcp.records.record import Record
+
+NO_CLASS = "none of the classes"
+"""What is said of a clip that shows none, where it may show several."""
+
+
+def _is_single_label(value: object) -> bool:
+    return value == SINGLE_LABEL
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class HttpRecord(Record, extra="ignore"):
@@ -21,7 +35,18 @@ class ClassScore(HttpRecord):
     label: int
     label_name: str
     confidence: float
-    """Softmax probability, calibrated where the model has a calibration."""
+    """Softmax probability, calibrated where the model has a calibration; where a clip may show several classes, the
+    probability of each by itself."""
+
+
+class HeadAnswer(HttpRecord):
+    """What one head of a model says."""
+
+    label: int
+    label_name: str
+    confidence: float
+    top: tuple[ClassScore, ...]
+    """The best classes, the best first."""
 
 
 class ModelIdentity(HttpRecord):
@@ -37,17 +62,30 @@ class ModelIdentity(HttpRecord):
 
 
 class Answer(HttpRecord):
-    """The predictor's answer for one video."""
+    """The predictor's answer for one video.
 
-    label: int
-    label_name: str
-    confidence: float
+    Fields of other answers than one class are left out where it is one.
+    """
+
+    problem_type: ProblemType = Field(SINGLE_LABEL, exclude_if=_is_single_label)
+    """One class, as each head has; several at once; or a number."""
+    label: int | None
+    """The class; null where the answer is not one class, as are `label_name` and `confidence`."""
+    label_name: str | None
+    confidence: float | None
     unsure: bool | None = None
     """Whether the confidence is below the model's threshold; null where the model has none."""
     top: tuple[ClassScore, ...]
-    """The best classes, the best first."""
+    """The best classes, the best first; empty with heads, and of a number."""
+    labels: tuple[ClassScore, ...] | None = Field(None, exclude_if=_is_none)
+    """The classes that are shown, the likeliest first, where there may be several, or none: those whose probability
+    reaches their threshold."""
+    heads: dict[str, HeadAnswer] | None = Field(None, exclude_if=_is_none)
+    """The answer of each head."""
+    value: float | None = Field(None, exclude_if=_is_none)
+    """The number."""
     logits: tuple[float, ...]
-    """Of all classes, by label."""
+    """Of all classes, by label; of heads those of each, one behind the other; of a number before it was scaled."""
     model: ModelIdentity
     frames: int
     """Frames that the model saw."""
@@ -59,6 +97,11 @@ class Answer(HttpRecord):
     """From the file to the answer."""
     frame_images: tuple[str, ...] | None = None
     """The frames as data: URIs, where they were asked for."""
+
+    @property
+    def words(self) -> str:
+        """What it says, for people."""
+        return words_of(self.label_name, self.labels, self.heads, self.value)
 
 
 class TimelineStart(HttpRecord):
@@ -76,22 +119,36 @@ class TimelineWindow(HttpRecord):
 
     start_seconds: float
     end_seconds: float
-    label: int
-    label_name: str
-    confidence: float
+    label: int | None
+    """As in an answer, as are all fields below."""
+    label_name: str | None
+    confidence: float | None
     unsure: bool | None = None
-    """As in an answer."""
     top: tuple[ClassScore, ...]
+    labels: tuple[ClassScore, ...] | None = Field(None, exclude_if=_is_none)
+    heads: dict[str, HeadAnswer] | None = Field(None, exclude_if=_is_none)
+    value: float | None = Field(None, exclude_if=_is_none)
+
+    @property
+    def words(self) -> str:
+        """What it says, for people."""
+        return words_of(self.label_name, self.labels, self.heads, self.value)
 
 
 class TimelineSegment(HttpRecord):
-    """Neighbouring windows of one class as one; without a class where the model is unsure."""
+    """Neighbouring windows of one class as one; without a class where the model is unsure.
+
+    Where there may be several classes, each has segments of its own, which overlap those of others; each head has some,
+    too; a number has none.
+    """
 
     start_seconds: float
     end_seconds: float
     label: int | None
     label_name: str | None
     confidence: float
+    head: str | None = Field(None, exclude_if=_is_none)
+    """Whose class it is, where there are heads: `label` is counted from its first."""
 
 
 class TimelineSegments(HttpRecord):
@@ -183,6 +240,12 @@ class ModelCalibration(HttpRecord):
 class ModelDescription(ModelIdentity):
     """What a client can know of the model that answers, and of what the server takes."""
 
+    problem_type: ProblemType = Field(SINGLE_LABEL, exclude_if=_is_single_label)
+    """What it says of a video, as in an answer."""
+    heads: dict[str, tuple[str, ...]] | None = Field(None, exclude_if=_is_none)
+    """The classes of each head, by label, where it has some."""
+    thresholds: tuple[float, ...] | None = Field(None, exclude_if=_is_none)
+    """The probability from which on each class is shown, by label, where a video may show several."""
     num_classes: int
     prompt: str
     video: dict[str, Any]
@@ -194,3 +257,19 @@ class ModelDescription(ModelIdentity):
     """Length of a timeline's windows, where a request does not say."""
     uris: bool
     """Whether videos may be named by a URI."""
+
+
+def words_of(
+    label_name: str | None,
+    labels: tuple[ClassScore, ...] | None,
+    heads: dict[str, HeadAnswer] | None,
+    value: float | None,
+) -> str:
+    """What an answer says, for people: a class, several, that of each head, or a number."""
+    if value is not None:
+        return f"{value:.4g}"
+    if heads is not None:
+        return ", ".join(f"{name}{HEAD_MARK}{head.label_name}" for name, head in heads.items())
+    if labels is not None:
+        return ", ".join(score.label_name for score in labels) or NO_CLASS
+    return label_name or ""

@@ -363,6 +363,7 @@ class SmokeClip(Record):
     clip_id: str
     video: str
     """Path or s3:// URI of a whole video file."""
-    prediction: int
+    prediction: int | None
+    """Null where the answer is not one class."""
     predicted_name: str
     logits: tuple[float, ...]

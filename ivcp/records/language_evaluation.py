@@ -10,8 +10,10 @@ from typing import Literal
 from pydantic import Field
 
 from ivcp.records.annotations import Message
-from ivcp.records.evaluation import Comparison, Disturbance, EvaluationMetrics, MeasuredModel, Shown
+from ivcp.records.evaluation import Disturbance, EvaluationMetrics, MeasuredModel, Shown
+from ivcp.records.metric_comparison import MetricComparison
 from ivcp.records.record import Record
+from ivcp.records.target_evaluation import TargetMetrics
 
 GENERATED_FILE = "generated_predictions.jsonl"
 """A `GeneratedText` per line, in LLaMA-Factory's form."""
@@ -118,17 +120,6 @@ def numbers_of(
     return of_loss | dict(metrics) | (generation.text.named() if generation else {})
 
 
-class MetricComparison(Comparison):
-    """Two models by one metric."""
-
-    metric: str | None = None
-    """Null where none was measured that they can be compared by."""
-    value: float | None = None
-    """The champion's; null when not comparable."""
-    new_value: float | None = None
-    """The new model's on the same clips; null when not comparable."""
-
-
 class LanguageMetrics(MeasuredModel):
     """`metrics.json` of a model that writes, or that tells answers apart."""
 
@@ -191,12 +182,12 @@ class LanguageMetrics(MeasuredModel):
         )
 
 
-Measured = EvaluationMetrics | LanguageMetrics
+Measured = EvaluationMetrics | LanguageMetrics | TargetMetrics
 """What `metrics.json` holds."""
 
 
 def read_metrics(path: Path) -> Measured:
-    """Reads `metrics.json` of either kind.
+    """Reads `metrics.json` of any kind.
 
     Raises:
         FileNotFoundError: evaluation has not run, or its folder is incomplete.
@@ -206,5 +197,6 @@ def read_metrics(path: Path) -> Measured:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON ({error}): evaluate again") from error
-    is_language = isinstance(found, dict) and found.get("kind") == "language"
-    return LanguageMetrics.read(path) if is_language else EvaluationMetrics.read(path)
+    kinds: dict[object, type[Measured]] = {"language": LanguageMetrics, "targets": TargetMetrics}
+    kind = kinds.get(found.get("kind") if isinstance(found, dict) else None, EvaluationMetrics)
+    return kind.read(path)

@@ -10,6 +10,10 @@ from ivcp.records.annotations import Labels, MediumKind, Split
 from ivcp.records.record import Record
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Distribution(Record):
     """How a number is spread over videos."""
 
@@ -156,7 +160,10 @@ class ValidationReport(Record):
     """Usable rows of each split."""
     num_groups: dict[Split, int]
     label_counts: dict[Split, tuple[int, ...]]
-    """Usable rows of each label, by split; empty where there are none."""
+    """Usable rows of each label, by split; empty where there are none. A row with several classes counts for each; of a
+    number, all rows are of one."""
+    values: dict[Split, Distribution] | None = Field(None, exclude_if=_is_none)
+    """Of the number that is to be predicted, by split; null where it is classes."""
     quarantine_reasons: dict[str, int]
     num_duplicates: int
     """Contents that several clips have."""
@@ -233,7 +240,7 @@ class ValidationReport(Record):
             "rows": self.num_rows,
             "videos": self.num_videos,
             **{f"{kind}s": float(number) for kind, number in self.num_others.items()},
-            **({"classes": self.labels.num_classes} if self.labels else {}),
+            **({"classes": self.labels.num_classes} if self.labels and self.values is None else {}),
             **counts,
             "quarantined": self.num_quarantined,
             "leaks": self.num_leaks,

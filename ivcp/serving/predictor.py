@@ -16,9 +16,10 @@ from ivcp.data.prepared.sample import Sample
 from ivcp.data.prompts import check_no_other_tokens
 from ivcp.inference.finite import check_finite_outputs
 from ivcp.records import Message
-from ivcp.records.answers import Answer, ClassScore
+from ivcp.records.answers import Answer
 from ivcp.serving.decoding import ReadClip, read_clip
 from ivcp.serving.model_source import ModelSource
+from ivcp.serving.told import told
 from ivcp.video import load_clip
 
 
@@ -73,14 +74,10 @@ class Predictor(ModelSource):
         values = logits.tolist()
         if not all(map(math.isfinite, values)):
             check_finite_outputs(logits.unsqueeze(0), lambda _: clip.sample.sample_id, source=str(self.model_uri))
-        top = self.scores(logits, top_k=top_k)
         images = [f"data:image/jpeg;base64,{base64.b64encode(image).decode()}" for image in clip.frame_images]
         return Answer(
-            label=top[0].label,
-            label_name=top[0].label_name,
-            confidence=top[0].confidence,
-            unsure=self.model.is_unsure(top[0].confidence),
-            top=top,
+            problem_type=self.model.labels.problem_type,
+            **told(self.model, logits, top_k=top_k),
             logits=tuple(values),
             model=self.identity,
             frames=len(clip.frame_seconds),
@@ -93,9 +90,3 @@ class Predictor(ModelSource):
     def probabilities(self, logits: Sequence[float]) -> tuple[float, ...]:
         """Of all classes, by label; calibrated where the model is."""
         return tuple(self.model.probabilities(torch.tensor(logits)).tolist())
-
-    def scores(self, logits: torch.Tensor, *, top_k: int) -> tuple[ClassScore, ...]:
-        """The best classes, the best first."""
-        names, shares = self.model.labels.label_names, self.model.probabilities(logits).tolist()
-        order = sorted(range(len(shares)), key=lambda label: -shares[label])[:top_k]
-        return tuple(ClassScore(label=i, label_name=names[i], confidence=shares[i]) for i in order)

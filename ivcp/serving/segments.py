@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -57,17 +57,44 @@ def merge_windows(
         probabilities: (windows, classes), calibrated.
         unsure_below: the model's threshold; null takes every class for sure.
     """
-    begins, ends = np.round(np.asarray(windows, dtype=np.float64), _DIGITS).T
     moments: list[Segment] = []
-    for start, end in pairwise(np.unique([begins, ends]).tolist()):
-        over = (begins <= start) & (end <= ends)
-        if not over.any():
-            continue
-        mean = probabilities[over].mean(axis=0)
+    for start, end, mean in _moments(windows, probabilities):
         label, confidence = int(mean.argmax()), float(mean.max())
         is_sure = unsure_below is None or confidence >= unsure_below
         moments.append(Segment(start, end, label if is_sure else None, confidence))
     return _joined(moments)
+
+
+def merge_each_class(
+    windows: Sequence[tuple[float, float]], probabilities: NDArray[np.float64], *, thresholds: Sequence[float]
+) -> list[Segment]:
+    """Segments of each class by itself, where a clip may show several: they overlap, and begin in this order.
+
+    A class is shown at the moments at which the mean of its probabilities reaches its threshold.
+
+    Args:
+        windows: start and end of each, in seconds.
+        probabilities: (windows, classes).
+        thresholds: of each class, by label.
+    """
+    moments = list(_moments(windows, probabilities))
+    found: list[Segment] = []
+    for label, least in enumerate(thresholds):
+        found += _joined(
+            [Segment(start, end, label, float(mean[label])) for start, end, mean in moments if mean[label] >= least]
+        )
+    return sorted(found, key=lambda segment: (segment.start_seconds, segment.label))
+
+
+def _moments(
+    windows: Sequence[tuple[float, float]], probabilities: NDArray[np.float64]
+) -> Iterator[tuple[float, float, NDArray[np.float64]]]:
+    """Stretches over which the same windows lie, with the mean of their probabilities, (classes,)."""
+    begins, ends = np.round(np.asarray(windows, dtype=np.float64), _DIGITS).T
+    for start, end in pairwise(np.unique([begins, ends]).tolist()):
+        over = (begins <= start) & (end <= ends)
+        if over.any():
+            yield start, end, probabilities[over].mean(axis=0)
 
 
 def _joined(moments: Sequence[Segment]) -> list[Segment]:

@@ -41,6 +41,8 @@ MEANING: dict[str, tuple[str, ...]] = {
         "action_decoder_hidden_size",
         "action_decoder_num_transformer_layers",
         "action_decoder_num_heads",
+        "problem_type",
+        "action_heads",
     ),
     "data": ("cutoff_len",),
     "video": (
@@ -57,7 +59,10 @@ MEANING: dict[str, tuple[str, ...]] = {
     "train": ("bf16", "fp16"),
 }
 """Section → the keys of it that a model directory keeps."""
-FORMAT_VERSION = 1
+_OF_OTHER_TARGETS = ("problem_type", "action_heads")
+"""Left out where a clip's label is one class."""
+FORMAT_VERSION = 2
+"""What is read. 2 is written where earlier versions would take the model for one of one class."""
 _VERSION_KEY = "format_version"
 
 
@@ -75,7 +80,9 @@ def video_meaning(video: VideoConfig) -> dict[str, Any]:
 
 def save_model_config(config: RunConfig, path: Path) -> None:
     """Writes what the model means as flat JSON."""
-    described = {_VERSION_KEY: FORMAT_VERSION, **meaning_of(config)}
+    has_others, settings = config.action_cls.has_other_targets, meaning_of(config)
+    kept = {key: value for key, value in settings.items() if has_others or key not in _OF_OTHER_TARGETS}
+    described = {_VERSION_KEY: FORMAT_VERSION if has_others else 1, **kept}
     write_whole(path, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -40,6 +40,7 @@ from ivcp.records import (
 )
 from ivcp.records.calibration import CALIBRATION_FILE, Calibration
 from ivcp.records.graph import GRAPH_FILE, GraphInfo
+from ivcp.records.thresholds import THRESHOLDS_FILE, Thresholds
 from ivcp.settings import ModelConfig, read_model_config, save_model_config
 from ivcp.stages.loaded_model import LoadedModel
 from ivcp.stages.model_info import (
@@ -55,7 +56,7 @@ from ivcp.stages.registry import stage_of
 log = logging.getLogger(__name__)
 
 
-OWN_FILES = (MODEL_INFO_FILE, EARLIER_INFO_FILE, RUN_CONFIG_FILE, SEEN_CLIPS_FILE, CALIBRATION_FILE)
+OWN_FILES = (MODEL_INFO_FILE, EARLIER_INFO_FILE, RUN_CONFIG_FILE, SEEN_CLIPS_FILE, CALIBRATION_FILE, THRESHOLDS_FILE)
 """What a directory of any stage may have, beside the files of the stage, of the backbone and of the processor."""
 
 
@@ -70,14 +71,17 @@ def save_directory(
     weights: Mapping[str, torch.Tensor] | None = None,
     with_backbone: bool = True,
     calibration: Calibration | None = None,
+    thresholds: Thresholds | None = None,
 ) -> None:
     """Writes everything of a model, or everything but the backbone's weights.
 
     `seen` is what it was trained on and chosen by. `weights` are the module's by the names of its `state_dict`,
-    gathered where its own are sharded. A calibration that lies there is of other weights: it is replaced, or removed.
+    gathered where its own are sharded. A calibration and thresholds that lie there are of other weights: they are
+    replaced, or removed.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / CALIBRATION_FILE).unlink(missing_ok=True)
+    for name in (CALIBRATION_FILE, THRESHOLDS_FILE):
+        (directory / name).unlink(missing_ok=True)
     weights = module.state_dict() if weights is None else weights
     if with_backbone:
         save_backbone(
@@ -93,6 +97,8 @@ def save_directory(
     seen.write(directory / SEEN_CLIPS_FILE)
     if calibration:
         calibration.write(directory / CALIBRATION_FILE)
+    if thresholds:
+        thresholds.write(directory / THRESHOLDS_FILE)
     (directory / EARLIER_INFO_FILE).unlink(missing_ok=True)
     for path in directory.glob("*.safetensors"):
         path.chmod((directory / MODEL_INFO_FILE).stat().st_mode)  # safetensors 0.8 hides them from all but their owner
@@ -141,6 +147,7 @@ def load_directory(
         directory,
         computes_as_trained=dtype is None,
         calibration=read_calibration(directory),
+        thresholds=read_thresholds(directory),
     )
 
 
@@ -154,7 +161,8 @@ def load_without_weights(directory: Path, *, machine: ModelConfig | None = None)
     stage, info, processor = _read_trained(directory, machine)
     backbone = model_without_weights(directory, without_training_attention(stage.config.model))
     module = stage.restore(directory, backbone, processor).eval()
-    return LoadedModel(stage, module, processor, info, directory, False, read_calibration(directory))
+    fitted = read_calibration(directory), read_thresholds(directory)
+    return LoadedModel(stage, module, processor, info, directory, False, *fitted)
 
 
 def _read_trained(directory: Path, machine: ModelConfig | None) -> tuple[Stage, ModelInfo, Processor]:
@@ -291,3 +299,16 @@ def read_calibration(directory: Path) -> Calibration | None:
         return Calibration.read(path) if path.is_file() else None
     except ValueError as error:
         raise ModelFilesError(f"{error}; without the file, confidences are not calibrated") from error
+
+
+def read_thresholds(directory: Path) -> Thresholds | None:
+    """From which probability on the classes of a directory's model are shown; null where evaluation has fitted nothing.
+
+    Raises:
+        ModelFilesError: the file is damaged, or of a newer version.
+    """
+    path = directory / THRESHOLDS_FILE
+    try:
+        return Thresholds.read(path) if path.is_file() else None
+    except ValueError as error:
+        raise ModelFilesError(f"{error}; without the file, every class is shown from 0.5 on") from error

@@ -22,9 +22,12 @@ from ivcp.models.processor import Processor
 from ivcp.models.sampled import SampledVideo
 from ivcp.records import Labels, Message
 from ivcp.records.calibration import Calibration
+from ivcp.records.thresholds import Thresholds
 from ivcp.settings import RunConfig
 from ivcp.stages.model_info import ModelInfo
 from ivcp.stages.protocol import Collate, Stage
+
+_USUAL_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class LoadedModel:
     """Whether it computes in the precision of its training, as validation did; else in that of its weights."""
     calibration: Calibration | None = None
     """What its directory says of its confidence; null where evaluation has fitted none."""
+    thresholds: Thresholds | None = None
+    """From which probability on its classes are shown, where a clip may show several and evaluation has fitted some."""
     graph: Graph | None = None
     """What computes the logits in place of `module`, which has no weights then."""
 
@@ -131,9 +136,25 @@ class LoadedModel:
         return BySize(collate) if self.graph else collate
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """The calibrated probabilities of logits, over the last dimension, float64 on the logits' device."""
+        """The calibrated probabilities of logits, over the last dimension, float64 on the logits' device.
+
+        Of several classes at once each has its own, of heads those of each add up to 1; a number has none.
+        """
+        match self.labels.kind:
+            case "classes":
+                return logits.double().sigmoid()
+            case "heads":
+                outputs = self.labels.outputs_of_heads
+                return torch.cat([logits[..., each].double().softmax(dim=-1) for each in outputs], dim=-1)
+            case "value":
+                return logits.double()[..., :0]
         temperature = self.calibration.temperature if self.calibration else 1.0
         return (logits.double() / temperature).softmax(dim=-1)
+
+    @property
+    def shown_from(self) -> tuple[float, ...]:
+        """The probability from which on each class is shown, where a clip may show several."""
+        return self.thresholds.thresholds if self.thresholds else (_USUAL_THRESHOLD,) * self.labels.num_classes
 
     def is_unsure(self, confidence: float) -> bool | None:
         """Whether an answer with this calibrated probability is unsure; null where no threshold is known."""

@@ -329,6 +329,10 @@ class Stage(Protocol):
         """Numbers of a validation, from numpy arrays of the module's outputs and of `target_names`."""
         return {}
 
+    def metrics_of(self, module: BackboneModule) -> Callable[[Any, Any], dict[str, float]]:
+        """`metrics` of a module, which may know more of them than the settings say."""
+        return self.metrics
+
     def train(self, inputs: TrainingInputs) -> TrainingOutcome | None:
         """Trains in a way of its own; null leaves it to the trainer.
 

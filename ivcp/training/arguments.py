@@ -149,7 +149,7 @@ def check_stage_settings(stage: Stage) -> None:
     of_classes = _changed(config.loss, usual.loss)
     if config.augmentation.augment_no_flip_labels:
         of_classes.append("augment_no_flip_labels")
-    if "label" not in {column.name for column in stage.columns} and of_classes:
+    if not _LABEL_COLUMNS & {column.name for column in stage.columns} and of_classes:
         raise ConfigError(
             f"{', '.join(of_classes)}: the samples of stage {config.method.stage} have no class; leave it out"
         )
@@ -160,6 +160,10 @@ def check_stage_settings(stage: Stage) -> None:
         changed += [name for name in _changed(config.video, usual.video) if name.startswith("image_")]
     if ignored := [name for name in changed if name not in stage.own_settings]:
         log.warning("%s: stage %s does not read that", ", ".join(ignored), config.method.stage)
+
+
+_LABEL_COLUMNS = frozenset({"label", "labels", "value"})
+"""Of stages whose samples have a class, or what stands in its place."""
 
 
 def _changed(section: Section, usual: Section) -> list[str]:

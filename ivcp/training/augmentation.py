@@ -50,6 +50,7 @@ class AugmentedSamples(Dataset[Sample]):
         self.settings = settings
         self.seed = seed
         self._never_flipped = {names.index(name) for name in settings.augment_no_flip_labels}
+        self._starts = [outputs.start for outputs in labels.outputs_of_heads] if labels else []
         # Shared memory: worker processes that live on for the next epoch see its number.
         self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -60,8 +61,15 @@ class AugmentedSamples(Dataset[Sample]):
         draw, position = divmod(index, len(self.samples))
         sample: Sample = self.samples[position]
         rng = np.random.default_rng([self.seed, int(self._epoch), position, draw])
-        may_flip = sample.columns.get("label") not in self._never_flipped
+        may_flip = not self._classes_of(sample) & self._never_flipped
         return sample.with_media([augment(m, self.settings, may_flip=may_flip, rng=rng) for m in sample.media])
+
+    def _classes_of(self, sample: Sample) -> set[int]:
+        """Its class, or its classes, or those of its heads among all."""
+        if "labels" not in sample.columns:
+            return {sample.columns.get("label", -1)}
+        own = sample.columns["labels"]
+        return {label + start for label, start in zip(own, self._starts or [0] * len(own), strict=True)}
 
     def token_lengths(self, *, prompts_only: bool) -> NDArray[np.int64]:
         """Tokens of each sample, which no change of frames changes, (len(self),)."""

@@ -35,11 +35,14 @@ CREATE TABLE part (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE clip (
     id INTEGER PRIMARY KEY, dataset TEXT, file TEXT, row INTEGER, row_in_file INTEGER, video INTEGER,
     conversation INTEGER, named, label INTEGER, desirable INTEGER, part INTEGER, unit INTEGER, given TEXT, split TEXT,
-    start REAL, stop REAL, reason TEXT, detail TEXT, content TEXT, num_tokens INTEGER
+    start REAL, stop REAL, reason TEXT, detail TEXT, content TEXT, num_tokens INTEGER, value REAL
 );
 CREATE TABLE clip_video (
     id INTEGER PRIMARY KEY, clip INTEGER, number INTEGER, video INTEGER, num_sampled INTEGER, UNIQUE (clip, number)
 );
+CREATE TABLE named_label (clip INTEGER, head INTEGER, named);
+CREATE TABLE target (label INTEGER PRIMARY KEY, name TEXT, labels TEXT);
+CREATE TABLE clip_class (clip INTEGER, label INTEGER);
 CREATE TABLE known_label (dataset TEXT, named, label INTEGER, PRIMARY KEY (dataset, named));
 CREATE TABLE alike (number INTEGER, video INTEGER);
 CREATE TABLE contradicting (number INTEGER PRIMARY KEY);
@@ -58,6 +61,8 @@ CREATE INDEX clip_video_video ON clip_video (video);
 CREATE INDEX clip_content ON clip (content);
 CREATE INDEX clip_part ON clip (part);
 CREATE INDEX clip_unit ON clip (unit);
+CREATE INDEX named_label_clip ON named_label (clip);
+CREATE INDEX clip_class_clip ON clip_class (clip);
 """
 # `part` holds groups. A clip's `unit` is what stays in one split with it: its group, or several that share a video.
 # `video` holds images and sounds too; `kind` says what each is, and `num_frames` of a sound are its samples.
@@ -66,13 +71,16 @@ CREATE INDEX clip_unit ON clip (unit);
 # its data set names. `reason` says why a video or a clip cannot be used, and is null where it can. `num_frames`, `fps`,
 # `first`, `last` and `uneven` are when frames are shown (`StoredTimes`). `alike` holds numbered sets of videos that
 # look alike, `contradicting` those of them whose clips have several classes, `thumbnail` the clips that the report
-# shows. `shape` and `times` are what the tokens of clips depend on besides their conversation.
+# shows. Where clips have another label than one class, `named_label` holds what stands in their lists and in the
+# columns of their heads, `clip_class` their classes (of a number the range that it is in), and `clip.label` is the
+# number of a `target`: all classes of a clip together, or the number. `shape` and `times` are what the tokens of clips
+# depend on besides their conversation.
 _CLIPS = """
 SELECT clip.id, clip.dataset, clip.row, video.name, conversation.text, conversation.rejected, clip.desirable,
        clip.label, clip.split, part.name, clip.start, clip.stop, video.num_frames, video.content_hash, video.sha256,
-       clip.reason, clip.detail, video.kind
+       clip.reason, clip.detail, video.kind, target.labels, clip.value
 FROM clip LEFT JOIN video ON video.id = clip.video JOIN part ON part.id = clip.part
-    JOIN conversation ON conversation.id = clip.conversation
+    LEFT JOIN target ON target.label = clip.label JOIN conversation ON conversation.id = clip.conversation
 WHERE clip.reason IS {} NULL ORDER BY clip.id LIMIT ?
 """
 _MORE_VIDEOS = """
@@ -122,6 +130,9 @@ class CatalogRow(NamedTuple):
     detail: str | None
     kind: MediumKind | None
     """Of its first video, image or sound."""
+    labels_text: str | None
+    """As JSON, where it has several classes."""
+    value: float | None
     more_videos: tuple[tuple[str, MediumKind, int, str | None, str | None], ...] = ()
     """Of each medium behind the first one its place, kind, number of frames, and hashes."""
 
@@ -153,7 +164,7 @@ class CatalogRow(NamedTuple):
             messages=self.messages,
             rejected=self.rejected,
             desirable=None if self.desirable is None else bool(self.desirable),
-            label=self.label,
+            **self._target(),
             split=self.split,
             group=self.group,
             start_seconds=self.start_seconds,
@@ -163,6 +174,12 @@ class CatalogRow(NamedTuple):
             video_sha256=self.video_sha256,
         )
 
+    def _target(self) -> dict[str, Any]:
+        """Its class, or what it has in place of one."""
+        if self.value is not None:
+            return {"value": self.value}
+        return {"label": self.label} if self.labels_text is None else {"labels": tuple(json.loads(self.labels_text))}
+
     def quarantined(self) -> QuarantinedClip:
         """The row with what is wrong with its video."""
         return QuarantinedClip(
@@ -171,7 +188,7 @@ class CatalogRow(NamedTuple):
             row=self.row,
             video="" if self.video is None else first_path(self.video),
             split=self.split,
-            label=self.label,
+            **self._target(),
             group=self.group,
             video_sha256=self.video_sha256,
             reason=self.reason or "",
@@ -209,18 +226,24 @@ class Catalog:
             for kind, path in row.media
         ]
         values = (
-            *(row.dataset, str(row.file), row.row, row.row_in_file, next(iter(videos), None), conversation, row.label),
-            *(row.desirable, part, part, split, row.start_seconds, row.end_seconds),
+            *(row.dataset, str(row.file), row.row, row.row_in_file, next(iter(videos), None), conversation),
+            *(row.label if row.labels is None else json.dumps(row.labels), row.desirable, part, part, split),
+            *(row.start_seconds, row.end_seconds, row.value),
         )
         added = self._db.execute(
             "INSERT INTO clip (dataset, file, row, row_in_file, video, conversation, named, desirable, part, unit, "
-            "given, start, stop) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "given, start, stop, value) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         )
         self.change(
             "INSERT INTO clip_video (clip, number, video) VALUES (?, ?, ?)",
             ((added.lastrowid, number, video) for number, video in enumerate(videos)),
         )
+        if row.labels is not None:
+            self.change(
+                "INSERT INTO named_label VALUES (?, ?, ?)",
+                ((added.lastrowid, number, label) for number, label in enumerate(row.labels)),
+            )
 
     def ask(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Runs one statement; what it finds is read as it is iterated."""
@@ -245,10 +268,19 @@ class Catalog:
             yield found
             last = found[-1][0]
 
+    @property
+    def classes_of_clips(self) -> str:
+        """What queries for clips by their classes read: a table of clips with a column `class`, in which a clip with
+        several comes several times, and one with a number has the range of that as its class."""
+        if self.number("SELECT EXISTS (SELECT 1 FROM clip_class)"):
+            return "(SELECT clip.*, clip_class.label AS class FROM clip JOIN clip_class ON clip_class.clip = clip.id)"
+        return "(SELECT clip.*, clip.label AS class FROM clip)"
+
     def forget(self, clips: Iterable[int]) -> None:
         """Removes rows, and videos and conversations that no other row has."""
         self.change("DELETE FROM clip WHERE id = ?", ((number,) for number in clips))
-        self._db.execute("DELETE FROM clip_video WHERE clip NOT IN (SELECT id FROM clip)")
+        for table in ("clip_video", "named_label"):
+            self._db.execute(f"DELETE FROM {table} WHERE clip NOT IN (SELECT id FROM clip)")
         self._db.execute("DELETE FROM video WHERE id NOT IN (SELECT video FROM clip_video)")
         self._db.execute("DELETE FROM conversation WHERE id NOT IN (SELECT conversation FROM clip)")
 

@@ -57,10 +57,10 @@ def choose_thumbnails(catalog: Catalog, *, per_class: int, at_most: int) -> None
     Clips without classes are all of one.
     """
     catalog.ask(
-        "INSERT OR IGNORE INTO thumbnail (clip) SELECT id FROM (SELECT id, label, ROW_NUMBER() OVER ("
-        "PARTITION BY label ORDER BY id) AS place FROM (SELECT MIN(id) AS id, label FROM clip "
-        "WHERE reason IS NULL AND split = 'train' AND video IS NOT NULL GROUP BY label, video)) WHERE place <= ? "
-        "ORDER BY place, label LIMIT ?",
+        "INSERT OR IGNORE INTO thumbnail (clip) SELECT id FROM (SELECT id, class, ROW_NUMBER() OVER ("
+        "PARTITION BY class ORDER BY id) AS place FROM (SELECT MIN(id) AS id, class "
+        f"FROM {catalog.classes_of_clips} WHERE reason IS NULL AND split = 'train' AND video IS NOT NULL "
+        "GROUP BY class, video)) WHERE place <= ? ORDER BY place, class LIMIT ?",
         per_class,
         at_most,
     )

@@ -189,7 +189,7 @@ def _refuse(report: ValidationReport, catalog: Catalog, config: RunConfig, outpu
         max_invalid_fraction=report.max_invalid_fraction,
         listed_in=str(output_dir / QUARANTINE_FILE),
     )
-    if report.labels is not None:
+    if report.labels is not None and report.labels.kind != "value":
         check_every_class_is_trained(
             report.labels,
             (label for label, count in enumerate(report.label_counts["train"]) if count),

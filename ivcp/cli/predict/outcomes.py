@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ivcp.cli.terminal import show_table
-from ivcp.records.answers import Answer, Failure
+from ivcp.records.answers import Answer, ClassScore, Failure
 
 _COLUMNS = ("video", "label", "label_name", "confidence", "unsure", "code", "detail")
 STDOUT = "-"
@@ -48,8 +48,12 @@ class TableOutput:
             self._table.add_row(name, escape(printable(f"{outcome.code}: {outcome.detail}")), "–")
             return
         unsure = " (unsure)" if outcome.unsure else ""
-        others = ", ".join(f"{score.label_name} {score.confidence:.3f}" for score in outcome.top[1:])
-        cells = [f"{escape(outcome.label_name)}{unsure}", f"{outcome.confidence:.3f}"]
+        named = {score.label for score in _said(outcome)}
+        others = ", ".join(
+            f"{score.label_name} {score.confidence:.3f}" for score in outcome.top if score.label not in named
+        )
+        confidence = ", ".join(f"{score.confidence:.3f}" for score in _said(outcome))
+        cells = [f"{escape(outcome.words)}{unsure}", confidence or "–"]
         self._table.add_row(name, *cells, *((escape(others),) if self._shows_others else ()))
 
     def close(self) -> None:
@@ -93,7 +97,7 @@ class CsvOutput:
         if isinstance(outcome, Failure):
             cells = (None, None, None, None, outcome.code, printable(outcome.detail))
         else:
-            cells = (outcome.label, outcome.label_name, outcome.confidence, outcome.unsure, None, None)
+            cells = (*_cells(outcome), outcome.unsure, None, None)
         stream = self._stream or self._begun()
         csv.writer(stream, lineterminator="\n").writerow((printable(video), *cells))
         stream.flush()
@@ -108,6 +112,31 @@ class CsvOutput:
         self._stream = target.open("w", encoding="utf-8", newline="") if isinstance(target, Path) else target
         csv.writer(self._stream, lineterminator="\n").writerow(_COLUMNS)
         return self._stream
+
+
+def _said(answer: Answer) -> tuple[ClassScore, ...]:
+    """The classes that an answer names: one, those that are shown, or that of each head."""
+    if answer.heads is not None:
+        return tuple(head.top[0] for head in answer.heads.values())
+    return answer.top[:1] if answer.labels is None else answer.labels
+
+
+def _cells(answer: Answer) -> tuple[object, object, object]:
+    """Label, name and confidence: of one class; with | between those of several; a number stands in place of a
+    label."""
+    if answer.value is not None:
+        return answer.value, None, None
+    if answer.labels is None and answer.heads is None:
+        return answer.label, answer.label_name, answer.confidence
+    said = _said(answer)
+    names = [score.label_name for score in said]
+    if answer.heads is not None:
+        names = [f"{head}={name}" for head, name in zip(answer.heads, names, strict=True)]
+    return (
+        "|".join(str(score.label) for score in said),
+        "|".join(names),
+        "|".join(f"{score.confidence:g}" for score in said),
+    )
 
 
 def printable(text: str) -> str:

@@ -17,7 +17,7 @@ from ivcp.cli.terminal import show_table
 
 if TYPE_CHECKING:
     from ivcp.client import TimelineEvent
-    from ivcp.records.answers import TimelineSegments
+    from ivcp.records.answers import TimelineSegment, TimelineSegments, TimelineWindow
 
 
 def timeline_command(
@@ -57,22 +57,42 @@ def _write_lines(events: Iterator[TimelineEvent]) -> None:
 
 def _show(events: Iterator[TimelineEvent]) -> None:
     """A table of the segments, once all windows have their answers."""
-    from ivcp.records.answers import TimelineSegments, TimelineStart
+    from ivcp.records.answers import TimelineSegments, TimelineStart, TimelineWindow
     from ivcp.tracking.progress import with_progress
 
     start = next(events)
     assert isinstance(start, TimelineStart)
+    numbers: list[TimelineWindow] = []
     for event in with_progress(events, total=start.num_windows + 1, what="windows classified"):
+        if isinstance(event, TimelineWindow) and event.value is not None:
+            numbers.append(event)
         if isinstance(event, TimelineSegments):
-            show_table(_table(event))
+            show_table(_table_of_numbers(numbers) if numbers else _table(event))
 
 
 def _table(found: TimelineSegments) -> Table:
-    table = Table()
-    for name in ("from", "to", "prediction", "confidence"):
-        table.add_column(name, overflow="fold", justify="left" if name == "prediction" else "right")
+    table = _empty_table("prediction", "confidence")
     for segment in found.segments:
         name = "–" if segment.label_name is None else escape(segment.label_name)
-        times = (f"{segment.start_seconds:.1f} s", f"{segment.end_seconds:.1f} s")
-        table.add_row(*times, name, f"{segment.confidence:.3f}")
+        name = name if segment.head is None else f"{escape(segment.head)}: {name}"
+        table.add_row(*_times(segment), name, f"{segment.confidence:.3f}")
     return table
+
+
+def _table_of_numbers(windows: list[TimelineWindow]) -> Table:
+    """A number has no segments: its windows are shown."""
+    table = _empty_table("prediction")
+    for window in windows:
+        table.add_row(*_times(window), window.words)
+    return table
+
+
+def _empty_table(*columns: str) -> Table:
+    table = Table()
+    for name in ("from", "to", *columns):
+        table.add_column(name, overflow="fold", justify="left" if name == "prediction" else "right")
+    return table
+
+
+def _times(part: TimelineSegment | TimelineWindow) -> tuple[str, str]:
+    return f"{part.start_seconds:.1f} s", f"{part.end_seconds:.1f} s"

@@ -90,14 +90,19 @@ def decode_sample(record: pa.RecordBatch, *, with_frames: bool = True, keep_cand
     )
 
 
-def with_row(record: pa.RecordBatch, *, sample_id: str, source: str, columns: Mapping[str, Any]) -> pa.RecordBatch:
-    """The same media and tokens as another row of the annotations; nothing is decoded."""
-    changed = {"sample_id": sample_id, "source": source, **columns}
+def with_row(
+    record: pa.RecordBatch, *, sample_id: str, source: str, columns: Mapping[str, Any], schema: pa.Schema | None = None
+) -> pa.RecordBatch:
+    """The same media and tokens as another row of the annotations; nothing is decoded.
+
+    `schema` is that of a stage's shards; null is that of the record. What a record of another one has besides is left.
+    """
+    changed, schema = {"sample_id": sample_id, "source": source, **columns}, schema or record.schema
     arrays = [
         pa.array([changed[field.name]], type=field.type) if field.name in changed else record[field.name]
-        for field in record.schema
+        for field in schema
     ]
-    return pa.record_batch(arrays, schema=record.schema)
+    return pa.record_batch(arrays, schema=schema)
 
 
 def count_tokens(record: pa.RecordBatch, columns: Sequence[Column] = ()) -> tuple[int, int]:

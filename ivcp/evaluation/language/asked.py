@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from ivcp.distributed.deepspeed_files import zero_stage
 from ivcp.records.language_evaluation import TEXT_METRIC_NAMES
-from ivcp.settings import ConfigError, RunConfig
+from ivcp.settings import ConfigError, EvaluationConfig, RunConfig
 from ivcp.stages.protocol import Stage
 from ivcp.training.packages import check_text_packages
 
@@ -20,7 +21,7 @@ def check_measuring(stage: Stage, config: RunConfig) -> None:
         ConfigError: it cannot write, not here, or the gate's metric is none of the stage's.
     """
     if stage.rows == "labels":
-        _check_classes(config)
+        _check_classes(stage, config)
         return
     if config.generation.predict_with_generate:
         _check_writing(stage, config)
@@ -48,10 +49,13 @@ def check_measuring_here(stage: Stage, config: RunConfig) -> None:
         check_text_packages(config)
 
 
-def _check_classes(config: RunConfig) -> None:
-    if config.evaluation.gate_metric is not None:
+def _check_classes(stage: Stage, config: RunConfig) -> None:
+    metric, known = config.evaluation.gate_metric, dict.fromkeys((*stage.metric_names, *stage.compared_by, "loss"))
+    if stage.config.action_cls.has_other_targets:
+        _check_other_targets(config.evaluation, known)
+    elif metric is not None:
         raise ConfigError(
-            f"gate_metric: {config.evaluation.gate_metric} with stage: {config.method.stage}: a classifier passes by "
+            f"gate_metric: {metric} with stage: {config.method.stage}: a classifier passes by "
             "min_top1_accuracy; set that, and remove gate_metric"
         )
     generation = config.generation
@@ -59,6 +63,24 @@ def _check_classes(config: RunConfig) -> None:
     if named := [key for key, is_set in asked.items() if is_set]:
         log.warning("%s: no effect in stage %s: a clip gets a class, and `ivcp evaluate` writes the predictions of the "
                     "test split", ", ".join(named), config.method.stage)  # fmt: skip
+
+
+def _check_other_targets(evaluation: EvaluationConfig, known: Collection[str]) -> None:
+    """Of several classes, heads and numbers: their gate is another one, and none of one class."""
+    if evaluation.gate_metric is not None and evaluation.gate_metric not in known:
+        raise ConfigError(
+            f"gate_metric: {evaluation.gate_metric} is not measured of such labels; what is: {', '.join(known)}"
+        )
+    asked = {
+        "min_top1_accuracy": evaluation.min_top1_accuracy > 0,
+        "min_gain_over_baselines": evaluation.min_gain_over_baselines is not None,
+        "evaluate_all_prompts": evaluation.evaluate_all_prompts,
+    }
+    if named := [key for key, is_set in asked.items() if is_set]:
+        raise ConfigError(
+            f"{', '.join(named)}: for models of one class; such labels pass by gate_metric (docs/labels.md): leave it "
+            "out"
+        )
 
 
 def _check_writing(stage: Stage, config: RunConfig) -> None:

@@ -29,10 +29,10 @@ from ivcp.records.language_evaluation import (
     TEXT_METRIC_NAMES,
     GenerationMetrics,
     LanguageMetrics,
-    MetricComparison,
     disturbed_file,
     numbers_of,
 )
+from ivcp.records.metric_comparison import MetricComparison
 from ivcp.settings import RunConfig, video_meaning
 from ivcp.stages.loaded_model import LoadedModel
 from ivcp.storage.atomic import write_whole

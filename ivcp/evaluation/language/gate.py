@@ -8,11 +8,16 @@ from collections.abc import Mapping
 from ivcp.data.seen_clips import SEEN_CLIPS_FILE
 from ivcp.evaluation.champion import against, reaches, why_alone
 from ivcp.records.evaluation import GateVerdict
-from ivcp.records.language_evaluation import MetricComparison
+from ivcp.records.metric_comparison import MetricComparison
 from ivcp.settings import ConfigError, EvaluationConfig
 from ivcp.settings.sections.evaluation import LESS_IS_BETTER
 
 _SHARES = frozenset({"exact_match", "token_f1", "token_accuracy", "accuracy", "rewards/accuracies"})
+_OF_TARGETS = (
+    *("accuracy", "mean_average_precision", "f1_micro", "f1_macro", "precision_micro", "recall_micro"),
+    *("r2", "spearman"),
+)
+"""Ends of the names of figures of several classes, heads and numbers that have 1 as their best."""
 _OUT_OF_100 = frozenset({"bleu-4", "rouge-1", "rouge-2", "rouge-l", "sacrebleu"})
 _ROUNDING = 1e-6
 """Share of a figure by which two computations of it may differ."""
@@ -78,7 +83,9 @@ def _against_champion(champion: MetricComparison, settings: EvaluationConfig) ->
     assert theirs is not None
     assert ours is not None
     less_is_better = metric in LESS_IS_BETTER
-    scale = 1.0 if metric in _SHARES else 100.0 if metric in _OUT_OF_100 else abs(theirs)
+    scale = (
+        1.0 if metric in _SHARES or metric.endswith(_OF_TARGETS) else 100.0 if metric in _OUT_OF_100 else abs(theirs)
+    )
     allowed = settings.champion_tolerance * scale + _ROUNDING * abs(theirs)
     fine = reaches(ours, theirs + allowed if less_is_better else theirs - allowed, less_is_better=less_is_better)
     where = " on them" if champion.left_out.total else ""

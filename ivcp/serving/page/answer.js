@@ -1,15 +1,19 @@
 // The answer's parts: bars of the classes, the frames, the list of segments.
 
-import { nameOf } from "./band.js";
+import { nameOf, wordsOf } from "./band.js";
 import { element, made } from "./state.js";
 import { clock, percent, text } from "./texts.js";
 
 /** The best classes of an answer or of a window; `unsureBelow` is null where the model has no threshold. */
-export function showClasses({ label_name, confidence, unsure, top }, unsureBelow) {
-  element("label").textContent = label_name;
-  element("confidence").textContent = percent(confidence);
+export function showClasses(answer, unsureBelow) {
+  const { confidence, unsure, top, heads } = answer;
+  element("label").textContent = wordsOf(answer);
+  element("confidence").textContent = confidence === null ? "" : percent(confidence);
   element("unsure").hidden = !unsure;
-  element("bars").replaceChildren(...top.map((score) => bar(score, unsureBelow)));
+  const scores = Object.entries(heads ?? {}).flatMap(([name, head]) =>
+    head.top.map((score) => ({ ...score, label_name: `${name}: ${score.label_name}` })),
+  );
+  element("bars").replaceChildren(...[...top, ...scores].map((score) => bar(score, unsureBelow)));
   element("threshold").hidden = unsureBelow === null;
   if (unsureBelow !== null) element("threshold").textContent = text("threshold", { share: percent(unsureBelow) });
 }

@@ -1,6 +1,7 @@
 // Asks the model about the video that was chosen.
 
 import { Problem, eventReader, post, problemOf } from "./api.js";
+import { wordsOf } from "./band.js";
 import { band, show, windowHere } from "./drawing.js";
 import { RETRY_SECONDS, askForKey, pause } from "./server.js";
 import { element, mode, state, windowFields } from "./state.js";
@@ -59,7 +60,7 @@ async function askWithRetries(ask, signal) {
 async function askClip(signal) {
   const clip = JSON.parse(await post("v1/predict", bodyOf({ with_frames: true }), { signal, onSent }));
   show({ clip });
-  return `${clip.label_name}, ${percent(clip.confidence)}`;
+  return saidOf(clip);
 }
 
 /** The window at the cursor once more, with its frames. */
@@ -69,7 +70,11 @@ async function askCloser(signal) {
   const asked = { start_seconds, end_seconds, with_frames: true };
   const answer = JSON.parse(await post("v1/predict", bodyOf(asked), { signal, onSent }));
   show({ closer: { window, answer } });
-  return `${answer.label_name}, ${percent(answer.confidence)}`;
+  return saidOf(answer);
+}
+
+function saidOf(answer) {
+  return answer.confidence === null ? wordsOf(answer) : `${answer.label_name}, ${percent(answer.confidence)}`;
 }
 
 async function askTimeline(signal) {

@@ -112,16 +112,26 @@ export class Band {
   }
 }
 
+/** What an answer says: a class, several at once, that of each head, or a number. */
+export function wordsOf({ label_name, labels, heads, value }) {
+  if (value !== undefined) return String(Number(value.toPrecision(4)));
+  if (heads) return Object.entries(heads).map(([name, head]) => `${name}: ${head.label_name}`).join(", ");
+  if (labels) return labels.map((score) => score.label_name).join(", ") || text("none_shown");
+  return label_name;
+}
+
 /** What a stretch shows. */
 export function nameOf(part) {
-  return part.label === null ? text("unsure") : part.label_name;
+  const name = part.label === null ? text("unsure") : part.label_name;
+  return part.head ? `${part.head}: ${name}` : name;
 }
 
 /** Windows overlap: each is drawn from its start to the next one's, until segments are known. */
 export function partsOfWindows(windows, end) {
   return windows.map((window, number) => ({
     ...window,
-    label: window.unsure ? null : window.label,
+    label: window.unsure ? null : (window.label ?? wordsOf(window)),
+    label_name: wordsOf(window),
     end_seconds: windows[number + 1]?.start_seconds ?? Math.min(window.end_seconds, end),
   }));
 }

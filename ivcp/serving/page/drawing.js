@@ -101,7 +101,7 @@ function drawClip(clip) {
 
 function drawTimeline({ start, windows, segments }) {
   const end = start.duration_seconds;
-  band.show(segments ?? partsOfWindows(windows, end), { end, step: Math.min(start.stride_seconds, 1) });
+  band.show(segments?.length ? segments : partsOfWindows(windows, end), { end, step: Math.min(start.stride_seconds, 1) });
   showSegments(segments ?? [], band);
   element("closer").hidden = !segments || Boolean(state.underWay);
   drawWindow();

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from ivcp.records import Labels
 from ivcp.serving.http.problems import ProblemError
 from ivcp.serving.http.requests import PredictRequest, Text, parsed, read_json, stored, video_of_url
 from ivcp.serving.http.timings import current_timings
@@ -104,6 +105,8 @@ def routes(service: ClassifierService) -> APIRouter:
         """Classifies the video of a chat, as vLLM does; `probs` are those of all classes, by label."""
         asked = await read_json(request, ClassifyRequest)
         body = _as_request(asked)
+        with service.using(asked.model) as model:
+            _check_one_class(model.predictor.model.labels)
         timings = current_timings()
         with service.uploads.folder() as folder:
             async with stored(body, folder, service) as video:
@@ -115,11 +118,20 @@ def routes(service: ClassifierService) -> APIRouter:
             id=f"classify-{request.state.request_id}",
             created=int(time.time()),
             model=said.model.name,
-            data=(ClassifiedVideo(index=0, label=said.label_name, probs=probs, num_classes=len(logits)),),
+            data=(ClassifiedVideo(index=0, label=said.words, probs=probs, num_classes=len(logits)),),
             usage=Usage(prompt_tokens=timings.tokens, total_tokens=timings.tokens),
         )
 
     return router
+
+
+def _check_one_class(labels: Labels) -> None:
+    """vLLM's answer has one label, and probabilities that add up to 1."""
+    if labels.kind != "class":
+        raise ProblemError(
+            "bad_request_fields",
+            "model: its answer is not one class, which /classify has no shape for: ask /v1/predict",
+        )
 
 
 def _as_request(asked: ClassifyRequest) -> PredictRequest:

@@ -150,17 +150,29 @@ def routes(service: ClassifierService) -> APIRouter:
 
 
 def _outputs(model: ServedModel) -> Outputs:
-    classes = model.predictor.model.labels.num_classes
+    loaded = model.predictor.model
+    labels, classes = loaded.labels, loaded.labels.num_classes
 
     def probabilities(answers: list[Answer]) -> NDArray[Any]:
         return np.array([model.predictor.probabilities(answer.logits) for answer in answers], dtype=np.float32)
 
-    return {
+    logits: Outputs = {
         "logits": (
             OutputKind(name="logits", datatype="FP32", shape=[-1, classes]),
             lambda answers: np.array([answer.logits for answer in answers], dtype=np.float32),
-        ),
-        "probabilities": (OutputKind(name="probabilities", datatype="FP32", shape=[-1, classes]), probabilities),
+        )
+    }
+    if labels.kind == "value":
+        value = OutputKind(name="value", datatype="FP64", shape=[-1])
+        return logits | {"value": (value, lambda answers: np.array([answer.value for answer in answers]))}
+    shared = logits | {
+        "probabilities": (OutputKind(name="probabilities", datatype="FP32", shape=[-1, classes]), probabilities)
+    }
+    if labels.kind == "classes":
+        return shared | {"labels": (OutputKind(name="labels", datatype="INT64", shape=[-1, classes]), _shown(classes))}
+    if labels.kind == "heads":
+        return shared | _of_heads([head.name for head in labels.heads])
+    return shared | {
         "label": (
             OutputKind(name="label", datatype="INT64", shape=[-1]),
             lambda answers: np.array([answer.label for answer in answers], dtype=np.int64),
@@ -168,6 +180,35 @@ def _outputs(model: ServedModel) -> Outputs:
         "label_name": (
             OutputKind(name="label_name", datatype="BYTES", shape=[-1]),
             lambda answers: np.array([answer.label_name for answer in answers], dtype=np.object_),
+        ),
+    }
+
+
+def _shown(classes: int) -> Callable[[list[Answer]], NDArray[Any]]:
+    """1 for each class that is shown, else 0, (videos, classes)."""
+
+    def shown(answers: list[Answer]) -> NDArray[Any]:
+        found = np.zeros((len(answers), classes), dtype=np.int64)
+        for row, said in enumerate(answers):
+            found[row, [score.label for score in said.labels or ()]] = 1
+        return found
+
+    return shown
+
+
+def _of_heads(names: list[str]) -> Outputs:
+    """The class of each head, (videos, heads), in their order."""
+
+    def of(answers: list[Answer], field: str, dtype: Any) -> NDArray[Any]:
+        heads = [[said.heads[name] for name in names] if said.heads else [] for said in answers]
+        return np.array([[getattr(head, field) for head in row] for row in heads], dtype=dtype)
+
+    shape = [-1, len(names)]
+    return {
+        "label": (OutputKind(name="label", datatype="INT64", shape=shape), lambda found: of(found, "label", np.int64)),
+        "label_name": (
+            OutputKind(name="label_name", datatype="BYTES", shape=shape),
+            lambda found: of(found, "label_name", np.object_),
         ),
     }
 

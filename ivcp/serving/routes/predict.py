@@ -106,6 +106,9 @@ def _described(service: ClassifierService, predictor: Any) -> ModelDescription:
     model, settings = predictor.model, service.settings
     return ModelDescription(
         **predictor.identity.model_dump(),
+        problem_type=model.labels.problem_type,
+        heads={head.name: head.label_names for head in model.labels.heads} or None,
+        thresholds=model.shown_from if model.labels.kind == "classes" else None,
         num_classes=model.labels.num_classes,
         prompt="\n".join(message.content for message in model.prompt if message.role == "user"),
         video=model.config.video.model_dump(mode="json"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +29,7 @@ from ivcp.serving.http.timings import current_timings
 from ivcp.serving.predictor import Predictor
 from ivcp.serving.routes.next_event import EVENTS, next_event
 from ivcp.serving.routes.openapi import OF_PREDICTIONS, body_of
-from ivcp.serving.segments import merge_windows, windows_over
+from ivcp.serving.segments import Segment, merge_each_class, merge_windows, windows_over
 from ivcp.serving.served import VideoSource
 from ivcp.serving.served_model import ServedModel
 from ivcp.serving.service import ClassifierService
@@ -178,24 +178,51 @@ class _Timeline:
                     confidence=answer.confidence,
                     unsure=answer.unsure,
                     top=answer.top,
+                    labels=answer.labels,
+                    heads=answer.heads,
+                    value=answer.value,
                 )
             )
         return windows
 
     def _segments(self) -> tuple[TimelineSegment, ...]:
-        model = self.model.predictor.model
+        """Of one class; of each class by itself, where there may be several; of each head; and none of a number."""
+        model, probabilities = self.model.predictor.model, np.stack(self.probabilities)
+        labels = model.labels
+        match labels.kind:
+            case "value":
+                return ()
+            case "classes":
+                found = merge_each_class(self.spans, probabilities, thresholds=model.shown_from)
+                return _named(found, labels.label_names)
+            case "heads":
+                return tuple(
+                    segment
+                    for head, outputs in zip(labels.heads, labels.outputs_of_heads, strict=True)
+                    for segment in _named(
+                        merge_windows(self.spans, probabilities[:, outputs], unsure_below=None),
+                        head.label_names,
+                        head=head.name,
+                    )
+                )
         threshold = model.calibration.unsure_below if model.calibration else None
-        names = model.labels.label_names
-        return tuple(
-            TimelineSegment(
-                start_seconds=round(segment.start_seconds, 3),
-                end_seconds=round(segment.end_seconds, 3),
-                label=segment.label,
-                label_name=None if segment.label is None else names[segment.label],
-                confidence=segment.confidence,
-            )
-            for segment in merge_windows(self.spans, np.stack(self.probabilities), unsure_below=threshold)
+        return _named(merge_windows(self.spans, probabilities, unsure_below=threshold), labels.label_names)
+
+
+def _named(
+    segments: Sequence[Segment], names: Sequence[str], *, head: str | None = None
+) -> tuple[TimelineSegment, ...]:
+    return tuple(
+        TimelineSegment(
+            start_seconds=round(segment.start_seconds, 3),
+            end_seconds=round(segment.end_seconds, 3),
+            label=segment.label,
+            label_name=None if segment.label is None else names[segment.label],
+            confidence=segment.confidence,
+            head=head,
         )
+        for segment in segments
+    )
 
 
 def _worth_reading_at_once(clips: ReadClips) -> int:

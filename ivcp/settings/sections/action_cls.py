@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -9,8 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from ivcp.settings.places import LocalPath
 from ivcp.settings.sections.section import Section, as_names
 
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 DecoderType = Literal["linear", "mlp", "transformer", "transformer_no_vision"]
 SweepDecoderType = Literal["linear", "mlp"]
+_HEAD_NAME = re.compile(r"[\w. -]+")
 _WITHOUT_WIDTH: tuple[DecoderType, ...] = ("linear",)
 """The decoder types that `action_decoder_hidden_size` means nothing for."""
 
@@ -18,6 +21,12 @@ _WITHOUT_WIDTH: tuple[DecoderType, ...] = ("linear",)
 class ActionClsConfig(Section):
     """How a clip becomes class logits."""
 
+    problem_type: ProblemType = "single_label_classification"
+    """What `action_label` holds, in transformers' words: one class; a list of classes, any number of which may be shown
+    at once (`multi_label_classification`); or a number that is to be predicted (`regression`)."""
+    action_heads: tuple[str, ...] = ()
+    """Columns that hold one class each, such as `verb,noun`, in the place of `action_label`: each is learned by a
+    decoder of its own on the same state."""
     num_action_classes: int | None = Field(None, ge=2)
     """Number of classes. Null counts the labels; a number that disagrees with the labels is an error."""
     action_decoder_type: DecoderType = "linear"
@@ -52,6 +61,24 @@ class ActionClsConfig(Section):
     head_sweep_epochs: int = Field(50, ge=1)
     """Passes over the training states of a head sweep."""
 
+    @field_validator("action_heads", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return as_names(value)
+
+    @field_validator("action_heads")
+    @classmethod
+    def _are_several(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = [name.strip() for name in value]
+        if wrong := [name for name in names if name and not _HEAD_NAME.fullmatch(name)]:
+            raise ValueError(f"{wrong[0]!r}: expected letters, digits, spaces, _, - and ., as figures are named by it")
+        if len(names) == 1 or "" in names or len(set(names)) != len(names):
+            raise ValueError(
+                f"expected at least two different columns, such as verb,noun, got {', '.join(map(repr, value))}; the "
+                "column of a single class is named in dataset_info.json, columns.action_label"
+            )
+        return tuple(names)
+
     @field_validator("head_sweep_decoder_types", "head_sweep_learning_rates", "head_sweep_weight_decays", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
@@ -65,6 +92,23 @@ class ActionClsConfig(Section):
                 "remove it or choose action_decoder_type: mlp or transformer"
             )
         return self
+
+    @model_validator(mode="after")
+    def _targets_fit(self) -> Self:
+        if self.action_heads and self.problem_type != "single_label_classification":
+            raise ValueError(f"action_heads: each head has one class, and problem_type: {self.problem_type} has no "
+                             "heads: leave one of both out")  # fmt: skip
+        if self.num_action_classes and (self.action_heads or self.problem_type == "regression"):
+            kind = "with action_heads each head has its own" if self.action_heads else "a number has no classes"
+            raise ValueError(f"num_action_classes: {kind}: leave it out")
+        if self.head_sweep and self.has_other_targets:
+            raise ValueError("head_sweep tries decoders for one class: leave it out with problem_type or action_heads")
+        return self
+
+    @property
+    def has_other_targets(self) -> bool:
+        """Whether a clip is labelled with something else than one class."""
+        return bool(self.action_heads) or self.problem_type != "single_label_classification"
 
     @property
     def has_width(self) -> bool:

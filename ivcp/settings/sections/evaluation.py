@@ -11,8 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from ivcp.settings.places import LocalPath, Place
 from ivcp.settings.sections.section import Section, as_names
 
-LESS_IS_BETTER = frozenset({"loss", "perplexity"})
-"""Metrics of language that a model should have little of."""
+LESS_IS_BETTER = frozenset({"loss", "perplexity", "mae", "rmse"})
+"""Metrics that a model should have little of."""
 
 BaselineName = Literal["majority", "middle", "shuffled", "linear_probe", "zero_shot"]
 
@@ -28,13 +28,14 @@ class EvaluationConfig(Section):
     """How much top-1 accuracy below the champion still passes. Of the language stages' metrics as much of their scale
     (0 to 1, or 0 to 100); of those without a scale, such as perplexity, that share of the champion's figure."""
     gate_metric: str | None = None
-    """The gate of the language stages: the metric that decides, by its name in `metrics.json`, for example
-    `exact_match`, `rouge-l`, `accuracy` or `perplexity`. Null lets every model through that is not worse than the
+    """The gate of the language stages, and of `problem_type` and `action_heads` other than one class: the metric that
+    decides, by its name in `metrics.json`, for example `exact_match`, `rouge-l`, `accuracy` or `perplexity`;
+    `mean_average_precision`, `joint_accuracy` or `mae`. Null lets every model through that is not worse than the
     champion."""
     gate_minimum: float | None = None
     """What `gate_metric` has to reach, where more is better."""
     gate_maximum: float | None = None
-    """What `gate_metric` may not exceed, where less is better: `loss` and `perplexity`."""
+    """What `gate_metric` may not exceed, where less is better: `loss`, `perplexity`, `mae` and `rmse`."""
     skip_unchanged: bool = False
     """End the pipeline before training, and well, when neither data nor settings changed since the champion."""
     disturb_frames: tuple[Literal["reversed", "shuffled", "middle"], ...] = ()

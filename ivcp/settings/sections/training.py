@@ -181,6 +181,9 @@ class LossConfig(Section):
     """Cross-entropy, or focal loss, which weighs easy clips down (arXiv:1708.02002)."""
     focal_gamma: float = Field(2.0, ge=0)
     """How far the focal loss weighs easy clips down; 0 is cross-entropy."""
+    regression_loss: Literal["mse", "l1", "smooth_l1"] = "mse"
+    """With `problem_type: regression`: squared errors, absolute ones, or squared below one standard deviation of the
+    training clips and absolute above, which outliers pull less."""
     class_weights: Literal["none", "inverse", "effective_number"] = "none"
     """Weigh classes by 1 / clips, or by the effective number of clips (arXiv:1901.05555)."""
     class_weight_beta: float = Field(0.999, ge=0, lt=1)

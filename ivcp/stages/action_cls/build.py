@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.models.adapters import prepare_backbone
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.models.load import load_base_model, training_dtype
 from ivcp.models.processor import Processor
 from ivcp.records import Labels, PreparedIndex
+from ivcp.records.problem_types import TargetScale
 from ivcp.settings import ActionClsConfig, RunConfig
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.files import load_decoder, read_token_row
-from ivcp.stages.action_cls.losses import ClassificationLoss
 from ivcp.stages.action_cls.module import ActionClassifier
+from ivcp.stages.action_cls.target_losses import training_loss
 
 
 def build_classifier(config: RunConfig, index: PreparedIndex, processor: Processor) -> ActionClassifier:
@@ -29,13 +31,14 @@ def build_classifier(config: RunConfig, index: PreparedIndex, processor: Process
     model = load_base_model(
         config.model.required_name, settings=config.model, dtype=training_dtype(config), quantization=config.method
     )
+    labels = with_scale(index)
     classifier = ActionClassifier(
         prepare_backbone(model, config.method),
-        build_decoder(action, hidden_size=model.config.get_text_config().hidden_size, labels=index.classes),
-        labels=index.classes,
+        build_decoder(action, hidden_size=model.config.get_text_config().hidden_size, labels=labels),
+        labels=labels,
         action_token_id=processor.token_id(action.action_token),
         action_token_is_new=action.action_token in processor.new_tokens,
-        training_loss=ClassificationLoss.from_settings(config.loss, label_counts=index.label_counts["train"]),
+        training_loss=training_loss(labels, config.loss, label_counts=index.label_counts["train"]),
         token_loss_weight=action.action_cls_token_loss_weight,
     )
     if action.action_token_lr_scale == 0:
@@ -55,13 +58,35 @@ def restore_classifier(directory: Path, backbone: Any, *, labels: Labels, token_
     return classifier
 
 
+def with_scale(index: PreparedIndex) -> Labels:
+    """What the prepared clips are labelled with; of a number with the mean and the spread of the training clips.
+
+    Raises:
+        ModelFilesError: all training clips have the same number.
+    """
+    labels = index.classes
+    if labels.kind != "value":
+        return labels
+    values = PreparedSamples(index, "train").column("value")
+    mean, std = float(values.mean()), float(values.std())
+    if std <= 0:
+        raise ModelFilesError(f"all {len(values)} training clips have {mean:g} in {labels.label_names[0]}: there is "
+                              "nothing to learn; validation and test may have to give some to it")  # fmt: skip
+    return labels.model_copy(update={"scale": TargetScale(mean=mean, std=std)})
+
+
 def build_decoder(settings: ActionClsConfig, *, hidden_size: int, labels: Labels) -> ActionDecoder:
     """A new decoder, or the one of `action_decoder_path`.
 
     Raises:
         ModelFilesError: that one has another shape or other labels.
     """
-    wanted = DecoderShape.from_settings(settings, hidden_size=hidden_size, num_classes=labels.num_classes)
+    wanted = DecoderShape.from_settings(
+        settings,
+        hidden_size=hidden_size,
+        num_classes=labels.num_classes,
+        head_classes=tuple(head.num_classes for head in labels.heads),
+    )
     if not settings.action_decoder_path:
         return ActionDecoder(wanted, dropout=settings.action_decoder_dropout)
     decoder = load_decoder(Path(settings.action_decoder_path), labels=labels, dropout=settings.action_decoder_dropout)

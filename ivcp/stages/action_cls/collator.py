@@ -14,6 +14,7 @@ from torch.nn import functional
 from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.models.positions import RopePositions
 from ivcp.models.processor import Batch, Processor
+from ivcp.records.problem_types import TargetKind
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,41 @@ class ActionCollator:
     prompts_only: bool = True
     positions: RopePositions | None = None
     mixup: Mixup | None = None
+    kind: TargetKind = "class"
+    num_classes: int = 0
+    """Where a clip may have several."""
+    num_heads: int = 0
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """A right-padded batch; `labels` holds classes, (batch,), or, mixed, their shares, (batch, num_classes)."""
-        labels = torch.tensor([sample.columns["label"] for sample in samples])
+        """A right-padded batch; `labels` holds classes, (batch,), or, mixed, their shares, (batch, num_classes).
+
+        Of several classes at once it holds 0 and 1, (batch, num_classes), of heads the class of each, (batch, heads),
+        and of a number that, (batch,).
+        """
+        labels = self._labels(samples)
         if self.mixup is not None:
             samples, labels = self.mixup(samples)
         batch = self.processor.batch(samples, prompts_only=self.prompts_only) | {"labels": labels}
         return self.positions(batch) if self.positions else batch
+
+    def _of_heads(self, sample: Sample) -> Sequence[int]:
+        """The class of each; a sample that is only to be answered has 0 in the place of them."""
+        found = sample.columns["labels"]
+        return [found] * self.num_heads if isinstance(found, int) else found
+
+    def _labels(self, samples: Sequence[Sample]) -> torch.Tensor:
+        match self.kind:
+            case "classes":
+                labels = torch.zeros(len(samples), self.num_classes)
+                for row, sample in enumerate(samples):
+                    labels[row, sample.columns["labels"]] = 1.0
+                return labels
+            case "heads":
+                return torch.tensor([self._of_heads(sample) for sample in samples])
+            case "value":
+                return torch.tensor([sample.columns["value"] for sample in samples], dtype=torch.float32)
+            case _:
+                return torch.tensor([sample.columns["label"] for sample in samples])
 
 
 def _shapes(sample: Sample) -> list[tuple[int, ...]]:

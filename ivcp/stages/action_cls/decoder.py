@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ivcp.records import Record
 from ivcp.settings import ActionClsConfig, DecoderType
+
+
+def _is_empty(value: object) -> bool:
+    return value == ()
 
 
 class DecoderShape(Record):
@@ -24,9 +29,13 @@ class DecoderShape(Record):
     """Of the transformer types."""
     num_heads: int | None = None
     """Of the transformer types."""
+    head_classes: tuple[int, ...] = Field((), exclude_if=_is_empty)
+    """Classes of each head, whose sum is `num_classes`; empty without heads."""
 
     @classmethod
-    def from_settings(cls, settings: ActionClsConfig, *, hidden_size: int, num_classes: int) -> Self:
+    def from_settings(
+        cls, settings: ActionClsConfig, *, hidden_size: int, num_classes: int, head_classes: tuple[int, ...] = ()
+    ) -> Self:
         """The shape that the settings ask for.
 
         Raises:
@@ -47,24 +56,44 @@ class DecoderShape(Record):
             decoder_hidden_size=width if settings.has_width else None,
             num_transformer_layers=settings.action_decoder_num_transformer_layers if is_transformer else None,
             num_heads=heads if is_transformer else None,
+            head_classes=head_classes,
         )
+
+    @property
+    def of_heads(self) -> tuple[DecoderShape, ...]:
+        """The decoder of each head; empty without heads."""
+        return tuple(self.model_copy(update={"num_classes": count, "head_classes": ()}) for count in self.head_classes)
 
 
 class ActionDecoder(nn.Module):
     """Maps the hidden state at the action token, (batch, hidden_size), to class logits, (batch, num_classes).
 
-    The transformer type also looks at the clip's vision tokens, as the language model's last layer left them.
+    The transformer type also looks at the clip's vision tokens, as the language model's last layer left them. With
+    heads, each has a decoder of its own, and logits are those of all heads, one behind the other.
     """
 
     def __init__(self, shape: DecoderShape, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.shape = shape
-        self.layers: nn.Module = _build(shape, dropout)
+        self.layers: nn.Module = (
+            nn.ModuleList([ActionDecoder(head, dropout=dropout) for head in shape.of_heads])
+            if shape.head_classes
+            else _build(shape, dropout)
+        )
 
     @property
     def reads_vision_states(self) -> bool:
         """Whether `forward` needs the states at the vision tokens."""
         return self.shape.decoder_type == "transformer"
+
+    @property
+    def linear(self) -> tuple[Tensor, Tensor] | None:
+        """Weight, (num_classes, hidden_size), and bias, (num_classes,), where all of it is linear."""
+        if isinstance(self.layers, nn.ModuleList):
+            heads = [head.linear for head in self.layers]
+            weights, biases = zip(*heads, strict=True) if all(heads) else ((), ())
+            return (torch.cat(weights), torch.cat(biases)) if weights else None
+        return (self.layers.weight, self.layers.bias) if isinstance(self.layers, nn.Linear) else None
 
     def forward(self, states: Tensor, vision_states: Tensor | None = None, vision_mask: Tensor | None = None) -> Tensor:
         """Class logits, (batch, num_classes), in the decoder's own precision.
@@ -72,6 +101,8 @@ class ActionDecoder(nn.Module):
         `states` is (batch, hidden_size). Where `reads_vision_states`: `vision_states` is (batch, tokens,
         hidden_size), and `vision_mask`, (batch, tokens), is true at the clip's own vision tokens.
         """
+        if isinstance(self.layers, nn.ModuleList):
+            return torch.cat([head(states, vision_states, vision_mask) for head in self.layers], dim=-1)
         dtype = next(self.parameters()).dtype
         if isinstance(self.layers, TransformerDecoder):
             context = vision_states.to(dtype) if vision_states is not None and self.reads_vision_states else None

@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ivcp.models.backbone_files import ModelFilesError, weights_below
 from ivcp.records import LABELS_FILE, Labels
+from ivcp.records.problem_types import SINGLE_LABEL, TargetScale
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.module import ActionClassifier
 
@@ -35,6 +37,10 @@ def save_decoder(decoder: ActionDecoder, path: Path, *, labels: Labels, weights:
         "shape": decoder.shape.model_dump_json(),
         "label_names": json.dumps(labels.label_names, ensure_ascii=False),
     }
+    if labels.problem_type != SINGLE_LABEL:
+        metadata["problem_type"] = labels.problem_type
+    if labels.scale is not None:
+        metadata["scale"] = labels.scale.model_dump_json()
     save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path, metadata=metadata)
 
 
@@ -58,9 +64,24 @@ def load_decoder(path: Path, *, labels: Labels, dropout: float = 0.0) -> ActionD
             f"{file} was trained for {len(names)} labels ({', '.join(names[:5])}, …), the data has "
             f"{labels.num_classes} ({', '.join(labels.label_names[:5])}, …): labels and their order must agree"
         )
+    kind = metadata.get("problem_type", SINGLE_LABEL)
+    if kind != labels.problem_type:
+        raise ModelFilesError(f"{file} was trained for problem_type: {kind}, the data is of {labels.problem_type}")
     decoder = ActionDecoder(DecoderShape.model_validate_json(metadata["shape"]), dropout=dropout)
     decoder.load_state_dict(weights)
+    if "scale" in metadata and labels.scale is not None:
+        _rescale(decoder, TargetScale.model_validate_json(metadata["scale"]), labels.scale)
     return decoder
+
+
+@torch.no_grad()
+def _rescale(decoder: ActionDecoder, found: TargetScale, wanted: TargetScale) -> None:
+    """Makes a decoder's numbers those of another scale: it tells the same values."""
+    if found == wanted:
+        return
+    last = [module for module in decoder.modules() if isinstance(module, nn.Linear)][-1]
+    last.weight.mul_(found.std / wanted.std)
+    last.bias.mul_(found.std / wanted.std).add_((found.mean - wanted.mean) / wanted.std)
 
 
 def read_token_row(directory: Path) -> Tensor:

@@ -16,6 +16,7 @@ from ivcp.models.backbone_files import ModelFilesError
 from ivcp.models.processor import NO_LABEL
 from ivcp.records import Labels
 from ivcp.stages.action_cls.decoder import ActionDecoder
+from ivcp.stages.action_cls.target_losses import plain_loss
 from ivcp.torchvision_compat import register_missing_operators
 
 register_missing_operators()
@@ -23,7 +24,8 @@ register_missing_operators()
 from transformers.utils import ModelOutput  # noqa: E402
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of logits, (batch, num_classes), and labels: ids, (batch,), or probabilities, (batch, num_classes)."""
+"""Of logits, (batch, num_classes), and labels: ids, (batch,), or probabilities, (batch, num_classes). Where a clip has
+another label than one class: as `ivcp.stages.action_cls.target_losses` has them."""
 
 
 @dataclass
@@ -46,7 +48,7 @@ class ActionClassifier(BackboneModule):
         labels: the classes of the logits.
         action_token_id: id of the action token; it stands exactly once in every row of `input_ids`.
         action_token_is_new: the backbone has never seen the token, so that its row starts at the embedding's mean.
-        training_loss: what training minimises; null is cross-entropy, which evaluation always takes.
+        training_loss: what training minimises; null is what evaluation always takes, cross-entropy of one class.
         token_loss_weight: of the language-model loss on the answer, where a batch has `token_labels`.
     """
 
@@ -65,7 +67,8 @@ class ActionClassifier(BackboneModule):
         self.decoder = decoder
         self.labels = labels
         self.action_token_id = action_token_id
-        self.training_loss = training_loss or functional.cross_entropy
+        self.plain_loss: Loss = plain_loss(labels)
+        self.training_loss = training_loss or self.plain_loss
         self.token_loss_weight = token_loss_weight
         embedding = self.backbone.get_input_embeddings()
         with gathered([embedding.weight]):
@@ -83,7 +86,8 @@ class ActionClassifier(BackboneModule):
         token_labels: Tensor | None = None,
         **vision: Any,
     ) -> ActionOutput:
-        """Class logits of a batch, and the mean loss where `labels`, (batch,), are given.
+        """Class logits of a batch, and the mean loss where `labels`, (batch,), are given; of several classes or heads
+        (batch, classes or heads).
 
         `input_ids` and `attention_mask` are (batch, tokens), right-padded; `vision` is what `last_hidden_states` takes.
         `token_labels`, (batch, tokens), repeats the answer's ids behind the action token and is -100 elsewhere; only
@@ -97,7 +101,7 @@ class ActionClassifier(BackboneModule):
             logits = self.decoder(at_action).float()
         if labels is None:
             return ActionOutput(logits=logits)
-        loss = (self.training_loss if self.training else functional.cross_entropy)(logits, labels)
+        loss = (self.training_loss if self.training else self.plain_loss)(logits, labels)
         if self.training and token_labels is not None:
             loss = loss + self.token_loss_weight * self._token_loss(states, token_labels)
         return ActionOutput(loss=loss, logits=logits)

@@ -6,18 +6,27 @@ that use it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from ivcp.data.prepared.sample import Column, Tokens
 from ivcp.data.prompts import VIDEO_TAG, check_prompt, cut_behind_action, render_answer, render_prompt
 from ivcp.records import LABELS_FILE, Clip, Labels, Message, PreparedIndex
+from ivcp.records.problem_types import TargetKind
 from ivcp.settings import ActionClsConfig, ConfigError, RunConfig
+from ivcp.stages.action_cls.targets import (
+    TARGET_SETTINGS,
+    check_no_idle_settings,
+    column_of,
+    kind_of,
+    metric_names,
+    values_of,
+)
 from ivcp.stages.protocol import ClassifierHead, Collate, Part, Stage, TrainingInputs, TrainingOutcome
 
 if TYPE_CHECKING:
@@ -28,9 +37,6 @@ if TYPE_CHECKING:
     from ivcp.models.processor import Processor
     from ivcp.models.sampled import SampledVideo
     from ivcp.stages.action_cls.module import ActionClassifier
-
-LABEL = Column("label", pa.int32())
-"""The class of each sample."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,9 @@ class ActionClassification(Stage):
 
     @property
     def data_settings(self) -> tuple[str, ...]:
-        """The token, the number of classes, and whether answers are read."""
-        return ("action_token", "num_action_classes", "action_cls_token_loss_weight")
+        """The token, the number of classes, whether answers are read, and what a label is where that is not a class."""
+        usual = ("action_token", "num_action_classes", "action_cls_token_loss_weight")
+        return (*usual, *TARGET_SETTINGS) if self.config.action_cls.has_other_targets else usual
 
     @property
     def own_settings(self) -> tuple[str, ...]:
@@ -64,8 +71,13 @@ class ActionClassification(Stage):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The class."""
-        return (LABEL,)
+        """The class, or what stands in its place."""
+        return (column_of(self.kind),)
+
+    @property
+    def kind(self) -> TargetKind:
+        """What is told of a clip."""
+        return kind_of(self.config.action_cls)
 
     @property
     def action_token(self) -> str:
@@ -118,8 +130,8 @@ class ActionClassification(Stage):
         )
 
     def values(self, clip: Clip) -> dict[str, Any]:
-        """The class."""
-        return {LABEL.name: clip.label}
+        """The class, or what stands in its place."""
+        return values_of(self.kind, clip)
 
     def check_base(self, base: Any) -> None:
         """Checks that it reads videos, and that a transformer decoder's width, which may be its own, is a multiple of
@@ -141,11 +153,12 @@ class ActionClassification(Stage):
             raise ConfigError(str(error)) from error
 
     def check_settings(self) -> None:
-        """Checks that clips are classified by what is seen of them.
+        """Checks that clips are classified by what is seen of them, and that no setting is of another kind of label.
 
         Raises:
-            ConfigError: they are to be heard too.
+            ConfigError: they are to be heard too, or a setting would mean nothing.
         """
+        check_no_idle_settings(self.config)
         if self.config.video.use_audio_in_video:
             raise ConfigError(
                 "use_audio_in_video: stage action_cls classifies a clip by its frames alone: set it to false, or train "
@@ -215,12 +228,16 @@ class ActionClassification(Stage):
         """Prompts with their classes; in training with answers and mixed in pairs, where that was asked for."""
         from ivcp.stages.action_cls.collator import ActionCollator, Mixup
 
-        mixup = Mixup(self.config.loss.mixup_alpha, self.labels(module).num_classes, self.config.train.seed)
+        num_classes = self.labels(module).num_classes
+        mixup = Mixup(self.config.loss.mixup_alpha, num_classes, self.config.train.seed)
         return ActionCollator(
             processor,
             prompts_only=not (training and self.reads_answers),
             positions=positions,
             mixup=mixup if training and self.changes_media else None,
+            kind=self.kind,
+            num_classes=num_classes,
+            num_heads=len(self.labels(module).heads),
         )
 
     @property
@@ -230,12 +247,25 @@ class ActionClassification(Stage):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The accuracy."""
-        return ("top1_accuracy",)
+        """The accuracy, or what stands in its place."""
+        return metric_names(self.config.action_cls)
+
+    @property
+    def compared_by(self) -> tuple[str, ...]:
+        """Of a number, by its errors, of which less is better."""
+        return ("mae", "rmse") if self.kind == "value" else self.metric_names
 
     def metrics(self, predictions: Any, targets: Any) -> dict[str, float]:
         """Top-1 accuracy of logits, (clips, classes), against labels, (clips,)."""
         return {"top1_accuracy": float((predictions.argmax(axis=-1) == targets).mean())}
+
+    def metrics_of(self, module: BackboneModule) -> Callable[[Any, Any], dict[str, float]]:
+        """Where a label is not one class, the labels say how its figures are counted."""
+        if self.kind == "class":
+            return self.metrics
+        from ivcp.inference.target_scores import scores_of
+
+        return partial(scores_of, labels=self.labels(module))
 
     def train(self, inputs: TrainingInputs) -> TrainingOutcome | None:
         """The head sweep, where that was asked for.
@@ -296,11 +326,10 @@ class ActionClassification(Stage):
         """The token and the decoder; its weights where it is one linear layer."""
         classifier = self._classifier(module)
         decoder: Any = classifier.decoder
-        is_linear = decoder.shape.decoder_type == "linear"
         return ClassifierHead(
             token_id=classifier.action_token_id,
             shape=decoder.shape.model_dump(mode="json"),
-            linear=(decoder.layers.weight, decoder.layers.bias) if is_linear else None,
+            linear=decoder.linear,
             reads_vision_states=decoder.reads_vision_states,
             logits=decoder,
         )

@@ -26,9 +26,10 @@ from ivcp.records import (
     TRAINING_RESULT_FILE,
     UNFINISHED_FILE,
 )
-from ivcp.records.evaluation import SMOKE_CLIP_FILE, EvaluationMetrics
+from ivcp.records.evaluation import SMOKE_CLIP_FILE
 from ivcp.records.export import EXPORT_RESULT_FILE
-from ivcp.records.language_evaluation import SMOKE_QUESTION_FILE
+from ivcp.records.language_evaluation import SMOKE_QUESTION_FILE, LanguageMetrics, read_metrics
+from ivcp.records.target_evaluation import CONFUSION_OF_HEAD, SCATTER_FILE, TargetMetrics
 from ivcp.settings import ConfigError, read_model_config
 from ivcp.stages.directory import OWN_FILES
 from ivcp.stages.model_info import is_model_directory
@@ -130,10 +131,14 @@ def _is_transformers(path: Path) -> bool:
 
 def _remove_figures(results_dir: Path) -> None:
     try:
-        EvaluationMetrics.read(results_dir / METRICS_FILE)
+        found = read_metrics(results_dir / METRICS_FILE)
     except (FileNotFoundError, ValueError):
         return
-    for name in _OF_EVALUATION:
+    if isinstance(found, LanguageMetrics):
+        return
+    num_heads = len(found.heads) if isinstance(found, TargetMetrics) else 0
+    of_heads = [CONFUSION_OF_HEAD.format(number=number) for number in range(num_heads)]
+    for name in (*_OF_EVALUATION, SCATTER_FILE, *of_heads):
         (results_dir / name).unlink(missing_ok=True)
     if not any(results_dir.iterdir()):
         results_dir.rmdir()

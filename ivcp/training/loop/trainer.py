@@ -238,7 +238,7 @@ class StageTrainer(EpochTrainer):
     def _measure(self, prediction: Any) -> dict[str, float]:
         outputs = prediction.predictions
         check_outputs(outputs, self._validated, step=self.state.global_step, output_dir=self._output_dir)
-        return self.stage.metrics(outputs, prediction.label_ids)
+        return self.stage.metrics_of(self.model)(outputs, prediction.label_ids)
 
     # Directories and checkpoints
 

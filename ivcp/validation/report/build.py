@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ivcp.records import SPLITS, Labels, Split
-from ivcp.records.validation import ValidationReport
+from ivcp.records.validation import Distribution, ValidationReport
 from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.estimate import describe_tokens, estimate_needs
@@ -65,6 +65,7 @@ def build_report(
             _count(catalog, "SELECT split, COUNT(DISTINCT part) FROM clip WHERE reason IS NULL GROUP BY 1")
         ),
         label_counts=_count_labels(catalog, labels),
+        values=_values(catalog, labels),
         quarantine_reasons=_count(
             catalog, "SELECT reason, COUNT(*) FROM clip WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, MIN(id)"
         ),
@@ -93,6 +94,16 @@ def build_report(
     )
 
 
+def _values(catalog: Catalog, labels: Labels | None) -> dict[Split, Distribution] | None:
+    if labels is None or labels.kind != "value":
+        return None
+    found = {
+        split: distribution_of(catalog, f"SELECT value FROM clip WHERE reason IS NULL AND split = '{split}'")
+        for split in SPLITS
+    }
+    return {split: values for split, values in found.items() if values is not None}
+
+
 def _count(catalog: Catalog, sql: str) -> dict[Any, int]:
     return dict(catalog.ask(sql))
 
@@ -104,10 +115,11 @@ def _by_split(counts: Mapping[str, int]) -> dict[Split, int]:
 def _count_labels(catalog: Catalog, labels: Labels | None) -> dict[Split, tuple[int, ...]]:
     if labels is None:
         return {}
+    label, source = ("0", "clip") if labels.kind == "value" else ("class", catalog.classes_of_clips)
     counts = {
         (split, label): number
         for split, label, number in catalog.ask(
-            "SELECT split, label, COUNT(*) FROM clip WHERE reason IS NULL GROUP BY 1, 2"
+            f"SELECT split, {label}, COUNT(*) FROM {source} WHERE reason IS NULL GROUP BY 1, 2"
         )
     }
     return {split: tuple(counts.get((split, label), 0) for label in range(labels.num_classes)) for split in SPLITS}

@@ -12,6 +12,7 @@ from ivcp.records import Labels, first_path
 from ivcp.records.validation import ContradictingClip, Contradiction
 from ivcp.validation.catalog import Catalog, read_video
 from ivcp.validation.rows.tags import TAG_NAMES
+from ivcp.validation.rows.targets import target_names
 
 _NAMED = 8
 """Clips that one contradiction names."""
@@ -57,7 +58,7 @@ def find_contradictions(catalog: Catalog, labels: Labels | None, *, most: int) -
         most,
     ).fetchall()
     looks = catalog.ask("SELECT number FROM contradicting ORDER BY 1 LIMIT ?", most).fetchall()
-    names = labels.label_names
+    names = target_names(catalog, labels)
     described = [
         *(_describe(catalog, "label", names, "content", _CONTENT, *same) for same in contents),
         *(_describe(catalog, "label", names, "look", _LOOK, number) for (number,) in looks),

@@ -12,6 +12,7 @@ from ivcp.records import SPLITS, Labels, Split, first_path
 from ivcp.records.validation import Duplicate, Leak, NearDuplicate
 from ivcp.validation.catalog import Catalog, read_video
 from ivcp.validation.report.contradictions import SAME_ANSWER, note_contradicting_looks
+from ivcp.validation.rows.targets import target_names
 from ivcp.video.perceptual import join_pairs, similar_pairs
 
 _NAMED = 20
@@ -98,7 +99,7 @@ def _describe(
         clip_ids=tuple(f"{dataset}:{row}" for dataset, row, _ in named),
         videos=tuple(dict.fromkeys(first_path(read_video(name)) for _, _, name in named if name is not None)),
         splits=tuple(split for split in SPLITS if split in splits),
-        label_names=_names(labels, [label for (label,) in found]),
+        label_names=_names(catalog, labels, [label for (label,) in found]),
     )
 
 
@@ -149,7 +150,7 @@ def find_near_duplicates(
         "INSERT INTO alike VALUES (?, ?)",
         ((number, int(ids[place])) for number, places in enumerate(sets) for place in places),
     )
-    if labels is not None:
+    if labels is not None and labels.kind != "value":  # numbers of videos that look alike may well differ a little
         note_contradicting_looks(catalog)
     # Videos with the same bytes were compared once: their clips count, too.
     counted = (
@@ -183,7 +184,7 @@ def _describe_alike(catalog: Catalog, labels: Labels | None, number: int, counts
         videos=tuple(first_path(read_video(name)) for name in ask("video.name", _NAMED)),
         num_clips=_by_split(counts),
         groups=tuple(ask(_GROUP, _NAMED)),
-        label_names=_names(labels, ask("clip.label")),
+        label_names=_names(catalog, labels, ask("clip.label")),
     )
 
 
@@ -191,5 +192,8 @@ def _by_split(counts: Sequence[int]) -> dict[Split, int]:
     return {split: count for split, count in zip(SPLITS, counts, strict=True) if count}
 
 
-def _names(labels: Labels | None, found: Sequence[int]) -> tuple[str, ...]:
-    return () if labels is None else tuple(labels.label_names[label] for label in found)
+def _names(catalog: Catalog, labels: Labels | None, found: Sequence[int]) -> tuple[str, ...]:
+    if labels is None:
+        return ()
+    names = target_names(catalog, labels)
+    return tuple(names[label] for label in found)

@@ -6,6 +6,7 @@ import difflib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ivcp.data.labels import LabelsError, class_id, explain_from_one, explain_similar, labels_files, labels_of
@@ -35,25 +36,59 @@ def resolve_labels(
         AnnotationError: the data sets' labels files disagree, `num_action_classes` disagrees with the labels, or ids
             count from 1.
     """
-    named = _named_labels(catalog)
-    labels = read_labels(infos, dataset_dir) or _labels_of_rows(catalog, named, num_action_classes, problems)
-    _check_number(labels, num_action_classes)
-    label_of = {name: label for label, name in enumerate(labels.label_names)}
-    _check_from_zero(named, label_of)
-    for dataset, value in named:
-        label = _find(value, label_of)
-        if label is None:
-            _add_problem(catalog, dataset, value, _explain_unknown(value, infos[dataset], labels), problems)
-        else:
-            catalog.ask("INSERT INTO known_label VALUES (?, ?, ?)", dataset, value, label)
+    names = NamedLabels(catalog, {name: info.columns.action_label for name, info in infos.items()})
+    labels = names.resolve(read_labels(infos, dataset_dir), num_action_classes=num_action_classes, problems=problems)
     catalog.ask(
         "UPDATE clip SET label = (SELECT label FROM known_label AS known "
         "WHERE known.dataset = clip.dataset AND known.named = clip.named)"
     )
-    similar = explain_similar(labels.label_names)
-    if similar:
-        log.warning("%s", similar)
     return labels
+
+
+@dataclass(frozen=True)
+class NamedLabels:
+    """The labels as they stand in the rows of each data set."""
+
+    catalog: Catalog
+    columns: Mapping[str, str]
+    """The column that holds them, by data set."""
+    table: str = "clip"
+    """A query's source with columns `id`, `dataset`, `named`, `file` and `row_in_file`."""
+
+    def resolve(self, labels: Labels | None, *, num_action_classes: int | None, problems: Problems) -> Labels:
+        """The classes, which are `labels` where that is given; notes in `known_label` which each name is.
+
+        Raises:
+            AnnotationError: as `resolve_labels` does.
+        """
+        named = self.all()
+        labels = labels or _labels_of_rows(self, named, num_action_classes, problems)
+        _check_number(labels, num_action_classes)
+        label_of = {name: label for label, name in enumerate(labels.label_names)}
+        _check_from_zero(named, label_of)
+        self.catalog.ask("DELETE FROM known_label")
+        for dataset, value in named:
+            label = _find(value, label_of)
+            if label is None:
+                self.add_problem(dataset, value, _explain_unknown(value, self.columns[dataset], labels), problems)
+            else:
+                self.catalog.ask("INSERT INTO known_label VALUES (?, ?, ?)", dataset, value, label)
+        similar = explain_similar(labels.label_names)
+        if similar:
+            log.warning("%s", similar)
+        return labels
+
+    def all(self) -> list[tuple[str, int | str]]:
+        """Each once, with its data set."""
+        return self.catalog.ask(f"SELECT dataset, named FROM {self.table} GROUP BY 1, 2 ORDER BY MIN(id)").fetchall()
+
+    def add_problem(self, dataset: str, named: int | str, message: str, problems: Problems) -> None:
+        """Notes what is wrong with one, for each of its rows."""
+        rows = self.catalog.ask(
+            f"SELECT file, row_in_file FROM {self.table} WHERE dataset = ? AND named = ?", dataset, named
+        )
+        for file, row in rows.fetchall():
+            problems.add(dataset, Path(file), row, message)
 
 
 def read_labels(infos: Mapping[str, DatasetInfo], dataset_dir: str) -> Labels | None:
@@ -100,27 +135,27 @@ def _what_took_them(max_samples: int | None, num_quarantined: int) -> str:
 
 
 def _labels_of_rows(
-    catalog: Catalog, named: Sequence[tuple[str, int | str]], num_action_classes: int | None, problems: Problems
+    rows: NamedLabels, named: Sequence[tuple[str, int | str]], num_action_classes: int | None, problems: Problems
 ) -> Labels:
     names = sorted({str(value) for _, value in named if class_id(value) is None})
     if names:
         for dataset, value in named:
             if class_id(value) is not None:
                 message = (
-                    f"action_label = {value!r} is an id, other rows have names: write its name, or add a "
+                    f"{_column(rows)} = {value!r} is an id, other rows have names: write its name, or add a "
                     f"{LABELS_FILE} in which it is a position"
                 )
-                _add_problem(catalog, dataset, value, message, problems)
+                rows.add_problem(dataset, value, message, problems)
         problems.raise_if_any()
     else:
-        names = [str(label) for label in range(_count_ids(catalog, named, num_action_classes, problems))]
+        names = [str(label) for label in range(_count_ids(rows, named, num_action_classes, problems))]
     if len(names) < 2:
         raise AnnotationError(f"expected at least two classes, the rows have {len(names)}: {_names(names)}")
     return Labels(label_names=tuple(names))
 
 
 def _count_ids(
-    catalog: Catalog, named: Sequence[tuple[str, int | str]], num_action_classes: int | None, problems: Problems
+    rows: NamedLabels, named: Sequence[tuple[str, int | str]], num_action_classes: int | None, problems: Problems
 ) -> int:
     """The number of classes where all rows have ids.
 
@@ -128,7 +163,7 @@ def _count_ids(
         AnnotationError: ids count from 1, or one lies so far beyond the others that it cannot be one.
     """
     ids = {value: class_id(value) or 0 for _, value in named}
-    num_rows = catalog.number("SELECT COUNT(*) FROM clip")
+    num_rows = rows.catalog.number("SELECT COUNT(*) FROM clip")
     if num_action_classes is not None:
         if num_action_classes > num_rows:
             raise AnnotationError(
@@ -143,10 +178,10 @@ def _count_ids(
     for dataset, value in named:
         if ids[value] >= 2 * different:
             message = (
-                f"action_label = {value} is no class: ids count from 0 and every class needs a row, and the rows have "
-                f"{different} different ids; correct it, or write names"
+                f"{_column(rows)} = {value} is no class: ids count from 0 and every class needs a row, and the rows "
+                f"have {different} different ids; correct it, or write names"
             )
-            _add_problem(catalog, dataset, value, message, problems)
+            rows.add_problem(dataset, value, message, problems)
     problems.raise_if_any()
     return max(ids.values(), default=-1) + 1
 
@@ -165,15 +200,9 @@ def _check_from_zero(named: Sequence[tuple[str, int | str]], label_of: Mapping[s
             raise AnnotationError(f"data set {dataset}: {from_one}")
 
 
-def _named_labels(catalog: Catalog) -> list[tuple[str, int | str]]:
-    """The labels as they stand in the rows of each data set."""
-    return catalog.ask("SELECT dataset, named FROM clip GROUP BY 1, 2 ORDER BY MIN(id)").fetchall()
-
-
-def _add_problem(catalog: Catalog, dataset: str, named: int | str, message: str, problems: Problems) -> None:
-    rows = catalog.ask("SELECT file, row_in_file FROM clip WHERE dataset = ? AND named = ?", dataset, named)
-    for file, row in rows:
-        problems.add(dataset, Path(file), row, message)
+def _column(rows: NamedLabels) -> str:
+    """What messages about all data sets call the column."""
+    return "action_label" if rows.table == "clip" else next(iter(rows.columns.values()))
 
 
 def _check_number(labels: Labels, num_action_classes: int | None) -> None:
@@ -191,8 +220,7 @@ def _find(label: int | str, label_of: Mapping[str, int]) -> int | None:
     return number if number is not None and number < len(label_of) else None
 
 
-def _explain_unknown(named: int | str, info: DatasetInfo, labels: Labels) -> str:
-    column = info.columns.action_label
+def _explain_unknown(named: int | str, column: str, labels: Labels) -> str:
     if class_id(named) is not None:
         return f"{column} = {named} is out of range: class ids are 0 to {labels.num_classes - 1}"
     by_lower = {name.lower(): name for name in labels.label_names}

@@ -12,10 +12,11 @@ from ivcp.records import Labels, RowKind, Split
 from ivcp.settings import RunConfig
 from ivcp.stages.registry import stage_of
 from ivcp.validation.catalog import Catalog
-from ivcp.validation.rows.labels import check_every_class_is_trained, resolve_labels
+from ivcp.validation.rows.labels import check_every_class_is_trained
 from ivcp.validation.rows.samples import keep_samples
 from ivcp.validation.rows.special_tokens import special_tokens_of
 from ivcp.validation.rows.tags import check_both_tags
+from ivcp.validation.rows.targets import resolve_targets, targets_of
 from ivcp.validation.splits.assign import assign_splits
 from ivcp.validation.splits.kept import load_kept_splits
 
@@ -39,19 +40,13 @@ def read_annotations(config: RunConfig, catalog: Catalog) -> Labels | None:
         problems.raise_if_any()
     labels = None
     if rows == "labels":
-        labels = resolve_labels(
-            catalog,
-            infos,
-            dataset_dir=config.data.dataset_dir,
-            num_action_classes=config.action_cls.num_action_classes,
-            problems=problems,
-        )
+        labels = resolve_targets(catalog, infos, config=config, problems=problems)
     problems.raise_if_any()
     _check_rows_are_left(catalog, config)
     load_kept_splits(catalog, config.data)
     assign_splits(catalog, config)
-    if labels is not None:
-        trained = catalog.ask("SELECT DISTINCT label FROM clip WHERE split = 'train'")
+    if labels is not None and labels.kind != "value":
+        trained = catalog.ask(f"SELECT DISTINCT class FROM {catalog.classes_of_clips} WHERE split = 'train'")
         check_every_class_is_trained(labels, (label for (label,) in trained))
     if rows == "tags":
         check_both_tags(catalog)
@@ -90,6 +85,7 @@ def _read_rows(
         problems=problems,
         special_tokens=special_tokens,
         rows=rows,
+        targets=targets_of(config),
     )
     for row in read:
         catalog.add(row, split=(row.split or "train") if split == "train" else split)

@@ -23,7 +23,7 @@ _KEPT_BY_NAME = (
     "SELECT clip.unit, kept_group.place FROM clip JOIN part ON part.id = clip.part "
     "JOIN kept_group ON kept_group.name = part.name WHERE clip.given = 'train'"
 )
-_KIND = "COALESCE(label, desirable, 0)"
+_KIND = "COALESCE(class, desirable, 0)"
 """What all splits have the same share of: a class, or good and bad answers; without both, all rows are of one kind."""
 _VIDEOS = "clip JOIN clip_video ON clip_video.clip = clip.id JOIN video ON video.id = clip_video.video"
 _KEPT_BY_CONTENT = (
@@ -106,7 +106,7 @@ def _read_units(catalog: Catalog, *, resplit: bool) -> _Units:
     )
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for unit, label, number in catalog.ask(
-        f"SELECT unit, {_KIND}, COUNT(*) FROM clip WHERE given = 'train' GROUP BY 1, 2"
+        f"SELECT unit, {_KIND}, COUNT(*) FROM {catalog.classes_of_clips} WHERE given = 'train' GROUP BY 1, 2"
     ):
         counts[names[unit]][label] = number
     places: dict[str, int] = {}
@@ -119,7 +119,7 @@ def _read_units(catalog: Catalog, *, resplit: bool) -> _Units:
 
 def _cut(units: _Units, catalog: Catalog, config: RunConfig) -> dict[str, Split]:
     """The split of each unit that has one: what was kept, and what is cut from the others."""
-    data, splits = config.data, dict(units.kept)
+    data, splits, classes_per_clip = config.data, dict(units.kept), _classes_per_clip(catalog)
     sizes: tuple[tuple[Split, Split, float], ...] = (("test", "val", data.test_size), ("val", "test", data.val_size))
     for split, other, size in sizes:
         members = [name for name, kept in units.kept.items() if kept == split]
@@ -128,7 +128,7 @@ def _cut(units: _Units, catalog: Catalog, config: RunConfig) -> dict[str, Split]
             continue
         chosen = cut_split(
             units.without(other, splits),
-            _share_of_all(size, catalog, data),
+            _share_of_all(size, catalog, data) * classes_per_clip,
             seed=config.train.seed,
             name=f"{split}_size",
             asked=size,
@@ -137,6 +137,14 @@ def _cut(units: _Units, catalog: Catalog, config: RunConfig) -> dict[str, Split]
         )
         splits |= dict.fromkeys(chosen, split)
     return splits
+
+
+def _classes_per_clip(catalog: Catalog) -> float:
+    """How often a clip counts, on average: once for each class that it has."""
+    count = "SELECT COUNT(*) FROM {} WHERE given = 'train'"
+    num_clips = catalog.number(count.format("clip"))
+    counted = catalog.number(count.format(catalog.classes_of_clips))
+    return counted / num_clips if counted != num_clips else 1
 
 
 def _check_named_once(catalog: Catalog, split: Split, *, size: float, members: list[str], data: DataConfig) -> None:
@@ -157,7 +165,8 @@ def _check_every_class_trains(catalog: Catalog, units: _Units, data: DataConfig)
     if not units.kept:
         return
     lost = catalog.ask(
-        f"SELECT {_KIND} FROM clip WHERE given = 'train' GROUP BY 1 HAVING SUM(split = 'train') = 0 ORDER BY 1"
+        f"SELECT {_KIND} FROM {catalog.classes_of_clips} WHERE given = 'train' GROUP BY 1 "
+        "HAVING SUM(split = 'train') = 0 ORDER BY 1"
     )
     labels = {label for (label,) in lost}
     if labels:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ivcp.serving.segments import Segment, merge_windows, windows_over
+from ivcp.serving.segments import Segment, merge_each_class, merge_windows, windows_over
 from ivcp.video import Span
 
 
@@ -61,3 +61,11 @@ def test_sums_of_strides_make_no_moments_of_their_own():
     (only,) = merge_windows(windows, np.tile([0.6, 0.4], (500, 1)), unsure_below=None)
     assert only.confidence == pytest.approx(0.6)
     assert only.end_seconds == pytest.approx(50.1)
+
+
+def test_classes_that_do_not_exclude_each_other_have_segments_of_their_own() -> None:
+    windows = [(0.0, 2.0), (2.0, 4.0), (4.0, 6.0)]
+    probabilities = np.array([[0.9, 0.2, 0.1], [0.8, 0.6, 0.1], [0.1, 0.6, 0.1]])
+    found = merge_each_class(windows, probabilities, thresholds=(0.5, 0.55, 0.5))
+    assert [(part.start_seconds, part.end_seconds, part.label) for part in found] == [(0.0, 4.0, 0), (2.0, 6.0, 1)]
+    assert found[0].confidence == pytest.approx(0.85)

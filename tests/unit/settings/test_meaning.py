@@ -70,8 +70,8 @@ def test_files_without_a_version_hold_all_settings_of_their_run(tmp_path):
 
 
 def test_a_newer_format_is_refused(path):
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
-    with pytest.raises(ConfigError, match="format_version 2, this version of ivcp reads 1"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
+    with pytest.raises(ConfigError, match="format_version 3, this version of ivcp reads 2"):
         read_model_config(path)
 
 

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from ivcp.data.prepared.encoding import encode_sample, with_row
+from ivcp.data.prepared.encoding import encode_sample, shard_schema, with_row
 from ivcp.data.prepared.reader import PreparedSamples
 from ivcp.data.prepared.sample import Medium
 from ivcp.data.prepared.shards import ShardFile, ShardReader
 from ivcp.data.prepared.table import SampleTable
+from ivcp.settings import config_from_settings
+from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import AtomicFile
 from tests.prepared import write_shards
 from tests.samples import STAGE, with_answer
@@ -110,3 +112,15 @@ def test_jpeg_frames_are_smaller_and_nearly_the_same(prepared_clips, make_index,
     assert 0 < np.abs(kept.astype(int) - smooth).mean() < 4
     assert np.array_equal(PreparedSamples(jpeg, "train")[0].media[0].frames, kept[::2])
     assert write_shards(tmp_path / "again", clips, jpeg_quality=90)["shards"] == jpeg.shards
+
+
+def test_a_record_of_other_labels_gets_the_columns_of_its_stage(prepared_clips, tmp_path):
+    several = stage_of(config_from_settings({"problem_type": "multi_label_classification"}))
+    sample, own = prepared_clips[0], {"labels": [0, 2]}
+    with ShardFile(tmp_path / "a.arrow", "train") as file:
+        file.add(encode_sample(sample, STAGE.columns))
+    record, schema = ShardReader(file.path).read(file.offsets[0]), shard_schema(several.columns)
+    copied = with_row(record, sample_id=sample.sample_id, source=sample.source, columns=own, schema=schema)
+
+    expected = encode_sample(replace(sample, columns=own), several.columns)
+    assert copied.serialize().to_pybytes() == expected.serialize().to_pybytes()
