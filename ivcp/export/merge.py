@@ -177,7 +177,8 @@ def _num_changed(found: torch.Tensor, expected: torch.Tensor, model: LoadedModel
     rounding."""
     if model.stage.rows == "labels" and model.labels.kind == "class":
         return int((found.argmax(dim=1) != expected.argmax(dim=1)).sum())
-    found, expected = found[:, stage.steady_outputs], expected[:, stage.steady_outputs]
+    steady = model.stage.steady_outputs
+    found, expected = found[:, steady], expected[:, steady]
     return int(((found - expected).abs() > _ROUNDED * (1 + expected.abs())).any(dim=1).sum())
 
 
