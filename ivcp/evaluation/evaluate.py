@@ -98,6 +98,7 @@ def _evaluate_classifier(
     unseen = UnseenClips.of_split(index, split, model, verify_checksums=config.data.prepared_verify_checksums)
     evaluation = SplitEvaluation(config, model=model, index=index, unseen=unseen, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
+        run.log_data_set(index, name=", ".join(config.data.dataset), context="evaluation")
         predicted = evaluation.predict()
         metrics = evaluation.metrics(predicted, default_store=default_store)
         evaluation.write(output_dir, metrics=metrics, predicted=predicted)
