@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -138,8 +140,6 @@ class DataSet(_Entry):
 
     def deliver(self, client: Any, run_id: str) -> None:
         """Logs it as an input of the run; again, it stays one."""
-        import json
-
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         kind = "s3" if self.source.startswith("s3://") else "local"
@@ -154,11 +154,12 @@ class DataSet(_Entry):
 
 
 class Model(_Entry):
-    """A model of the run, in MLflow's form: a folder with an `MLmodel`, which may refer to weights elsewhere."""
+    """A model of the run, in MLflow's form: an `MLmodel` and other small texts, which refer to weights elsewhere."""
 
     kind: Literal["model"] = "model"
     name: str
-    folder: Path
+    files: dict[str, str]
+    """Texts by their path in the model's folder."""
     tags: dict[str, str]
 
     def deliver(self, client: Any, run_id: str) -> None:
@@ -174,7 +175,12 @@ class Model(_Entry):
         made = client.create_logged_model(
             experiment_id=run.info.experiment_id, name=self.name, source_run_id=run_id, tags=self.tags
         )
-        client.log_model_artifacts(made.model_id, str(self.folder))
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in self.files.items():
+                file = Path(folder) / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
+            client.log_model_artifacts(made.model_id, folder)
         client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
         client.log_outputs(run_id, models=[LoggedModelOutput(made.model_id, 0)])
 

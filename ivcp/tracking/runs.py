@@ -38,7 +38,7 @@ class TrackedRun:
         """`opening` says which run; `store` is the runs folder, where an outage leaves what waits."""
         self._opening = opening
         self._spool = None if opening is None else Spool(store, opening)
-        self._outbox = self._spool and Outbox(self._spool.uri, self._deliver, self._spool)
+        self._outbox = None if self._spool is None else Outbox(self._spool.uri, self._deliver, self._spool)
         self._client: Any = None
         self.run_id: str | None = None
         """Null where there is no run, and as long as it could not be started."""
@@ -98,9 +98,9 @@ class TrackedRun:
             )
         )
 
-    def log_model(self, folder: Path, *, name: str, tags: Mapping[str, str]) -> None:
-        """Shows a model in MLflow's form, with its `MLmodel`, as one that the run has made."""
-        self._send(Model(name=name, folder=folder, tags=dict(tags)))
+    def log_model(self, files: Mapping[str, str], *, name: str, tags: Mapping[str, str]) -> None:
+        """Shows a model in MLflow's form as one that the run has made; `files` are texts by path, its `MLmodel` too."""
+        self._send(Model(name=name, files=dict(files), tags=dict(tags)))
 
     def end(self, status: RunStatus) -> None:
         """Gives the run its final status."""

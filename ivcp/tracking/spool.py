@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 from pydantic import ValidationError
 
-from ivcp.tracking.entries import File, Model, Opening, Started, read_entry
+from ivcp.tracking.entries import File, Opening, Started, read_entry
 
 log = logging.getLogger(__name__)
 
@@ -103,18 +103,12 @@ class Spool:
     def _with_copies(self, entry: Any) -> Any:
         """The entry with its files beside it: their originals may be written over."""
         assert self._folder is not None
-        match entry:
-            case File() if entry.path.is_file():
-                target = self._folder / "files" / uuid.uuid4().hex / entry.path.name
-                target.parent.mkdir(parents=True)
-                shutil.copyfile(entry.path, target)
-                return entry.model_copy(update={"path": target.resolve()})
-            case Model() if entry.folder.is_dir():
-                target = self._folder / "files" / uuid.uuid4().hex
-                shutil.copytree(entry.folder, target)
-                return entry.model_copy(update={"folder": target.resolve()})
-            case _:
-                return entry
+        if not (isinstance(entry, File) and entry.path.is_file()):
+            return entry
+        target = self._folder / "files" / uuid.uuid4().hex / entry.path.name
+        target.parent.mkdir(parents=True)
+        shutil.copyfile(entry.path, target)
+        return entry.model_copy(update={"path": target.resolve()})
 
 
 @contextmanager
