@@ -20,7 +20,7 @@ from ivcp.tracking.pipeline_run import (
     start_pipeline_run,
 )
 from ivcp.tracking.registry import RegistryError, find_champion, promote_model, register_model
-from ivcp.tracking.runs import TrackedRun, tracked_run
+from ivcp.tracking.runs import TrackedRun, given_run, tracked_run
 
 __all__ = [
     "DEFAULT_STORE",
@@ -39,6 +39,7 @@ __all__ = [
     "find_pipeline_run",
     "find_run_page",
     "finish_pipeline_run",
+    "given_run",
     "has_foreign_run",
     "has_store",
     "note_end",

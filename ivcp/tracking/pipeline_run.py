@@ -13,7 +13,7 @@ from ivcp.tracking.client import DEFAULT_STORE, connect, tracking_uri
 from ivcp.tracking.entries import RunStatus
 from ivcp.tracking.experiment import create_run
 from ivcp.tracking.outages import outages, unless_away
-from ivcp.tracking.runs import LONGEST_TAG
+from ivcp.tracking.runs import LONGEST_TAG, given_run
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def note_end(config: RunConfig, how: str) -> None:
 
     The step with which a chain ends calls this: KFP's own word for the end of a run does not tell.
     """
-    run_id = config.tracking.mlflow_run_id or os.environ.get("MLFLOW_RUN_ID")
+    run_id = given_run(config)
     if run_id and "mlflow" in config.train.report_to:
         unless_away(
             lambda: connect(tracking_uri(config)).set_tag(run_id, ENDED_TAG, how[:LONGEST_TAG]),

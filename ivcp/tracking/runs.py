@@ -149,7 +149,7 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
         return
     opening = Opening(
         uri=tracking_uri(config, default_store=default_store),
-        run_id=config.tracking.mlflow_run_id or os.environ.get("MLFLOW_RUN_ID") or None,
+        run_id=given_run(config),
         experiment=config.tracking.mlflow_experiment_name,
         run_name=config.train.run_name or usual_run_name(config, step),
         tags={"ivcp.step": step},
@@ -179,6 +179,11 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
         run.close()
         if run.page:
             log.info("MLflow: %s", run.page)
+
+
+def given_run(config: RunConfig) -> str | None:
+    """The id of the run that all steps log to; null where there is none."""
+    return config.tracking.mlflow_run_id or os.environ.get("MLFLOW_RUN_ID") or None
 
 
 def _now() -> int:
