@@ -42,11 +42,11 @@ def _parts(metrics: EvaluationMetrics, details: EvaluationDetails) -> Iterator[s
         rows = [(row.label_name, str(row.num_gained), str(row.num_lost)) for row in flips.classes]
         yield markdown_table(("class", "gained", "lost"), rows)
     yield "## Classes"
-    rows = [
+    classes = [
         (row.label_name, _percent(row.recall if row.support else None), _percent(row.precision), str(row.support))
         for row in metrics.classes
     ]
-    yield markdown_table(("class", "recall", "precision", "clips"), rows)
+    yield markdown_table(("class", "recall", "precision", "clips"), classes)
     if details.confused:
         yield "## Taken for another"
         rows = [(row.label_name, row.predicted_name, str(row.num_clips)) for row in details.confused]

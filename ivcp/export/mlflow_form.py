@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 from ivcp.packages import own_version
@@ -45,7 +46,9 @@ def referring_model(model_dir: Path | str) -> dict[str, str]:
 
 
 def _save(folder: Path, *, data: Path | None) -> None:
-    import mlflow
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mlflow warns of its own type hints
+        import mlflow.pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 

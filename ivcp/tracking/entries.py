@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +17,8 @@ from ivcp.records import Record
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
-_BATCH = 100
-"""MLflow's limit of parameters in one call."""
+_BATCH, _POINTS_BATCH = 100, 1000
+"""MLflow's limits of parameters, and of metrics, in one call."""
 _NOTE_TAG = "mlflow.note.content"
 """What MLflow shows as a run's description."""
 _CONTEXT_TAG = "mlflow.data.context"
@@ -38,11 +40,35 @@ class Points(_Entry):
 
     def deliver(self, client: Any, run_id: str) -> None:
         """Logs them; what was logged before stays once."""
+        Moments(points=(self,)).deliver(client, run_id)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Points that are handed in together: one by one, what waited during an outage would take minutes."""
+
+    points: tuple[Points, ...]
+
+    def deliver(self, client: Any, run_id: str) -> None:
+        """Logs them; what was logged before stays once."""
         from mlflow.entities import Metric
 
-        metrics = [Metric(name, value, self.time, self.step) for name, value in self.values.items()]
-        for start in range(0, len(metrics), _BATCH):
-            client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+        metrics = [
+            Metric(name, value, points.time, points.step)
+            for points in self.points
+            for name, value in points.values.items()
+        ]
+        for start in range(0, len(metrics), _POINTS_BATCH):
+            client.log_batch(run_id, metrics=metrics[start : start + _POINTS_BATCH])
+
+
+def taken_together(entries: Iterable[Any]) -> tuple[Any, int]:
+    """What to hand in for the first entries, and how many those are; `entries` is not empty."""
+    first, *others = entries
+    if not isinstance(first, Points):
+        return first, 1
+    points = [first, *takewhile(lambda entry: isinstance(entry, Points), others)]
+    return Moments(points=tuple(points)), len(points)
 
 
 class Params(_Entry):

@@ -11,8 +11,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
+from ivcp.tracking.entries import Moments, taken_together
 from ivcp.tracking.outages import first_line, is_refused, outages, patience
 from ivcp.tracking.spool import Spool
 
@@ -22,6 +24,27 @@ _PAUSE_SECONDS = 30.0
 """After a call that failed."""
 _LAST_PAUSE_SECONDS = 2.0
 """The same when the step has ended, and waits."""
+
+_MOST_TOGETHER = 200
+"""Entries."""
+
+
+def hand_in(entry: Any, deliver: Callable[[Any], None], *, server: str) -> None:
+    """Delivers an entry; one that the server refuses is left out, with a warning.
+
+    Raises:
+        Exception: one of `outages`.
+    """
+    try:
+        deliver(entry)
+    except outages() as error:
+        if not is_refused(error):
+            raise
+        if isinstance(entry, Moments) and len(entry.points) > 1:
+            for points in entry.points:
+                hand_in(points, deliver, server=server)
+        else:
+            log.warning("MLflow (%s) does not take an entry: %s", server, first_line(error))
 
 
 class Outbox:
@@ -101,15 +124,14 @@ class Outbox:
                 time.sleep(_LAST_PAUSE_SECONDS)
 
     def _try_first(self, *, raises: bool = False) -> bool:
-        """Whether the first entry is done with: handed in, or refused."""
-        entry = self._entries[0]
+        """Whether the first entries are done with: handed in, or refused."""
+        with self._changed:
+            entry, number = taken_together(islice(self._entries, _MOST_TOGETHER))
         try:
-            self._deliver(entry)
+            hand_in(entry, self._deliver, server=self._server)
         except outages() as error:
-            if not is_refused(error):
-                self._note_outage(error)
-                return False
-            log.warning("MLflow (%s) does not take an entry: %s", self._server, first_line(error))
+            self._note_outage(error)
+            return False
         except ValueError as error:
             if raises:
                 raise
@@ -120,12 +142,13 @@ class Outbox:
                 self._spool.remove()
                 self._changed.notify_all()
             return True
-        self._note_done()
+        self._note_done(number)
         return True
 
-    def _note_done(self) -> None:
+    def _note_done(self, number: int) -> None:
         with self._changed:
-            self._entries.popleft()
+            for _ in range(number):
+                self._entries.popleft()
             if not self._entries:
                 self._spool.remove()
                 if self._is_away:

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ivcp.tracking.client import connect
-from ivcp.tracking.entries import Opening, Started
+from ivcp.tracking.entries import Opening, Started, taken_together
 from ivcp.tracking.experiment import opened_run
-from ivcp.tracking.outages import first_line, is_refused, outages
+from ivcp.tracking.outages import first_line, outages
+from ivcp.tracking.outbox import hand_in
 from ivcp.tracking.spool import claimed, waiting
 
 log = logging.getLogger(__name__)
+
+_MOST_TOGETHER = 200
+"""Entries."""
 
 
 def hand_in_earlier(store: Path, uri: str) -> int:
@@ -50,11 +54,9 @@ def _handed_in(opening: Opening, entries: list[Any], file: TextIO) -> int:
         run_id = opened_run(client, opening).info.run_id
         file.write(Started(run_id=run_id).model_dump_json() + "\n")
         file.flush()
-    for entry in entries:
-        try:
-            entry.deliver(client, run_id)
-        except outages() as error:
-            if not is_refused(error):
-                raise
-            log.warning("MLflow (%s) does not take an entry: %s", opening.uri, first_line(error))
+    done = 0
+    while done < len(entries):
+        entry, number = taken_together(entries[done : done + _MOST_TOGETHER])
+        hand_in(entry, lambda entry: entry.deliver(client, run_id), server=opening.uri)
+        done += number
     return len(entries) - len(known)

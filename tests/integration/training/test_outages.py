@@ -1,6 +1,7 @@
 """What an outage of MLflow costs a training: a warning and some waiting."""
 
 import logging
+import math
 import resource
 import sqlite3
 import time
@@ -133,6 +134,34 @@ def test_a_server_that_comes_up_later(
         run_id = work(url, at_step={STEPS: lambda: setattr(faults, "is_busy", fine)})
     assert curve(mlflow_server, run_id) == list(range(1, STEPS + 1))
     assert len(warnings(caplog)) == 1
+
+
+def test_what_is_left_at_the_end_is_handed_in_by_the_next_step(mlflow_uri: str, tmp_path: Path):
+    """The file is locked from the start to the end: even the run is started later."""
+    (tmp_path / "report.html").write_text("as it was")
+    other = sqlite3.connect(mlflow_uri.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with tracked_run(from_flat({"mlflow_tracking_uri": mlflow_uri, "run_name": "left"}), step="training") as run:
+        run.log_metrics({"train/loss": float("nan")}, 1)
+        run.log_artifact(tmp_path / "report.html", folder="evaluation")
+        run.describe("Training", "1 step")
+        run.describe("Training", "2 steps")
+    assert run.run_id is None
+    (tmp_path / "report.html").write_text("written over")
+    other.execute("ROLLBACK")
+    work(mlflow_uri)
+
+    client = MlflowClient(mlflow_uri)
+    experiment = client.get_experiment_by_name("ivcp")
+    [left] = client.search_runs([experiment.experiment_id], "attributes.run_name = 'left'")
+    assert left.info.status == "FINISHED"
+    assert math.isnan(client.get_metric_history(left.info.run_id, "train/loss")[0].value)
+    file = client.download_artifacts(left.info.run_id, "evaluation/report.html", str(tmp_path / "runs"))
+    assert Path(file).read_text() == "as it was"
+    note = left.data.tags["mlflow.note.content"]
+    assert note.startswith("### Settings that are no defaults")
+    assert note.endswith("### Training\n\n2 steps")
+    assert not list(Path("runs/mlflow-spool").iterdir())
 
 
 @pytest.mark.slow
