@@ -18,7 +18,7 @@ from ivcp.evaluation.champion import OnSameClips, compare_with_champion
 from ivcp.evaluation.confidence_plot import draw_confidence
 from ivcp.evaluation.confusion_plot import draw_confusion_matrix
 from ivcp.evaluation.details import describe_evaluation, most_uncertain
-from ivcp.evaluation.flips import compare_answers
+from ivcp.evaluation.flips import answers_of, compare_answers, recorded_answers
 from ivcp.evaluation.gate import decide, split_fingerprint, why_unfit
 from ivcp.evaluation.language.asked import check_measuring_here
 from ivcp.evaluation.language.evaluate import evaluate_language
@@ -61,7 +61,7 @@ from ivcp.settings import RunConfig
 from ivcp.stages.directory import load_directory, stage_of_directory
 from ivcp.stages.loaded_model import LoadedModel
 from ivcp.storage.atomic import write_whole
-from ivcp.tracking import DEFAULT_STORE, find_champion, tracked_run
+from ivcp.tracking import DEFAULT_STORE, Champion, find_champion, tracked_run, tracking_uri
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class SplitEvaluation:
         ours = predicted.only(unseen.positions, failed=unseen.clips.failed)
         theirs = self._predict(champion, unseen.clips)
         both = self._both(self._measure(theirs).top1_accuracy, self._measure(ours), unseen.left_out)
-        return replace(both, flips=compare_answers(ours, theirs, self.index.classes))
+        return replace(both, flips=compare_answers(ours, answers_of(theirs), self.index.classes))
 
     def write(self, output_dir: Path, *, metrics: EvaluationMetrics, predicted: PredictedSplit) -> None:
         """Writes the numbers, the predictions, the pictures and the report."""
@@ -289,7 +289,7 @@ class SplitEvaluation:
         found = compare_with_champion(
             champion,
             model=self.model,
-            recorded=None if theirs is None else self._both(theirs, measured, LeftOut()),
+            recorded=None if theirs is None else self._recorded(champion, theirs, predicted, measured, default_store),
             machine=self.config.model,
             device=_device(),
             why_unfit=lambda champion: why_unfit(champion, self.index),
@@ -303,6 +303,16 @@ class SplitEvaluation:
             new_top1_accuracy=found.both.new,
             flips=found.both.flips,
         )
+
+    def _recorded(
+        self, champion: Champion, top1: float, predicted: PredictedSplit, measured: SplitMetrics, default_store: Path
+    ) -> OnSameClips:
+        """The champion's recorded figure, and its answers where its evaluation logged them."""
+        both = self._both(top1, measured, LeftOut())
+        answers = recorded_answers(champion, tracking_uri(self.config, default_store=default_store))
+        if answers is None or not answers.keys() >= set(predicted.clip_ids):
+            return both
+        return replace(both, flips=compare_answers(predicted, answers, self.index.classes))
 
     @staticmethod
     def _both(champion_top1: float, own: SplitMetrics, left_out: LeftOut) -> OnSameClips:

@@ -13,6 +13,9 @@ from ivcp.tracking.described import markdown_table
 
 log = logging.getLogger(__name__)
 
+EVALUATION_FOLDER = "evaluation"
+"""Of a run's artifacts."""
+
 
 def record_evaluation(run: TrackedRun, metrics: Measured, files: Iterable[Path]) -> None:
     """Logs the numbers and the verdict, and keeps them with `files` in the step's run."""
@@ -20,7 +23,7 @@ def record_evaluation(run: TrackedRun, metrics: Measured, files: Iterable[Path])
     run.log_metrics({f"{metrics.split}/{name}": value for name, value in metrics.headline().items()})
     run.set_tags(metrics.fingerprints() | {"gate": verdict})
     for path in files:
-        run.log_artifact(path, folder="evaluation")
+        run.log_artifact(path, folder=EVALUATION_FOLDER)
     figures = markdown_table(
         ("figure", "value"), [(name, f"{value:.4g}") for name, value in metrics.headline().items()]
     )

@@ -263,7 +263,7 @@ class ChampionComparison(Comparison):
     new_top1_accuracy: float | None = None
     """The new model's on the same clips; null when not comparable."""
     flips: Flips | None = None
-    """Null where the champion's figure was recorded, and its answers were not."""
+    """Null where the champion's figure was recorded, and its answers are not to be had."""
 
 
 class GateVerdict(Record):

@@ -36,6 +36,8 @@ class Champion(Record):
     """Path or s3:// URI of the model directory."""
     tags: dict[str, str]
     """What was recorded at registration: metrics, fingerprints."""
+    run_id: str | None = None
+    """The MLflow run that made it; null where none was logged."""
 
     @property
     def top1_accuracy(self) -> float | None:

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from ivcp.tracking.entries import Moments, taken_together
-from ivcp.tracking.outages import first_line, is_refused, outages, patience
+from ivcp.tracking.outages import first_line, is_refused, outages
 from ivcp.tracking.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -87,10 +87,13 @@ class Outbox:
         with self._changed:
             self._changed.wait_for(lambda: not self._entries or self._is_away or self._thread is None)
 
-    def close(self) -> None:
-        """Hands in what waits, for the last time, and says how much is missing."""
+    def close(self, patience_seconds: float = 0.0) -> None:
+        """Hands in what waits, for the last time, and says how much is missing.
+
+        A server that is away is waited for so long; a call that has begun is not broken off.
+        """
         with self._changed:
-            self._is_ending, self._give_up_at = True, time.monotonic() + patience()
+            self._is_ending, self._give_up_at = True, time.monotonic() + patience_seconds
             self._next_try = 0.0
             self._changed.notify_all()
         if self._thread is not None:

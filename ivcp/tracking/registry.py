@@ -110,7 +110,13 @@ def find_champion(config: RunConfig, *, default_store: Path = DEFAULT_STORE) -> 
     if version is None:
         return None
     model_dir = version.source if is_s3(version.source) else unquote(version.source.removeprefix("file://"))
-    return Champion(name=name, version=int(version.version), model_dir=model_dir, tags=dict(version.tags))
+    return Champion(
+        name=name,
+        version=int(version.version),
+        model_dir=model_dir,
+        tags=dict(version.tags),
+        run_id=version.run_id or None,
+    )
 
 
 def _answered(call: Callable[[], T], uri: str, what: str) -> T:

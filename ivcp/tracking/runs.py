@@ -18,6 +18,7 @@ from ivcp.tracking.client import DEFAULT_STORE, connect, tracking_uri
 from ivcp.tracking.described import settings_table, usual_run_name
 from ivcp.tracking.entries import DataSet, End, File, Model, Note, Opening, Params, Points, RunStatus, Tag, Text
 from ivcp.tracking.experiment import opened_run, run_page
+from ivcp.tracking.outages import patience
 from ivcp.tracking.outbox import Outbox
 from ivcp.tracking.spool import Spool
 from ivcp.tracking.waiting import hand_in_earlier
@@ -111,10 +112,10 @@ class TrackedRun:
         if self._outbox is not None:
             self._outbox.flush()
 
-    def close(self) -> None:
-        """Hands in what waits, for the last time."""
+    def close(self, *, is_patient: bool = True) -> None:
+        """Hands in what waits, for the last time; `is_patient` is whether a pod waits for a server that restarts."""
         if self._outbox is not None:
-            self._outbox.close()
+            self._outbox.close(patience() if is_patient else 0.0)
 
     def _send(self, entry: Any) -> None:
         if self._outbox is not None:
@@ -176,7 +177,7 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
         run.set_tags({f"step.{step}": status})
         if not opening.run_id:
             run.end(status)
-        run.close()
+        run.close(is_patient=status == "FINISHED")
         if run.page:
             log.info("MLflow: %s", run.page)
 

@@ -10,7 +10,7 @@ from scipy.stats import binom
 from ivcp.evaluation.confusion_plot import draw_confusion_matrix
 from ivcp.evaluation.curve_picture import draw_curve
 from ivcp.evaluation.details import most_uncertain, read_curves
-from ivcp.evaluation.flips import compare_answers
+from ivcp.evaluation.flips import answers_of, compare_answers
 from ivcp.evaluation.label_issues import confident_classes, find_label_issues
 from ivcp.evaluation.measure import measure, measure_disturbed
 from ivcp.evaluation.report import clip_rows, rows_of, shown_clips, write_report
@@ -48,14 +48,14 @@ def test_flips_are_counted_by_class_and_tested_exactly() -> None:
     of_second = [0.0, 5.0, 0.0]
     new = predicted_split(truth, [right] * 6 + [wrong] + [of_second] * 3)
     champion = predicted_split(truth, [wrong] * 5 + [right] + [of_second] * 4)
-    flips = compare_answers(new, champion, LABELS)
+    flips = compare_answers(new, answers_of(champion), LABELS)
     assert (flips.num_gained, flips.num_lost) == (5, 1)
     assert flips.p_value == pytest.approx(2 * binom.cdf(1, 6, 0.5))
     assert [(row.num_gained, row.num_lost) for row in flips.classes] == [(5, 0), (0, 1)]
     assert flips.clips[0].clip_id == "d:6"
-    assert compare_answers(new, new, LABELS).p_value == 1
-    with pytest.raises(ValueError, match="same clips"):
-        compare_answers(new, champion.only(np.arange(9), failed=()), LABELS)
+    assert compare_answers(new, answers_of(new), LABELS).p_value == 1
+    with pytest.raises(ValueError, match=r"no answer for 1 of .*: d:9"):
+        compare_answers(new, answers_of(champion.only(np.arange(9), failed=())), LABELS)
 
 
 def test_curves_come_from_the_trainers_state(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_page_and_markdown_escape_names_and_say_nothing_of_pairs_where_there_are
             how="evaluated",
             detail="measured now",
             top1_accuracy=1.0,
-            flips=compare_answers(predicted, champion, LABELS),
+            flips=compare_answers(predicted, answers_of(champion), LABELS),
         ),
         gate=GateVerdict(passed=True, reasons=()),
         test_fingerprint="t",
