@@ -195,9 +195,9 @@ def _registered(
             run.log_model(referring_model(model_uri), name=registered.name, tags={**tags, WEIGHTS_TAG: weights})
         run.describe("Model", f"Version {registered.version} of {escape(registered.name)}: {code(registered.source)}")
         if checked.max_logit_difference is not None:
-            run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
+            run.set_tags({"export.max_logit_difference": f"{checked.max_logit_difference:.3g}"})
         if checked.served_difference is not None:
-            run.log_metrics({"export/served_logit_difference": checked.served_difference})
+            run.set_tags({"export.served_logit_difference": f"{checked.served_difference:.3g}"})
     return ExportResult(
         model_dir=str(export_dir),
         merge=checked,
