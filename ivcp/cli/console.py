@@ -35,7 +35,10 @@ def show_summary(summary: RunSummary) -> None:
     say("")
     if report := summary.evaluation_report or summary.validation_report:
         _say("open the report", f"python3 -m webbrowser {shlex.quote(report)}")
-    _say("MLflow", f"mlflow ui --backend-store-uri {shlex.quote(summary.mlflow_tracking_uri)}")
+    if summary.mlflow_tracking_uri.startswith("sqlite:"):
+        _say("MLflow", f"mlflow ui --backend-store-uri {shlex.quote(summary.mlflow_tracking_uri)}")
+    if summary.mlflow_page:
+        _say("its page", summary.mlflow_page)
     if summary.model_dir and not isinstance(summary.metrics, LanguageMetrics):
         model = shlex.quote(_relative(summary.model_dir))
         _say("predict", f"ivcp predict --model-dir {model} VIDEO.mp4")

@@ -14,7 +14,7 @@ from ivcp.data.seen_clips import SEEN_CLIPS_FILE
 from ivcp.inference.finite import NonFiniteError
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records import Message
-from ivcp.records.evaluation import Comparison, LeftOut
+from ivcp.records.evaluation import Comparison, Flips, LeftOut
 from ivcp.settings import EvaluationConfig, ModelConfig
 from ivcp.stages.directory import load_directory
 from ivcp.stages.loaded_model import LoadedModel
@@ -33,6 +33,8 @@ class OnSameClips:
     num_clips: int
     left_out: LeftOut
     """What the champion has seen of the clips that the new model was measured on."""
+    flips: Flips | None = None
+    """Clip by clip; null where the champion's answers are not known."""
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,16 @@ from ivcp.evaluation.calibration import NotCalibratedError, clips_to_fit_on, fit
 from ivcp.evaluation.champion import OnSameClips, compare_with_champion
 from ivcp.evaluation.confidence_plot import draw_confidence
 from ivcp.evaluation.confusion_plot import draw_confusion_matrix
+from ivcp.evaluation.details import describe_evaluation, most_uncertain
+from ivcp.evaluation.flips import answers_of, compare_answers, recorded_answers
 from ivcp.evaluation.gate import decide, split_fingerprint, why_unfit
 from ivcp.evaluation.language.asked import check_measuring_here
 from ivcp.evaluation.language.evaluate import evaluate_language
 from ivcp.evaluation.measure import measure, measure_disturbed, measure_intervals
 from ivcp.evaluation.predict import PredictedSplit, predict_split, prediction_rows
 from ivcp.evaluation.recorded import record_evaluation
-from ivcp.evaluation.report import worst_mistakes, write_class_table, write_report
+from ivcp.evaluation.report import clip_rows, rows_of, shown_clips, worst_mistakes, write_class_table, write_report
+from ivcp.evaluation.report_markdown import REPORT_MARKDOWN, report_in_markdown
 from ivcp.evaluation.smoke import choose_smoke_clip
 from ivcp.evaluation.targets.evaluate import evaluate_targets
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
@@ -35,6 +38,7 @@ from ivcp.records import (
     METRICS_FILE,
     PREDICTIONS_FILE,
     REPORT_HTML,
+    REPORT_JSON,
     Message,
     PreparedIndex,
     Split,
@@ -57,7 +61,8 @@ from ivcp.records.language_evaluation import Measured
 from ivcp.settings import RunConfig
 from ivcp.stages.directory import load_directory, stage_of_directory
 from ivcp.stages.loaded_model import LoadedModel
-from ivcp.tracking import DEFAULT_STORE, find_champion, tracked_run
+from ivcp.storage.atomic import write_whole
+from ivcp.tracking import DEFAULT_STORE, Champion, find_champion, tracked_run, tracking_uri
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +107,12 @@ def _evaluate_classifier(
     unseen = UnseenClips.of_split(index, split, model, verify_checksums=config.data.prepared_verify_checksums)
     evaluation = SplitEvaluation(config, model=model, index=index, unseen=unseen, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
+        run.log_data_set(index, name=", ".join(config.data.dataset), context="evaluation")
         predicted = evaluation.predict()
         metrics = evaluation.metrics(predicted, default_store=default_store)
         evaluation.write(output_dir, metrics=metrics, predicted=predicted)
-        names = [METRICS_FILE, REPORT_HTML, CONFUSION_MATRIX_FILE, PREDICTIONS_FILE, CLASS_TABLE_FILE]
+        names = [METRICS_FILE, REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN]
+        names += [CONFUSION_MATRIX_FILE, PREDICTIONS_FILE, CLASS_TABLE_FILE]
         if metrics.confidence:
             names.append(CONFIDENCE_FILE)
         record_evaluation(run, metrics, [output_dir / name for name in names])
@@ -183,9 +190,10 @@ class SplitEvaluation:
         unseen = self.clips.unseen_by(champion.seen)
         if not len(unseen.clips):
             return None
-        own = self._measure(predicted.only(unseen.positions, failed=unseen.clips.failed))
-        of_champion = self._measure(self._predict(champion, unseen.clips))
-        return self._both(of_champion.top1_accuracy, own, unseen.left_out)
+        ours = predicted.only(unseen.positions, failed=unseen.clips.failed)
+        theirs = self._predict(champion, unseen.clips)
+        both = self._both(self._measure(theirs).top1_accuracy, self._measure(ours), unseen.left_out)
+        return replace(both, flips=compare_answers(ours, answers_of(theirs), self.index.classes))
 
     def write(self, output_dir: Path, *, metrics: EvaluationMetrics, predicted: PredictedSplit) -> None:
         """Writes the numbers, the predictions, the pictures and the report."""
@@ -204,10 +212,21 @@ class SplitEvaluation:
         if metrics.confidence:
             confidence_picture = output_dir / CONFIDENCE_FILE
             draw_confidence(metrics.confidence, split=self.split, path=confidence_picture)
+        details = describe_evaluation(
+            self.config, directory=self.model.directory, index=self.index, predicted=predicted
+        )
+        details.write(output_dir / REPORT_JSON)
+        write_whole(output_dir / REPORT_MARKDOWN, report_in_markdown(metrics, details))
         write_report(
             output_dir / REPORT_HTML,
             metrics=metrics,
+            details=details,
+            clips=clip_rows(predicted),
             mistakes=worst_mistakes(predicted, self.clips.samples, self.index.classes),
+            uncertain=shown_clips(predicted, most_uncertain(predicted), self.clips.samples, self.index.classes),
+            doubtful=shown_clips(
+                predicted, rows_of(predicted, details.label_issues), self.clips.samples, self.index.classes
+            ),
             failed=self.clips.failed,
             confusion_picture=picture,
             confidence_picture=confidence_picture,
@@ -274,14 +293,30 @@ class SplitEvaluation:
         found = compare_with_champion(
             champion,
             model=self.model,
-            recorded=None if theirs is None else self._both(theirs, measured, LeftOut()),
+            recorded=None if theirs is None else self._recorded(champion, theirs, predicted, measured, default_store),
             machine=self.config.model,
             device=_device(),
             why_unfit=lambda champion: why_unfit(champion, self.index),
             measure_both=lambda champion: self.on_same_clips(champion, predicted),
         )
-        both = {"top1_accuracy": found.both and found.both.champion, "new_top1_accuracy": found.both and found.both.new}
-        return ChampionComparison(**found.described(), **both)
+        if found.both is None:
+            return ChampionComparison(**found.described(), top1_accuracy=None)
+        return ChampionComparison(
+            **found.described(),
+            top1_accuracy=found.both.champion,
+            new_top1_accuracy=found.both.new,
+            flips=found.both.flips,
+        )
+
+    def _recorded(
+        self, champion: Champion, top1: float, predicted: PredictedSplit, measured: SplitMetrics, default_store: Path
+    ) -> OnSameClips:
+        """The champion's recorded figure, and its answers where its evaluation logged them."""
+        both = self._both(top1, measured, LeftOut())
+        answers = recorded_answers(champion, tracking_uri(self.config, default_store=default_store))
+        if answers is None or not answers.keys() >= set(predicted.clip_ids):
+            return both
+        return replace(both, flips=compare_answers(predicted, answers, self.index.classes))
 
     @staticmethod
     def _both(champion_top1: float, own: SplitMetrics, left_out: LeftOut) -> OnSameClips:

@@ -11,23 +11,30 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from ivcp.evaluation.curve_picture import draw_curve
 from ivcp.evaluation.predict import PredictedSplit
 from ivcp.inference.loop import Samples
 from ivcp.records import Labels, QuarantinedClip
 from ivcp.records.evaluation import ClassMetrics, EvaluationMetrics
+from ivcp.records.evaluation_details import EvaluationDetails, LabelIssue
 from ivcp.storage.atomic import write_whole
 
 _FRAMES_SHOWN = 8
 _FRAME_HEIGHT = 96
 _MISTAKES_SHOWN = 12
+_CLIPS_LISTED = 3000
+
+ClipRow = tuple[int, int, float, str, str]
+"""Label, prediction, confidence, id, video."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong prediction as the report shows it."""
+    """A prediction, mostly a wrong one, as the report shows it."""
 
     clip_id: str
     video: str
@@ -49,10 +56,15 @@ def write_report(
     confusion_picture: Path,
     title: str,
     confidence_picture: Path | None = None,
+    details: EvaluationDetails | None = None,
+    clips: Sequence[ClipRow] = (),
+    uncertain: Sequence[Mistake] = (),
+    doubtful: Sequence[Mistake] = (),
 ) -> None:
     """Renders `report.html`; it refers to no other file.
 
-    `confidence_picture` belongs to `metrics.confidence`, and is null with it.
+    `confidence_picture` belongs to `metrics.confidence`, and is null with it. `clips` are those that a click on the
+    confusion matrix shows, `doubtful` those of `details.label_issues`.
     """
     matrix = np.asarray(metrics.confusion_matrix)
     num_wrong = int(matrix.sum() - matrix.trace())
@@ -62,7 +74,12 @@ def write_report(
         .render(
             title=title,
             metrics=metrics,
+            details=details,
+            clips=clips,
             mistakes=mistakes,
+            uncertain=uncertain,
+            doubtful=doubtful,
+            draw_curve=lambda curve: Markup(draw_curve(curve)),
             failed=failed,
             confusion_picture=_data_uri(confusion_picture.read_bytes(), "image/png"),
             confidence_picture=_data_uri(confidence_picture.read_bytes(), "image/png") if confidence_picture else None,
@@ -70,6 +87,28 @@ def write_report(
         )
     )
     write_whole(path, html)
+
+
+def clip_rows(predicted: PredictedSplit) -> list[ClipRow]:
+    """Of the decoded clips: true class, predicted class, confidence, id and video; wrong ones first, at most 3,000."""
+    probabilities, guesses = predicted.probabilities, predicted.predictions
+    order = np.argsort(guesses == predicted.labels, kind="stable")[:_CLIPS_LISTED]
+    return [
+        (
+            int(predicted.labels[row]),
+            int(guesses[row]),
+            round(float(probabilities[row, guesses[row]]), 4),
+            predicted.clip_ids[row],
+            predicted.videos[row],
+        )
+        for row in order
+    ]
+
+
+def rows_of(predicted: PredictedSplit, issues: Sequence[LabelIssue]) -> NDArray[np.int64]:
+    """The rows of the first doubtful labels, as many as are shown."""
+    places = {clip_id: row for row, clip_id in enumerate(predicted.clip_ids)}
+    return np.array([places[issue.clip_id] for issue in issues[:_MISTAKES_SHOWN]], dtype=np.int64)
 
 
 def templates() -> jinja2.Environment:
@@ -90,6 +129,12 @@ def worst_mistakes(predicted: PredictedSplit, samples: Samples, labels: Labels) 
     rows = np.arange(len(guesses))
     wrong = np.flatnonzero(guesses != predicted.labels)
     surest = wrong[np.argsort(-probabilities[rows, guesses][wrong], kind="stable")][:_MISTAKES_SHOWN]
+    return shown_clips(predicted, surest, samples, labels)
+
+
+def shown_clips(predicted: PredictedSplit, rows: NDArray[np.int64], samples: Samples, labels: Labels) -> list[Mistake]:
+    """The clips of `rows`, with their frames."""
+    probabilities, guesses = predicted.probabilities, predicted.predictions
     return [
         Mistake(
             clip_id=predicted.clip_ids[row],
@@ -100,7 +145,7 @@ def worst_mistakes(predicted: PredictedSplit, samples: Samples, labels: Labels) 
             label_confidence=float(probabilities[row, predicted.labels[row]]),
             strip=film_strip(samples[int(row)].media[0].frames),
         )
-        for row in surest
+        for row in rows
     ]
 
 

@@ -20,6 +20,7 @@ from ivcp.export.exits.engines.write import add_engines, remove_engines
 from ivcp.export.exits.leaving import check_exits, take_exits
 from ivcp.export.graph import check_graph_settings, export_graph, remove_graphs
 from ivcp.export.merge import merge_adapter
+from ivcp.export.mlflow_form import add_mlflow_form, referring_model
 from ivcp.export.model_card import model_card
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
@@ -27,6 +28,7 @@ from ivcp.records.evaluation import SMOKE_CLIP_FILE
 from ivcp.records.export import EXPORT_RESULT_FILE, Exits, ExportResult, MergeCheck
 from ivcp.records.graph import GraphInfo
 from ivcp.records.language_evaluation import SMOKE_QUESTION_FILE, Measured
+from ivcp.records.markdown import code, escape
 from ivcp.records.target_evaluation import TargetMetrics
 from ivcp.records.thresholds import THRESHOLDS_FILE
 from ivcp.settings import ConfigError, RunConfig, read_model_config
@@ -212,6 +214,9 @@ def _registered(
     """Registers the model, and returns what export did."""
     with tracked_run(config, step="export") as run:
         weights = _weights_hash(export_dir, stage_of(config).files)
+        answers_with_classes = stage_of(config).rows == "labels"
+        if answers_with_classes:
+            add_mlflow_form(export_dir)
         model_uri = _published(export_dir, config=config, run=run.run_id or weights)
         registered = register_model(
             model_uri,
@@ -225,10 +230,13 @@ def _registered(
             if metrics is not None:
                 check_champion(config, registered, metrics)
             registered = promote_model(registered, config=config)
+        if answers_with_classes and run.is_open:
+            run.log_model(referring_model(model_uri), name=registered.name, tags={**tags, WEIGHTS_TAG: weights})
+        run.describe("Model", f"Version {registered.version} of {escape(registered.name)}: {code(registered.source)}")
         if checked.max_logit_difference is not None:
-            run.log_metrics({"export/max_logit_difference": checked.max_logit_difference})
+            run.set_tags({"export.max_logit_difference": f"{checked.max_logit_difference:.3g}"})
         if checked.served_difference is not None:
-            run.log_metrics({"export/served_logit_difference": checked.served_difference})
+            run.set_tags({"export.served_logit_difference": f"{checked.served_difference:.3g}"})
     return ExportResult(
         model_dir=str(export_dir),
         merge=checked,

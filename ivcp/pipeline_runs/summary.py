@@ -9,6 +9,7 @@ from pathlib import Path
 from ivcp.records import METRICS_FILE, REPORT_HTML, PreparedIndex, Record, Split
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.language_evaluation import Measured, read_metrics
+from ivcp.tracking import find_run_page
 from ivcp.tracking.steps import StepRecord
 
 STEPS = ("data_validation", "preprocessing", "training", "evaluation", "export", "serving")
@@ -47,6 +48,8 @@ class RunSummary(Record):
     model_dir: str | None
     mlflow_tracking_uri: str
     mlflow_run_id: str
+    mlflow_page: str = ""
+    """The run's page in MLflow; of a store that is a file, where `mlflow ui` shows it."""
     log: str
 
 
@@ -77,6 +80,7 @@ def summarize(
         model_dir=_text(folders.get("export")),
         mlflow_tracking_uri=uri,
         mlflow_run_id=run_id,
+        mlflow_page=find_run_page(uri, run_id) if run_id else "",
         log=str(run_dir / LOG_FILE),
     )
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ivcp.preparation.prepare import merge_parts, plan_parts, prepare_clips, prepare_part
-from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
+from ivcp.records import REPORT_HTML, REPORT_JSON, RUN_CONFIG_FILE, PreparedIndex
+from ivcp.records.markdown import escape
 from ivcp.settings import RunConfig, read_saved_config
-from ivcp.tracking import note_end, unless_away
+from ivcp.tracking import given_run, note_end, tracked_run, unless_away
 from ivcp.tracking.identity import unchanged_champion
 from ivcp.tracking.steps import recorded_step
 
@@ -64,6 +65,8 @@ def run_step(
         clips = ", ".join(f"{count} {split}" for split, count in index.num_clips.items() if count)
         outcome.result = f"{clips} clips, {index.mean_tokens:.0f} tokens each, {len(index.failed)} failed"
         outcome.directory = index.root_uri
+        if given_run(config):
+            _tell_mlflow(config, Path(validated), prepared=outcome.result)
         unchanged_since = _unchanged_since(config, index, deploy=deploy)
         if unchanged_since:
             end = f"nothing changed since {unchanged_since}: nothing was trained"
@@ -71,6 +74,15 @@ def run_step(
             note_end(config, end)
             log.info("%s", end)
     return unchanged_since is None
+
+
+def _tell_mlflow(config: RunConfig, validated: Path, *, prepared: str) -> None:
+    """Keeps what validation found with the run; validation itself is cached for many runs, and knows none of them."""
+    with tracked_run(config, step="preprocessing") as run:
+        for name in (REPORT_HTML, REPORT_JSON):
+            if (validated / name).is_file():
+                run.log_artifact(validated / name, folder="validation")
+        run.describe("Data", escape(prepared))
 
 
 def _unchanged_since(config: RunConfig, index: PreparedIndex, *, deploy: bool) -> str | None:

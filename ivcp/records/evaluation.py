@@ -219,6 +219,42 @@ class Comparison(Record):
     detail: str
 
 
+class ClassFlips(Record):
+    """Clips of one class that only one of two models recognises."""
+
+    label_name: str
+    num_gained: int
+    num_lost: int
+
+
+class Flip(Record):
+    """A clip that only one of two models recognises."""
+
+    clip_id: str
+    video: str
+    label_name: str
+    champion_name: str
+    """What the champion answers."""
+    new_name: str
+
+
+class Flips(Record):
+    """Two classifiers clip by clip."""
+
+    num_clips: int
+    """Decoded clips that both were asked about."""
+    num_gained: int
+    """Only the new model is right."""
+    num_lost: int
+    """Only the champion is right."""
+    p_value: float
+    """McNemar's exact test, two-sided: how often chance alone makes two equally good models differ as much."""
+    classes: tuple[ClassFlips, ...]
+    """Those with a difference."""
+    clips: tuple[Flip, ...]
+    """Lost ones first; at most 50."""
+
+
 class ChampionComparison(Comparison):
     """Two classifiers."""
 
@@ -226,6 +262,8 @@ class ChampionComparison(Comparison):
     """Null when not comparable."""
     new_top1_accuracy: float | None = None
     """The new model's on the same clips; null when not comparable."""
+    flips: Flips | None = None
+    """Null where the champion's figure was recorded, and its answers are not to be had."""
 
 
 class GateVerdict(Record):

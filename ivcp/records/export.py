@@ -86,3 +86,15 @@ class ExportResult(Record):
         graph = f"; {self.graph.words}" if self.graph else ""
         measured = "" if self.is_measured else ", not measured here: no data set is named"
         return f"{name}{checked}{graph}{self.exits.words}{measured}"
+
+
+MODEL_REFERENCE_FILE = "model_reference.json"
+
+
+class ModelReference(Record):
+    """`model_reference.json`: where the weights of a model lie that MLflow shows without a copy of them."""
+
+    model_dir: str
+    """Path or s3:// URI of the model directory."""
+    weights: str | None
+    """`ivcp.tracking.identity.sampled_hash` of its *.safetensors; null on S3, where each run has a place of its own."""

@@ -42,6 +42,7 @@ class RegisteredVersion(Record):
     """What was recorded at registration: metrics, fingerprints."""
     aliases: tuple[str, ...] = ()
     run_id: str | None = None
+    """The MLflow run that made it; null where none was logged."""
     registered_at: str = ""
     """UTC, as ISO 8601 writes it."""
 

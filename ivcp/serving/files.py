@@ -49,16 +49,49 @@ def classify_files(
         PromptError: `prompt` cannot be asked.
         DecoderError: no process starts that could decode.
     """
-    predictor = Predictor(model_dir, machine=machine)
-    files = ModelFiles(predictor.fetch(), predictor.machine.trust_remote_code)
-    num_decoders = max(1, min(available_cores(), len(videos)))
-    decoders = Decoders([files], num_workers=num_decoders, timeout_seconds=_DECODE_SECONDS)
-    with closing(decoders):
-        decoders.start()  # while the model is loaded
-        predictor.load()
-        question = _Question(predictor.messages(prompt), Span(start_seconds, end_seconds), top_k)
-        with closing(_Classifier(predictor, files, decoders, question)) as classifier:
-            yield from in_threads(classifier.outcome, videos, num_threads=_PER_DECODER * num_decoders)
+    with closing(FileClassifier(model_dir, machine=machine, num_decoders=_decoders_for(len(videos)))) as classifier:
+        yield from classifier.outcomes(
+            videos, prompt=prompt, top_k=top_k, start_seconds=start_seconds, end_seconds=end_seconds
+        )
+
+
+class FileClassifier:
+    """A loaded model and the processes that decode for it, for one list of videos after another."""
+
+    def __init__(self, model_dir: Path | str, *, machine: ModelConfig | None = None, num_decoders: int) -> None:
+        """Errors are those of `classify_files`."""
+        self._predictor = Predictor(model_dir, machine=machine)
+        self._files = ModelFiles(self._predictor.fetch(), self._predictor.machine.trust_remote_code)
+        self._num_decoders = num_decoders
+        self._decoders = Decoders([self._files], num_workers=num_decoders, timeout_seconds=_DECODE_SECONDS)
+        try:
+            self._decoders.start()  # while the model is loaded
+            self._predictor.load()
+        except BaseException:
+            self._decoders.close()
+            raise
+
+    def outcomes(
+        self,
+        videos: Sequence[str],
+        *,
+        prompt: str | None = None,
+        top_k: int = 5,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+    ) -> Generator[tuple[str, Answer | Failure]]:
+        """As `classify_files` yields them."""
+        question = _Question(self._predictor.messages(prompt), Span(start_seconds, end_seconds), top_k)
+        with closing(_Classifier(self._predictor, self._files, self._decoders, question)) as classifier:
+            yield from in_threads(classifier.outcome, videos, num_threads=_PER_DECODER * self._num_decoders)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._decoders.close()
+
+
+def _decoders_for(num_videos: int) -> int:
+    return max(1, min(available_cores(), num_videos))
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,7 @@ class CurriculumStage:
     @property
     def given(self) -> dict[str, Any]:
         """Its settings that are no default."""
-        defaults = RunConfig().flat()
-        return {key: value for key, value in self.config.flat().items() if value != defaults[key]}
+        return self.config.changed()
 
     def run_of(self, pipeline_run: str) -> str:
         """What stands for it in a pipeline run that trains all stages."""

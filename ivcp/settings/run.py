@@ -130,6 +130,11 @@ class RunConfig(Section):
         sections = self.model_dump(mode="json")
         return {key: value for section in sections.values() for key, value in section.items()}
 
+    def changed(self) -> dict[str, Any]:
+        """The settings that are no defaults, by key."""
+        defaults = RunConfig().flat()
+        return {key: value for key, value in self.flat().items() if value != defaults[key]}
+
 
 SECTIONS: dict[str, type[Section]] = {
     name: field.annotation  # type: ignore[misc]

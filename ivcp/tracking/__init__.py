@@ -2,6 +2,8 @@
 
 from ivcp.records.registered import Champion, ModelVersionRef, RegisteredVersion
 from ivcp.tracking.client import DEFAULT_STORE, has_store, tracking_uri
+from ivcp.tracking.entries import RunStatus
+from ivcp.tracking.experiment import find_run_page
 from ivcp.tracking.outages import unless_away
 from ivcp.tracking.pipeline_run import (
     ENDED_TAG,
@@ -18,7 +20,7 @@ from ivcp.tracking.pipeline_run import (
     start_pipeline_run,
 )
 from ivcp.tracking.registry import RegistryError, find_champion, promote_model, register_model, registered_versions
-from ivcp.tracking.runs import RunStatus, TrackedRun, tracked_run
+from ivcp.tracking.runs import TrackedRun, given_run, tracked_run
 
 __all__ = [
     "DEFAULT_STORE",
@@ -36,7 +38,9 @@ __all__ = [
     "continue_pipeline_run",
     "find_champion",
     "find_pipeline_run",
+    "find_run_page",
     "finish_pipeline_run",
+    "given_run",
     "has_foreign_run",
     "has_store",
     "note_end",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from ivcp.tracking.outages import first_line, outages, patiently
 from ivcp.tracking.registry import RegistryError
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>.+)|/(?P<version>\d+))")
 
@@ -65,6 +68,19 @@ def download_artifact_files(source: str, uri: str, files: dict[str, int], folder
     for name, num_bytes in files.items():
         if (arrived := (folder / name).stat().st_size) != num_bytes:
             raise RegistryError(f"{source}: {arrived:,} of {num_bytes:,} bytes of {name} came from {uri}: try again")
+
+
+def fetch_run_file(run_id: str, path: str, uri: str, folder: Path) -> Path | None:
+    """An artifact of a run, written below `folder`; null where the run has none of that name, or the store is away."""
+
+    def ask() -> Path:
+        return Path(connect(uri).download_artifacts(run_id, path, str(folder)))
+
+    try:
+        return patiently(ask)
+    except outages() as error:
+        log.info("%s of MLflow run %s is not read: %s", path, run_id, first_line(error))
+        return None
 
 
 def _repository(source: str, uri: str) -> Any:

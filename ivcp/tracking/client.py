@@ -51,6 +51,7 @@ def connect(uri: str) -> Any:
     for name, value in _HTTP.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # set it to false to send usage data to MLflow's makers
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # of the view for GenAI: see `run_page`
     for noisy in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it announces each retry of a request

@@ -93,13 +93,13 @@ def base_files_hash(name: str | None) -> str | None:
     return sampled_hash(Path(name)) if name is not None and Path(name).is_dir() else None
 
 
-def sampled_hash(folder: Path) -> str:
+def sampled_hash(folder: Path, pattern: str = "*") -> str:
     """Hash of the names and sizes of a folder's files and of both ends of each: milliseconds for gigabytes of weights.
 
     Where files lie and when they were copied changes nothing; other weights do: they differ everywhere.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(path for path in folder.glob(pattern) if path.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:

@@ -10,8 +10,10 @@ from typing import Any
 
 from ivcp.settings import RunConfig
 from ivcp.tracking.client import DEFAULT_STORE, connect, tracking_uri
+from ivcp.tracking.entries import RunStatus
+from ivcp.tracking.experiment import create_run
 from ivcp.tracking.outages import outages, unless_away
-from ivcp.tracking.runs import LONGEST_TAG, RunStatus, create_run
+from ivcp.tracking.runs import LONGEST_TAG, given_run
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,9 @@ def start_pipeline_run(
 ) -> str:
     """Starts the one run that all steps of a pipeline run log to, and returns its id for MLFLOW_RUN_ID."""
     client = connect(tracking_uri(config, default_store=default_store))
-    return create_run(client, config, run_name or config.train.run_name or "pipeline", tags or {})
+    name = config.train.run_name or run_name or "pipeline"
+    run_id: str = create_run(client, config.tracking.mlflow_experiment_name, name, tags or {}).info.run_id
+    return run_id
 
 
 def open_pipeline_run(config: RunConfig, *, pipeline_run: str, run_name: str, parent: str | None = None) -> str:
@@ -71,7 +75,7 @@ def note_end(config: RunConfig, how: str) -> None:
 
     The step with which a chain ends calls this: KFP's own word for the end of a run does not tell.
     """
-    run_id = config.tracking.mlflow_run_id or os.environ.get("MLFLOW_RUN_ID")
+    run_id = given_run(config)
     if run_id and "mlflow" in config.train.report_to:
         unless_away(
             lambda: connect(tracking_uri(config)).set_tag(run_id, ENDED_TAG, how[:LONGEST_TAG]),

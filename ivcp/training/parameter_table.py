@@ -12,6 +12,7 @@ from ivcp.models.adapters import log
 from ivcp.models.backbone import BackboneModule, language_model_of
 from ivcp.models.families import part_of
 from ivcp.stages.protocol import Stage
+from ivcp.tracking.described import markdown_table
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ def log_parameter_table(rows: Sequence[ParameterGroup]) -> None:
     trainable, total = sum(row.trainable for row in rows), sum(row.total for row in rows)
     lines = [f"{row.name:<18}{row.trainable:>16,} of {row.total:>16,}" for row in rows]
     log.info("trainable parameters: %s of %s\n%s", f"{trainable:,}", f"{total:,}", "\n".join(lines))
+
+
+def parameters_in_words(rows: Sequence[ParameterGroup]) -> str:
+    """The table as Markdown, with a sum."""
+    whole = ParameterGroup("all", sum(row.trainable for row in rows), sum(row.total for row in rows))
+    return markdown_table(
+        ("part", "trainable parameters", "parameters"),
+        [(row.name, f"{row.trainable:,}", f"{row.total:,}") for row in (*rows, whole)],
+    )
 
 
 def _count(counts: dict[str, list[int]], part: str, parameter: nn.Parameter) -> None:

@@ -20,12 +20,13 @@ from ivcp.storage.atomic import writable_folder
 from ivcp.storage.owner import owned
 from ivcp.storage.uris import as_path
 from ivcp.tracking import tracked_run
+from ivcp.tracking.machine import watched_machine
 from ivcp.training.build import build_trainer, inputs_of, training_samples
 from ivcp.training.checkpoints.folder import CheckpointError, begin_run, end_run, find_start
 from ivcp.training.checkpoints.mirror import CheckpointMirror, run_key
 from ivcp.training.checkpoints.output_dir import check_output_dir
 from ivcp.training.loop.callbacks import OnBegin
-from ivcp.training.parameter_table import log_parameter_table, parameter_table
+from ivcp.training.parameter_table import log_parameter_table, parameter_table, parameters_in_words
 from ivcp.training.result import TrainingResult, run_stage, run_trainer
 from ivcp.training.run_record import RUN_RECORD_FILE, changes_since, describe_run
 from ivcp.training.seen import clips_to_see
@@ -135,7 +136,7 @@ def _train(
     callbacks: Sequence[Any],
 ) -> TrainingResult:
     samples = training_samples(stage_of(config), index)
-    with tracked_run(config, step="training") as run:
+    with tracked_run(config, step="training") as run, watched_machine(run):
         trainer = build_trainer(
             config,
             index=index,
@@ -150,8 +151,8 @@ def _train(
             trainer.add_callback(callback)
         table = parameter_table(trainer.model, trainer.stage)
         log_parameter_table(table)
-        run.log_metrics({f"parameters/{row.name}": row.total for row in table})
-        run.log_metrics({f"trainable_parameters/{row.name}": row.trainable for row in table})
+        run.log_data_set(index, name=", ".join(config.data.dataset), context="training")
+        run.describe("What trains", parameters_in_words(table))
 
         def begin() -> None:
             record = describe_run(config, index, num_processes=trainer.args.world_size)
@@ -170,4 +171,5 @@ def _train(
             result = run_trainer(trainer, resume_from=str(start) if start else None)
         for file in (output_dir / RUN_RECORD_FILE, *output_dir.glob("*.png"), *output_dir.glob("head_sweep.*")):
             run.log_artifact(file, folder="training")
+        run.describe("Training", result.summary)
     return result

@@ -1,6 +1,5 @@
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tests.integration.training_data import write_training_data
 from tests.kfp_api.server import KfpServer, kfp_server
 from tests.kubernetes_api import KubernetesApi
 from tests.kubernetes_api.kubectl import Kubectl, find_kubectl
+from tests.mlflow_server import MlflowServer
 from tests.ports import free_port, wait_for_port
 from tests.s3_api.proxy import Faults, proxy
 from tests.s3_api.server import S3Server, find_rclone
@@ -30,19 +30,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server."""
-    folder, port = tmp_path_factory.mktemp("mlflow-server"), free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "files"),
-    ]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment) as process:
-        wait_for_port(port, seconds=120)
-        yield f"http://127.0.0.1:{port}"
-        process.terminate()
+    with MlflowServer(tmp_path_factory.mktemp("mlflow-server")) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

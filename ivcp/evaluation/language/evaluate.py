@@ -64,6 +64,7 @@ def evaluate_language(
     output_dir.mkdir(parents=True, exist_ok=True)
     evaluation = LanguageEvaluation(config, model=model, index=index, unseen=unseen, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
+        run.log_data_set(index, name=", ".join(config.data.dataset), context="evaluation")
         measured = evaluation.measure(default_store=default_store)
         metrics = measured.metrics
         files = evaluation.write(output_dir, measured)

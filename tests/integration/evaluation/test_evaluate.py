@@ -50,7 +50,10 @@ def test_the_pipelines_run_receives_numbers_and_reports(
     assert run.data.tags["gate"] == "passed"
     assert run.data.tags["test_fingerprint"] == first.test_fingerprint
     artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
-    assert (artifacts / "evaluation" / "report.html").is_file()
+    stored = {path.name for path in (artifacts / "evaluation").iterdir()}
+    assert {"report.html", "report.md", "report.json", "predictions.jsonl"} <= stored
+    assert run.inputs.dataset_inputs[0].dataset.digest == index.fingerprint
+    assert "### Evaluation" in run.data.tags["mlflow.note.content"]
     assert (tmp_path / "results" / "smoke_clip.json").is_file()
     tracking.register_model(
         model_dir,
@@ -66,6 +69,9 @@ def test_the_pipelines_run_receives_numbers_and_reports(
     assert second.champion is not None
     assert second.champion.how == "recorded"
     assert second.champion.top1_accuracy == second.top1_accuracy
+    flips = second.champion.flips  # by the answers that the first one's run keeps
+    assert flips is not None
+    assert (flips.num_clips, flips.num_gained, flips.num_lost, flips.p_value) == (6, 0, 0, 1.0)
     assert second.gate.passed
 
 

@@ -1,6 +1,7 @@
 """What an outage of MLflow costs a training: a warning and some waiting."""
 
 import logging
+import math
 import resource
 import sqlite3
 import time
@@ -10,8 +11,9 @@ import pytest
 from mlflow import MlflowClient
 
 from ivcp.settings import from_flat
-from ivcp.tracking import RegistryError, outages, register_model, tracked_run
+from ivcp.tracking import RegistryError, outbox, register_model, tracked_run
 from ivcp.tracking import client as tracking_client
+from tests.mlflow_server import MlflowServer
 from tests.ports import free_port
 from tests.s3_api.proxy import proxy
 
@@ -24,8 +26,11 @@ def work(uri: str, *, at_step: dict[int, object] | None = None) -> str | None:
     with tracked_run(config, step="training") as run:
         for step in range(1, STEPS + 1):
             if at_step and step in at_step:
+                run.flush()
                 at_step[step]()  # type: ignore[operator]
             run.log_metrics({"train/loss": 1.0 / step}, step)
+            if at_step and step in at_step:
+                run.flush()
         run.set_tags({"data": "sample"})
     return run.run_id
 
@@ -35,7 +40,8 @@ def curve(uri: str, run_id: str | None) -> list[int]:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch):
+def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)  # what waits lies in its runs folder
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", *tracking_client._HTTP):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(tracking_client, "_LOCKED_SECONDS", 0.2)
@@ -51,7 +57,8 @@ def test_a_server_that_is_down_is_said_once(caplog: pytest.LogCaptureFixture):
     assert time.monotonic() - began < 30
     first, last = warnings(caplog)
     assert "does not do its part" in first
-    assert f"{STEPS + 5} entries of this run are missing" in last
+    assert f"{STEPS + 7} entries of this run are missing" in last
+    assert "kept in runs/mlflow-spool/" in last
 
 
 def test_without_the_registry_nothing_is_registered(tmp_path: Path):
@@ -65,7 +72,6 @@ def test_a_locked_file_gets_what_it_missed(
     begin: int, mlflow_uri: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     """Locked from the start or from the tenth step on, and free again at the end."""
-    monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
     other = sqlite3.connect(mlflow_uri.removeprefix("sqlite:///"), isolation_level=None)
     lock = {begin: lambda: other.execute("BEGIN IMMEDIATE"), STEPS: lambda: other.execute("ROLLBACK")}
     run_id = work(mlflow_uri, at_step=lock)
@@ -78,8 +84,7 @@ def test_a_disk_that_is_full_for_a_while_gets_what_it_missed(
     mlflow_uri: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     """No file may grow, as on a full disk, from the tenth step to the last."""
-    monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
-    monkeypatch.setattr(outages, "_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr(outbox, "_PAUSE_SECONDS", 5.0)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     limits = {
         10: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard)),
@@ -106,8 +111,7 @@ def test_a_server_that_fails_for_a_while_gets_what_it_missed(
 ):
     """It answers 503, shows a login page, breaks connections off, or hangs; from the tenth step to the last."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    monkeypatch.setattr(outages, "_PAUSE_SECONDS", 5.0)
-    monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
+    monkeypatch.setattr(outbox, "_PAUSE_SECONDS", 5.0)
     with proxy(mlflow_server) as (url, faults):
         fine = getattr(faults, kind)
         fault = (lambda _: 3.0) if kind == "seconds" else (lambda _: True)
@@ -125,9 +129,53 @@ def test_a_server_that_fails_for_a_while_gets_what_it_missed(
 def test_a_server_that_comes_up_later(
     mlflow_server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(outages, "_PAUSE_PER_SECOND", 0.0)
     with proxy(mlflow_server) as (url, faults):
         fine, faults.is_busy = faults.is_busy, lambda _: True
         run_id = work(url, at_step={STEPS: lambda: setattr(faults, "is_busy", fine)})
     assert curve(mlflow_server, run_id) == list(range(1, STEPS + 1))
     assert len(warnings(caplog)) == 1
+
+
+def test_what_is_left_at_the_end_is_handed_in_by_the_next_step(mlflow_uri: str, tmp_path: Path):
+    """The file is locked from the start to the end: even the run is started later."""
+    (tmp_path / "report.html").write_text("as it was")
+    other = sqlite3.connect(mlflow_uri.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with tracked_run(from_flat({"mlflow_tracking_uri": mlflow_uri, "run_name": "left"}), step="training") as run:
+        run.log_metrics({"train/loss": float("nan")}, 1)
+        run.log_artifact(tmp_path / "report.html", folder="evaluation")
+        run.describe("Training", "1 step")
+        run.describe("Training", "2 steps")
+    assert run.run_id is None
+    (tmp_path / "report.html").write_text("written over")
+    other.execute("ROLLBACK")
+    work(mlflow_uri)
+
+    client = MlflowClient(mlflow_uri)
+    experiment = client.get_experiment_by_name("ivcp")
+    [left] = client.search_runs([experiment.experiment_id], "attributes.run_name = 'left'")
+    assert left.info.status == "FINISHED"
+    assert math.isnan(client.get_metric_history(left.info.run_id, "train/loss")[0].value)
+    file = client.download_artifacts(left.info.run_id, "evaluation/report.html", str(tmp_path / "runs"))
+    assert Path(file).read_text() == "as it was"
+    note = left.data.tags["mlflow.note.content"]
+    assert note.startswith("### Settings that are no defaults")
+    assert note.endswith("### Training\n\n2 steps")
+    assert not list(Path("runs/mlflow-spool").iterdir())
+
+
+@pytest.mark.slow
+def test_a_server_that_is_stopped_killed_and_restarted_misses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It hangs, answers again, is killed, and is away at the end: the next step hands in what is left."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(outbox, "_PAUSE_SECONDS", 0.2)
+    with MlflowServer(tmp_path) as server:
+        run_id = work(server.url, at_step={10: server.stop, 15: server.go_on, 20: server.kill})
+        left = list(Path("runs/mlflow-spool").glob("*/entries.jsonl"))
+        assert len(left) == 1
+        server.start()
+        later = work(server.url)
+        assert curve(server.url, run_id) == curve(server.url, later) == list(range(1, STEPS + 1))
+        found = MlflowClient(server.url).get_run(run_id)
+    assert (found.info.status, found.data.tags["data"]) == ("FINISHED", "sample")
+    assert not list(Path("runs/mlflow-spool").iterdir())

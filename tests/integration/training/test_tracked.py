@@ -1,7 +1,10 @@
 """What a training leaves in MLflow."""
 
+import json
+import re
 from pathlib import Path
 
+import pytest
 import torch
 from mlflow import MlflowClient
 
@@ -11,7 +14,8 @@ from ivcp.training.train import train_model
 from tests.integration.training_data import training_settings, write_training_data
 
 
-def test_a_run_is_described_and_every_row_of_it_is_there(tmp_path: Path) -> None:
+def test_a_run_is_described_and_every_row_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     torch.set_num_threads(1)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     index = PreparedIndex.read(write_training_data(tmp_path))
@@ -24,8 +28,14 @@ def test_a_run_is_described_and_every_row_of_it_is_there(tmp_path: Path) -> None
     [experiment] = [found for found in client.search_experiments() if found.name == "ivcp"]
     [run] = client.search_runs([experiment.experiment_id])
     metrics, tags = run.data.metrics, run.data.tags
-    assert metrics["trainable_parameters/lora"] == metrics["parameters/lora"] > 0
-    assert metrics["trainable_parameters/vision_tower"] == 0 < metrics["parameters/vision_tower"]
+    assert not [name for name in metrics if "parameters" in name]  # constants are no curves: the description has them
+    assert re.search(r"\| lora \| ([\d,]+) \| \1 \|", tags["mlflow.note.content"])
+    assert re.search(r"\| vision\\_tower \| 0 \| [1-9]", tags["mlflow.note.content"])
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    [read] = run.inputs.dataset_inputs
+    assert read.dataset.digest == "prepared"
+    assert json.loads(read.dataset.profile)["num_train_clips"] == index.num_clips["train"]
+    assert metrics["system/cpu_utilization_percentage"] >= 0
     expected = {"loss", "grad_norm", "learning_rate/action_decoder", "clips_per_second", "padding_share"}
     assert {f"train/{name}" for name in expected | {"data_wait_share", "eval_top1_accuracy"}} <= set(metrics)
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2, 3, 4]
