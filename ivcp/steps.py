@@ -50,6 +50,7 @@ def prepare(config: RunConfig) -> PreparedIndex:
     """Validates and prepares the data sets into `output_dir`/clips, or with its shards in `shards_uri`, where that is
     not done yet.
     """
+    from ivcp.preparation.folds import of_fold
     from ivcp.preparation.prepare import prepare_clips
 
     config = pinned(config)
@@ -58,12 +59,13 @@ def prepare(config: RunConfig) -> PreparedIndex:
         report = find_validated(config, validated_dir(config)) or validate(config)
         shards_uri = config.cluster.shards_uri or str(_clips_dir(config))
         check_room_for_clips(report, config.data, shards_uri)
-        return prepare_clips(
+        index = prepare_clips(
             config,
             validated_dir=validated_dir(config),
             shards_uri=shards_uri,
             index_path=_clips_dir(config) / INDEX_FILE,
         )
+        return of_fold(index, config)
 
 
 @contextmanager

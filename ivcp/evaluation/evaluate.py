@@ -24,6 +24,7 @@ from ivcp.evaluation.measure import measure, measure_disturbed, measure_interval
 from ivcp.evaluation.predict import PredictedSplit, predict_split, prediction_rows
 from ivcp.evaluation.recorded import record_evaluation
 from ivcp.evaluation.report import worst_mistakes, write_class_table, write_report
+from ivcp.evaluation.slices import facts_of, measure_slices
 from ivcp.evaluation.smoke import choose_smoke_clip
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.inference.loop import Samples
@@ -53,6 +54,7 @@ from ivcp.records.evaluation import (
     SplitMetrics,
 )
 from ivcp.records.language_evaluation import Measured
+from ivcp.records.slices import Slice
 from ivcp.settings import RunConfig
 from ivcp.stages.directory import load_directory, stage_of_directory
 from ivcp.stages.loaded_model import LoadedModel
@@ -150,6 +152,7 @@ class SplitEvaluation:
             **measured.model_dump(exclude={"intervals"}),
             intervals=measure_intervals(predicted, labels=self.index.classes, clips=self.clips),
             baselines=baselines,
+            slices=self._slices(predicted),
             split=self.split,
             model_dir=str(self.model.directory),
             prompt=_in_words(self.model.prompt),
@@ -189,7 +192,8 @@ class SplitEvaluation:
         if metrics.calibration:
             predicted = replace(predicted, temperature=metrics.calibration.temperature)
         metrics.write(output_dir / METRICS_FILE)
-        write_lines(output_dir / PREDICTIONS_FILE, prediction_rows(predicted, self.index.classes))
+        facts = facts_of(predicted, self.clips)
+        write_lines(output_dir / PREDICTIONS_FILE, prediction_rows(predicted, self.index.classes, facts))
         smoke_clip = choose_smoke_clip(predicted, self.clips.samples, self.model)
         if smoke_clip is not None:
             smoke_clip.write(output_dir / SMOKE_CLIP_FILE)
@@ -209,6 +213,14 @@ class SplitEvaluation:
             confidence_picture=confidence_picture,
             title=f"Evaluation of {self.config.train.run_name or 'an action classifier'}",
         )
+
+    def _slices(self, predicted: PredictedSplit) -> tuple[Slice, ...]:
+        hits = np.concatenate(
+            [predicted.predictions == predicted.labels, np.zeros(len(predicted.failed), dtype=np.bool_)]
+        )
+        videos = [*predicted.videos, *(clip.video for clip in predicted.failed)]
+        facts = facts_of(predicted, self.clips)
+        return measure_slices(hits, facts, clusters=self.clips.clusters, videos=videos)
 
     def _confidence(self, predicted: PredictedSplit) -> MeasuredConfidence | None:
         """How far its confidences can be believed, by a calibration fitted now, or else that of its directory."""

@@ -10,6 +10,7 @@ from ivcp.records.annotations import Split
 from ivcp.records.baselines import Baseline, Interval
 from ivcp.records.calibration import Calibration, ConfidenceQuality, CoveragePoint
 from ivcp.records.record import Record
+from ivcp.records.slices import Slice
 
 SMOKE_CLIP_FILE = "smoke_clip.json"
 
@@ -293,6 +294,8 @@ class EvaluationMetrics(SplitMetrics, MeasuredModel):
     """Null unless `evaluate_all_prompts` asks for it: the other numbers are of the prompt that is served."""
     confidence: MeasuredConfidence | None = None
     """Null where no clip could be decoded, or an earlier version measured."""
+    slices: tuple[Slice, ...] = ()
+    """Top-1 accuracy by what clips are; empty where an earlier version measured."""
     champion: ChampionComparison | None
     """Null when there is none, or it was not asked for."""
 

@@ -70,7 +70,7 @@ CREATE INDEX clip_unit ON clip (unit);
 _CLIPS = """
 SELECT clip.id, clip.dataset, clip.row, video.name, conversation.text, conversation.rejected, clip.desirable,
        clip.label, clip.split, part.name, clip.start, clip.stop, video.num_frames, video.content_hash, video.sha256,
-       clip.reason, clip.detail, video.kind
+       clip.reason, clip.detail, video.kind, MIN(video.width, video.height)
 FROM clip LEFT JOIN video ON video.id = clip.video JOIN part ON part.id = clip.part
     JOIN conversation ON conversation.id = clip.conversation
 WHERE clip.reason IS {} NULL ORDER BY clip.id LIMIT ?
@@ -122,6 +122,8 @@ class CatalogRow(NamedTuple):
     detail: str | None
     kind: MediumKind | None
     """Of its first video, image or sound."""
+    short_side: int | None
+    """Pixels of the shorter side of its first video or image."""
     more_videos: tuple[tuple[str, MediumKind, int, str | None, str | None], ...] = ()
     """Of each medium behind the first one its place, kind, number of frames, and hashes."""
 
@@ -161,6 +163,7 @@ class CatalogRow(NamedTuple):
             num_frames=self.num_frames or 0,
             content_hash=self.content_hash,
             video_sha256=self.video_sha256,
+            short_side=self.short_side or None,
         )
 
     def quarantined(self) -> QuarantinedClip:

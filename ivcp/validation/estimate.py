@@ -47,8 +47,8 @@ def describe_tokens(catalog: Catalog, config: RunConfig) -> TokenCounts | None:
         "GROUP BY 1 ORDER BY 2 DESC, 1"
     )
     by_split = dict(catalog.ask("SELECT split, SUM(num_tokens) FROM clip WHERE reason IS NULL GROUP BY 1"))
-    candidates = config.video.video_frame_candidates
-    stored = f"SELECT SUM({_PIXELS} * CASE split WHEN 'train' THEN {candidates} ELSE 1 END) FROM {_COUNTED}"
+    candidates = " ".join(f"WHEN '{split}' THEN {count}" for split, count in config.stored_candidates.items())
+    stored = f"SELECT SUM({_PIXELS} * CASE split {candidates} END) FROM {_COUNTED}"
     of_clips = f"SELECT SUM({_PIXELS}) AS pixels FROM {_COUNTED} GROUP BY clip.id"
     return TokenCounts(
         model=config.model.model_name_or_path or "",

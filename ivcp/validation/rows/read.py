@@ -48,7 +48,8 @@ def read_annotations(config: RunConfig, catalog: Catalog) -> Labels | None:
         )
     problems.raise_if_any()
     _check_rows_are_left(catalog, config)
-    load_kept_splits(catalog, config.data)
+    if not config.protocol.folds:
+        load_kept_splits(catalog, config.data)
     assign_splits(catalog, config)
     if labels is not None:
         trained = catalog.ask("SELECT DISTINCT label FROM clip WHERE split = 'train'")
