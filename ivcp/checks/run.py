@@ -22,6 +22,7 @@ from ivcp.checks.machine import (
 from ivcp.checks.settings import (
     check_place_of_model,
     check_placement,
+    check_protocol,
     check_sharding,
     check_single_step,
     warn_of_ineffective,
@@ -47,6 +48,9 @@ def check_submitted(config: RunConfig) -> None:
     """
     check_placement(config)
     check_sharding(config)
+    check_protocol(config, has_classes=True)
+    if config.protocol.fold is not None:
+        raise ConfigError(f"fold = {config.protocol.fold}: its model is measured and never exported: use `ivcp train`")
     warn_of_ineffective(config)
 
 
@@ -70,6 +74,7 @@ def check_started(config: RunConfig) -> None:
         check_place_of_model(config)
     check_sharding(config)
     check_stage(config)
+    check_protocol(config, has_classes=stage_of(config).rows == "labels")
     check_exits(config)
     check_remote_adapter(config)
     if is_elsewhere(config.model):
@@ -95,6 +100,7 @@ def check_local_run(config: RunConfig, *, containers: bool) -> None:
     config = pinned(config)
     check_sharding(config)
     check_stage(config)
+    check_protocol(config, has_classes=stage_of(config).rows == "labels")
     _check_base(config, with_weights=True)
     check_engines(config.publishing.export_engines, config.model)
     check_data_sets(config)
@@ -152,6 +158,7 @@ def check_training(config: RunConfig, *, num_processes: int) -> None:
             used, or not here.
     """
     check_stage(config)
+    check_protocol(config, has_classes=stage_of(config).rows == "labels")
     check_single_step(config, num_processes=num_processes)
     _check_base(config, with_weights=True)
     check_data_sets(config)

@@ -27,6 +27,7 @@ from ivcp.evaluation.report import worst_mistakes, write_class_table, write_repo
 from ivcp.evaluation.slices import facts_of, measure_slices
 from ivcp.evaluation.smoke import choose_smoke_clip
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
+from ivcp.evaluation.views import CROPS, StoredViews, average, measure_views
 from ivcp.inference.loop import Samples
 from ivcp.records import (
     CLASS_TABLE_FILE,
@@ -50,6 +51,7 @@ from ivcp.records.evaluation import (
     EvaluationMetrics,
     LeftOut,
     MeasuredConfidence,
+    MultiView,
     PromptResults,
     SplitMetrics,
 )
@@ -120,6 +122,7 @@ class SplitEvaluation:
         self.model = model
         self.index = index
         self.clips = unseen.clips
+        self.positions = unseen.positions
         self.left_out = unseen.left_out
         self.split = split
 
@@ -152,6 +155,7 @@ class SplitEvaluation:
             **measured.model_dump(exclude={"intervals"}),
             intervals=measure_intervals(predicted, labels=self.index.classes, clips=self.clips),
             baselines=baselines,
+            multi_view=self._several_views(predicted),
             slices=self._slices(predicted),
             split=self.split,
             model_dir=str(self.model.directory),
@@ -212,6 +216,32 @@ class SplitEvaluation:
             confusion_picture=picture,
             confidence_picture=confidence_picture,
             title=f"Evaluation of {self.config.train.run_name or 'an action classifier'}",
+        )
+
+    def _several_views(self, predicted: PredictedSplit) -> MultiView | None:
+        asked, split = self.config.protocol, self.split
+        if asked.num_views == 1 or not len(self.clips.samples):
+            return None
+        if split == "val":
+            log.warning("several views are of test clips: the validation split is measured in one")
+            return None
+        stored = StoredViews.of(
+            self.index, self.positions, processor=self.model.processor, num_clips=asked.test_num_clips
+        )
+        views = [
+            predicted.logits
+            if crop is None and stored.is_sampled(view)
+            else self._predict(self.model, replace(self.clips, samples=stored.view(view, crop))).logits
+            for view in range(asked.test_num_clips)
+            for crop in (CROPS if asked.test_num_crops == len(CROPS) else (None,))
+        ]
+        several = replace(predicted, logits=average(views))
+        return measure_views(
+            several,
+            predicted,
+            measured=self._measure(several),
+            clusters=self.clips.clusters,
+            views=(asked.test_num_clips, asked.test_num_crops),
         )
 
     def _slices(self, predicted: PredictedSplit) -> tuple[Slice, ...]:

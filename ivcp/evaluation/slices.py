@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,11 @@ _PIXELS = (240, 480, 720, 1080)
 def facts_of(predicted: PredictedSplit, clips: SplitClips) -> list[ClipFacts]:
     """What there is to say of the clips of a predicted split: the decoded ones, then those that failed."""
     groups = [f"{group:016x}" if group else "" for group in clips.all_groups.tolist()]
-    sides = [None] * len(clips.samples) if clips.short_sides is None else [s or None for s in clips.short_sides.tolist()]
+    sides = (
+        [None] * len(clips.samples) if clips.short_sides is None else [s or None for s in clips.short_sides.tolist()]
+    )
     decoded = [
-        ClipFacts(
-            dataset=clip_id.rpartition(":")[0], group=group, seconds=seconds, short_side=side, backend=backend
-        )
+        ClipFacts(dataset=clip_id.rpartition(":")[0], group=group, seconds=seconds, short_side=side, backend=backend)
         for clip_id, group, seconds, side, backend in zip(
             predicted.clip_ids,
             groups[: len(predicted.clip_ids)],
@@ -61,7 +62,7 @@ def measure_slices(
         found += _of_kind(kind, names, list(order), hits, clusters)
     groups = [fact.group for fact in facts]
     if 1 < len(set(groups)) <= MOST_GROUPS and all(groups):
-        first = {group: video for group, video in reversed(list(zip(groups, videos, strict=True)))}
+        first = dict(reversed(list(zip(groups, videos, strict=True))))
         named = [f"{group[:6]} ({first[group].rpartition('/')[2]}, …)" for group in groups]
         found += _of_kind("group", named, list(dict.fromkeys(named)), hits, clusters)
     return tuple(found)
@@ -88,7 +89,7 @@ def _of_kind(
 
 
 def _bins(ends: Sequence[int], unit: str) -> list[str]:
-    between = [f"{low} – {high} {unit}" for low, high in zip(ends, ends[1:], strict=False)]
+    between = [f"{low} – {high} {unit}" for low, high in pairwise(ends)]
     return [f"below {ends[0]} {unit}", *between, f"{ends[-1]} {unit} and more"]
 
 

@@ -44,7 +44,7 @@ def fingerprint_settings(
 
 
 def fingerprint_run(settings_fingerprint: str, data_fingerprint: str, *, num_views: int = 1) -> str:
-    """Hash of everything that the prepared clips of a run depend on; `num_views` are the temporal ones of test clips."""
+    """Hash of everything that the prepared clips of a run depend on; `num_views` are those in time of test clips."""
     views = f" {num_views} views" if num_views > 1 else ""
     return hashlib.sha256(f"{settings_fingerprint} {data_fingerprint}{views}".encode()).hexdigest()
 

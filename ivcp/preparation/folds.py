@@ -40,7 +40,9 @@ def of_fold(index: PreparedIndex, config: RunConfig) -> PreparedIndex:
             np.array([-1 if clip.label is None else clip.label for clip in failed], dtype=np.int64),
         ]
     )
-    units = _units(_joined(read_identities(index, "train"), ClipIdentities.of([(c.video_sha256, c.group) for c in failed])))
+    units = _units(
+        _joined(read_identities(index, "train"), ClipIdentities.of([(c.video_sha256, c.group) for c in failed]))
+    )
     splits = _splits(labels, units, config, folds=folds, number=number)
     decoded, of_failed = splits[: len(splits) - len(failed)], splits[len(splits) - len(failed) :]
     fold = Fold(number=number, of=folds, test=_places(decoded, "test"), val=_places(decoded, "val"))

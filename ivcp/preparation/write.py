@@ -68,7 +68,8 @@ def write_shards(
 ) -> Written:
     """Writes those of `shards` that are not there yet, each with its receipt as soon as it is complete.
 
-    `candidates` are the frames that are stored around each sampled moment, by split. `check_failed` is called whenever a clip cannot be prepared, with all of them so far, and may stop the work.
+    `candidates` are the frames that are stored around each sampled moment, by split. `check_failed` is called whenever
+    a clip cannot be prepared, with all of them so far, and may stop the work.
 
     Raises:
         HubError: the hub does not give the base model.
@@ -81,9 +82,7 @@ def write_shards(
     if todo:
         check_model_source(settings.model_name_or_path, revision=settings.revision, cache_dir=settings.cache_dir)
         known = find_known(folder, sizes, plan, todo)
-        jobs = (
-            Job(clips, settings, stage, data.jpeg_quality, candidates) for clips in _together(plan, todo, known)
-        )
+        jobs = _jobs(plan, todo, known, settings, stage, data.jpeg_quality, candidates)
         decoded = _decode(jobs, settings, data)
         outcomes = with_progress(_outcomes(plan, todo, known, decoded, stage), total=num_clips, what="clips prepared")
         with closing(decoded), closing(outcomes):
@@ -136,15 +135,22 @@ def _noting(
         yield outcome
 
 
-def _together(plan: Plan, shards: Iterable[PlannedShard], known: KnownClips) -> Iterator[tuple[Clip, ...]]:
-    """The clips that are not known yet, those of the same videos together."""
+def _jobs(
+    plan: Plan,
+    shards: Iterable[PlannedShard],
+    known: KnownClips,
+    settings: ProcessorSettings,
+    stage: Stage,
+    jpeg_quality: int | None,
+    candidates: Mapping[Split, int],
+) -> Iterator[Job]:
     unknown = (clip for clip, key in _clips(plan, shards) if key not in known)
     for videos, of_videos in itertools.groupby(
         unknown, key=lambda clip: [(video.kind, video.video) for video in clip.media]
     ):
         most = max(1, _MOST_CLIPS_PER_JOB // max(1, len(videos)))
         while clips := tuple(itertools.islice(of_videos, most)):
-            yield clips
+            yield Job(clips, settings, stage, jpeg_quality, candidates)
 
 
 def _clips(plan: Plan, shards: Iterable[PlannedShard]) -> Iterator[tuple[Clip, bytes]]:

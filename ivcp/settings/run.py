@@ -81,8 +81,10 @@ class RunConfig(Section):
                 "test_dataset"
             )
         candidates = self.video.video_frame_candidates
-        if self.protocol.folds and 1 not in (candidates, self.protocol.test_num_clips) and (
-            candidates != self.protocol.test_num_clips
+        if (
+            self.protocol.folds
+            and 1 not in (candidates, self.protocol.test_num_clips)
+            and (candidates != self.protocol.test_num_clips)
         ):
             raise ValueError(
                 f"folds tests clips that other folds train on, which are stored once: set test_num_clips = "

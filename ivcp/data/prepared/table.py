@@ -60,9 +60,7 @@ class SampleTable:
         keys = np.frombuffer(column.buffers()[1], dtype=f"S{KEY_BYTES}", count=len(self))
         return keys[rows]
 
-    def lists(
-        self, name: str, rows: slice | NDArray[np.int64] = slice(None)
-    ) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    def lists(self, name: str, rows: slice | NDArray[np.int64] = slice(None)) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """A column of lists of numbers: of each number the row that has it, counted from the first of `rows`, and the
         numbers, (numbers,) both."""
         column = self._rows[name]

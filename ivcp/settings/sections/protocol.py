@@ -1,4 +1,4 @@
-"""Settings of the protocol: how often a recipe is trained, on which splits, and how many views of a clip are measured."""
+"""Settings of the protocol: how often a recipe is trained, on which splits, and in how many views it is measured."""
 
 from __future__ import annotations
 

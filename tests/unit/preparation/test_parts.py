@@ -52,7 +52,10 @@ def test_failures_of_all_parts_count_together(run, action_data, tmp_path):
     """Two of twelve are more than a tenth, though no part sees more than one."""
     config, places = run
     shards = plan.plan_shards(
-        tmp_path / "validated" / "annotations.jsonl", stage=STAGE, candidates=dict.fromkeys(SPLITS, 1), data_fingerprint=""
+        tmp_path / "validated" / "annotations.jsonl",
+        stage=STAGE,
+        candidates=dict.fromkeys(SPLITS, 1),
+        data_fingerprint="",
     )
     for part in (0, 1):
         clip = next(shards.read(shards.part(part, 3)[0].rows))

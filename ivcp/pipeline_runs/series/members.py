@@ -1,0 +1,88 @@
+"""Which runs a series is made of, from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ivcp import storage
+from ivcp.records.series import SeriesKind
+from ivcp.records.splits import SPLITS_FILE
+from ivcp.settings import ConfigError, RunConfig
+from ivcp.stages.registry import stage_of
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training."""
+
+    name: str
+    config: RunConfig
+
+
+def kind_of(config: RunConfig) -> SeriesKind:
+    """What is repeated."""
+    if config.protocol.folds:
+        return "folds"
+    return "seeds" if config.protocol.seeds else "official_splits"
+
+
+def members_of(config: RunConfig) -> tuple[Member, ...]:
+    """The runs of settings that ask for several.
+
+    Raises:
+        ConfigError: they do not go together with that.
+    """
+    _check(config)
+    protocol = config.protocol
+    if protocol.folds:
+        return tuple(
+            _member(config, f"fold-{number}", protocol={"fold": number}, evaluation={"compare_with_champion": False})
+            for number in range(1, protocol.folds + 1)
+        )
+    if protocol.seeds:
+        split_seed = config.data_seed
+        return tuple(
+            _member(config, f"seed-{seed}", train={"seed": seed}, protocol={"seeds": None, "split_seed": split_seed})
+            for seed in range(config.train.seed, config.train.seed + protocol.seeds)
+        )
+    return tuple(
+        _member(
+            config,
+            name,
+            data={"dataset": (name,), "splits_file": _splits_file(config, name)},
+            protocol={"official_splits": ()},
+            evaluation={"compare_with_champion": False},
+        )
+        for name in protocol.official_splits
+    )
+
+
+def _check(config: RunConfig) -> None:
+    asked = kind_of(config)
+    if stage_of(config).rows != "labels":
+        raise ConfigError(
+            f"{asked} measures classifiers, and stage = {config.method.stage} has no classes: leave it out, and start "
+            "a run for each seed"
+        )
+    if config.evaluation.skip_unchanged:
+        raise ConfigError(f"{asked} and skip_unchanged exclude each other: all of its runs are measured; keep one")
+    if isinstance(config.train.resume_from_checkpoint, str):
+        raise ConfigError(
+            f"{asked}: resume_from_checkpoint = {config.train.resume_from_checkpoint} is of one training: leave it "
+            "out, a training of the series that was interrupted goes on by itself"
+        )
+
+
+def _splits_file(config: RunConfig, name: str) -> str:
+    """A group that one official split trains on is tested by another: each keeps its own."""
+    file = config.data.splits_file or storage.join(config.data.dataset_dir, SPLITS_FILE)
+    return f"{file.removesuffix('.jsonl')}.{name}.jsonl"
+
+
+def _member(config: RunConfig, name: str, **changes: Mapping[str, Any]) -> Member:
+    run_name = f"{config.train.run_name}-{name}" if config.train.run_name else name
+    changes["train"] = {**changes.get("train", {}), "run_name": run_name}
+    sections = {key: getattr(config, key).model_copy(update=dict(values)) for key, values in changes.items()}
+    return Member(name, config.model_copy(update=sections))
