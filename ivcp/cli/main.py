@@ -97,7 +97,7 @@ def run(
             summary = run_stages(stages, new_folder(runs_dir), deploy=deploy, containers=containers, fresh=fresh)
         else:
             config = read_settings(settings)
-            if config.protocol.repeats:
+            if config.protocol.repeats or config.protocol.fold is not None:
                 summary = run_series(config, new_folder(runs_dir), deploy=deploy, containers=containers, fresh=fresh)
                 _exit_for(summary.status)
                 return

@@ -22,7 +22,7 @@ from ivcp.stages.registry import stage_of
 from ivcp.tracking import has_foreign_run, has_store, open_pipeline_run, unless_away
 from ivcp.tracking.steps import RECORDS_DIR_VARIABLE, recorded_step
 from ivcp.validation.data_fingerprint import data_fingerprint
-from ivcp.validation.reuse import DATA_KEYS, with_data_seed
+from ivcp.validation.reuse import DATA_KEYS
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def data_settings(config: RunConfig) -> str:
     keys = {*DATA_KEYS, *stage_of(config).data_settings}
     chosen = {
         key: value
-        for key, value in with_data_seed(config).flat().items()
+        for key, value in config.with_data_seed().flat().items()
         if SECTION_OF_KEY[key] in _DATA_SECTIONS or key in keys
     }
     return json.dumps(chosen, sort_keys=True)

@@ -133,6 +133,12 @@ class RunConfig(Section):
         """Seed of what is drawn of the data."""
         return self.train.seed if self.protocol.split_seed is None else self.protocol.split_seed
 
+    def with_data_seed(self) -> Self:
+        """The same with the seed of the data as the only one: what is made of the data is the same for all seeds."""
+        train = self.train.model_copy(update={"seed": self.data_seed})
+        protocol = self.protocol.model_copy(update={"split_seed": None})
+        return self.model_copy(update={"train": train, "protocol": protocol})
+
     @property
     def stored_candidates(self) -> dict[Literal["train", "val", "test"], int]:
         """Frames that are stored around each sampled moment, by split: training chooses among them, and the views of

@@ -71,7 +71,7 @@ def inputs_fingerprint(config: RunConfig) -> str | None:
     keys = {*_MODEL_KEYS, *DATA_KEYS, *stage_of(config).data_settings}
     settings: dict[str, Any] = {
         key: value
-        for key, value in with_data_seed(config).flat().items()
+        for key, value in config.with_data_seed().flat().items()
         if (SECTION_OF_KEY[key] in _SECTIONS or key in keys) and key not in _KEYS_WITHOUT_EFFECT
     }
     settings |= {key: _absolute(settings[key]) for key in _PLACES if settings[key]}
@@ -81,16 +81,6 @@ def inputs_fingerprint(config: RunConfig) -> str | None:
         return None
     described = [VALIDATION_VERSION, own_version(), settings]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def with_data_seed(config: RunConfig) -> RunConfig:
-    """The settings with the seed of the data as the only one: runs with several seeds have the same data."""
-    return config.model_copy(
-        update={
-            "train": config.train.model_copy(update={"seed": config.data_seed}),
-            "protocol": config.protocol.model_copy(update={"split_seed": None}),
-        }
-    )
 
 
 def forget_validated(folder: Path) -> None:

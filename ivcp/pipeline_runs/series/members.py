@@ -61,6 +61,11 @@ def members_of(config: RunConfig) -> tuple[Member, ...]:
 
 def _check(config: RunConfig) -> None:
     asked = kind_of(config)
+    if config.protocol.fold is not None:
+        raise ConfigError(
+            f"fold = {config.protocol.fold}: `ivcp run` trains all folds, and makes one result of them: leave it out; "
+            "`ivcp train` and `ivcp evaluate` take one"
+        )
     if stage_of(config).rows != "labels":
         raise ConfigError(
             f"{asked} measures classifiers, and stage = {config.method.stage} has no classes: leave it out, and start "
