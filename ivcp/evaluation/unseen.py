@@ -34,7 +34,7 @@ class SplitClips:
     """Of the samples."""
     failed: tuple[QuarantinedClip, ...] = ()
     short_sides: NDArray[np.int32] | None = None
-    """Pixels of the shorter side of each sample's video, (samples,), 0 where it is not known; null where nobody asks."""
+    """Of each sample's video in pixels, (samples,), 0 where it is not known; null where nobody asks."""
 
     @classmethod
     def of(cls, index: PreparedIndex, split: Split, *, verify_checksums: bool = False) -> SplitClips:

@@ -179,9 +179,9 @@ def _check(stages: Sequence[CurriculumStage], source: str) -> None:
         protocol = stage.config.protocol
         if protocol.repeats or protocol.fold is not None:
             raise ConfigError(
-                f"{source}, stage {stage.name}: folds, seeds and official_splits train one recipe several times, and the "
-                "stage behind needs one model: remove them, and measure the last stage's file alone, on the model of the "
-                "stage before"
+                f"{source}, stage {stage.name}: folds, seeds and official_splits train one recipe several times, and a "
+                "curriculum makes one model: remove them, and run the last stage's file alone, on the model of the one "
+                "before"
             )
     for stage in stages[:-1]:
         if stage.config.evaluation.skip_unchanged:

@@ -18,7 +18,7 @@ from ivcp.pipeline_runs.parameters import pipeline_arguments
 from ivcp.pipeline_runs.parent_run import ParentRun
 from ivcp.pipeline_runs.run_folder import run_fingerprint
 from ivcp.pipeline_runs.series.members import Member, kind_of, members_of
-from ivcp.pipeline_runs.summary import INTERRUPTED, MEASURED, RunSummary
+from ivcp.pipeline_runs.summary import MEASURED, SUMMARY_FILE, RunSummary
 from ivcp.records import REPORT_HTML, Record
 from ivcp.records.series import SERIES_FILE, SeriesResult
 from ivcp.settings import RunConfig
@@ -90,7 +90,7 @@ class Series:
     def run(self) -> SeriesOutcome:
         """Runs the trainings up to their evaluation, then the export of the one that is chosen, where one is.
 
-        The same call again goes on behind those that were measured, unless the series has come to its end.
+        The same call again goes on behind those that were measured on these data, and trains none of them anew.
 
         Raises:
             PipelineFailedError: a training failed.
@@ -109,8 +109,6 @@ class Series:
                 status = "KILLED" if outcome.result is None else "FINISHED"
             finally:
                 self._parent.end(state.mlflow_run_id, status)
-            if outcome.last.status != INTERRUPTED:
-                file.unlink(missing_ok=True)  # the same call again is another series
         return outcome
 
     def _run_members(self, state: SeriesState, file: Path, started: float) -> SeriesOutcome:
@@ -182,8 +180,6 @@ class Series:
         return SeriesOutcome(last, result, folder)
 
     def _summary_of(self, member: FinishedMember) -> RunSummary:
-        from ivcp.pipeline_runs.summary import SUMMARY_FILE
-
         return RunSummary.read(Path(member.run_dir) / SUMMARY_FILE)
 
     def _result_folder(self) -> Path:

@@ -1,7 +1,6 @@
 """Folds of clips that are prepared once."""
 
-import functools
-import operator
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +50,7 @@ def test_every_clip_is_tested_once_by_a_model_that_has_not_seen_its_group(
             clips[split] = [sample.sample_id for sample in samples]
             assert len(samples) == fold.num_clips[split] == sum(fold.label_counts[split]) > 0
             assert samples.column("label").tolist() == [sample.columns["label"] for sample in samples]
-        assert sorted(functools.reduce(operator.iadd, clips.values(), [])) == sorted(
-            sample.sample_id for sample in PreparedSamples(index, "train")
-        )
+        assert sorted(itertools.chain(*clips.values())) == sorted(s.sample_id for s in PreparedSamples(index, "train"))
         assert not groups_of(fold, "test") & (groups_of(fold, "train") | groups_of(fold, "val"))
         assert not groups_of(fold, "train") & groups_of(fold, "val")
         contents = [set(read_identities(fold, split).contents.tolist()) for split in SPLITS]

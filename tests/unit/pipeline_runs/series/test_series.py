@@ -174,8 +174,10 @@ def test_the_same_call_goes_on_behind_what_was_measured(runs: Runs, end: str):
     assert Series(settings(folds=2), runs.folder).run().result is not None
     assert runs.names == ["fold-1", "fold-2", "fold-2"], "the first fold is not trained again"
     assert len({options["tags"]["mlflow.parentRunId"] for _, options in runs.calls}) == 1
-    Series(settings(folds=2), runs.folder).run()
-    assert runs.names[3:] == ["fold-1", "fold-2"], "it had come to its end"
+    assert Series(settings(folds=2), runs.folder).run().result is not None
+    assert len(runs.calls) == 3, "all is measured"
+    Series(settings(folds=2), runs.folder, fresh=True).run()
+    assert runs.names[3:] == ["fold-1", "fold-2"]
 
 
 def test_seeds_share_the_data():
