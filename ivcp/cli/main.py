@@ -98,8 +98,7 @@ def run(
         else:
             config = read_settings(settings)
             if config.protocol.repeats or config.protocol.fold is not None:
-                summary = run_series(config, new_folder(runs_dir), deploy=deploy, containers=containers, fresh=fresh)
-                _exit_for(summary.status)
+                _exit_for(run_series(config, new_folder(runs_dir), deploy=deploy, containers=containers, fresh=fresh))
                 return
             check_local_run(config, containers=containers)
             folder = new_folder(runs_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,20 @@ if TYPE_CHECKING:
     from ivcp.settings import RunConfig
 
 
-def run_series(config: RunConfig, runs_dir: Path, *, deploy: bool, containers: bool, fresh: bool) -> RunSummary:
-    """Checks all trainings before the first one begins, runs them, and shows their result; the last run's summary.
+def run_series(config: RunConfig, runs_dir: Path, *, deploy: bool, containers: bool, fresh: bool) -> str:
+    """Checks all trainings before the first one begins, runs them, and shows their result.
+
+    Returns what they came to: the status of the run that was interrupted or that exports the chosen model, else
+    `measured`, for the gate decides nothing where nothing is exported.
 
     Raises:
         ConfigError: the settings do not go together with several trainings.
         PipelineFailedError: a training failed.
     """
     from ivcp.checks.run import check_local_run
+    from ivcp.cli.console import show_summary
     from ivcp.pipeline_runs.series.run import Series
+    from ivcp.pipeline_runs.summary import MEASURED
 
     def tell(member: Member, summary: RunSummary) -> None:
         top1 = "" if summary.top1_accuracy is None else f", top-1 {summary.top1_accuracy:.3f}"
@@ -32,17 +38,21 @@ def run_series(config: RunConfig, runs_dir: Path, *, deploy: bool, containers: b
     for member in series.members:
         check_local_run(member.config, containers=containers)
     outcome = series.run()
-    if outcome.result is not None:
-        show_series(outcome.result)
-        report = f"{outcome.folder}/report.html"
-        say(f"{'report':<20}{report}\n{'open the report':<20}python3 -m webbrowser {report}")
-    return outcome.last
+    if outcome.result is None:
+        return outcome.last.status
+    if outcome.result.chosen:
+        show_summary(outcome.last)
+    show_series(outcome.result)
+    report = f"{outcome.folder}/report.html"
+    say(f"{'report':<20}{report}\n{'open the report':<20}python3 -m webbrowser {shlex.quote(report)}")
+    return outcome.last.status if outcome.result.chosen else MEASURED
 
 
 def show_series(result: SeriesResult) -> None:
     """Prints the table that compares the trainings."""
     from rich.table import Table
 
+    from ivcp.cli.console import show_slices
     from ivcp.records.baselines import BASELINE_WORDS
 
     title = f"{result.title}: {result.num_clips} test clips of {result.num_groups} groups, views: {result.views}"
@@ -74,4 +84,5 @@ def show_series(result: SeriesResult) -> None:
     for name, value in result.baseline_means.items():
         table.add_row(f"beside it: {BASELINE_WORDS[name]}", f"{value:.3f}", "", "", "", "")  # type: ignore[index]
     show_table(table)
+    show_slices(result.slices)
     say(f"exported: {result.chosen}, {result.why}" if result.chosen else f"none is exported: {result.why}")

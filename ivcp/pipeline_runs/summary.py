@@ -89,7 +89,7 @@ def read_records(run_dir: Path) -> dict[str, StepRecord]:
     return {step: record for step, record in found.items() if record is not None}
 
 
-def _status(records: Mapping[str, StepRecord], metrics: Measured | None) -> str:
+def _status(records: Mapping[str, StepRecord], metrics: Measured | None = None) -> str:
     """Of a run without an error, by the steps that ran."""
     if "training" not in records:
         return "unchanged"

@@ -45,6 +45,8 @@ class SeriesResult(Record):
     members: tuple[MemberResult, ...]
     views: str
     """Temporal and spatial views of a clip that the figures are of."""
+    more_views: str = ""
+    """Those of `views_top1_accuracy`; empty where none were asked for."""
     num_clips: int
     """Clips that were tested, each counted once for folds and seeds; for official splits those of all of them."""
     num_failed: int
@@ -121,5 +123,8 @@ class SeriesResult(Record):
             "num_clips": float(self.num_clips),
             "num_failed": float(self.num_failed),
         }
+        if self.more_views:
+            name = f"views_{self.more_views.replace(' ', '')}_top1_accuracy"
+            numbers[name] = statistics.fmean(member.views_top1_accuracy or 0.0 for member in self.members)
         numbers |= {f"baseline_{name}_top1_accuracy": value for name, value in self.baseline_means.items()}
         return {name: value for name, value in numbers.items() if value is not None}

@@ -92,6 +92,7 @@ def measure_series(
         kind=kind,
         members=results,
         views="1 x 1",
+        more_views=measured[0].metrics.multi_view.name if measured[0].metrics.multi_view else "",
         num_clips=len(measured[0].predictions) if kind == "seeds" else len(rows),
         num_failed=results[0].num_failed if kind == "seeds" else pooled.num_failed,
         num_groups=resamples.num_groups,

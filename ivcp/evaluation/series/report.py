@@ -37,7 +37,7 @@ def write_series(folder: Path, result: SeriesResult, rows: Sequence[Prediction],
         templates()
         .get_template("series/series_template.html")
         .render(
-            title=f"{result.title} of {config.train.run_name or ', '.join(config.data.dataset) or 'a recipe'}",
+            title=f"{result.title} of {config.train.run_name or ', '.join(config.data.dataset or config.protocol.official_splits)}",
             result=result,
             how=_HOW[result.kind],
             words=BASELINE_WORDS,
