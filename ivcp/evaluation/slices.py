@@ -75,6 +75,7 @@ def _of_kind(
     for name in order:
         chosen = of_clips == name
         if chosen.any():
+            resamples = Resamples(clusters[chosen])
             found.append(
                 Slice(
                     kind=kind,
@@ -82,7 +83,7 @@ def _of_kind(
                     num_clips=int(chosen.sum()),
                     num_right=int(hits[chosen].sum()),
                     top1_accuracy=float(hits[chosen].mean()),
-                    interval=Resamples(clusters[chosen]).share(hits[chosen]),
+                    interval=resamples.share(hits[chosen]) if resamples.num_groups > 1 else None,
                 )
             )
     return found

@@ -28,6 +28,7 @@ class Slice(Record):
     num_right: int
     top1_accuracy: float
     interval: Interval | None = None
+    """Null for a single group of clips, which says nothing of others."""
 
     @property
     def words(self) -> str:

@@ -33,11 +33,12 @@ def write_series(folder: Path, result: SeriesResult, rows: Sequence[Prediction],
     """Writes the numbers, all predictions, and the page that compares the trainings; it refers to their reports."""
     result.write(folder / SERIES_FILE)
     write_lines(folder / PREDICTIONS_FILE, rows)
+    name = config.train.run_name or ", ".join(config.data.dataset or config.protocol.official_splits)
     html = (
         templates()
         .get_template("series/series_template.html")
         .render(
-            title=f"{result.title} of {config.train.run_name or ', '.join(config.data.dataset or config.protocol.official_splits)}",
+            title=f"{result.title} of {name}",
             result=result,
             how=_HOW[result.kind],
             words=BASELINE_WORDS,
