@@ -76,19 +76,16 @@ def check_single_step(config: RunConfig, *, num_processes: int) -> None:
         )
 
 
-def check_protocol(config: RunConfig, *, has_classes: bool, is_one_run: bool = True) -> None:
-    """Checks what the settings ask of the measurement.
+def check_protocol(config: RunConfig, *, has_classes: bool) -> None:
+    """Checks what the settings of one training ask of its measurement; `has_classes` says that it is a classifier.
 
-    Args:
-        config: the settings.
-        has_classes: whether the stage trains a classifier.
-        is_one_run: whether one model is trained; `ivcp run` alone trains a series, and asks for each of its runs.
+    `ivcp run` alone trains a series, and asks for each of its trainings.
 
     Raises:
         ConfigError: a series is asked for where there is none, or what is for classifiers of another stage.
     """
     protocol = config.protocol
-    if is_one_run and protocol.repeats:
+    if protocol.repeats:
         asked = next(key for key in ("folds", "seeds", "official_splits") if getattr(protocol, key))
         one = {
             "folds": "`ivcp train` trains one of them with fold: 1, fold: 2, …",
