@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ivcp import storage
+from ivcp.data.registry import REGISTRY_FILE, read_registry
+from ivcp.records import SPLITS
 from ivcp.records.series import SeriesKind
 from ivcp.records.splits import SPLITS_FILE
 from ivcp.settings import ConfigError, RunConfig
@@ -32,7 +34,8 @@ def members_of(config: RunConfig) -> tuple[Member, ...]:
     """The runs of settings that ask for several.
 
     Raises:
-        ConfigError: they do not go together with that.
+        ConfigError: they do not go together with that, or data sets are not registered.
+        AnnotationError: there is no registry.
     """
     _check(config)
     protocol = config.protocol
@@ -51,7 +54,7 @@ def members_of(config: RunConfig) -> tuple[Member, ...]:
         _member(
             config,
             name,
-            data={"dataset": (name,), "splits_file": _splits_file(config, name)},
+            data={**_data_sets(config, name), "splits_file": _splits_file(config, name)},
             protocol={"official_splits": ()},
             evaluation={"compare_with_champion": False},
         )
@@ -78,6 +81,25 @@ def _check(config: RunConfig) -> None:
             f"{asked}: resume_from_checkpoint = {config.train.resume_from_checkpoint} is of one training: leave it "
             "out, a training of the series that was interrupted goes on by itself"
         )
+
+
+def _data_sets(config: RunConfig, name: str) -> dict[str, tuple[str, ...]]:
+    """The data sets of an official split: the one of that name, whose rows name their split, or, as `ivcp import`
+    writes them, those that end with `_train` and `_test`, and with `_val` where there is one."""
+    data = config.data
+    path = storage.join(data.dataset_dir, REGISTRY_FILE)
+    registry = read_registry(path)
+    if name in registry:
+        return {"dataset": (name,)}
+    train, val, test = (f"{name}_{split}" for split in SPLITS)
+    if train not in registry or test not in registry:
+        raise ConfigError(
+            f"official_splits: {path} has neither {name}, nor {train} and {test}: import each official split under a "
+            "name of its own, for example ivcp import ucf101 … --split-number 1 --name ucf101_1; it has: "
+            f"{', '.join(sorted(registry)[:20]) or 'no entry'}"
+        )
+    has_val = val in registry and not data.val_size and not data.eval_dataset
+    return {"dataset": (train,), "test_dataset": (test,)} | ({"eval_dataset": (val,)} if has_val else {})
 
 
 def _splits_file(config: RunConfig, name: str) -> str:

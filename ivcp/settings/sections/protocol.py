@@ -24,8 +24,10 @@ class ProtocolConfig(Section):
     split_seed: int | None = Field(None, ge=0)
     """Seed of what is drawn of the data: splits, folds, and `max_samples`. Null is `seed`."""
     official_splits: tuple[str, ...] = ()
-    """Data sets whose rows name their own test split, comma-separated: in place of `dataset` each of them is trained
-    and measured, and the mean of all is the result; none is exported. For UCF101 and HMDB51, which have three."""
+    """Names of official splits, comma-separated: in place of `dataset` each of them is trained and measured, and the
+    mean of all is the result; none is exported. `ucf101_1` stands for the data sets `ucf101_1_train` and
+    `ucf101_1_test`, as `ivcp import` writes them, or for one whose rows name their split. UCF101 and HMDB51 have
+    three."""
     test_num_clips: int = Field(1, ge=1)
     """Also measure test clips in so many temporal views, whose logits are averaged: each has as many frames, evenly
     spread, and they lie between those of the others. The frames are prepared with the test split."""

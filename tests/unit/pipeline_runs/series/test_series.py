@@ -152,9 +152,15 @@ def test_the_seed_that_is_best_on_validation_goes_on(runs: Runs):
     assert outcome.last.status == "succeeded"
 
 
-def test_official_splits_count_alike(runs: Runs):
-    config = settings(dataset=[], official_splits=["first", "second"])
-    assert [member.config.data.dataset for member in members_of(config)] == [("first",), ("second",)]
+def test_official_splits_count_alike(runs: Runs, tmp_path: Path):
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"first": {}, "second_train": {}, "second_test": {}}))
+    config = settings(dataset=[], official_splits=["first", "second"], dataset_dir=str(tmp_path))
+    first, second = (member.config.data for member in members_of(config))
+    assert (first.dataset, first.test_dataset) == (("first",), ())
+    assert (second.dataset, second.test_dataset, second.eval_dataset) == (("second_train",), ("second_test",), ())
+    assert first.splits_file != second.splits_file, "a group that one trains on is tested by the other"
+    with pytest.raises(ConfigError, match="has neither third, nor third_train and third_test"):
+        members_of(settings(dataset=[], official_splits=["first", "third"], dataset_dir=str(tmp_path)))
     result = Series(config, runs.folder).run().result
     assert result is not None
     assert (result.top1_accuracy, result.top1_spread) == (0.625, pytest.approx(np.std([1, 0.25], ddof=1)))
