@@ -83,7 +83,7 @@ def _check(config: RunConfig) -> None:
         )
 
 
-def _data_sets(config: RunConfig, name: str) -> dict[str, tuple[str, ...]]:
+def _data_sets(config: RunConfig, name: str) -> dict[str, Any]:
     """The data sets of an official split: the one of that name, whose rows name their split, or, as `ivcp import`
     writes them, those that end with `_train` and `_test`, and with `_val` where there is one."""
     data = config.data
