@@ -79,6 +79,9 @@ def test_there_are_no_more_parts_than_shards(run):
     many = config.model_copy(update={"data": config.data.model_copy(update={"preprocessing_parts": 100})})
     assert len(plan_parts(many, **places).parts) == len(
         plan.plan_shards(
-            places["validated_dir"] / "annotations.jsonl", stage=STAGE, candidates=1, data_fingerprint=""
+            places["validated_dir"] / "annotations.jsonl",
+            stage=STAGE,
+            candidates=dict.fromkeys(SPLITS, 1),
+            data_fingerprint="",
         ).shards
     )
