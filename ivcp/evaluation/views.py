@@ -83,7 +83,7 @@ class _View:
         count = medium.frame_candidates
         place = self.number if self.stored.num_clips > 1 else sampled_candidate(count)
         indices = medium.frame_indices
-        if self.stored.num_clips > 1:
+        if indices and self.stored.num_clips > 1:
             indices = candidate_indices(indices, medium.total_frames, count)[place::count]
         frames = medium.frames[place::count]
         if self.crop is not None:
