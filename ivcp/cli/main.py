@@ -112,10 +112,8 @@ def run(
 
 def _exit_for(status: str) -> None:
     """Ends the process with the exit code of what a run came to, where that is not 0."""
-    if status == "refused":
-        raise typer.Exit(REFUSED)
-    if status == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+    if code := {"refused": REFUSED, "interrupted": INTERRUPTED}.get(status):
+        raise typer.Exit(code)
 
 
 @app.command("compile")

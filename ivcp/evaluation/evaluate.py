@@ -51,12 +51,12 @@ from ivcp.records.evaluation import (
     EvaluationMetrics,
     LeftOut,
     MeasuredConfidence,
-    MultiView,
     PromptResults,
     SplitMetrics,
 )
 from ivcp.records.language_evaluation import Measured
 from ivcp.records.slices import Slice
+from ivcp.records.views import MultiView
 from ivcp.settings import RunConfig
 from ivcp.stages.directory import load_directory, stage_of_directory
 from ivcp.stages.loaded_model import LoadedModel

@@ -22,7 +22,8 @@ from ivcp.evaluation.predict import PredictedSplit
 from ivcp.inference.loop import Samples
 from ivcp.models.processor import Processor
 from ivcp.records import PreparedIndex
-from ivcp.records.evaluation import MultiView, SplitMetrics
+from ivcp.records.evaluation import SplitMetrics
+from ivcp.records.views import MultiView
 from ivcp.video.clips import resize_frames
 from ivcp.video.sampling import candidate_indices, sampled_candidate
 

@@ -11,6 +11,7 @@ from ivcp.records.baselines import Baseline, Interval
 from ivcp.records.calibration import Calibration, ConfidenceQuality, CoveragePoint
 from ivcp.records.record import Record
 from ivcp.records.slices import Slice
+from ivcp.records.views import MultiView
 
 SMOKE_CLIP_FILE = "smoke_clip.json"
 
@@ -118,27 +119,6 @@ class DisturbedResult(Record):
     """Those that are predicted as either class of their pair."""
     right_within_pair: float | None
     """Share of these with the larger logit at the right class of the two: 0.5 is chance."""
-
-
-class MultiView(Record):
-    """A classifier that is shown each clip in several views, whose logits are averaged."""
-
-    temporal: int
-    """Temporal views: frames between those of the others."""
-    spatial: int
-    """Spatial crops of each."""
-    top1_accuracy: float
-    interval: Interval | None
-    top5_accuracy: float
-    mean_class_accuracy: float
-    gain: float
-    """Top-1 accuracy above that of the single view, on the same clips."""
-    gain_interval: Interval | None
-
-    @property
-    def name(self) -> str:
-        """For example "3 x 1": temporal and spatial views."""
-        return f"{self.temporal} x {self.spatial}"
 
 
 class MeasuredConfidence(Record):
