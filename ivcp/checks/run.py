@@ -20,6 +20,7 @@ from ivcp.checks.machine import (
     warn_of_export_memory,
 )
 from ivcp.checks.settings import (
+    check_no_fold,
     check_place_of_model,
     check_placement,
     check_protocol,
@@ -49,8 +50,7 @@ def check_submitted(config: RunConfig) -> None:
     check_placement(config)
     check_sharding(config)
     check_protocol(config, has_classes=True)
-    if config.protocol.fold is not None:
-        raise ConfigError(f"fold = {config.protocol.fold}: its model is measured and never exported: use `ivcp train`")
+    check_no_fold(config)
     warn_of_ineffective(config)
 
 
@@ -72,6 +72,7 @@ def check_started(config: RunConfig) -> None:
     if not is_local:
         check_placement(config)
         check_place_of_model(config)
+        check_no_fold(config)
     check_sharding(config)
     check_stage(config)
     check_protocol(config, has_classes=stage_of(config).rows == "labels")

@@ -98,6 +98,19 @@ def check_protocol(config: RunConfig, *, has_classes: bool) -> None:
         raise ConfigError(f"{key} is for classifiers, and stage = {config.method.stage} has no classes: leave it out")
 
 
+def check_no_fold(config: RunConfig) -> None:
+    """Checks, for a pipeline on a cluster, that it does not export a model of a fold.
+
+    Raises:
+        ConfigError: it would.
+    """
+    if config.protocol.fold is not None:
+        raise ConfigError(
+            f"fold = {config.protocol.fold}: the model of a fold is measured and never exported, and a pipeline exports"
+            " it: leave folds and fold out, or train the fold with `ivcp train`"
+        )
+
+
 def find_ineffective(config: RunConfig) -> list[str]:
     """What the settings ask for and will not get, a sentence each."""
     train = config.train

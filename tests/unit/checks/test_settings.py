@@ -3,6 +3,7 @@ import logging
 import pytest
 
 from ivcp.checks.settings import (
+    check_no_fold,
     check_placement,
     check_protocol,
     check_sharding,
@@ -96,6 +97,12 @@ def test_what_has_an_effect_is_not_spoken_of(settings):
 def test_several_trainings_are_for_the_command_that_makes_one_result_of_them(settings, message):
     with pytest.raises(ConfigError, match=message):
         check_protocol(config(**settings), has_classes=True)
+
+
+def test_a_pipeline_exports_no_fold():
+    check_no_fold(config())
+    with pytest.raises(ConfigError, match="fold = 2: the model of a fold is measured and never exported"):
+        check_no_fold(config(folds=3, fold=2))
 
 
 def test_views_and_folds_are_of_classifiers():
