@@ -58,6 +58,7 @@ def result_of(project: Path) -> tuple[Path, dict[str, Any]]:
     return folder, json.loads((folder / "series.json").read_text())
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.nightly
 def test_folds_test_every_clip_once_and_the_data_are_looked_at_once(project):
     done = run(project, "folds=2", "val_size=0.1")
@@ -81,6 +82,7 @@ def test_folds_test_every_clip_once_and_the_data_are_looked_at_once(project):
     assert not parents
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.nightly
 def test_of_seeds_the_best_on_validation_is_exported(project):
     run(project, "seeds=2", "val_size=0.2", "test_size=0.2")
