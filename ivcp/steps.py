@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ivcp.checks.machine import check_room_for_clips
 from ivcp.checks.run import check_preparation, check_training, check_validation
+from ivcp.checks.settings import check_protocol
 from ivcp.distributed.rank import is_owner, world_size
 from ivcp.models.source import local_model, pinned
 from ivcp.records import CLIPS_DIR, INDEX_FILE, RESULTS_DIR, PreparedIndex, Split
@@ -52,6 +53,7 @@ def prepare(config: RunConfig) -> PreparedIndex:
     """Validates and prepares the data sets into `output_dir`/clips, or with its shards in `shards_uri`, where that is
     not done yet.
     """
+    from ivcp.preparation.folds import of_fold
     from ivcp.preparation.prepare import prepare_clips
 
     config = pinned(config)
@@ -60,12 +62,13 @@ def prepare(config: RunConfig) -> PreparedIndex:
         report = find_validated(config, validated_dir(config)) or validate(config)
         shards_uri = config.cluster.shards_uri or str(_clips_dir(config))
         check_room_for_clips(report, config.data, shards_uri)
-        return prepare_clips(
+        index = prepare_clips(
             config,
             validated_dir=validated_dir(config),
             shards_uri=shards_uri,
             index_path=_clips_dir(config) / INDEX_FILE,
         )
+        return of_fold(index, config)
 
 
 @contextmanager
@@ -139,6 +142,7 @@ def evaluate(config: RunConfig) -> Measured:
     from ivcp.stages.directory import stage_of_directory
 
     config = pinned(config)
+    check_protocol(config, has_classes=True)
     adapter = adapter_dir(config)
     if not adapter.is_dir():
         _check_adapter(config, adapter)  # before `output_dir` is made
@@ -192,6 +196,7 @@ def export(config: RunConfig) -> ExportResult:
     from ivcp.export.export import export_model, merge_only
 
     config = pinned(config)
+    check_protocol(config, has_classes=True)
     export_dir = Path(config.export.export_dir or Path(config.train.output_dir) / "model")
     if not config.data.dataset:
         return merge_only(config, adapter_dir=adapter_dir(config), export_dir=export_dir)

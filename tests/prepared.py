@@ -8,7 +8,7 @@ from typing import Any
 from ivcp.data.prepared.encoding import count_tokens, encode_sample
 from ivcp.data.prepared.sample import Sample
 from ivcp.data.prepared.shards import ShardFile
-from ivcp.data.prepared.table import KEY_BYTES, MORE_CONTENTS, write_table
+from ivcp.data.prepared.table import KEY_BYTES, MORE_CONTENTS, SHORT_SIDE, write_table
 from ivcp.data.seen_clips import ClipIdentities
 from ivcp.models.processor import Processor
 from ivcp.records import SPLITS, PreparedIndex, QuarantinedClip, Split
@@ -81,6 +81,7 @@ def _values(records: Sequence[Any], offsets: Sequence[int], *, numbers: Sequence
         "content": identities.contents,
         "group": identities.groups,
         MORE_CONTENTS: [[]] * len(records),
+        SHORT_SIDE: [0] * len(records),
     }
 
 

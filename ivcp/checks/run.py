@@ -20,8 +20,10 @@ from ivcp.checks.machine import (
     warn_of_export_memory,
 )
 from ivcp.checks.settings import (
+    check_no_fold,
     check_place_of_model,
     check_placement,
+    check_protocol,
     check_sharding,
     check_single_step,
     warn_of_ineffective,
@@ -47,6 +49,8 @@ def check_submitted(config: RunConfig) -> None:
     """
     check_placement(config)
     check_sharding(config)
+    check_protocol(config, has_classes=True)
+    check_no_fold(config)
     warn_of_ineffective(config)
 
 
@@ -68,8 +72,10 @@ def check_started(config: RunConfig) -> None:
     if not is_local:
         check_placement(config)
         check_place_of_model(config)
+        check_no_fold(config)
     check_sharding(config)
     check_stage(config)
+    check_protocol(config, has_classes=stage_of(config).rows == "labels")
     check_exits(config)
     check_remote_adapter(config)
     if is_elsewhere(config.model):
@@ -95,6 +101,7 @@ def check_local_run(config: RunConfig, *, containers: bool) -> None:
     config = pinned(config)
     check_sharding(config)
     check_stage(config)
+    check_protocol(config, has_classes=stage_of(config).rows == "labels")
     _check_base(config, with_weights=True)
     check_engines(config.publishing.export_engines, config.model)
     check_data_sets(config)
@@ -152,6 +159,7 @@ def check_training(config: RunConfig, *, num_processes: int) -> None:
             used, or not here.
     """
     check_stage(config)
+    check_protocol(config, has_classes=stage_of(config).rows == "labels")
     check_single_step(config, num_processes=num_processes)
     _check_base(config, with_weights=True)
     check_data_sets(config)

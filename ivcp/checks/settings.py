@@ -76,6 +76,41 @@ def check_single_step(config: RunConfig, *, num_processes: int) -> None:
         )
 
 
+def check_protocol(config: RunConfig, *, has_classes: bool) -> None:
+    """Checks what the settings of one training ask of its measurement; `has_classes` says that it is a classifier.
+
+    `ivcp run` alone trains a series, and asks for each of its trainings.
+
+    Raises:
+        ConfigError: a series is asked for where there is none, or what is for classifiers of another stage.
+    """
+    protocol = config.protocol
+    if protocol.repeats:
+        asked = next(key for key in ("folds", "seeds", "official_splits") if getattr(protocol, key))
+        one = {
+            "folds": "`ivcp train` trains one of them with fold: 1, fold: 2, …",
+            "seeds": f"start a run for each seed, with split_seed: {config.data_seed}",
+            "official_splits": "start a run for each dataset",
+        }[asked]
+        raise ConfigError(f"{asked} is several trainings, which `ivcp run` makes one result of; elsewhere {one}")
+    if not has_classes and (protocol.folds or protocol.num_views > 1):
+        key = "folds" if protocol.folds else "test_num_clips or test_num_crops"
+        raise ConfigError(f"{key} is for classifiers, and stage = {config.method.stage} has no classes: leave it out")
+
+
+def check_no_fold(config: RunConfig) -> None:
+    """Checks, for a pipeline on a cluster, that it does not export a model of a fold.
+
+    Raises:
+        ConfigError: it would.
+    """
+    if config.protocol.fold is not None:
+        raise ConfigError(
+            f"fold = {config.protocol.fold}: the model of a fold is measured and never exported, and a pipeline exports"
+            " it: leave folds and fold out, or train the fold with `ivcp train`"
+        )
+
+
 def find_ineffective(config: RunConfig) -> list[str]:
     """What the settings ask for and will not get, a sentence each."""
     train = config.train

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
+from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -13,6 +15,7 @@ from ivcp.pipeline_runs.summary import STEPS, RunSummary
 from ivcp.records.baselines import Interval
 from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.records.language_evaluation import LanguageMetrics, Measured
+from ivcp.records.slices import Slice
 
 _Row = tuple[str, float | None, Interval | None]
 """What was measured, the figure, and its interval."""
@@ -52,6 +55,25 @@ def _say(name: str, text: str) -> None:
 def show_metrics(metrics: Measured) -> None:
     """Prints an evaluation's numbers."""
     show_table(_metrics_table(metrics))
+    if isinstance(metrics, EvaluationMetrics):
+        show_slices(metrics.slices)
+
+
+def show_slices(slices: Sequence[Slice]) -> None:
+    """Prints the accuracies of slices, but those of groups and what all clips have in common; nothing without any."""
+    numbers = Counter(row.kind for row in slices)
+    shown = [row for row in slices if numbers[row.kind] > 1 and row.kind != "group"]
+    if not shown:
+        return
+    table = Table(title="top-1 accuracy by", title_justify="left")
+    table.add_column("")
+    table.add_column("")
+    for heading in ("value", "95 % interval", "clips"):
+        table.add_column(heading, justify="right")
+    for row in shown:
+        interval = f"{row.interval.low:.3f} – {row.interval.high:.3f}" if row.interval else ""
+        table.add_row(row.words, escape(row.name), f"{row.top1_accuracy:.3f}", interval, str(row.num_clips))
+    show_table(table)
 
 
 def _steps_table(summary: RunSummary) -> Table:

@@ -84,13 +84,15 @@ def run(
     """Run the whole pipeline on this machine, with no cluster; the same command again goes on with an interrupted run.
 
     A file with a list `curriculum` of settings files runs them one after another, each on the model of the one before
-    (docs/language.md).
+    (docs/language.md). `folds=5`, `seeds=3` and `official_splits=…` are several trainings with one result
+    (docs/evaluation.md).
 
     Example: `ivcp run pipelines/configs/demo.yaml num_train_epochs=3`
     """
     from ivcp.checks.run import check_local_run
     from ivcp.cli.console import show_summary
     from ivcp.cli.curriculum import find_curriculum, run_stages
+    from ivcp.cli.series import run_series
     from ivcp.pipeline_runs.local import PipelineFailedError, run_locally
 
     stages = find_curriculum(settings or [])
@@ -99,6 +101,9 @@ def run(
             summary = run_stages(stages, new_folder(runs_dir), deploy=deploy, containers=containers, fresh=fresh)
         else:
             config = read_settings(settings)
+            if config.protocol.repeats or config.protocol.fold is not None:
+                _exit_for(run_series(config, new_folder(runs_dir), deploy=deploy, containers=containers, fresh=fresh))
+                return
             check_local_run(config, containers=containers)
             folder = new_folder(runs_dir)
             summary = run_locally(config, runs_dir=folder, deploy=deploy, containers=containers, fresh=fresh)
@@ -106,10 +111,13 @@ def run(
         show_summary(error.summary)
         raise
     show_summary(summary)
-    if summary.status == "refused":
-        raise typer.Exit(REFUSED)
-    if summary.status == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+    _exit_for(summary.status)
+
+
+def _exit_for(status: str) -> None:
+    """Ends the process with the exit code of what a run came to, where that is not 0."""
+    if code := {"refused": REFUSED, "interrupted": INTERRUPTED}.get(status):
+        raise typer.Exit(code)
 
 
 @app.command("compile")

@@ -27,9 +27,11 @@ from ivcp.evaluation.predict import PredictedSplit, predict_split, prediction_ro
 from ivcp.evaluation.recorded import record_evaluation
 from ivcp.evaluation.report import clip_rows, rows_of, shown_clips, worst_mistakes, write_class_table, write_report
 from ivcp.evaluation.report_markdown import REPORT_MARKDOWN, report_in_markdown
+from ivcp.evaluation.slices import facts_of, measure_slices
 from ivcp.evaluation.smoke import choose_smoke_clip
 from ivcp.evaluation.targets.evaluate import evaluate_targets
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
+from ivcp.evaluation.views import CROPS, StoredViews, average, measure_views
 from ivcp.inference.loop import Samples
 from ivcp.records import (
     CLASS_TABLE_FILE,
@@ -58,6 +60,8 @@ from ivcp.records.evaluation import (
     SplitMetrics,
 )
 from ivcp.records.language_evaluation import Measured
+from ivcp.records.slices import Slice
+from ivcp.records.views import MultiView
 from ivcp.settings import RunConfig
 from ivcp.stages.directory import load_directory, stage_of_directory
 from ivcp.stages.loaded_model import LoadedModel
@@ -129,6 +133,7 @@ class SplitEvaluation:
         self.model = model
         self.index = index
         self.clips = unseen.clips
+        self.positions = unseen.positions
         self.left_out = unseen.left_out
         self.split = split
 
@@ -161,6 +166,8 @@ class SplitEvaluation:
             **measured.model_dump(exclude={"intervals"}),
             intervals=measure_intervals(predicted, labels=self.index.classes, clips=self.clips),
             baselines=baselines,
+            multi_view=self._several_views(predicted),
+            slices=self._slices(predicted),
             split=self.split,
             model_dir=str(self.model.directory),
             prompt=_in_words(self.model.prompt),
@@ -201,7 +208,8 @@ class SplitEvaluation:
         if metrics.calibration:
             predicted = replace(predicted, temperature=metrics.calibration.temperature)
         metrics.write(output_dir / METRICS_FILE)
-        write_lines(output_dir / PREDICTIONS_FILE, prediction_rows(predicted, self.index.classes))
+        facts = facts_of(predicted, self.clips)
+        write_lines(output_dir / PREDICTIONS_FILE, prediction_rows(predicted, self.index.classes, facts))
         smoke_clip = choose_smoke_clip(predicted, self.clips.samples, self.model)
         if smoke_clip is not None:
             smoke_clip.write(output_dir / SMOKE_CLIP_FILE)
@@ -232,6 +240,40 @@ class SplitEvaluation:
             confidence_picture=confidence_picture,
             title=f"Evaluation of {self.config.train.run_name or 'an action classifier'}",
         )
+
+    def _several_views(self, predicted: PredictedSplit) -> MultiView | None:
+        asked, split = self.config.protocol, self.split
+        if asked.num_views == 1 or not len(self.clips.samples):
+            return None
+        if split == "val":
+            log.warning("several views are of test clips: the validation split is measured in one")
+            return None
+        stored = StoredViews.of(
+            self.index, self.positions, processor=self.model.processor, num_clips=asked.test_num_clips
+        )
+        views = [
+            predicted.logits
+            if crop is None and stored.is_sampled(view)
+            else self._predict(self.model, replace(self.clips, samples=stored.view(view, crop))).logits
+            for view in range(asked.test_num_clips)
+            for crop in (CROPS if asked.test_num_crops == len(CROPS) else (None,))
+        ]
+        several = replace(predicted, logits=average(views))
+        return measure_views(
+            several,
+            predicted,
+            measured=self._measure(several),
+            clusters=self.clips.clusters,
+            views=(asked.test_num_clips, asked.test_num_crops),
+        )
+
+    def _slices(self, predicted: PredictedSplit) -> tuple[Slice, ...]:
+        hits = np.concatenate(
+            [predicted.predictions == predicted.labels, np.zeros(len(predicted.failed), dtype=np.bool_)]
+        )
+        videos = [*predicted.videos, *(clip.video for clip in predicted.failed)]
+        facts = facts_of(predicted, self.clips)
+        return measure_slices(hits, facts, clusters=self.clips.clusters, videos=videos)
 
     def _confidence(self, predicted: PredictedSplit) -> MeasuredConfidence | None:
         """How far its confidences can be believed, by a calibration fitted now, or else that of its directory."""

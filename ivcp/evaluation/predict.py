@@ -17,6 +17,7 @@ from ivcp.inference.finite import check_finite_outputs
 from ivcp.inference.loop import Samples, batches_of
 from ivcp.records import Labels, Prediction, QuarantinedClip
 from ivcp.records.evaluation import Disturbance
+from ivcp.records.predictions import ClipFacts
 
 
 class Predict(Protocol):
@@ -44,6 +45,10 @@ class PredictedSplit:
     seconds: float
     temperature: float = 1.0
     """What logits are divided by where they become probabilities."""
+    seconds_of_clips: tuple[float, ...] = ()
+    """How long each decoded clip lasts; empty where nobody asks."""
+    backends: tuple[str | None, ...] = ()
+    """What decoded each, as `Medium.backend`; empty where nobody asks."""
 
     @property
     def predictions(self) -> NDArray[np.int64]:
@@ -60,6 +65,8 @@ class PredictedSplit:
             labels=self.labels[positions],
             logits=self.logits[positions],
             failed=tuple(failed),
+            seconds_of_clips=tuple(self.seconds_of_clips[position] for position in positions),
+            backends=tuple(self.backends[position] for position in positions),
         )
 
     @property
@@ -98,6 +105,8 @@ def predict_split(
         logits=logits,
         failed=tuple(failed),
         seconds=time.monotonic() - started,
+        seconds_of_clips=tuple(sample.media[0].total_frames / sample.media[0].source_fps for sample in seen),
+        backends=tuple(sample.media[0].backend for sample in seen),
     )
 
 
@@ -149,9 +158,15 @@ class Disturbed:
                 assert_never(self.kind)
 
 
-def prediction_rows(predicted: PredictedSplit, labels: Labels) -> list[Prediction]:
-    """The rows of `predictions.jsonl`: decoded clips in the data set's order, then those that failed."""
+def prediction_rows(
+    predicted: PredictedSplit, labels: Labels, facts: Sequence[ClipFacts] | None = None
+) -> list[Prediction]:
+    """The rows of `predictions.jsonl`: decoded clips in the data set's order, then those that failed.
+
+    `facts` are of both, in that order; null where they are not known.
+    """
     names = labels.label_names
+    known: Sequence[ClipFacts | None] = facts or [None] * (len(predicted.labels) + len(predicted.failed))
     decoded = [
         Prediction(
             clip_id=clip_id,
@@ -162,14 +177,16 @@ def prediction_rows(predicted: PredictedSplit, labels: Labels) -> list[Predictio
             predicted_name=names[guess],
             confidence=float(shares[guess]),
             logits=tuple(float(value) for value in row),
+            facts=fact,
         )
-        for clip_id, video, label, guess, shares, row in zip(
+        for clip_id, video, label, guess, shares, row, fact in zip(
             predicted.clip_ids,
             predicted.videos,
             predicted.labels,
             predicted.predictions,
             predicted.probabilities,
             predicted.logits,
+            known[: len(predicted.labels)],
             strict=True,
         )
     ]
@@ -183,8 +200,9 @@ def prediction_rows(predicted: PredictedSplit, labels: Labels) -> list[Predictio
             predicted_name=None,
             confidence=0.0,
             logits=(),
+            facts=fact,
         )
-        for clip in predicted.failed
+        for clip, fact in zip(predicted.failed, known[len(predicted.labels) :], strict=True)
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
-from ivcp.data.prepared.reader import PreparedSamples, read_identities
+from ivcp.data.prepared.reader import PreparedSamples, read_identities, read_short_sides
 from ivcp.data.seen_clips import ClipIdentities, SeenClips
 from ivcp.inference.loop import Samples
 from ivcp.records import PreparedIndex, QuarantinedClip, Split
@@ -33,6 +33,8 @@ class SplitClips:
     identities: ClipIdentities
     """Of the samples."""
     failed: tuple[QuarantinedClip, ...] = ()
+    short_sides: NDArray[np.int32] | None = None
+    """Of each sample's video in pixels, (samples,), 0 where it is not known; null where nobody asks."""
 
     @classmethod
     def of(cls, index: PreparedIndex, split: Split, *, verify_checksums: bool = False) -> SplitClips:
@@ -46,17 +48,22 @@ class SplitClips:
             samples=PreparedSamples(index, split, verify_checksums=verify_checksums),
             identities=read_identities(index, split),
             failed=tuple(clip for clip in index.failed if clip.split == split),
+            short_sides=read_short_sides(index, split),
         )
 
     def __len__(self) -> int:
         return len(self.samples) + len(self.failed)
 
     @property
+    def all_groups(self) -> NDArray[np.uint64]:
+        """What the groups of the samples and then of those that failed are known by, (clips,); 0 without a group."""
+        return np.concatenate([self.identities.groups, identities_of_failed(self.failed).groups])
+
+    @property
     def clusters(self) -> NDArray[np.uint64]:
         """What clips that resemble each other share, of the samples and then of those that failed, (clips,)."""
-        failed = identities_of_failed(self.failed)
-        contents = np.concatenate([self.identities.contents, failed.contents])
-        return ClipIdentities(contents, np.concatenate([self.identities.groups, failed.groups])).clusters
+        contents = np.concatenate([self.identities.contents, identities_of_failed(self.failed).contents])
+        return ClipIdentities(contents, self.all_groups).clusters
 
     def unseen_by(self, seen: SeenClips) -> UnseenClips:
         """Sorts out what a model has seen."""
@@ -76,6 +83,7 @@ class SplitClips:
             samples=kept,
             identities=self.identities[positions],
             failed=tuple(clip for clip, is_left in zip(self.failed, left, strict=True) if is_left),
+            short_sides=None if self.short_sides is None else self.short_sides[positions],
         )
         return UnseenClips(clips, positions, left_out)
 

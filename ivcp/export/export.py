@@ -214,8 +214,8 @@ def _registered(
     """Registers the model, and returns what export did."""
     with tracked_run(config, step="export") as run:
         weights = _weights_hash(export_dir, stage_of(config).files)
-        answers_with_classes = stage_of(config).rows == "labels"
-        if answers_with_classes:
+        answers_with_a_class = stage_of(config).rows == "labels" and not config.action_cls.has_other_targets
+        if answers_with_a_class:
             add_mlflow_form(export_dir)
         model_uri = _published(export_dir, config=config, run=run.run_id or weights)
         registered = register_model(
@@ -230,7 +230,7 @@ def _registered(
             if metrics is not None:
                 check_champion(config, registered, metrics)
             registered = promote_model(registered, config=config)
-        if answers_with_classes and run.is_open:
+        if answers_with_a_class and run.is_open:
             run.log_model(referring_model(model_uri), name=registered.name, tags={**tags, WEIGHTS_TAG: weights})
         run.describe("Model", f"Version {registered.version} of {escape(registered.name)}: {code(registered.source)}")
         if checked.max_logit_difference is not None:

@@ -207,7 +207,9 @@ def data_settings(config: RunConfig) -> str:
     """
     keys = {*DATA_KEYS, *stage_of(config).data_settings}
     chosen = {
-        key: value for key, value in config.flat().items() if SECTION_OF_KEY[key] in _DATA_SECTIONS or key in keys
+        key: value
+        for key, value in config.with_data_seed().flat().items()
+        if SECTION_OF_KEY[key] in _DATA_SECTIONS or key in keys
     }
     return json.dumps(chosen, sort_keys=True)
 

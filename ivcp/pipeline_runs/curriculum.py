@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ivcp.pipeline_runs.local import PipelineFailedError, run_locally
 from ivcp.pipeline_runs.parameters import pipeline_arguments
+from ivcp.pipeline_runs.parent_run import ParentRun
 from ivcp.pipeline_runs.run_folder import run_fingerprint
 from ivcp.pipeline_runs.summary import INTERRUPTED, RunSummary
 from ivcp.records import Record
@@ -18,15 +19,7 @@ from ivcp.settings import RunConfig
 from ivcp.settings.curriculum import CurriculumStage
 from ivcp.storage.atomic import writable_folder
 from ivcp.storage.owner import owned
-from ivcp.tracking import (
-    PARENT_TAG,
-    RunStatus,
-    continue_pipeline_run,
-    finish_pipeline_run,
-    start_pipeline_run,
-    tracking_uri,
-    unless_away,
-)
+from ivcp.tracking import PARENT_TAG, RunStatus
 
 log = logging.getLogger(__name__)
 
@@ -85,14 +78,15 @@ class Curriculum:
         """
         folder = writable_folder(self.runs_dir / FOLDER / self._fingerprint())
         with owned(folder, advice="wait for its end, or start it with another --runs-dir"):
-            state = self._tracked(self._found(folder))
+            state = self._found(folder)
+            state = state.model_copy(update={"mlflow_run_id": self._parent.opened(state.mlflow_run_id)})
             state.write(folder / _STATE_FILE)
             status: RunStatus = "FAILED"
             try:
                 summary = self._run_stages(state, folder / _STATE_FILE, self._done())
                 status = "KILLED" if summary.status == INTERRUPTED else "FINISHED"
             finally:
-                self._end(state, status)
+                self._parent.end(state.mlflow_run_id, status)
         return summary
 
     def _run_stages(self, state: CurriculumState, file: Path, done: Mapping[str, _Done]) -> RunSummary:
@@ -102,7 +96,7 @@ class Curriculum:
             config = stage.config if model_dir is None else stage.starting_from(model_dir)
             deploys = self.deploy and stage is self.stages[-1]
             fingerprint = run_fingerprint(
-                config, pipeline_arguments(config, deploy=deploys), uri=self._uri, containers=self.containers
+                config, pipeline_arguments(config, deploy=deploys), uri=self._parent.uri, containers=self.containers
             )
             if fingerprint in done and stage is not self.stages[-1]:
                 found = done[fingerprint]
@@ -156,40 +150,10 @@ class Curriculum:
         }
 
     def _fingerprint(self) -> str:
-        described = [[stage.config.flat() for stage in self.stages], self._uri, self.containers, self.deploy]
+        described = [[stage.config.flat() for stage in self.stages], self._parent.uri, self.containers, self.deploy]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
-    def _uri(self) -> str:
-        return tracking_uri(self.stages[0].config, default_store=self.runs_dir)
-
-    def _tracked(self, state: CurriculumState) -> CurriculumState:
-        """With an MLflow run: the one that it had, or a new one; none where MLflow is away."""
-        config, earlier = self.stages[0].config, state.mlflow_run_id
-        if earlier is not None and unless_away(
-            lambda: continue_pipeline_run(earlier, config=config, default_store=self.runs_dir),
-            otherwise=True,
-            doing="going on with the curriculum's run in MLflow",
-        ):
-            return state
+    def _parent(self) -> ParentRun:
         name = f"curriculum of {', '.join(stage.name for stage in self.stages)}"
-        run_id = unless_away(
-            lambda: start_pipeline_run(_unnamed(config), default_store=self.runs_dir, run_name=name),
-            otherwise=None,
-            doing="starting the curriculum's run in MLflow",
-        )
-        return state.model_copy(update={"mlflow_run_id": run_id})
-
-    def _end(self, state: CurriculumState, status: RunStatus) -> None:
-        run_id = state.mlflow_run_id
-        if run_id is not None:
-            unless_away(
-                lambda: finish_pipeline_run(run_id, status, config=self.stages[0].config, default_store=self.runs_dir),
-                otherwise=None,
-                doing="ending the curriculum's run in MLflow",
-            )
-
-
-def _unnamed(config: RunConfig) -> RunConfig:
-    """The first stage's settings without its name, which is not the curriculum's."""
-    return config.model_copy(update={"train": config.train.model_copy(update={"run_name": None})})
+        return ParentRun(self.stages[0].config, self.runs_dir, name, "the curriculum")

@@ -21,7 +21,7 @@ from ivcp.pipeline_runs.installed import load_pipeline
 from ivcp.pipeline_runs.interruption import Interruption, end_leftovers, own_processes
 from ivcp.pipeline_runs.output import tee
 from ivcp.pipeline_runs.parameters import pipeline_arguments, prepares_in_parts
-from ivcp.pipeline_runs.run_folder import RunFolder, open_run_folder, run_fingerprint
+from ivcp.pipeline_runs.run_folder import KFP_CACHE, RunFolder, open_run_folder, run_fingerprint, take_validation
 from ivcp.pipeline_runs.summary import LOG_FILE, RECORDS_DIR, SUMMARY_FILE, RunSummary, summarize
 from ivcp.settings import RunConfig
 from ivcp.tracking import (
@@ -38,7 +38,8 @@ _CACHED = ("data-validation", "training", "evaluation", "export", "serving")
 """Steps that are not run again once they are done. The others are short, and look for what is there themselves."""
 
 
-_KFP_CACHE = ".kfp_cache"
+_EVALUATION, _CONDITION = "comp-evaluation", "comp-condition"
+"""Names of components in a compiled pipeline: beside the evaluation stands one condition, the gate."""
 _WITHOUT_FILE = ("system.Metrics", "system.ClassificationMetrics")
 
 
@@ -58,12 +59,16 @@ def run_locally(
     containers: bool = False,
     fresh: bool = False,
     tags: Mapping[str, str] | None = None,
+    measures_only: bool = False,
+    validated_by: Path | None = None,
 ) -> RunSummary:
     """Runs the whole pipeline into a folder of `runs_dir`, and points `runs_dir`/latest at it.
 
     The newest run with the same settings and data goes on where it did not come to its end, unless it is to start
     `fresh`. Steps run as processes of this environment, or in `containers`, each in its image. Ctrl-C and SIGTERM end
-    them; the summary says `interrupted` then. `tags` are its MLflow run's.
+    them; the summary says `interrupted` then. `tags` are its MLflow run's. One that `measures_only` ends behind the
+    evaluation; the same call without that goes on to the export. `validated_by` is the folder of a run on the same
+    data, whose validation counts here too.
 
     Raises:
         PipelineFailedError: a step failed.
@@ -77,9 +82,19 @@ def run_locally(
         interruption.listening(),
         open_run_folder(runs_dir, fingerprint=fingerprint, uri=uri, name=config.train.run_name, fresh=fresh) as folder,
     ):
+        if validated_by is not None:
+            take_validation(validated_by, folder.path)
         tracked = _tracked(config, folder, runs_dir, tags)
         run_id, started = tracked.run.mlflow_run_id or "", time.monotonic()
-        error = _run_steps(config, arguments, tracked, interruption, runs_dir=runs_dir, containers=containers)
+        error = _run_steps(
+            config,
+            arguments,
+            tracked,
+            interruption,
+            runs_dir=runs_dir,
+            containers=containers,
+            measures_only=measures_only,
+        )
         is_interrupted = interruption.requested and bool(error)
         if is_interrupted:  # what a step started in a session of its own: a predictor
             end_leftovers(RECORDS_DIR_VARIABLE, str(folder.path / RECORDS_DIR))
@@ -129,6 +144,7 @@ def _run_steps(
     *,
     runs_dir: Path,
     containers: bool,
+    measures_only: bool,
 ) -> str:
     """Runs the pipeline in a run's folder; what went wrong, empty where nothing did."""
     variables = {
@@ -151,6 +167,7 @@ def _run_steps(
                 pipeline_root=folder.path / "pipeline",
                 pipeline_run=folder.run.pipeline_run,
                 in_parts=prepares_in_parts(config),
+                measures_only=measures_only,
             )
         except RuntimeError as raised:
             return str(raised)
@@ -175,7 +192,13 @@ def _runner(
 
 
 def _run_pipeline(
-    arguments: Mapping[str, Any], *, runner: Any, pipeline_root: Path, pipeline_run: str, in_parts: bool
+    arguments: Mapping[str, Any],
+    *,
+    runner: Any,
+    pipeline_root: Path,
+    pipeline_run: str,
+    in_parts: bool,
+    measures_only: bool,
 ) -> None:
     from kfp import local
 
@@ -185,7 +208,7 @@ def _run_pipeline(
         workspace_root=str(pipeline_root.parent / "workspace"),
         raise_on_error=True,
         enable_caching=True,
-        cache_root=str(pipeline_root / _KFP_CACHE),
+        cache_root=str(pipeline_root / KFP_CACHE),
     )
     _give_metrics_a_file(pipeline_root)
     builtin_print = builtins.print
@@ -193,22 +216,25 @@ def _run_pipeline(
         with warnings.catch_warnings(), _same_folders():
             warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)  # our images
             warnings.filterwarnings("ignore", "Task '.*': settings .* have no effect", UserWarning)  # placement
-            _for_one_machine(pipeline_run, in_parts=in_parts)(**arguments)
+            _for_one_machine(pipeline_run, in_parts=in_parts, measures_only=measures_only)(**arguments)
     finally:
         builtins.print = builtin_print  # kfp leaves it wrapped after some failures
 
 
-def _for_one_machine(pipeline_run: str, *, in_parts: bool) -> Any:
+def _for_one_machine(pipeline_run: str, *, in_parts: bool, measures_only: bool = False) -> Any:
     """The pipeline as one machine runs it, again and again until it is done.
 
     Without the retries that are for a cluster's accidents: here a failure is an answer. Its id stays the same, and
-    finished steps are kept.
+    finished steps are kept. What comes behind the gate is left out where the run `measures_only`.
     """
     from kfp import dsl
 
     pipeline = load_pipeline(in_parts=in_parts)
     spec = pipeline.pipeline_spec
     for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
+        if measures_only and _EVALUATION in (task.component_ref.name for task in dag.tasks.values()):
+            for name in [name for name, task in dag.tasks.items() if task.component_ref.name.startswith(_CONDITION)]:
+                del dag.tasks[name]
         for task in dag.tasks.values():
             task.ClearField("retry_policy")
             task.caching_options.enable_cache = task.component_ref.name.removeprefix("comp-") in _CACHED
@@ -221,7 +247,7 @@ def _for_one_machine(pipeline_run: str, *, in_parts: bool) -> Any:
 
 def _give_metrics_a_file(pipeline_root: Path) -> None:
     """KFP's cache takes a step's result for lost where an artifact has no file, and metrics have none."""
-    for entry in (pipeline_root / _KFP_CACHE).glob("*.json"):
+    for entry in (pipeline_root / KFP_CACHE).glob("*.json"):
         for output in json.loads(entry.read_text(encoding="utf-8")).values():
             if isinstance(output, dict) and output.get("schema_title") in _WITHOUT_FILE:
                 Path(output["uri"]).touch()

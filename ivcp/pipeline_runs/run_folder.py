@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,12 +24,15 @@ from ivcp.storage.atomic import writable_folder
 from ivcp.storage.claims import InUseError
 from ivcp.storage.owner import one_at_a_time, owned
 from ivcp.tracking import close_killed_run
-from ivcp.tracking.steps import RECORDS_DIR_VARIABLE
+from ivcp.tracking.steps import RECORDS_DIR_VARIABLE, StepRecord
 from ivcp.validation.data_fingerprint import data_fingerprint
 
 log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
+KFP_CACHE = ".kfp_cache"
+"""In the folder `pipeline` of a run: an entry for each step that is done."""
+_VALIDATION, _VALIDATED = "data_validation", "validated"
 _RUN_AGAIN = ("run_start", "run_end", "preprocessing")
 """Steps whose records are those of this command: they look themselves for what is done."""
 
@@ -106,6 +110,23 @@ def open_run_folder(
         if folder.goes_on:
             _tidy(folder)
         yield folder
+
+
+def take_validation(source: Path, target: Path) -> None:
+    """Lets the run in the folder `target` find the validation of the run in `source`, where it has none of its own.
+
+    KFP's cache knows the step by its settings and its data: a run on others validates them itself.
+    """
+    record = source / RECORDS_DIR / f"{_VALIDATION}.json"
+    own = target / RECORDS_DIR / record.name
+    if own.is_file() or not record.is_file() or not Path(StepRecord.read(record).directory).is_dir():
+        return
+    cache = target / "pipeline" / KFP_CACHE
+    cache.mkdir(parents=True, exist_ok=True)
+    for entry in (source / "pipeline" / KFP_CACHE).glob("*.json"):
+        if _VALIDATED in json.loads(entry.read_text(encoding="utf-8")):
+            shutil.copyfile(entry, cache / entry.name)
+    shutil.copyfile(record, own)
 
 
 def _find_unfinished(runs_dir: Path, fingerprint: str) -> Path | None:

@@ -19,6 +19,8 @@ SUMMARY_FILE = "summary.json"
 LOG_FILE = "pipeline.log"
 RECORDS_DIR = "steps"
 INTERRUPTED = "interrupted"
+MEASURED = "measured"
+"""It measures only, and the gate would let it pass: export is what is left to do."""
 FINISHED = frozenset({"succeeded", "refused", "unchanged"})
 """What a run comes to that has nothing left to do."""
 
@@ -27,8 +29,8 @@ class RunSummary(Record):
     """`summary.json`: the outcome of a local run."""
 
     status: str
-    """`succeeded`, `refused` (by the gate), `unchanged` (nothing to train, see `skip_unchanged`), `failed` or
-    `interrupted`."""
+    """`succeeded`, `refused` (by the gate), `measured` (that was all that was asked for), `unchanged` (nothing to
+    train, see `skip_unchanged`), `failed` or `interrupted`."""
     seconds: float
     """Since the command was given; steps that an earlier one did are not in it."""
     steps: dict[str, float]
@@ -65,7 +67,7 @@ def summarize(
     }
     metrics = _metrics(folders.get("evaluation"))
     return RunSummary(
-        status=INTERRUPTED if interrupted else "failed" if error else _status(records),
+        status=INTERRUPTED if interrupted else "failed" if error else _status(records, metrics),
         seconds=seconds,
         steps={step: round(records[step].seconds, 1) for step in STEPS if step in records},
         results={step: records[step].result or records[step].error for step in STEPS if step in records},
@@ -91,11 +93,13 @@ def read_records(run_dir: Path) -> dict[str, StepRecord]:
     return {step: record for step, record in found.items() if record is not None}
 
 
-def _status(records: Mapping[str, StepRecord]) -> str:
+def _status(records: Mapping[str, StepRecord], metrics: Measured | None = None) -> str:
     """Of a run without an error, by the steps that ran."""
     if "training" not in records:
         return "unchanged"
-    return "succeeded" if "export" in records else "refused"
+    if "export" in records:
+        return "succeeded"
+    return MEASURED if metrics is not None and metrics.gate.passed else "refused"
 
 
 def _read_record(folder: Path, step: str) -> StepRecord | None:

@@ -6,7 +6,7 @@ without.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from ivcp.data.prepared.encoding import encode_sample
 from ivcp.data.prepared.sample import Medium, Sample
 from ivcp.models import processor_settings
 from ivcp.models.processor_settings import ProcessorSettings, load_processor, use_one_thread
-from ivcp.records import Clip, ClipMedium, first_path
+from ivcp.records import Clip, ClipMedium, Split, first_path
 from ivcp.video import ClipFrames, Span, VideoError, frame_times, load_clips, load_image, load_sound, probe
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Job:
     stage: Stage
     jpeg_quality: int | None
     """Of stored frames; null keeps their pixels."""
+    candidates: Mapping[Split, int]
+    """Frames that are stored around each sampled moment, by split."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def prepare_clips_of_video(job: Job) -> tuple[Prepared | VideoError, ...]:
     if _failed_start is not None:
         raise _failed_start
     processor = load_processor(job.settings)
-    spans = [Span(clip.start_seconds, clip.end_seconds, clip.split == "train") for clip in job.clips]
+    spans = [Span(clip.start_seconds, clip.end_seconds, job.candidates[clip.split]) for clip in job.clips]
     loaded = [_load(medium, spans, processor) for medium in job.clips[0].media]
     of_clips = zip(*loaded, strict=True) if loaded else [()] * len(job.clips)
     return tuple(_prepare(clip, found, processor, job) for clip, found in zip(job.clips, of_clips, strict=True))

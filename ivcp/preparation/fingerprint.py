@@ -43,9 +43,10 @@ def fingerprint_settings(
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def fingerprint_run(settings_fingerprint: str, data_fingerprint: str) -> str:
-    """Hash of everything that the prepared clips of a run depend on."""
-    return hashlib.sha256(f"{settings_fingerprint} {data_fingerprint}".encode()).hexdigest()
+def fingerprint_run(settings_fingerprint: str, data_fingerprint: str, *, num_views: int = 1) -> str:
+    """Hash of everything that the prepared clips of a run depend on; `num_views` are those in time of test clips."""
+    views = f" {num_views} views" if num_views > 1 else ""
+    return hashlib.sha256(f"{settings_fingerprint} {data_fingerprint}{views}".encode()).hexdigest()
 
 
 def clip_key(clip: Clip, *, candidates: int, data_fingerprint: str) -> bytes:
@@ -59,7 +60,7 @@ def clip_key(clip: Clip, *, candidates: int, data_fingerprint: str) -> bytes:
         clip.start_seconds,
         clip.end_seconds,
         [(message.role, message.content) for message in clip.messages],
-        candidates if clip.split == "train" else 1,
+        candidates,
     )
     if clip.rejected is not None or clip.more_videos:
         more = [(v.content_hash or _identity(v.video, data_fingerprint), v.num_frames) for v in clip.more_videos]

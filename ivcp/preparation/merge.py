@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ivcp.data.cutoff import MOST_NAMED, explain_too_long
-from ivcp.data.prepared.table import MORE_CONTENTS, list_column
+from ivcp.data.prepared.table import MORE_CONTENTS, SHORT_SIDE, list_column
 from ivcp.preparation.plan import Plan, frequent_prompts
 from ivcp.preparation.publish import Receipt, ShardFolder
 from ivcp.records import SPLITS, Labels, Message, QuarantinedClip, ShardInfo, Split
@@ -50,6 +50,7 @@ class Merged:
             "key": self.plan.keys[self.rows],
             "content": identities.contents,
             "group": identities.groups,
+            SHORT_SIDE: self.plan.short_sides[self.rows],
             MORE_CONTENTS: list_column(identities.more_of, identities.more, num_rows=len(identities)),
             **{name: values[self.rows] for name, values in self.plan.values.items()},
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,8 @@ class Plan:
     """Hash of the part of the conversation that the model is asked with, (clips,)."""
     identities: ClipIdentities
     """What each is known by to models that see it."""
+    short_sides: NDArray[np.int32]
+    """`Clip.short_side` of each, (clips,); 0 where it is not known."""
     media: tuple[str, ...]
     """As `PreparedIndex.media`."""
     clip_ids: pa.Array
@@ -97,6 +99,7 @@ class _Columns:
         self.contents, self.groups = array("Q"), array("Q")
         self.more_of, self.more = array("q"), array("Q")
         self.keys, self.records = bytearray(), bytearray()
+        self.short_sides = array("i")
         self.media: set[str] = set()
         self.lists: dict[Split, Counter[tuple[int, int]]] = {split: Counter() for split in SPLITS}
         self._ids: list[str] = []
@@ -121,6 +124,7 @@ class _Columns:
         self.groups.append(identity_of_group(clip.group))
         self.keys += key
         self.records += record_key(clip, key, values)
+        self.short_sides.append(clip.short_side or 0)
         self._ids.append(clip.clip_id)
         if len(self._ids) == _IDS_AT_ONCE:
             self.close_chunk()
@@ -147,7 +151,7 @@ def plan_shards(
     annotations: Path,
     *,
     stage: Stage,
-    candidates: int,
+    candidates: Mapping[Split, int],
     data_fingerprint: str,
     clips_per_shard: int | None = None,
 ) -> Plan:
@@ -156,7 +160,7 @@ def plan_shards(
     Args:
         annotations: what validation wrote.
         stage: which values it asks of each row, and which part of a conversation is the prompt.
-        candidates: frames that are stored around each sampled moment of training clips.
+        candidates: frames that are stored around each sampled moment, by split.
         data_fingerprint: validation's, for videos that have no hash of their own.
         clips_per_shard: null is `CLIPS_PER_SHARD`.
     """
@@ -165,7 +169,7 @@ def plan_shards(
         for line in file:
             if line.strip():
                 clip = Clip.model_validate_json(line)
-                key = clip_key(clip, candidates=candidates, data_fingerprint=data_fingerprint)
+                key = clip_key(clip, candidates=candidates[clip.split], data_fingerprint=data_fingerprint)
                 columns.add(clip, place, key=key)
             place += len(line)
     splits = columns.take("splits", np.int8)
@@ -181,6 +185,7 @@ def plan_shards(
         lists=columns.lists,
         prompts=columns.take("prompts", np.int64)[order],
         identities=columns.identities()[order],
+        short_sides=columns.take("short_sides", np.int32)[order],
         media=() if columns.media == {"video"} else tuple(sorted(columns.media)),
         clip_ids=columns.clip_ids(order),
         shards=tuple(_cut_shards(splits[order], keys, records, clips_per_shard or CLIPS_PER_SHARD)),

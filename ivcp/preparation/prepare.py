@@ -151,7 +151,7 @@ class _Preparation:
             quarantined=tuple(read_lines(validated_dir / QUARANTINE_FILE, QuarantinedClip)),
             annotations=validated_dir / ANNOTATIONS_FILE,
             folder=ShardFolder(storage.join(absolute(shards_uri), described[:16])),
-            fingerprint=fingerprint_run(described, report.fingerprint),
+            fingerprint=fingerprint_run(described, report.fingerprint, num_views=config.protocol.test_num_clips),
         )
 
     @functools.cached_property
@@ -159,7 +159,7 @@ class _Preparation:
         return plan_shards(
             self.annotations,
             stage=self.stage,
-            candidates=self.settings.video.video_frame_candidates,
+            candidates=self.config.stored_candidates,
             data_fingerprint=self.report.fingerprint,
         )
 
@@ -181,6 +181,7 @@ class _Preparation:
             stage=self.stage,
             settings=self.settings,
             data=self.config.data,
+            candidates=self.config.stored_candidates,
             check_failed=self.check_failed,
         )
 

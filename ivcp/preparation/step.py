@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from ivcp.preparation.folds import of_fold
 from ivcp.preparation.prepare import merge_parts, plan_parts, prepare_clips, prepare_part
 from ivcp.records import REPORT_HTML, REPORT_JSON, RUN_CONFIG_FILE, PreparedIndex
 from ivcp.records.markdown import escape
@@ -62,6 +63,8 @@ def run_step(
             log.info("%s", part)
         make = prepare_clips if parts is None else merge_parts
         index = make(config, validated_dir=Path(validated), shards_uri=shards_uri, index_path=Path(prepared))
+        index = of_fold(index, config)
+        index.write(Path(prepared))
         clips = ", ".join(f"{count} {split}" for split, count in index.num_clips.items() if count)
         outcome.result = f"{clips} clips, {index.mean_tokens:.0f} tokens each, {len(index.failed)} failed"
         outcome.directory = index.root_uri

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ from ivcp.preparation.clip_worker import (
 from ivcp.preparation.known_clips import KnownClips, find_known
 from ivcp.preparation.plan import Plan, PlannedShard, name_shard
 from ivcp.preparation.publish import FailedClip, Receipt, ShardFolder
-from ivcp.records import Clip, QuarantinedClip
+from ivcp.records import Clip, QuarantinedClip, Split
 from ivcp.settings import DataConfig
 from ivcp.stages.protocol import Stage
 from ivcp.tracking.progress import with_progress
@@ -63,11 +63,13 @@ def write_shards(
     stage: Stage,
     settings: ProcessorSettings,
     data: DataConfig,
+    candidates: Mapping[Split, int],
     check_failed: Callable[[Sequence[QuarantinedClip]], None],
 ) -> Written:
     """Writes those of `shards` that are not there yet, each with its receipt as soon as it is complete.
 
-    `check_failed` is called whenever a clip cannot be prepared, with all of them so far, and may stop the work.
+    `candidates` are the frames that are stored around each sampled moment, by split. `check_failed` is called whenever
+    a clip cannot be prepared, with all of them so far, and may stop the work.
 
     Raises:
         HubError: the hub does not give the base model.
@@ -80,7 +82,8 @@ def write_shards(
     if todo:
         check_model_source(settings.model_name_or_path, revision=settings.revision, cache_dir=settings.cache_dir)
         known = find_known(folder, sizes, plan, todo)
-        decoded = _decode(_jobs(plan, todo, known, settings, stage, data.jpeg_quality), settings, data)
+        jobs = _jobs(plan, todo, known, settings, stage, data.jpeg_quality, candidates)
+        decoded = _decode(jobs, settings, data)
         outcomes = with_progress(_outcomes(plan, todo, known, decoded, stage), total=num_clips, what="clips prepared")
         with closing(decoded), closing(outcomes):
             for planned in todo:
@@ -142,6 +145,7 @@ def _jobs(
     settings: ProcessorSettings,
     stage: Stage,
     jpeg_quality: int | None,
+    candidates: Mapping[Split, int],
 ) -> Iterator[Job]:
     unknown = (clip for clip, key in _clips(plan, shards) if key not in known)
     for videos, of_videos in itertools.groupby(
@@ -149,7 +153,7 @@ def _jobs(
     ):
         most = max(1, _MOST_CLIPS_PER_JOB // max(1, len(videos)))
         while clips := tuple(itertools.islice(of_videos, most)):
-            yield Job(clips, settings, stage, jpeg_quality)
+            yield Job(clips, settings, stage, jpeg_quality, candidates)
 
 
 def _clips(plan: Plan, shards: Iterable[PlannedShard]) -> Iterator[tuple[Clip, bytes]]:

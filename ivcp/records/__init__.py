@@ -35,7 +35,7 @@ from ivcp.records.names import (
     UNFINISHED_FILE,
 )
 from ivcp.records.predictions import Prediction
-from ivcp.records.prepared import PreparedIndex, ShardInfo, TableInfo
+from ivcp.records.prepared import Fold, PreparedIndex, ShardInfo, TableInfo
 from ivcp.records.record import Record, RecordT, VersionedRecord, read_lines, write_lines
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "UNFINISHED_FILE",
     "Clip",
     "ClipMedium",
+    "Fold",
     "Labels",
     "MediumKind",
     "Message",

@@ -199,6 +199,8 @@ class Clip(Record):
     """What identifies the bytes of its video: `sha256:…` of a local file, `etag:…` of an S3 object."""
     video_sha256: str | None = None
     """Of the content of its video, wherever it lies: models remember by it what they have seen."""
+    short_side: int | None = Field(None, exclude_if=_is_empty)
+    """Pixels of its first video's shorter side; null of a sound, and where nobody noted it."""
 
     @property
     def media(self) -> tuple[ClipMedium, ...]:

@@ -10,6 +10,8 @@ from ivcp.records.annotations import Split
 from ivcp.records.baselines import Baseline, Interval
 from ivcp.records.calibration import Calibration, ConfidenceQuality, CoveragePoint
 from ivcp.records.record import Record
+from ivcp.records.slices import Slice
+from ivcp.records.views import MultiView
 
 SMOKE_CLIP_FILE = "smoke_clip.json"
 
@@ -65,7 +67,7 @@ class SplitMetrics(Record):
     max_frames: int
     """Most frames of a clip."""
     views: Literal[1] = 1
-    """Temporal and spatial crops per clip that are averaged."""
+    """Views of a clip that these numbers are of: one, all of each frame, as the predictor does."""
     top1_accuracy: float
     top5_accuracy: float
     """Right class among the five best; with five classes or fewer, 1 for every decoded clip."""
@@ -331,17 +333,28 @@ class EvaluationMetrics(SplitMetrics, MeasuredModel):
     """Null unless `evaluate_all_prompts` asks for it: the other numbers are of the prompt that is served."""
     confidence: MeasuredConfidence | None = None
     """Null where no clip could be decoded, or an earlier version measured."""
+    multi_view: MultiView | None = None
+    """Null unless `test_num_clips` or `test_num_crops` ask for it: everything else is of a single view."""
+    slices: tuple[Slice, ...] = ()
+    """Top-1 accuracy by what clips are; empty where an earlier version measured."""
     champion: ChampionComparison | None
     """Null when there is none, or it was not asked for."""
 
     @property
     def shown(self) -> tuple[Shown, ...]:
         """What the command line and the report show: of the split, and of the confidence."""
+        views = self.multi_view
+        several = (
+            ()
+            if views is None
+            else (Shown(f"top-1 accuracy, views: {views.name}", views.top1_accuracy, interval=views.interval),)
+        )
         if self.confidence is None:
-            return super().shown
+            return (*super().shown, *several)
         sure = self.confidence.sure
         return (
             *super().shown,
+            *several,
             Shown(
                 "expected calibration error",
                 self.confidence.final.expected_calibration_error,
@@ -378,6 +391,9 @@ class EvaluationMetrics(SplitMetrics, MeasuredModel):
         for baseline in self.baselines:
             numbers[f"baseline_{baseline.kind}_top1_accuracy"] = baseline.top1_accuracy
             numbers[f"gain_over_{baseline.kind}"] = baseline.gain
+        if self.multi_view is not None:
+            name = f"views_{self.multi_view.temporal}x{self.multi_view.spatial}"
+            numbers |= {f"{name}_top1_accuracy": self.multi_view.top1_accuracy, f"{name}_gain": self.multi_view.gain}
         if self.prompts is not None:
             numbers |= {"prompts_mean_top1_accuracy": self.prompts.mean, "prompts_spread": self.prompts.spread}
         if self.confidence is not None:

@@ -16,6 +16,11 @@ def _is_empty(value: object) -> bool:
     return value == ()
 
 
+def _is_none(value: object) -> bool:
+    """Of what is not written where there is none."""
+    return value is None
+
+
 class ShardInfo(Record):
     """One file of prepared clips."""
 
@@ -34,6 +39,24 @@ class TableInfo(Record):
     """Name below the index's `root_uri`."""
     num_bytes: int
     sha256: str
+
+
+class Fold(Record):
+    """One of the folds that the training clips of an index are divided into; numbers are of rows among these."""
+
+    number: int
+    """Which one, from 1."""
+    of: int
+    """How many there are."""
+    test: tuple[int, ...]
+    """Clips of this fold, ascending: they are the test split."""
+    val: tuple[int, ...] = ()
+    """Clips of the validation split, ascending, where `val_size` cuts one."""
+
+    @property
+    def name(self) -> str:
+        """For example "fold 2 of 5"."""
+        return f"fold {self.number} of {self.of}"
 
 
 class PreparedIndex(Record):
@@ -73,6 +96,9 @@ class PreparedIndex(Record):
     all have videos alone, or nobody noted it."""
     data_fingerprint: str
     """Hash of the validated annotations."""
+    fold: Fold | None = Field(None, exclude_if=_is_none)
+    """Where set, the splits are those of a fold, whatever `shards` says; `num_clips`, `label_counts`, `failed` and
+    `fingerprint` are of it."""
 
     @property
     def classes(self) -> Labels:

@@ -18,6 +18,7 @@ from ivcp.settings.sections.evaluation import EvaluationConfig, ExportConfig, Tr
 from ivcp.settings.sections.generation import GenerationConfig
 from ivcp.settings.sections.launch import LaunchConfig
 from ivcp.settings.sections.model import MethodConfig, ModelConfig
+from ivcp.settings.sections.protocol import ProtocolConfig
 from ivcp.settings.sections.publishing import PublishingConfig
 from ivcp.settings.sections.section import Section
 from ivcp.settings.sections.serving import ServingConfig
@@ -41,6 +42,7 @@ __all__ = [
     "LossConfig",
     "MethodConfig",
     "ModelConfig",
+    "ProtocolConfig",
     "PublishingConfig",
     "RunConfig",
     "Section",

@@ -174,6 +174,14 @@ def _check(stages: Sequence[CurriculumStage], source: str) -> None:
                 f"{source}, stage {stage.name}: adapter_name_or_path = {stage.config.method.adapter_name_or_path}: a "
                 "later stage starts from the merged model of the one before, which no earlier adapter fits: remove it"
             )
+    for stage in stages:
+        protocol = stage.config.protocol
+        if protocol.repeats or protocol.fold is not None:
+            raise ConfigError(
+                f"{source}, stage {stage.name}: folds, seeds and official_splits train one recipe several times, and a "
+                "curriculum makes one model: remove them, and run the last stage's file alone, on the model of the one "
+                "before"
+            )
     for stage in stages[:-1]:
         if stage.config.evaluation.skip_unchanged:
             raise ConfigError(

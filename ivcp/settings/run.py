@@ -6,7 +6,7 @@ one section. `ivcp.settings.files` reads them from YAML and from the command lin
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -18,6 +18,7 @@ from ivcp.settings.sections.generation import GenerationConfig
 from ivcp.settings.sections.language import LanguageConfig
 from ivcp.settings.sections.launch import LaunchConfig
 from ivcp.settings.sections.model import MethodConfig, ModelConfig
+from ivcp.settings.sections.protocol import ProtocolConfig
 from ivcp.settings.sections.publishing import PublishingConfig
 from ivcp.settings.sections.section import Section
 from ivcp.settings.sections.serving import ServingConfig
@@ -39,6 +40,7 @@ class RunConfig(Section):
     speed: SpeedConfig = SpeedConfig()
     launch: LaunchConfig = LaunchConfig()
     generation: GenerationConfig = GenerationConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
     publishing: PublishingConfig = PublishingConfig()
@@ -68,6 +70,25 @@ class RunConfig(Section):
         if self.augmentation.augment_temporal_jitter and self.video.video_frame_candidates == 1:
             raise ValueError(
                 "augment_temporal_jitter needs stored frames to choose from: set video_frame_candidates: 3"
+            )
+        if self.protocol.folds and (self.data.test_size or self.data.test_dataset):
+            raise ValueError(
+                f"folds = {self.protocol.folds} tests every clip of dataset once: remove test_size and test_dataset"
+            )
+        if self.protocol.official_splits and (self.data.dataset or self.data.test_size or self.data.test_dataset):
+            raise ValueError(
+                "official_splits names the data sets, and each names its test clips: remove dataset, test_size and "
+                "test_dataset"
+            )
+        candidates = self.video.video_frame_candidates
+        if (
+            self.protocol.folds
+            and 1 not in (candidates, self.protocol.test_num_clips)
+            and (candidates != self.protocol.test_num_clips)
+        ):
+            raise ValueError(
+                f"folds tests clips that other folds train on, which are stored once: set test_num_clips = "
+                f"{self.protocol.test_num_clips} and video_frame_candidates = {candidates} to the same number"
             )
         needs_val = {
             "load_best_model_at_end": self.train.load_best_model_at_end,
@@ -106,6 +127,26 @@ class RunConfig(Section):
                 f"head_sweep trains new decoders on states that are computed once: remove {', '.join(set_keys)}"
             )
         return self
+
+    @property
+    def data_seed(self) -> int:
+        """Seed of what is drawn of the data."""
+        return self.train.seed if self.protocol.split_seed is None else self.protocol.split_seed
+
+    def with_data_seed(self) -> Self:
+        """The same with the seed of the data as the only one: what is made of the data is the same for all seeds."""
+        train = self.train.model_copy(update={"seed": self.data_seed})
+        protocol = self.protocol.model_copy(update={"split_seed": None})
+        return self.model_copy(update={"train": train, "protocol": protocol})
+
+    @property
+    def stored_candidates(self) -> dict[Literal["train", "val", "test"], int]:
+        """Frames that are stored around each sampled moment, by split: training chooses among them, and the views of
+        test clips are made of them. A fold tests what others train on."""
+        of_train, of_test = self.video.video_frame_candidates, self.protocol.test_num_clips
+        if self.protocol.folds:
+            of_train = of_test = max(of_train, of_test)
+        return {"train": of_train, "val": 1, "test": of_test}
 
     @property
     def deployed_graph(self) -> str | None:

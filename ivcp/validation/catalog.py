@@ -78,7 +78,7 @@ CREATE INDEX clip_class_clip ON clip_class (clip);
 _CLIPS = """
 SELECT clip.id, clip.dataset, clip.row, video.name, conversation.text, conversation.rejected, clip.desirable,
        clip.label, clip.split, part.name, clip.start, clip.stop, video.num_frames, video.content_hash, video.sha256,
-       clip.reason, clip.detail, video.kind, target.labels, clip.value
+       clip.reason, clip.detail, video.kind, target.labels, clip.value, MIN(video.width, video.height)
 FROM clip LEFT JOIN video ON video.id = clip.video JOIN part ON part.id = clip.part
     LEFT JOIN target ON target.label = clip.label JOIN conversation ON conversation.id = clip.conversation
 WHERE clip.reason IS {} NULL ORDER BY clip.id LIMIT ?
@@ -133,6 +133,8 @@ class CatalogRow(NamedTuple):
     labels_text: str | None
     """As JSON, where it has several classes."""
     value: float | None
+    short_side: int | None
+    """Pixels of the shorter side of its first video or image."""
     more_videos: tuple[tuple[str, MediumKind, int, str | None, str | None], ...] = ()
     """Of each medium behind the first one its place, kind, number of frames, and hashes."""
 
@@ -172,6 +174,7 @@ class CatalogRow(NamedTuple):
             num_frames=self.num_frames or 0,
             content_hash=self.content_hash,
             video_sha256=self.video_sha256,
+            short_side=self.short_side or None,
         )
 
     def _target(self) -> dict[str, Any]:

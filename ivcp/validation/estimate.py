@@ -47,8 +47,9 @@ def describe_tokens(catalog: Catalog, config: RunConfig) -> TokenCounts | None:
         "GROUP BY 1 ORDER BY 2 DESC, 1"
     )
     by_split = dict(catalog.ask("SELECT split, SUM(num_tokens) FROM clip WHERE reason IS NULL GROUP BY 1"))
-    candidates = config.video.video_frame_candidates
-    stored = f"SELECT SUM({_PIXELS} * CASE split WHEN 'train' THEN {candidates} ELSE 1 END) FROM {_COUNTED}"
+    stored_of = config.stored_candidates
+    cases = " ".join(f"WHEN '{split}' THEN {count}" for split, count in stored_of.items())
+    stored = f"SELECT SUM({_PIXELS} * CASE split {cases} END) FROM {_COUNTED}"
     of_clips = f"SELECT SUM({_PIXELS}) AS pixels FROM {_COUNTED} GROUP BY clip.id"
     return TokenCounts(
         model=config.model.model_name_or_path or "",
@@ -62,7 +63,7 @@ def describe_tokens(catalog: Catalog, config: RunConfig) -> TokenCounts | None:
         frame_sizes=dict(sizes),
         frames=frames,
         num_pixels=catalog.number(stored),
-        most_pixels=candidates * catalog.number(f"SELECT MAX(pixels) FROM ({of_clips})"),
+        most_pixels=max(stored_of.values()) * catalog.number(f"SELECT MAX(pixels) FROM ({of_clips})"),
     )
 
 

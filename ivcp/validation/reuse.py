@@ -27,7 +27,7 @@ FINGERPRINT_FILE = "fingerprint.txt"
 _OTHER_FILES = (ANNOTATIONS_FILE, QUARANTINE_FILE, REPORT_HTML)
 _SECTIONS = ("data", "video")
 _MODEL_KEYS = ("model_name_or_path", "model_revision", "trust_remote_code")
-DATA_KEYS = ("stage", "seed")
+DATA_KEYS = ("stage", "seed", "split_seed", "folds", "test_num_clips")
 """Settings of other sections that validation or preparation read, whatever the stage."""
 _PLACES = ("dataset_dir", "media_dir")
 _KEYS_WITHOUT_EFFECT = frozenset(
@@ -71,7 +71,7 @@ def inputs_fingerprint(config: RunConfig) -> str | None:
     keys = {*_MODEL_KEYS, *DATA_KEYS, *stage_of(config).data_settings}
     settings: dict[str, Any] = {
         key: value
-        for key, value in config.flat().items()
+        for key, value in config.with_data_seed().flat().items()
         if (SECTION_OF_KEY[key] in _SECTIONS or key in keys) and key not in _KEYS_WITHOUT_EFFECT
     }
     settings |= {key: _absolute(settings[key]) for key in _PLACES if settings[key]}

@@ -35,7 +35,7 @@ def run_step(settings: str, *, validated: str, report: str) -> dict[str, float]:
             result = find_validated(config, Path(validated)) or validate_data(config, Path(validated))
         finally:
             _copy_report(Path(validated) / REPORT_HTML, Path(report))
-        if not result.num_clips["test"]:
+        if not result.num_clips["test"] and not config.protocol.folds:
             raise AnnotationError(
                 "no clip is in the test split, which the evaluation step measures: set test_size or test_dataset, "
                 "or give rows split: test"

@@ -96,7 +96,8 @@ def validate_data(config: RunConfig, output_dir: Path) -> ValidationReport:
         if wrong_folder is not None:
             raise wrong_folder
         _refuse(report, catalog, config, output_dir)
-        keep_splits(catalog, config.data)
+        if not config.protocol.folds:
+            keep_splits(catalog, config.data)
     keep_validated(report, output_dir, fingerprint=inputs, config=config)
     return report
 

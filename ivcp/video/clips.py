@@ -94,14 +94,13 @@ def load_clip(
     processor: FrameSizes,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
-    with_candidates: bool = False,
 ) -> ClipFrames:
     """One clip, as `load_clips` reads it.
 
     Raises:
         VideoError: the video cannot be used, or does not hold the clip.
     """
-    (clip,) = load_clips(source, [Span(start_seconds, end_seconds, with_candidates)], processor=processor)
+    (clip,) = load_clips(source, [Span(start_seconds, end_seconds)], processor=processor)
     if isinstance(clip, VideoError):
         raise clip
     return clip

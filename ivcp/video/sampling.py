@@ -24,8 +24,8 @@ class Span:
     """Null is the video's start."""
     end_seconds: float | None = None
     """Null is the video's end."""
-    with_candidates: bool = False
-    """Whether `video_frame_candidates` frames around each sampled moment are wanted."""
+    candidates: int = 1
+    """Frames that are wanted around each sampled moment, itself among them."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def choose_frames(timeline: Timeline, span: Span, video: VideoConfig) -> ChosenF
     first, last = _frames_in(timeline, span)
     size = _sample_size(timeline, first, last, video)
     sampled, in_time = _sample(timeline.seconds[first:last], timeline.fps, size)
-    count = video.video_frame_candidates if span.with_candidates else 1
+    count = span.candidates
     chosen = candidate_indices(sampled, last - first, count)
     return ChosenFrames(
         places=tuple(first + place for place in chosen),

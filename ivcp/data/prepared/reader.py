@@ -14,12 +14,14 @@ from ivcp import storage
 from ivcp.data.prepared.encoding import decode_sample
 from ivcp.data.prepared.sample import Sample
 from ivcp.data.prepared.shards import ShardReader, find_file, find_shard
-from ivcp.data.prepared.table import MORE_CONTENTS, SampleTable
+from ivcp.data.prepared.table import MORE_CONTENTS, SHORT_SIDE, SampleTable
 from ivcp.data.seen_clips import ClipIdentities
 from ivcp.records import PreparedIndex, ShardInfo, Split
 
 _MOST_OPEN = 512
 """Shards that are open at once: each takes a file descriptor, of which a process has 1,024 by default."""
+_Rows = slice | NDArray[np.int64]
+"""Of the table; those of a split lie side by side, those of a fold do not."""
 
 
 class PreparedSamples(Dataset[Sample]):
@@ -59,12 +61,12 @@ class PreparedSamples(Dataset[Sample]):
         self._shards: dict[int, ShardReader] = {}
 
     def __len__(self) -> int:
-        return int(self._rows.stop - self._rows.start)
+        return _count(self._rows)
 
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)} in split {self.split}")
-        row = self._rows.start + index % len(self)
+        row = _row(self._rows, index % len(self))
         shard, offset = (int(self._opened_table.column(name)[row]) for name in ("shard", "offset"))
         record = self._shard(shard).read(offset)
         return decode_sample(record, with_frames=self._with_frames, keep_candidates=self._keep_candidates)
@@ -121,6 +123,19 @@ def read_identities(index: PreparedIndex, split: Split) -> ClipIdentities:
     return ClipIdentities(table.column("content", rows), table.column("group", rows), *more)
 
 
+def read_short_sides(index: PreparedIndex, split: Split) -> NDArray[np.int32]:
+    """Pixels of the shorter side of each sample's first video, (samples,); 0 where nobody noted it.
+
+    Raises:
+        ShardError: the table is missing or damaged.
+    """
+    table = SampleTable(find_file(index.root_uri, index.table.file, index.table.num_bytes, None))
+    rows = _shards_of(index, split)[1]
+    if SHORT_SIDE in table.names:
+        return table.column(SHORT_SIDE, rows)
+    return np.zeros(_count(rows), dtype=np.int32)  # an earlier version prepared them
+
+
 def read_lengths(index: PreparedIndex, split: Split, *, prompts_only: bool) -> NDArray[np.int64]:
     """Tokens of each sample of a split, (samples,), of its prompt or of all of it, without its shards.
 
@@ -136,8 +151,31 @@ def _lengths_column(*, prompts_only: bool) -> str:
     return "num_prompt_tokens" if prompts_only else "num_tokens"
 
 
-def _shards_of(index: PreparedIndex, split: Split) -> tuple[dict[int, ShardInfo], slice]:
+def _shards_of(index: PreparedIndex, split: Split) -> tuple[dict[int, ShardInfo], _Rows]:
     """The shards of a split by their number, and its rows in the table."""
+    if index.fold is None:
+        return _written_for(index, split)
+    shards, rows = _written_for(index, "train")
+    test, val = (np.array(chosen, dtype=np.int64) for chosen in (index.fold.test, index.fold.val))
+    match split:
+        case "test":
+            return shards, rows.start + test
+        case "val":
+            return (shards, rows.start + val) if len(val) else _written_for(index, "val")
+        case "train":
+            return shards, rows.start + np.delete(np.arange(rows.stop - rows.start), np.concatenate([test, val]))
+
+
+def _written_for(index: PreparedIndex, split: Split) -> tuple[dict[int, ShardInfo], slice]:
+    """The shards that were written for a split, and its rows."""
     numbers = {number: shard for number, shard in enumerate(index.shards) if shard.split == split}
     start = sum(shard.num_clips for shard in index.shards[: min(numbers, default=0)])
     return numbers, slice(start, start + sum(shard.num_clips for shard in numbers.values()))
+
+
+def _count(rows: _Rows) -> int:
+    return int(rows.stop - rows.start) if isinstance(rows, slice) else len(rows)
+
+
+def _row(rows: _Rows, place: int) -> int:
+    return int(rows.start + place) if isinstance(rows, slice) else int(rows[place])

@@ -21,6 +21,7 @@ from ivcp.storage.atomic import AtomicFile
 
 KEY_BYTES = 16
 MORE_CONTENTS = "more_contents"
+SHORT_SIDE = "short_side"
 _FIELDS = [
     ("sample_id", pa.large_string()),
     ("split", pa.dictionary(pa.int8(), pa.string())),
@@ -32,6 +33,7 @@ _FIELDS = [
     ("content", pa.uint64()),  # what its video and its group are known by: see ivcp.data.seen_clips
     ("group", pa.uint64()),
     (MORE_CONTENTS, pa.list_(pa.uint64())),  # what its further videos and images are known by
+    (SHORT_SIDE, pa.int32()),  # pixels of its first video's shorter side; 0 where that is not known
 ]
 
 
@@ -49,7 +51,7 @@ class SampleTable:
         """Its columns."""
         return list(self._rows.schema.names)
 
-    def column(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
+    def column(self, name: str, rows: slice | NDArray[np.int64] = slice(None)) -> NDArray[Any]:
         """A column of numbers or of keys, (rows,), read-only."""
         column = self._rows[name]
         if name != "key":
@@ -58,10 +60,11 @@ class SampleTable:
         keys = np.frombuffer(column.buffers()[1], dtype=f"S{KEY_BYTES}", count=len(self))
         return keys[rows]
 
-    def lists(self, name: str, rows: slice = slice(None)) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    def lists(self, name: str, rows: slice | NDArray[np.int64] = slice(None)) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """A column of lists of numbers: of each number the row that has it, counted from the first of `rows`, and the
         numbers, (numbers,) both."""
-        column = self._rows[name][rows]
+        column = self._rows[name]
+        column = column[rows] if isinstance(rows, slice) else column.take(pa.array(rows))
         lengths = column.value_lengths().to_numpy(zero_copy_only=False)
         return np.repeat(np.arange(len(column)), lengths), column.flatten().to_numpy()
 

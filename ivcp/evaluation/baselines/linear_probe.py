@@ -35,6 +35,10 @@ _MAX_ITERATIONS = 100
 _FOLDS = 4
 
 
+class NoSuchLayerError(ValueError):
+    """A layer was asked for that the base model does not have."""
+
+
 @dataclass(frozen=True)
 class States:
     """The embeddings of clips behind some layers, and their classes."""
@@ -51,14 +55,14 @@ def layers_of(base: Any, wanted: Sequence[int]) -> tuple[int, ...]:
     """Numbers of decoder layers, from 1 for the first: `wanted`, where -1 is the last; empty are those at each quarter.
 
     Raises:
-        ValueError: the model has fewer layers.
+        NoSuchLayerError: the model has fewer layers.
     """
     count = language_model_of(base).config.get_text_config().num_hidden_layers
     if not wanted:
         return tuple(sorted({math.ceil(count * quarter / 4) for quarter in range(1, 5)}))
     wrong = [layer for layer in wanted if abs(layer) > count]
     if wrong:
-        raise ValueError(f"probe_layers: {wrong[0]}: the base model has {count} layers")
+        raise NoSuchLayerError(f"probe_layers: {wrong[0]}: the base model has {count} layers")
     return tuple(layer if layer > 0 else count + 1 + layer for layer in wanted)
 
 

@@ -17,10 +17,14 @@ from ivcp.data.prepared.reader import PreparedSamples, read_identities
 from ivcp.evaluation.asked import AskedSamples
 from ivcp.evaluation.baselines import linear_probe, zero_shot
 from ivcp.evaluation.baselines.base_model import base_model_of, without_tokens
+from ivcp.evaluation.baselines.training_clips import draw_training_clips
 from ivcp.evaluation.intervals import Resamples
 from ivcp.evaluation.predict import PredictedSplit
 from ivcp.evaluation.unseen import SplitClips
 from ivcp.inference.loop import Samples
+from ivcp.models.backbone_files import ModelFilesError
+from ivcp.models.base_files import BaseFilesError
+from ivcp.models.families import UnsupportedModelError
 from ivcp.records import PreparedIndex
 from ivcp.records.baselines import Baseline, BaselineKind
 from ivcp.records.evaluation import Disturbance
@@ -32,6 +36,15 @@ log = logging.getLogger(__name__)
 
 MOST_CLIPS, MOST_TRAINING_CLIPS = 1000, 2000
 """Clips that baselines are measured on, and that a probe learns from: what they cost is bounded."""
+_FORESEEN = (
+    OSError,  # HubError among them
+    BaseFilesError,
+    ModelFilesError,
+    UnsupportedModelError,
+    linear_probe.NoSuchLayerError,
+    torch.OutOfMemoryError,
+)
+"""Why a base model cannot be asked; anything else is an error of the evaluation."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ def _of_base_model(compared: Compared, asked: Sequence[BaselineName]) -> Iterato
                 kinds = kinds[2:]
             if "zero_shot" in asked:
                 yield _zero_shot(compared, base)
-    except (OSError, ValueError, torch.OutOfMemoryError) as error:
+    except _FORESEEN as error:
         log.warning("the base model is not measured: %s", error)
         reason = f"the base model cannot be asked: {error}"
         yield from (Baseline(kind=kind, top1_accuracy=None, detail=reason) for kind in kinds)
@@ -139,11 +152,13 @@ def _probes(compared: Compared, base: Any) -> Iterator[Baseline]:
         return
     verify = config.data.prepared_verify_checksums
     prepared = PreparedSamples(index, "train", verify_checksums=verify)
-    positions = _drawn(len(prepared), MOST_TRAINING_CLIPS)
+    labels = prepared.column("label").astype(np.int64)
+    shards = prepared.column("shard").astype(np.int64)
+    positions = draw_training_clips(labels, shards, most=MOST_TRAINING_CLIPS, shots=linear_probe.SHOTS)
     layers = linear_probe.layers_of(base, config.evaluation.probe_layers)
     train = linear_probe.States(
         _states(compared, base, _chosen(prepared, positions), layers),
-        prepared.column("label")[positions].astype(np.int64),
+        labels[positions],
         read_identities(index, "train").clusters[positions],
     )
     states = _states(compared, base, compared.samples, layers)

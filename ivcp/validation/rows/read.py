@@ -43,7 +43,8 @@ def read_annotations(config: RunConfig, catalog: Catalog) -> Labels | None:
         labels = resolve_targets(catalog, infos, config=config, problems=problems)
     problems.raise_if_any()
     _check_rows_are_left(catalog, config)
-    load_kept_splits(catalog, config.data)
+    if not config.protocol.folds:
+        load_kept_splits(catalog, config.data)
     assign_splits(catalog, config)
     if labels is not None and labels.kind != "value":
         trained = catalog.ask(f"SELECT DISTINCT class FROM {catalog.classes_of_clips} WHERE split = 'train'")

@@ -20,7 +20,7 @@ def keep_samples(name: str, num_samples: int | None, config: RunConfig, catalog:
     Classes that are lost are named in a warning.
     """
     for setting, limit in (("num_samples", num_samples), ("max_samples", config.data.max_samples)):
-        lost = [] if limit is None else _sample(name, limit, config.train.seed, catalog)
+        lost = [] if limit is None else _sample(name, limit, config.data_seed, catalog)
         if lost:
             shown = ", ".join(map(str, lost[:_MOST_NAMES])) + (", …" if len(lost) > _MOST_NAMES else "")
             log.warning("%s = %d keeps no row of %d classes of %s: %s", setting, limit, len(lost), name, shown)

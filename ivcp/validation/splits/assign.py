@@ -14,6 +14,7 @@ from ivcp.data.splits import cut_split
 from ivcp.records import SPLITS, Split, first_path
 from ivcp.settings import DataConfig, RunConfig
 from ivcp.validation.catalog import Catalog, read_video
+from ivcp.validation.splits.folds import check_folds
 from ivcp.validation.splits.kept import CONTENT_DIGITS, splits_uri
 from ivcp.video.perceptual import join_pairs
 
@@ -52,10 +53,14 @@ def assign_splits(catalog: Catalog, config: RunConfig) -> None:
     """The split that the data set is named for, or that the row names, or that was or is given to the row's group.
 
     Raises:
-        AnnotationError: a split is asked for that is there already, or that cannot be cut.
+        AnnotationError: a split is asked for that is there already, or that cannot be cut; or there are too few groups
+            for folds, which are made of what is prepared: no split is cut for them, and none is kept.
     """
     _name_groups_from_the_data_folder(catalog, config.data)
     catalog.ask("UPDATE clip SET split = given")
+    if config.protocol.folds:
+        check_folds(catalog, config.protocol.folds)
+        return
     units = _read_units(catalog, resplit=config.data.resplit)
     splits = _cut(units, catalog, config)
     catalog.change(
@@ -84,7 +89,8 @@ def keep_same_content_together(catalog: Catalog, config: RunConfig) -> None:
     joined = join_pairs((parts[0], other) for parts in by_content.values() for other in parts[1:])
     catalog.change("UPDATE clip SET unit = ? WHERE part = ?", ((parts[0], part) for parts in joined for part in parts))
     assign_splits(catalog, config)
-    _log_what_was_kept(catalog, config)
+    if not config.protocol.folds:
+        _log_what_was_kept(catalog, config)
 
 
 def _name_groups_from_the_data_folder(catalog: Catalog, data: DataConfig) -> None:
@@ -129,7 +135,7 @@ def _cut(units: _Units, catalog: Catalog, config: RunConfig) -> dict[str, Split]
         chosen = cut_split(
             units.without(other, splits),
             _share_of_all(size, catalog, data) * classes_per_clip,
-            seed=config.train.seed,
+            seed=config.data_seed,
             name=f"{split}_size",
             asked=size,
             members=members,

@@ -3,7 +3,9 @@ import logging
 import pytest
 
 from ivcp.checks.settings import (
+    check_no_fold,
     check_placement,
+    check_protocol,
     check_sharding,
     check_single_step,
     find_ineffective,
@@ -82,3 +84,29 @@ def test_what_has_no_effect_is_said(settings, said, caplog):
 )
 def test_what_has_an_effect_is_not_spoken_of(settings):
     assert find_ineffective(config(**settings)) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folds": 3}, "`ivcp train` trains one of them with fold: 1"),
+        ({"seeds": 3, "seed": 4}, "start a run for each seed, with split_seed: 4"),
+        ({"official_splits": "a,b"}, "start a run for each dataset"),
+    ],
+)
+def test_several_trainings_are_for_the_command_that_makes_one_result_of_them(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        check_protocol(config(**settings), has_classes=True)
+
+
+def test_a_pipeline_exports_no_fold():
+    check_no_fold(config())
+    with pytest.raises(ConfigError, match="fold = 2: the model of a fold is measured and never exported"):
+        check_no_fold(config(folds=3, fold=2))
+
+
+def test_views_and_folds_are_of_classifiers():
+    check_protocol(config(folds=3, fold=2, test_num_crops=3), has_classes=True)
+    for settings in ({"folds": 3, "fold": 2}, {"test_num_clips": 3}):
+        with pytest.raises(ConfigError, match="is for classifiers, and stage = sft has no classes"):
+            check_protocol(config(**settings, stage="sft"), has_classes=False)

@@ -1,3 +1,4 @@
+import pytest
 from kfp import dsl
 
 from ivcp.pipeline_runs.local import _for_one_machine, _tracked, _with_shards
@@ -36,6 +37,17 @@ def test_a_run_has_the_same_id_whenever_it_goes_on():
     ]
     assert given.count("run1") == 4  # run_start, preprocessing_plan, training, run_end
     assert dsl.PIPELINE_JOB_ID_PLACEHOLDER not in given
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_a_run_that_measures_only_ends_behind_the_evaluation(in_parts):
+    whole, measured = (
+        tasks(_for_one_machine("run1", in_parts=in_parts, measures_only=only)).keys() for only in (False, True)
+    )
+    left_out = whole - measured
+    assert len(left_out) == 1
+    assert left_out.pop().startswith("condition-")
+    assert {"training", "evaluation"} <= measured
 
 
 def test_clips_go_where_the_settings_say(tmp_path):

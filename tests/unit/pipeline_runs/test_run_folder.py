@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ivcp.pipeline_runs.run_folder import LocalRun, open_run_folder, run_fingerprint
+from ivcp.pipeline_runs.run_folder import LocalRun, open_run_folder, run_fingerprint, take_validation
 from ivcp.pipeline_runs.summary import RunSummary, summarize
 from ivcp.settings import config_from_settings
 from ivcp.storage.claims import InUseError
@@ -115,6 +115,24 @@ def test_settings_data_and_how_steps_run_tell_runs_apart(action_data, tmp_path: 
     seen.add(fingerprint(config=action_data.config(dataset="missing")))
     assert len(seen) == 6
     assert json.loads(json.dumps(sorted(seen)))
+
+
+def test_the_validation_of_a_run_counts_for_another_one_on_the_same_data(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        (folder / "steps").mkdir(parents=True)
+    cache = first / "pipeline" / ".kfp_cache"
+    cache.mkdir(parents=True)
+    (cache / "a.json").write_text('{"validated": {"uri": "there"}}')
+    (cache / "b.json").write_text('{"adapter": {"uri": "there"}}')
+    take_validation(first, second)  # which has not validated anything yet
+    assert not (second / "pipeline").exists()
+    StepRecord(step="data_validation", status="succeeded", seconds=1.0, directory=str(first)).write(
+        first / "steps" / "data_validation.json"
+    )
+    take_validation(first, second)
+    assert [path.name for path in (second / "pipeline" / ".kfp_cache").iterdir()] == ["a.json"]
+    assert StepRecord.read(second / "steps" / "data_validation.json").directory == str(first)
 
 
 def test_the_file_of_a_run_is_read_by_the_next_command(opened):

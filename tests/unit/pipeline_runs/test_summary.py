@@ -4,6 +4,7 @@ import pytest
 
 from ivcp.pipeline_runs.summary import RunSummary, _status, read_records, summarize
 from ivcp.records import METRICS_FILE
+from ivcp.records.evaluation import GateVerdict
 from ivcp.tracking.steps import StepRecord
 from tests.unit.evaluation.language.measured import measured
 
@@ -25,6 +26,15 @@ def record(run_dir: Path, step: str, **values) -> None:
 )
 def test_what_a_run_came_to(steps, status):
     assert _status({step: StepRecord(step=step, status="succeeded", seconds=1.0) for step in steps}) == status
+
+
+def test_a_model_that_the_gate_lets_through_is_left_to_be_exported():
+    done = ("preprocessing", "training", "evaluation")
+    records = {step: StepRecord(step=step, status="succeeded", seconds=1.0) for step in done}
+    passed = GateVerdict(passed=True, reasons=())
+    assert _status(records, measured().model_copy(update={"gate": passed})) == "measured"
+    refused = GateVerdict(passed=False, reasons=("too low",))
+    assert _status(records, measured().model_copy(update={"gate": refused})) == "refused"
 
 
 def test_a_run_of_language_has_its_numbers_and_no_accuracy(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from ivcp.preparation import plan
 from ivcp.preparation.merge import IncompleteError
 from ivcp.preparation.prepare import merge_parts, plan_parts, prepare_clips, prepare_part
+from ivcp.records import SPLITS
 from ivcp.records.quarantine import UnusableVideosError
 from ivcp.validation.validate import validate_data
 from tests.samples import STAGE
@@ -51,7 +52,10 @@ def test_failures_of_all_parts_count_together(run, action_data, tmp_path):
     """Two of twelve are more than a tenth, though no part sees more than one."""
     config, places = run
     shards = plan.plan_shards(
-        tmp_path / "validated" / "annotations.jsonl", stage=STAGE, candidates=1, data_fingerprint=""
+        tmp_path / "validated" / "annotations.jsonl",
+        stage=STAGE,
+        candidates=dict.fromkeys(SPLITS, 1),
+        data_fingerprint="",
     )
     for part in (0, 1):
         clip = next(shards.read(shards.part(part, 3)[0].rows))
@@ -75,6 +79,9 @@ def test_there_are_no_more_parts_than_shards(run):
     many = config.model_copy(update={"data": config.data.model_copy(update={"preprocessing_parts": 100})})
     assert len(plan_parts(many, **places).parts) == len(
         plan.plan_shards(
-            places["validated_dir"] / "annotations.jsonl", stage=STAGE, candidates=1, data_fingerprint=""
+            places["validated_dir"] / "annotations.jsonl",
+            stage=STAGE,
+            candidates=dict.fromkeys(SPLITS, 1),
+            data_fingerprint="",
         ).shards
     )

@@ -249,3 +249,17 @@ def test_frames_around_each_moment_are_stored_for_training_alone(
     greys = clip.frames[:, -4:, -4:].mean(axis=(1, 2, 3))
     assert (np.diff(greys.reshape(-1, 3), axis=1) > 0).all()
     assert PreparedSamples(index, "test", keep_candidates=True)[0].media[0].frame_candidates == 1
+
+
+def test_views_of_test_clips_are_stored_and_training_clips_stay(
+    action_data: DataSet, prepare_again: Any, decoded: list[str]
+) -> None:
+    plain = prepare_again(action_data, test_size=0.25)
+    first = list(decoded)
+    index = prepare_again(action_data, test_size=0.25, test_num_clips=3)
+    assert index.fingerprint != plain.fingerprint
+    assert len(decoded) - len(first) == plain.num_clips["test"], "what is trained on is not decoded again"
+    views = PreparedSamples(index, "test", keep_candidates=True)[0].media[0]
+    assert views.frame_candidates == 3
+    assert np.array_equal(views.frames[1::3], PreparedSamples(plain, "test")[0].media[0].frames)
+    assert PreparedSamples(index, "train", keep_candidates=True)[0].media[0].frame_candidates == 1

@@ -82,8 +82,8 @@ def test_spans_outside_the_video(start: float, end: float | None) -> None:
 
 
 def test_candidates_of_a_span_lie_in_it() -> None:
-    video = VideoConfig(video_num_frames=2, video_frame_candidates=5)
-    chosen = choose_frames(Timeline.even(100, 10.0), Span(3.0, 4.0, with_candidates=True), video)
+    video = VideoConfig(video_num_frames=2)
+    chosen = choose_frames(Timeline.even(100, 10.0), Span(3.0, 4.0, candidates=5), video)
     assert (min(chosen.places), max(chosen.places)) == (30, 39)
     assert chosen.places[2::5] == (32, 37)
     assert chosen.frame_indices == (2, 7)

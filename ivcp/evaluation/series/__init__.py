@@ -1,0 +1,1 @@
+"""The result of several trainings, and its page."""
