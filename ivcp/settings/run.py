@@ -80,6 +80,12 @@ class RunConfig(Section):
                 "official_splits names the data sets, and each names its test clips: remove dataset, test_size and "
                 "test_dataset"
             )
+        protocol = self.protocol
+        if self.action_cls.has_other_targets and (protocol.folds or protocol.repeats or protocol.num_views > 1):
+            raise ValueError(
+                "folds, seeds, official_splits, test_num_clips and test_num_crops are for models that tell one class: "
+                "leave them out with problem_type or action_heads"
+            )
         candidates = self.video.video_frame_candidates
         if (
             self.protocol.folds

@@ -180,6 +180,7 @@ def test_a_bare_no_in_yaml_is_the_strategy_no(tmp_path):
         ({"folds": 3, "test_size": 0.2}, "folds = 3 tests every clip of dataset once"),
         ({"folds": 3, "fold": 4}, "fold = 4 is none of folds = 3"),
         ({"folds": 3, "test_num_clips": 3, "video_frame_candidates": 5}, "to the same number"),
+        ({"seeds": 3, "problem_type": "regression"}, "are for models that tell one class"),
         ({"official_splits": "a,b", "dataset": "a"}, "official_splits names the data sets"),
         ({"official_splits": "a"}, "expected several data sets"),
         ({"use_galore": True}, "use_galore = True: this optimizer is not available: choose one with optim"),
