@@ -161,7 +161,7 @@ class SplitEvaluation:
             predicted, prepared_fingerprint=self.index.fingerprint, knows_what_it_saw=is_known
         )
         champion = self._champion(predicted, measured, fingerprint, default_store)
-        baselines = self._baselines(predicted)
+        baselines, confidence = self._baselines(predicted), self._confidence(predicted)
         return EvaluationMetrics(
             **measured.model_dump(exclude={"intervals"}),
             intervals=measure_intervals(predicted, labels=self.index.classes, clips=self.clips),
@@ -176,7 +176,7 @@ class SplitEvaluation:
             knows_what_it_saw=is_known,
             disturbed=self._disturbed(predicted),
             prompts=self._of_all_prompts(),
-            confidence=self._confidence(predicted),
+            confidence=confidence,
             champion=champion,
             gate=decide(
                 measured.top1_accuracy,
@@ -185,6 +185,7 @@ class SplitEvaluation:
                 baselines=baselines,
                 model_alias=self.config.export.model_alias,
                 knows_what_it_saw=is_known,
+                calibration_error=confidence.final.expected_calibration_error if confidence else None,
             ),
             test_fingerprint=fingerprint,
             prepared_fingerprint=self.index.fingerprint,
@@ -332,10 +333,13 @@ class SplitEvaluation:
         if champion is None:
             return None
         theirs = champion.top1_accuracy if champion.test_fingerprint == test_fingerprint else None
+        recorded = None if theirs is None else self._recorded(champion, theirs, predicted, measured, default_store)
+        if recorded and recorded.flips is None and self.config.evaluation.champion_class_tolerance is not None:
+            recorded = None  # the rule is about answers
         found = compare_with_champion(
             champion,
             model=self.model,
-            recorded=None if theirs is None else self._recorded(champion, theirs, predicted, measured, default_store),
+            recorded=recorded,
             machine=self.config.model,
             device=_device(),
             why_unfit=lambda champion: why_unfit(champion, self.index),

@@ -60,6 +60,7 @@ def compare_answers(new: PredictedSplit, champion: Mapping[str, int], labels: La
                 label_name=names[label],
                 num_gained=int(gained[truth == label].sum()),
                 num_lost=int(lost[truth == label].sum()),
+                num_clips=int((truth == label).sum()),
             )
             for label in np.unique(truth[gained | lost])
         ),

@@ -11,7 +11,7 @@ from ivcp.evaluation.champion import against, reaches, why_alone
 from ivcp.evaluation.predict import PredictedSplit
 from ivcp.records import PreparedIndex
 from ivcp.records.baselines import UNTRAINED, Baseline
-from ivcp.records.evaluation import ChampionComparison, GateVerdict
+from ivcp.records.evaluation import ChampionComparison, Flips, GateVerdict
 from ivcp.settings import EvaluationConfig, video_meaning
 from ivcp.stages.loaded_model import LoadedModel
 
@@ -55,8 +55,9 @@ def decide(
     model_alias: str,
     knows_what_it_saw: bool = True,
     baselines: Sequence[Baseline] = (),
+    calibration_error: float | None = None,
 ) -> GateVerdict:
-    """The verdict on a model, with one reason per rule."""
+    """The verdict on a model, with one reason per rule; `calibration_error` is that of the confidence it is served with."""
     enough = reaches(top1_accuracy, settings.min_top1_accuracy)
     reasons = [
         f"top-1 accuracy {top1_accuracy:.3f} {'reaches' if enough else 'is below'} "
@@ -67,9 +68,15 @@ def decide(
             f"it is not known what the model has seen ({SEEN_CLIPS_FILE} is missing in its directory, or in that of a "
             "model it comes from), so that this figure may be too high: train it anew with this version"
         )
-    gains = None if settings.min_gain_over_baselines is None else _gains(baselines, settings.min_gain_over_baselines)
-    reasons += [reason for reason, _ in gains or ()]
-    passed = enough and knows_what_it_saw and all(is_enough for _, is_enough in gains or ())
+    rules: list[tuple[str, bool]] = []
+    if settings.min_gain_over_baselines is not None:
+        rules += _gains(baselines, settings.min_gain_over_baselines)
+    if settings.max_calibration_error is not None:
+        rules.append(_calibrated(calibration_error, settings.max_calibration_error))
+    if settings.champion_class_tolerance is not None and champion is not None and champion.flips is not None:
+        rules.append(_classes(champion.flips, settings.champion_class_tolerance))
+    reasons += [reason for reason, _ in rules]
+    passed = enough and knows_what_it_saw and all(is_enough for _, is_enough in rules)
     if champion is None or champion.top1_accuracy is None:
         reasons.append(why_alone(settings, champion, model_alias=model_alias, decides="only the minimum decides"))
         return GateVerdict(passed=passed, reasons=tuple(reasons))
@@ -99,6 +106,33 @@ def _gains(baselines: Sequence[Baseline], lowest: float) -> list[tuple[str, bool
                 )
             )
     return found or [("min_gain_over_baselines is set, and no baseline was measured: see baselines", False)]
+
+
+def _calibrated(error: float | None, highest: float) -> tuple[str, bool]:
+    if error is None:
+        return "max_calibration_error is set, and no confidence was measured: no clip could be decoded", False
+    fine = reaches(error, highest + 1e-9, less_is_better=True)
+    does = "is within" if fine else "exceeds"
+    return f"expected calibration error {error:.3f} {does} max_calibration_error {highest:.3f}", fine
+
+
+def _classes(flips: Flips, tolerance: float) -> tuple[str, bool]:
+    """Whether each class is recognised about as often as by the champion, and which are not."""
+    worse = {
+        each.label_name: (each.num_lost - each.num_gained) / each.num_clips
+        for each in flips.classes
+        if each.num_clips and each.num_lost - each.num_gained > (tolerance + 1e-9) * each.num_clips
+    }
+    if not worse:
+        return (
+            f"no class is recognised less often than by the champion, but for champion_class_tolerance {tolerance:.3f}",
+            True,
+        )
+    names = ", ".join(f"{name} by {less:.3f}" for name, less in sorted(worse.items(), key=lambda item: -item[1]))
+    return (
+        f"recognised less often than by the champion, beyond champion_class_tolerance {tolerance:.3f}: {names}",
+        False,
+    )
 
 
 def _shortened(names: tuple[str, ...]) -> str:

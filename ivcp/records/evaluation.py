@@ -227,6 +227,8 @@ class ClassFlips(Record):
     label_name: str
     num_gained: int
     num_lost: int
+    num_clips: int = 0
+    """All clips of the class that both were asked about; 0 in records from before this was noted."""
 
 
 class Flip(Record):

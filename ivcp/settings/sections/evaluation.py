@@ -27,6 +27,11 @@ class EvaluationConfig(Section):
     champion_tolerance: float = Field(0.0, ge=0, le=1)
     """How much top-1 accuracy below the champion still passes. Of the language stages' metrics as much of their scale
     (0 to 1, or 0 to 100); of those without a scale, such as perplexity, that share of the champion's figure."""
+    champion_class_tolerance: float | None = Field(None, ge=0, le=1)
+    """The gate also refuses a classifier that recognises a smaller share of any one class than the champion does, by
+    more than this. Null looks at all classes together only."""
+    max_calibration_error: float | None = Field(None, ge=0, le=1)
+    """The gate also refuses a classifier whose expected calibration error, as it is served, is above this."""
     gate_metric: str | None = None
     """The gate of the language stages, and of `problem_type` and `action_heads` other than one class: the metric that
     decides, by its name in `metrics.json`, for example `exact_match`, `rouge-l`, `accuracy` or `perplexity`;

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from ivcp.evaluation.gate import decide, split_fingerprint
-from ivcp.records.evaluation import ChampionComparison, LeftOut
+from ivcp.records.evaluation import ChampionComparison, ClassFlips, Flips, LeftOut
 from ivcp.records.registered import Champion
 from ivcp.settings import EvaluationConfig
 from tests.unit.evaluation.predicted import failed_clip, predicted_split
@@ -47,6 +47,29 @@ def test_verdicts(
     assert verdict.passed is passed
     assert reason in "; ".join(verdict.reasons)
     assert len(verdict.reasons) == 2
+
+
+@pytest.mark.parametrize(("tolerance", "passed"), [(None, True), (0.5, True), (0.25, False), (0.0, False)])
+def test_no_class_may_be_recognised_much_less_often(tolerance: float | None, passed: bool):
+    classes = (
+        ClassFlips(label_name="sit", num_gained=1, num_lost=3, num_clips=4),
+        ClassFlips(label_name="stand", num_gained=5, num_lost=0, num_clips=6),
+    )
+    flips = Flips(num_clips=10, num_gained=6, num_lost=3, p_value=0.5, classes=classes, clips=())
+    champion = _champion(0.5).model_copy(update={"flips": flips})
+    settings = EvaluationConfig(champion_class_tolerance=tolerance)
+    verdict = decide(0.8, settings=settings, champion=champion, model_alias="champion")
+    assert verdict.passed is passed
+    assert ("beyond champion_class_tolerance" in "; ".join(verdict.reasons)) is not passed
+    assert passed or "sit by 0.500" in "; ".join(verdict.reasons)
+
+
+@pytest.mark.parametrize(("error", "passed"), [(0.05, True), (0.0501, False), (math.nan, False), (None, False)])
+def test_the_confidence_has_to_be_calibrated_where_that_is_asked(error: float | None, passed: bool):
+    settings = EvaluationConfig(max_calibration_error=0.05)
+    verdict = decide(0.8, settings=settings, champion=None, model_alias="champion", calibration_error=error)
+    assert verdict.passed is passed
+    assert "max_calibration_error" in "; ".join(verdict.reasons)
 
 
 @pytest.mark.parametrize(("own", "champions"), [(math.nan, None), (math.inf, None), (0.9, math.nan), (0.9, -math.inf)])
