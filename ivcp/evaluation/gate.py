@@ -57,7 +57,7 @@ def decide(
     baselines: Sequence[Baseline] = (),
     calibration_error: float | None = None,
 ) -> GateVerdict:
-    """The verdict on a model, with one reason per rule; `calibration_error` is that of the confidence it is served with."""
+    """The verdict on a model, with one reason per rule; `calibration_error` is that of the served confidence."""
     enough = reaches(top1_accuracy, settings.min_top1_accuracy)
     reasons = [
         f"top-1 accuracy {top1_accuracy:.3f} {'reaches' if enough else 'is below'} "
