@@ -49,7 +49,8 @@ def graph_predictor(with_graph: Path) -> Iterator[str]:
 def run_here(folder: Path, output: Path, **settings: object) -> DeploymentResult:
     path = output.with_name(f"{output.name}-config.json")
     registry = {"mlflow_tracking_uri": f"sqlite:///{folder}/mlflow.db", "registered_model_name": given.NAME}
-    save_config(from_flat({"export_runtime": "onnxruntime", **registry, **settings}), path)
+    given_settings = {"export_runtime": "onnxruntime", "compare_with_champion": False, **registry, **settings}
+    save_config(from_flat(given_settings), path)
     run_step(run_config=str(path), model=str(folder / "model"), results=str(folder / "results"), deployment=str(output))
     return DeploymentResult.read(output / "deployment.json")
 
