@@ -287,7 +287,8 @@ def test_the_data_steps_get_what_they_read():
         found = re.findall(r"config\.(\w+)\.(\w+)", path.read_text())
         read |= {key for section, key in found if section in RunConfig.model_fields and section not in sections}
 
-    assert read == {"action_token", "num_action_classes", "stage", "folds", "test_num_clips"}
+    of_labels = {"action_token", "num_action_classes", "problem_type", "action_heads"}
+    assert read == {*of_labels, "stage", "folds", "test_num_clips"}
     assert read <= given
     assert "action_cls_token_loss_weight" in given, "the stage's own: whether answers are read"
     assert "learning_rate" not in given
