@@ -287,9 +287,11 @@ def test_the_data_steps_get_what_they_read():
         found = re.findall(r"config\.(\w+)\.(\w+)", path.read_text())
         read |= {key for section, key in found if section in RunConfig.model_fields and section not in sections}
 
-    of_labels = {"action_token", "num_action_classes", "problem_type", "action_heads"}
-    assert read == {*of_labels, "stage", "folds", "test_num_clips"}
-    assert read <= given
+    of_labels = {"problem_type", "action_heads"}
+    assert read == {"action_token", "num_action_classes", "stage", "folds", "test_num_clips", *of_labels}
+    assert read - of_labels <= given
+    assert read <= set(json.loads(data_settings(from_flat({"problem_type": "regression"}))))
+    assert not of_labels & given, "one class is what earlier results in the cache have"
     assert "action_cls_token_loss_weight" in given, "the stage's own: whether answers are read"
     assert "learning_rate" not in given
     assert config_from_settings(json.loads(data_settings(from_flat({"seed": 3})))).data_seed == 3
