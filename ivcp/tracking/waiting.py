@@ -35,6 +35,8 @@ def hand_in_earlier(store: Path, uri: str) -> int:
                 done += _handed_in(opening, entries, file)
             except outages() as error:
                 log.warning("%s waits on: MLflow does not do its part: %s", folder, first_line(error))
+                if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                    continue  # its run is gone: that is nothing to the others
                 return done
             except ValueError as error:
                 log.warning("%s cannot be handed in: %s", folder, error)
