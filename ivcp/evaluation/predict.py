@@ -65,8 +65,8 @@ class PredictedSplit:
             labels=self.labels[positions],
             logits=self.logits[positions],
             failed=tuple(failed),
-            seconds_of_clips=tuple(self.seconds_of_clips[position] for position in positions),
-            backends=tuple(self.backends[position] for position in positions),
+            seconds_of_clips=tuple(self.seconds_of_clips[position] for position in positions if self.seconds_of_clips),
+            backends=tuple(self.backends[position] for position in positions if self.backends),
         )
 
     @property

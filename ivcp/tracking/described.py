@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,6 +13,8 @@ from ivcp.settings import RunConfig
 
 _LONGEST_CELL = 200
 _VERBS = {"evaluation": "evaluated", "export": "exported", "serving": "served"}
+_LOGIN = re.compile(r"(?<=://)[^/\s]+@")
+"""Of an address: name and password."""
 _PLACES = frozenset({"output_dir", "export_dir", "mlflow_tracking_uri", "mlflow_run_id", "run_name", "report_to"})
 """Settings that say where a run writes: they stand last."""
 
@@ -26,9 +29,15 @@ def usual_run_name(config: RunConfig, step: str) -> str:
     return f"{what} of {base}{data}{verb}"[:200]
 
 
+def shown_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that are no defaults, for people: without the login that an address may hold."""
+    changed = config.changed()
+    return {key: _LOGIN.sub("***@", value) if isinstance(value, str) else value for key, value in changed.items()}
+
+
 def settings_table(config: RunConfig) -> str:
     """The settings that are no defaults, as Markdown."""
-    changed = config.changed()
+    changed = shown_settings(config)
     if not changed:
         return "All settings have their defaults."
     rows = sorted(changed.items(), key=lambda item: (item[0] in _PLACES, item[0]))

@@ -15,7 +15,7 @@ from ivcp.distributed.rank import is_owner
 from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
 from ivcp.settings import RunConfig
 from ivcp.tracking.client import DEFAULT_STORE, connect, tracking_uri
-from ivcp.tracking.described import settings_table, usual_run_name
+from ivcp.tracking.described import settings_table, shown_settings, usual_run_name
 from ivcp.tracking.entries import DataSet, End, File, Model, Note, Opening, Params, Points, RunStatus, Tag, Text
 from ivcp.tracking.experiment import opened_run, run_page
 from ivcp.tracking.outages import patience
@@ -161,7 +161,7 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
     if run.run_id is not None:
         hand_in_earlier(default_store, opening.uri)
     run.log_text(json.dumps(config.flat(), indent=2), f"{step}/{RUN_CONFIG_FILE}")
-    run.log_text(json.dumps(config.changed(), indent=2, ensure_ascii=False), f"{step}/{CHANGED_SETTINGS_FILE}")
+    run.log_text(json.dumps(shown_settings(config), indent=2, ensure_ascii=False), f"{step}/{CHANGED_SETTINGS_FILE}")
     run.describe("Settings that are no defaults", settings_table(config))
     status: RunStatus = "FAILED"
     try:

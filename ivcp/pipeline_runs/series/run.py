@@ -128,7 +128,8 @@ class Series:
                 name=member.name, fingerprint=fingerprint, run_dir=run_dir, mlflow_run_id=summary.mlflow_run_id
             )
             finished.append(found)
-            state = state.model_copy(update={"members": tuple(finished)})
+            others = tuple(other for other in state.members if other.name != member.name)  # of later trainings, too
+            state = state.model_copy(update={"members": (*others, found)})
             state.write(file)
         return self._concluded(finished, state, started)
 
