@@ -118,7 +118,9 @@ def claimed(folder: Path) -> Iterator[tuple[Opening, list[Any], TextIO] | None]:
     another one has handed it in."""
     try:
         opened = (folder / _ENTRIES).open("r+", encoding="utf-8", errors="replace")  # it may end within a letter
-    except OSError:
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            log.warning("%s cannot be handed in: %s", folder, error)
         yield None
         return
     with opened as file:

@@ -121,7 +121,7 @@ def _labels(runs: Sequence[tuple[str, Path, str]]) -> Labels:
             differing = sorted(set(others.label_names) ^ set(labels[0].label_names))
             raise ValueError(
                 f"{first} and {name} have different classes ({', '.join(differing[:5]) or 'in another order'}), and "
-                "their answers cannot be counted together: each has its own report; give all of them rows of every class"
+                "their answers cannot be counted together: each has its own report; give each rows of every class"
             )
     return labels[0]
 

@@ -118,7 +118,9 @@ def test_what_waits_survives_other_line_ends_a_cut_letter_and_an_addition_behind
         assert found[1] == [Tag(key="a", value="one\u2028two\x85three"), Started(run_id="r")]
 
 
-def test_what_another_process_has_handed_in_meanwhile_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_process_has_handed_in_meanwhile_is_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in (1, 2):
         spool = Spool(tmp_path, OPENING.model_copy(update={"time": number}))
         spool.keep([points(number)])
