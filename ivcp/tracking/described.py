@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from ivcp.records.markdown import escape
 from ivcp.settings import RunConfig
+from ivcp.tracking.outages import without_login
 
 _LONGEST_CELL = 200
 _VERBS = {"evaluation": "evaluated", "export": "exported", "serving": "served"}
-_LOGIN = re.compile(r"(?<=://)[^/\s]+@")
-"""Of an address: name and password."""
 _PLACES = frozenset({"output_dir", "export_dir", "mlflow_tracking_uri", "mlflow_run_id", "run_name", "report_to"})
 """Settings that say where a run writes: they stand last."""
 
@@ -32,7 +30,7 @@ def usual_run_name(config: RunConfig, step: str) -> str:
 def shown_settings(config: RunConfig) -> dict[str, Any]:
     """The settings that are no defaults, for people: without the login that an address may hold."""
     changed = config.changed()
-    return {key: _LOGIN.sub("***@", value) if isinstance(value, str) else value for key, value in changed.items()}
+    return {key: without_login(value) if isinstance(value, str) else value for key, value in changed.items()}
 
 
 def settings_table(config: RunConfig) -> str:

@@ -18,7 +18,7 @@ from ivcp.tracking.client import DEFAULT_STORE, connect, tracking_uri
 from ivcp.tracking.described import settings_table, shown_settings, usual_run_name
 from ivcp.tracking.entries import DataSet, End, File, Model, Note, Opening, Params, Points, RunStatus, Tag, Text
 from ivcp.tracking.experiment import opened_run, run_page
-from ivcp.tracking.outages import patience
+from ivcp.tracking.outages import patience, without_login
 from ivcp.tracking.outbox import Outbox
 from ivcp.tracking.spool import Spool
 from ivcp.tracking.waiting import hand_in_earlier
@@ -39,7 +39,9 @@ class TrackedRun:
         """`opening` says which run; `store` is the runs folder, where an outage leaves what waits."""
         self._opening = opening
         self._spool = None if opening is None else Spool(store, opening)
-        self._outbox = None if self._spool is None else Outbox(self._spool.uri, self._deliver, self._spool)
+        self._outbox = (
+            None if self._spool is None else Outbox(without_login(self._spool.uri), self._deliver, self._spool)
+        )
         self._client: Any = None
         self.run_id: str | None = None
         """Null where there is no run, and as long as it could not be started."""

@@ -192,7 +192,7 @@ def test_a_training_that_was_removed_costs_no_other(runs: Runs, monkeypatch: pyt
     monkeypatch.setattr(run.ParentRun, "opened", lambda *_: None)
     series = Series(settings(folds=2), runs.folder)
     series.run()
-    shutil.rmtree(runs.folder / "0-fold-1")
+    shutil.rmtree(runs.folder / "0-fold-1" / "evaluation")
     series.run()
     series.run()
     assert runs.names == ["fold-1", "fold-2", "fold-1"]
