@@ -63,7 +63,7 @@ def show_series(result: SeriesResult) -> None:
     for member in result.members:
         interval, val = member.interval, member.val_top1_accuracy
         table.add_row(
-            f"{member.name} (exported)" if member.name == result.chosen else member.name,
+            f"{member.name} (chosen)" if member.name == result.chosen else member.name,
             f"{member.top1_accuracy:.3f}",
             f"{interval.low:.3f} – {interval.high:.3f}" if interval else "",
             f"{member.mean_class_accuracy:.3f}",
@@ -85,4 +85,4 @@ def show_series(result: SeriesResult) -> None:
         table.add_row(f"beside it: {BASELINE_WORDS[name]}", f"{value:.3f}", "", "", "", "")  # type: ignore[index]
     show_table(table)
     show_slices(result.slices)
-    say(f"exported: {result.chosen}, {result.why}" if result.chosen else f"none is exported: {result.why}")
+    say(f"chosen: {result.chosen}, {result.why}" if result.chosen else f"none is exported: {result.why}")

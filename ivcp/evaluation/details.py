@@ -16,6 +16,7 @@ from ivcp.evaluation.predict import PredictedSplit
 from ivcp.records import Labels, PreparedIndex
 from ivcp.records.evaluation_details import ConfusedPair, Curve, EvaluationDetails
 from ivcp.settings import RunConfig
+from ivcp.tracking.described import shown_settings
 
 _STATE_FILE = "trainer_state.json"
 """transformers' own, in an adapter directory."""
@@ -32,7 +33,7 @@ def describe_evaluation(
         base_model=config.model.model_name_or_path or "",
         data_sets=config.data.dataset,
         num_clips=index.num_clips,
-        settings=config.changed(),
+        settings=shown_settings(config),
         curves=read_curves(directory),
         confused=_confused(predicted, index.classes),
         label_issues=find_label_issues(predicted, index.classes),

@@ -246,8 +246,8 @@ class SplitEvaluation:
         asked, split = self.config.protocol, self.split
         if asked.num_views == 1 or not len(self.clips.samples):
             return None
-        if split == "val":
-            log.warning("several views are of test clips: the validation split is measured in one")
+        if split != "test":
+            log.warning("several views are of test clips: the %s split is measured in one", split)
             return None
         stored = StoredViews.of(
             self.index, self.positions, processor=self.model.processor, num_clips=asked.test_num_clips

@@ -15,6 +15,8 @@ from ivcp.records import Labels
 from ivcp.records.evaluation_details import LabelIssue
 
 _SHOWN = 24
+_ROUNDING = 1e-9
+"""A mean of equal numbers may be a little above them."""
 
 
 def find_label_issues(predicted: PredictedSplit, labels: Labels) -> tuple[LabelIssue, ...]:
@@ -46,6 +48,6 @@ def confident_classes(probabilities: NDArray[np.float64], truth: NDArray[np.int6
     thresholds = np.full(probabilities.shape[1], np.inf)
     for label in np.unique(truth):
         thresholds[label] = probabilities[truth == label, label].mean()
-    reached = np.where(probabilities >= thresholds, probabilities, -1.0)
+    reached = np.where(probabilities >= thresholds - _ROUNDING, probabilities, -1.0)
     best = reached.argmax(axis=1)
     return np.where(reached[np.arange(len(truth)), best] >= 0, best, -1)

@@ -20,7 +20,7 @@ from ivcp.export.exits.engines.write import add_engines, remove_engines
 from ivcp.export.exits.leaving import check_exits, take_exits
 from ivcp.export.graph import check_graph_settings, export_graph, remove_graphs
 from ivcp.export.merge import merge_adapter
-from ivcp.export.mlflow_form import add_mlflow_form, referring_model
+from ivcp.export.mlflow_form import add_mlflow_form, referring_model, remove_mlflow_form
 from ivcp.export.model_card import model_card
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
@@ -168,6 +168,7 @@ def _merge(config: RunConfig, adapter_dir: Path, export_dir: Path, samples: Sequ
         (export_dir / _BEGUN_FILE).touch()
         remove_engines(export_dir)
         remove_graphs(export_dir)
+        remove_mlflow_form(export_dir)
         for path in export_dir.glob("*.safetensors"):
             path.unlink()  # made anew, not written over: a predictor may have mapped it
         checked = merge_adapter(

@@ -31,6 +31,11 @@ def add_mlflow_form(export_dir: Path) -> None:
             shutil.copyfile(file, export_dir / file.name)
 
 
+def remove_mlflow_form(export_dir: Path) -> None:
+    """Removes what an earlier export into the directory wrote: the next model may answer with something else."""
+    (export_dir / "MLmodel").unlink(missing_ok=True)
+
+
 def referring_model(model_dir: Path | str) -> dict[str, str]:
     """A model in MLflow's form that refers to the weights of a directory or s3:// prefix: its files, by path."""
     reference = ModelReference(

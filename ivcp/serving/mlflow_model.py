@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from ivcp.records.answers import Answer, Failure
@@ -27,6 +28,7 @@ class VideoModel:
         """`model_dir` is a path or an s3:// URI."""
         self.model_dir = model_dir
         self._classifier: FileClassifier | None = None
+        self._loading = Lock()
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pandas.DataFrame:
         """One row for each video, in their order; a video without an answer says why in `error`.
@@ -37,8 +39,9 @@ class VideoModel:
         import pandas
 
         videos = [str(video) for video in model_input.iloc[:, 0]]
-        if self._classifier is None:
-            self._classifier = FileClassifier(self.model_dir, num_decoders=available_cores())
+        with self._loading:  # MLflow's server asks from several threads
+            if self._classifier is None:
+                self._classifier = FileClassifier(self.model_dir, num_decoders=available_cores())
         with closing(self._classifier.outcomes(videos)) as outcomes:
             return pandas.DataFrame(_rows(outcomes), columns=list(_COLUMNS))
 

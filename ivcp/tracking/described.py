@@ -9,6 +9,7 @@ from typing import Any
 
 from ivcp.records.markdown import escape
 from ivcp.settings import RunConfig
+from ivcp.tracking.outages import without_login
 
 _LONGEST_CELL = 200
 _VERBS = {"evaluation": "evaluated", "export": "exported", "serving": "served"}
@@ -26,9 +27,15 @@ def usual_run_name(config: RunConfig, step: str) -> str:
     return f"{what} of {base}{data}{verb}"[:200]
 
 
+def shown_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that are no defaults, for people: without the login that an address may hold."""
+    changed = config.changed()
+    return {key: without_login(value) if isinstance(value, str) else value for key, value in changed.items()}
+
+
 def settings_table(config: RunConfig) -> str:
     """The settings that are no defaults, as Markdown."""
-    changed = config.changed()
+    changed = shown_settings(config)
     if not changed:
         return "All settings have their defaults."
     rows = sorted(changed.items(), key=lambda item: (item[0] in _PLACES, item[0]))

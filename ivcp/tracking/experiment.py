@@ -7,7 +7,7 @@ from typing import Any
 
 from ivcp.tracking.client import connect, sqlite_file
 from ivcp.tracking.entries import Opening
-from ivcp.tracking.outages import unless_away
+from ivcp.tracking.outages import unless_away, without_login
 
 _KIND_TAG, _TRAINS_MODELS = "mlflow.experimentKind", "custom_model_development"
 """MLflow's word for an experiment that trains models."""
@@ -40,7 +40,7 @@ def run_page(uri: str, run: Any) -> str:
     MLflow's pages have two views, and show that of GenAI to whoever did not choose before; the experiment's kind
     changes nothing of that (3.17), the address does. Of a store that is a file, it is what `mlflow ui` shows.
     """
-    server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else _USUAL_UI
+    server = without_login(uri).rstrip("/") if uri.startswith(("http://", "https://")) else _USUAL_UI
     return f"{server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?workflowType=machine_learning"
 
 

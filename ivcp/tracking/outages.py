@@ -19,6 +19,8 @@ _PATIENCE_SECONDS = 180.0
 """In a pod, for a server that restarts."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 20.0
 _PASSING = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+_LOGIN = re.compile(r"(?<=://)[^/\s]+@")
+"""Of an address: name and password."""
 _REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS")
 """What the server would answer another time as well."""
 
@@ -75,10 +77,16 @@ def unless_away(call: Callable[[], T], *, otherwise: T, doing: str) -> T:
 
 def first_line(error: Exception) -> str:
     """An error in one line; of one that is wrapped in others, the server and the system's own words."""
-    server, reason = (re.search(pattern, str(error)) for pattern in (r"https?://[^/\s'\"]+", r"\[Errno -?\d+\] [\w ]+"))
+    text = without_login(str(error))
+    server, reason = (re.search(pattern, text) for pattern in (r"https?://[^/\s'\"]+", r"\[Errno -?\d+\] [\w ]+"))
     if server and reason:
         return f"{server[0]}: {reason[0]}"
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return (text.strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def without_login(text: str) -> str:
+    """A text whose addresses do not show the name and the password that they hold."""
+    return _LOGIN.sub("***@", text)
 
 
 def is_refused(error: Exception) -> bool:

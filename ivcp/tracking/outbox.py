@@ -30,9 +30,10 @@ _MOST_TOGETHER = 200
 
 
 def hand_in(entry: Any, deliver: Callable[[Any], None], *, server: str) -> None:
-    """Delivers an entry; one that the server refuses is left out, with a warning.
+    """Delivers an entry; one that the server refuses, or that cannot be told, is left out, with a warning.
 
     Raises:
+        ValueError: there is no run to tell it to.
         Exception: one of `outages`.
     """
     try:
@@ -45,6 +46,10 @@ def hand_in(entry: Any, deliver: Callable[[Any], None], *, server: str) -> None:
                 hand_in(points, deliver, server=server)
         else:
             log.warning("MLflow (%s) does not take an entry: %s", server, first_line(error))
+    except Exception as error:  # an artifact store's own, such as Azure's; or a text with half a surrogate pair
+        if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+            raise
+        log.warning("MLflow (%s) is not told an entry", server, exc_info=error)
 
 
 class Outbox:

@@ -15,10 +15,10 @@ from ivcp.distributed.rank import is_owner
 from ivcp.records import RUN_CONFIG_FILE, PreparedIndex
 from ivcp.settings import RunConfig
 from ivcp.tracking.client import DEFAULT_STORE, connect, tracking_uri
-from ivcp.tracking.described import settings_table, usual_run_name
+from ivcp.tracking.described import settings_table, shown_settings, usual_run_name
 from ivcp.tracking.entries import DataSet, End, File, Model, Note, Opening, Params, Points, RunStatus, Tag, Text
 from ivcp.tracking.experiment import opened_run, run_page
-from ivcp.tracking.outages import patience
+from ivcp.tracking.outages import patience, without_login
 from ivcp.tracking.outbox import Outbox
 from ivcp.tracking.spool import Spool
 from ivcp.tracking.waiting import hand_in_earlier
@@ -39,7 +39,9 @@ class TrackedRun:
         """`opening` says which run; `store` is the runs folder, where an outage leaves what waits."""
         self._opening = opening
         self._spool = None if opening is None else Spool(store, opening)
-        self._outbox = None if self._spool is None else Outbox(self._spool.uri, self._deliver, self._spool)
+        self._outbox = (
+            None if self._spool is None else Outbox(without_login(self._spool.uri), self._deliver, self._spool)
+        )
         self._client: Any = None
         self.run_id: str | None = None
         """Null where there is no run, and as long as it could not be started."""
@@ -161,7 +163,7 @@ def tracked_run(config: RunConfig, *, step: str, default_store: Path = DEFAULT_S
     if run.run_id is not None:
         hand_in_earlier(default_store, opening.uri)
     run.log_text(json.dumps(config.flat(), indent=2), f"{step}/{RUN_CONFIG_FILE}")
-    run.log_text(json.dumps(config.changed(), indent=2, ensure_ascii=False), f"{step}/{CHANGED_SETTINGS_FILE}")
+    run.log_text(json.dumps(shown_settings(config), indent=2, ensure_ascii=False), f"{step}/{CHANGED_SETTINGS_FILE}")
     run.describe("Settings that are no defaults", settings_table(config))
     status: RunStatus = "FAILED"
     try:
@@ -192,5 +194,5 @@ def _now() -> int:
 
 
 def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = without_login(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

@@ -63,7 +63,7 @@ class Spool:
                 for entry in entries:
                     file.write(self._with_copies(entry).model_dump_json() + "\n")
                 file.flush()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # a text may have no JSON: half a surrogate pair
                 log.debug("what MLflow does not take now cannot be kept in %s: %s", self._parent / FOLDER, error)
                 self.remove()
                 self._is_broken = True
@@ -78,10 +78,11 @@ class Spool:
 
     def remove(self) -> None:
         """Nothing waits any more."""
-        self.close()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self._folder, ignore_errors=True)  # under the lock: nobody hands it in once more
             self._folder = None
+        self.close()
+        self._is_broken = False
 
     def close(self) -> None:
         """Leaves the file to whoever hands it in."""
@@ -113,15 +114,29 @@ class Spool:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[tuple[Opening, list[Any], TextIO] | None]:
-    """What waits in a spool's folder, and its file for what is to be added; null where its process still lives."""
-    with (folder / _ENTRIES).open("r+", encoding="utf-8") as file:
+    """What waits in a spool's folder, and its file for what is to be added; null where its process still lives, or
+    another one has handed it in."""
+    try:
+        opened = (folder / _ENTRIES).open("r+", encoding="utf-8", errors="replace")  # it may end within a letter
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            log.warning("%s cannot be handed in: %s", folder, error)
+        yield None
+        return
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError:
             yield None
             return
-        lines = file.read().splitlines()
-        yield (Opening.model_validate_json(lines[0]), list(_whole(lines[1:])), file) if lines else None
+        text = file.read()
+        if not text or not (folder / _ENTRIES).exists():
+            yield None
+            return
+        if not text.endswith("\n"):
+            file.write("\n")
+        first, *lines = text.rstrip("\n").split("\n")  # a text in them may hold other ends of lines
+        yield Opening.model_validate_json(first), list(_whole(lines)), file
 
 
 def waiting(parent: Path, uri: str) -> list[Path]:
@@ -129,7 +144,7 @@ def waiting(parent: Path, uri: str) -> list[Path]:
     found = []
     for file in (parent / FOLDER).glob(f"*/{_ENTRIES}"):
         try:
-            with file.open(encoding="utf-8") as opened:
+            with file.open(encoding="utf-8", errors="replace") as opened:
                 opening = Opening.model_validate_json(opened.readline())
         except (OSError, ValidationError):
             continue  # it is removed, or begun, at this moment

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from ivcp.tracking.client import connect
 from ivcp.tracking.entries import Opening, Started, taken_together
 from ivcp.tracking.experiment import opened_run
-from ivcp.tracking.outages import first_line, outages
+from ivcp.tracking.outages import first_line, outages, without_login
 from ivcp.tracking.outbox import hand_in
 from ivcp.tracking.spool import claimed, waiting
 
@@ -35,13 +35,15 @@ def hand_in_earlier(store: Path, uri: str) -> int:
                 done += _handed_in(opening, entries, file)
             except outages() as error:
                 log.warning("%s waits on: MLflow does not do its part: %s", folder, first_line(error))
+                if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                    continue  # its run is gone: that is nothing to the others
                 return done
             except ValueError as error:
                 log.warning("%s cannot be handed in: %s", folder, error)
                 continue
             shutil.rmtree(folder, ignore_errors=True)
     if done:
-        log.info("MLflow (%s) has %d entries now that it did not take before", uri, done)
+        log.info("MLflow (%s) has %d entries now that it did not take before", without_login(uri), done)
     return done
 
 
@@ -57,6 +59,6 @@ def _handed_in(opening: Opening, entries: list[Any], file: TextIO) -> int:
     done = 0
     while done < len(entries):
         entry, number = taken_together(entries[done : done + _MOST_TOGETHER])
-        hand_in(entry, lambda entry: entry.deliver(client, run_id), server=opening.uri)
+        hand_in(entry, lambda entry: entry.deliver(client, run_id), server=without_login(opening.uri))
         done += number
     return len(entries) - len(known)

@@ -57,10 +57,11 @@ def measure_series(
     """The result of runs, each given by its name, its folder and its MLflow run; and all of their predictions.
 
     Raises:
-        ValueError: seeds were measured on different clips, or clips of folds were not tested exactly once.
+        ValueError: seeds were measured on different clips, clips of folds were not tested exactly once, or the
+            trainings have different classes.
     """
     measured = [_read(name, folder, mlflow_run_id) for name, folder, mlflow_run_id in runs]
-    labels = Labels.read(runs[0][1] / "validation" / LABELS_FILE)
+    labels = _labels(runs)
     rows = tuple(row for each in measured for row in each.predictions)
     _check_clips(kind, measured)
     pooled = measure(_split(rows, labels), labels=labels, majority_label=0)
@@ -110,6 +111,19 @@ def measure_series(
         seconds=seconds,
     )
     return result, rows
+
+
+def _labels(runs: Sequence[tuple[str, Path, str]]) -> Labels:
+    """The classes of all runs: predictions are counted by their numbers."""
+    (first, *_), labels = runs[0], [Labels.read(folder / "validation" / LABELS_FILE) for _, folder, _ in runs]
+    for (name, *_), others in zip(runs, labels, strict=True):
+        if others.label_names != labels[0].label_names:
+            differing = sorted(set(others.label_names) ^ set(labels[0].label_names))
+            raise ValueError(
+                f"{first} and {name} have different classes ({', '.join(differing[:5]) or 'in another order'}), and "
+                "their answers cannot be counted together: each has its own report; give each rows of every class"
+            )
+    return labels[0]
 
 
 def _read(name: str, folder: Path, mlflow_run_id: str) -> Measured:

@@ -19,7 +19,7 @@ from ivcp.pipeline_runs.parent_run import ParentRun
 from ivcp.pipeline_runs.run_folder import run_fingerprint
 from ivcp.pipeline_runs.series.members import Member, kind_of, members_of
 from ivcp.pipeline_runs.summary import MEASURED, SUMMARY_FILE, RunSummary
-from ivcp.records import REPORT_HTML, Record
+from ivcp.records import METRICS_FILE, REPORT_HTML, Record
 from ivcp.records.series import SERIES_FILE, SeriesResult
 from ivcp.settings import RunConfig
 from ivcp.storage.atomic import writable_folder
@@ -51,6 +51,10 @@ class SeriesState(Record):
     mlflow_run_id: str | None = None
     """Null where MLflow was away."""
     members: tuple[FinishedMember, ...] = ()
+
+
+def _is_there(member: FinishedMember) -> bool:
+    return (Path(member.run_dir) / "evaluation" / METRICS_FILE).is_file()
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Series:
         return outcome
 
     def _run_members(self, state: SeriesState, file: Path, started: float) -> SeriesOutcome:
-        done = {member.fingerprint: member for member in state.members if Path(member.run_dir).is_dir()}
+        done = {member.fingerprint: member for member in state.members if _is_there(member)}
         finished: list[FinishedMember] = []
         for member in self.members:
             fingerprint = self._fingerprint_of(member)
@@ -128,7 +132,8 @@ class Series:
                 name=member.name, fingerprint=fingerprint, run_dir=run_dir, mlflow_run_id=summary.mlflow_run_id
             )
             finished.append(found)
-            state = state.model_copy(update={"members": tuple(finished)})
+            others = tuple(other for other in state.members if other.name != member.name)  # of later trainings, too
+            state = state.model_copy(update={"members": (*others, found)})
             state.write(file)
         return self._concluded(finished, state, started)
 

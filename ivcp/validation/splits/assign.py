@@ -60,6 +60,7 @@ def assign_splits(catalog: Catalog, config: RunConfig) -> None:
     catalog.ask("UPDATE clip SET split = given")
     if config.protocol.folds:
         check_folds(catalog, config.protocol.folds)
+        _check_named_once(catalog, "val", size=config.data.val_size, members=[], data=config.data)
         return
     units = _read_units(catalog, resplit=config.data.resplit)
     splits = _cut(units, catalog, config)

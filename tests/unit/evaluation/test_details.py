@@ -40,6 +40,7 @@ def test_swapped_labels_are_found_and_the_most_doubtful_comes_first() -> None:
 def test_a_clip_below_every_threshold_counts_for_no_class() -> None:
     probabilities = np.array([[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]])
     assert confident_classes(probabilities, np.array([0, 0, 1])).tolist() == [0, -1, 1]
+    assert confident_classes(np.full((3, 2), [0.1, 0.9]), np.zeros(3, dtype=np.int64)).tolist() == [0, 0, 0]
 
 
 def test_flips_are_counted_by_class_and_tested_exactly() -> None:

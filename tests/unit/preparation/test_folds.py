@@ -75,3 +75,6 @@ def test_too_few_groups_are_told_before_a_video_is_looked_at(data_set: DataSet, 
     named = data_set.add("named", [*rows, sharegpt_row("gone/x.mp4", "run", group="y") | {"split": "test"}])
     with pytest.raises(AnnotationError, match="folds = 3 tests every clip once, but 1 rows name the split test"):
         validate_data(named.config(dataset=["named"], folds=3), tmp_path)
+    named = data_set.add("with_val", [*rows, sharegpt_row("gone/x.mp4", "run", group="y") | {"split": "val"}])
+    with pytest.raises(AnnotationError, match=r"val_size = 0\.2, but there are rows whose split is val"):
+        validate_data(named.config(dataset=["with_val"], folds=3, val_size=0.2), tmp_path)

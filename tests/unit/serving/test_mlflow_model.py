@@ -5,7 +5,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from ivcp.export.mlflow_form import add_mlflow_form, referring_model
+from ivcp.export.mlflow_form import add_mlflow_form, referring_model, remove_mlflow_form
 from ivcp.serving.files import classify_files
 from tests.models import save_tiny_classifier
 from tests.videos import write_video
@@ -43,3 +43,10 @@ def test_what_refers_to_weights_finds_them_and_refuses_others(in_mlflow_form: Pa
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     with pytest.raises(ValueError, match="holds other weights"):
         mlflow.pyfunc.load_model(str(tmp_path))
+
+
+def test_an_export_of_something_else_is_no_longer_in_mlflows_form(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").touch()
+    remove_mlflow_form(tmp_path)
+    remove_mlflow_form(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -25,7 +25,7 @@ class Server:
 def in_a_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setattr(outages, "_FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(outages, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(outages, "_PATIENCE_SECONDS", 60.0)
 
 
 AWAY = MlflowException("the database restarts", error_code=TEMPORARILY_UNAVAILABLE)

@@ -1,6 +1,7 @@
 """Entries on their way to MLflow, and where they are while it is away."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from ivcp.tracking import outbox
-from ivcp.tracking.entries import Moments, Opening, Points, Tag, read_entry
+from ivcp.tracking import waiting as handing_in
+from ivcp.tracking.entries import Moments, Opening, Points, Started, Tag, read_entry
 from ivcp.tracking.outbox import Outbox
 from ivcp.tracking.spool import Spool, claimed, waiting
 
@@ -82,3 +84,52 @@ def test_a_file_belongs_to_its_process_while_that_lives_and_a_line_that_was_cut_
     assert [entry.kind for entry in entries] == ["points", "points", "started"]
     assert json.dumps(entries[1].values) == '{"loss": NaN}'
     assert read_entry(points(7).model_dump_json()) == points(7)
+
+
+def test_an_error_that_nobody_knows_costs_one_entry_and_does_not_end_the_thread(tmp_path: Path) -> None:
+    got = list[Any]()
+
+    def deliver(entry: Any) -> None:
+        if entry == Tag(key="a", value="bad"):
+            raise RuntimeError("an artifact store's own")
+        got.append(entry)
+
+    box = Outbox("here", deliver, Spool(tmp_path, OPENING))
+    box.open(Tag(key="a", value="1"))
+    for value in ("bad", "2"):
+        box.send(Tag(key="a", value=value))
+        box.flush()
+    box.close()
+    assert [entry.value for entry in got] == ["1", "2"]
+
+
+def test_what_waits_survives_other_line_ends_a_cut_letter_and_an_addition_behind_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, OPENING)
+    spool.keep([Tag(key="a", value="one\u2028two\x85three")])
+    spool.close()
+    [folder] = waiting(tmp_path, OPENING.uri)
+    with (folder / "entries.jsonl").open("ab") as file:
+        file.write('{"kind": "tag", "key": "ä'.encode()[:-1])
+    with claimed(folder) as found:
+        assert found is not None
+        found[2].write(Started(run_id="r").model_dump_json() + "\n")
+    with claimed(folder) as found:
+        assert found is not None
+        assert found[1] == [Tag(key="a", value="one\u2028two\x85three"), Started(run_id="r")]
+
+
+def test_what_another_process_has_handed_in_meanwhile_is_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        spool = Spool(tmp_path, OPENING.model_copy(update={"time": number}))
+        spool.keep([points(number)])
+        spool.close()
+    gone, left = waiting(tmp_path, OPENING.uri)
+    monkeypatch.setattr(handing_in, "waiting", lambda *_: [gone, left])
+    shutil.rmtree(gone)
+    handed = list[Any]()
+    monkeypatch.setattr(handing_in, "_handed_in", lambda opening, entries, file: len(handed.append(entries) or entries))
+    assert handing_in.hand_in_earlier(tmp_path, OPENING.uri) == 1
+    assert handed == [[points(2)]]
+    assert not left.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ivcp.evaluation.series.measure import measure_series
 from ivcp.pipeline_runs.local import PipelineFailedError
 from ivcp.pipeline_runs.series import run
 from ivcp.pipeline_runs.series.members import members_of
@@ -184,6 +186,25 @@ def test_the_same_call_goes_on_behind_what_was_measured(runs: Runs, end: str):
     assert len(runs.calls) == 3, "all is measured"
     Series(settings(folds=2), runs.folder, fresh=True).run()
     assert runs.names[3:] == ["fold-1", "fold-2"]
+
+
+def test_a_training_that_was_removed_costs_no_other(runs: Runs, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run.ParentRun, "opened", lambda *_: None)
+    series = Series(settings(folds=2), runs.folder)
+    series.run()
+    shutil.rmtree(runs.folder / "0-fold-1" / "evaluation")
+    series.run()
+    series.run()
+    assert runs.names == ["fold-1", "fold-2", "fold-1"]
+
+
+def test_answers_of_other_classes_are_not_counted_together(tmp_path: Path):
+    for name in ("first", "second"):
+        write_run(tmp_path / name, name)
+    Labels(label_names=("sit", "run")).write(tmp_path / "second" / "validation" / "labels.json")
+    members = [(name, tmp_path / name, "") for name in ("first", "second")]
+    with pytest.raises(ValueError, match="first and second have different classes \\(in another order\\)"):
+        measure_series("official_splits", members, seconds=1.0)
 
 
 def test_seeds_share_the_data():
