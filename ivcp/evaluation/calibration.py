@@ -38,12 +38,12 @@ def clips_to_fit_on(
     seen: SeenClips,
     *,
     verify_checksums: bool = False,
-    fewest: int = FEWEST_CLIPS,
+    fewest: int | None = None,
     what: str = "a temperature",
 ) -> SplitClips:
     """The validation clips that a model was not trained on; those that chose its checkpoint may choose this too.
 
-    With fewer than `fewest`, `what` is fitted is mostly chance.
+    With fewer than `fewest` (null is `FEWEST_CLIPS`), `what` is fitted is mostly chance.
 
     Raises:
         NotCalibratedError: there are none, or too few.
@@ -59,7 +59,8 @@ def clips_to_fit_on(
     return clips
 
 
-def _check_enough(count: int, split: Split, *, fewest: int = FEWEST_CLIPS, what: str = "a temperature") -> None:
+def _check_enough(count: int, split: Split, *, fewest: int | None = None, what: str = "a temperature") -> None:
+    fewest = FEWEST_CLIPS if fewest is None else fewest
     if count < fewest:
         raise NotCalibratedError(
             f"the {split} split has {count} clips for it that could be decoded and were not trained on, and {what} "
