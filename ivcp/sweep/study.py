@@ -18,8 +18,10 @@ from typing import Any
 import optuna
 import yaml
 
+from ivcp.checks.settings import check_protocol
 from ivcp.records import CLIPS_DIR, INDEX_FILE, RUN_CONFIG_FILE
 from ivcp.settings import ConfigError, RunConfig, config_from_settings, save_config
+from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import writable_folder, write_whole
 from ivcp.storage.owner import owned
 from ivcp.sweep.result import BEST_FILE, SWEEP_FILE, SweepResult, TrialResult, TrialState
@@ -74,6 +76,7 @@ def run_sweep(settings: Mapping[str, Any], space: Space, *, trials: int, jobs: i
     """
     check_space(space, settings)
     config = config_from_settings({**settings, "output_dir": str(folder)})
+    check_protocol(config, has_classes=stage_of(config).rows == "labels")
     with owned(writable_folder(folder), advice="wait for its end, or name another --folder"):
         return _Sweep(settings, space, config, folder=folder, jobs=jobs).run(trials)
 
@@ -82,7 +85,6 @@ class _Sweep:
     def __init__(
         self, settings: Mapping[str, Any], space: Space, config: RunConfig, *, folder: Path, jobs: int
     ) -> None:
-        from ivcp.stages.registry import stage_of
         from ivcp.training.arguments import metric_for_best_model
 
         self._settings, self._space, self._folder, self._jobs = dict(settings), space, folder, jobs

@@ -96,6 +96,12 @@ def test_a_killed_sweep_goes_on_and_finds_what_learns(project):
     )
 
 
+def test_a_series_is_no_trial(tmp_path):
+    with pytest.raises(ConfigError, match="seeds is several trainings"):
+        run_sweep({"seeds": 3}, read_space(["lora_rank=2,4"])[2], trials=2, jobs=1, folder=tmp_path / "swept")
+    assert not (tmp_path / "swept").exists()
+
+
 def test_another_sweep_does_not_go_on_in_its_folder(project):
     file, given, space = read_space([str(project / "my.yaml"), "lora_rank=2,4"])
     settings = yaml.safe_load(Path(file).read_text()) | given
