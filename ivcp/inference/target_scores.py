@@ -74,15 +74,17 @@ def values_of(outputs: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
 
 
 def average_precisions(probabilities: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Of each class, (classes,); NaN for one that no clip has."""
+    """Of each class, (classes,); NaN for one that no clip has.
+
+    A clip with probabilities below 0 could not be decoded: its classes are never found, however many others are shown.
+    """
     from sklearn.metrics import average_precision_score
 
-    return np.array(
-        [
-            average_precision_score(truth[:, label], probabilities[:, label]) if truth[:, label].any() else math.nan
-            for label in range(truth.shape[1])
-        ]
-    )
+    found, decoded = np.full(truth.shape[1], math.nan), (probabilities >= 0).all(axis=1)
+    for label in np.flatnonzero(truth.any(axis=0)):
+        shown, share = truth[decoded, label], truth[decoded, label].sum() / truth[:, label].sum()
+        found[label] = share and share * average_precision_score(shown, probabilities[decoded, label])
+    return found
 
 
 def multi_label_scores(
