@@ -63,6 +63,7 @@ def test_splits_keep_the_share_of_each_class(data_set: DataSet) -> None:
         ([["a"], ["b"], []], "expected at least one class"),
         ([["a"], ["a"]], "expected at least two classes, the rows have 1"),
         ([["a", 3], ["b"]], "is an id, other rows have names"),
+        (["['a', 'b']", ["b"]], "expected a JSON list, with double quotes"),
     ],
 )
 def test_lists_that_are_refused(data_set: DataSet, labels: list[Any], message: str) -> None:
@@ -96,6 +97,21 @@ def test_heads_have_classes_of_their_own(data_set: DataSet) -> None:
     rows[1]["noun"] = "beer"
     with pytest.raises(AnnotationError, match="noun = 'beer' is no class"):
         read(data_set.add("actions", rows), action_heads="verb,noun")
+
+
+@pytest.mark.parametrize("classes", ['["a", "a"]', '["a"]', '["a", ""]', "[1, 2]"])
+def test_a_labels_file_with_unusable_heads_is_named(data_set: DataSet, classes: str) -> None:
+    data_set.add("actions", [sharegpt_row(f"{n}.mp4", None, verb=verb, noun=verb) for n, verb in enumerate("abab")])
+    (data_set.folder / "labels.json").write_text(f'{{"heads": {{"verb": {classes}}}}}')
+    with pytest.raises(AnnotationError, match=r"labels.json: head verb: "):
+        read(data_set, action_heads="verb,noun")
+
+
+def test_a_head_that_no_labels_file_names_is_told(data_set: DataSet, caplog: pytest.LogCaptureFixture) -> None:
+    data_set.add("actions", [sharegpt_row(f"{n}.mp4", None, verb=verb, noun=verb) for n, verb in enumerate("abab")])
+    (data_set.folder / "labels.json").write_text('{"heads": {"Verb": ["b", "a"], "noun": ["a", "b"]}}')
+    read(data_set, action_heads="verb,noun")
+    assert "the classes of Verb, noun, and not those of verb" in caplog.text
 
 
 def test_numbers_are_spread_over_the_splits(data_set: DataSet) -> None:
