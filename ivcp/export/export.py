@@ -20,7 +20,7 @@ from ivcp.export.exits.engines.write import add_engines, remove_engines
 from ivcp.export.exits.leaving import check_exits, take_exits
 from ivcp.export.graph import check_graph_settings, export_graph, remove_graphs
 from ivcp.export.merge import merge_adapter
-from ivcp.export.mlflow_form import add_mlflow_form, referring_model
+from ivcp.export.mlflow_form import add_mlflow_form, referring_model, remove_mlflow_form
 from ivcp.export.model_card import model_card
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
@@ -217,6 +217,8 @@ def _registered(
         answers_with_a_class = stage_of(config).rows == "labels" and not config.action_cls.has_other_targets
         if answers_with_a_class:
             add_mlflow_form(export_dir)
+        else:
+            remove_mlflow_form(export_dir)
         model_uri = _published(export_dir, config=config, run=run.run_id or weights)
         registered = register_model(
             model_uri,

@@ -5,7 +5,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from ivcp.export.mlflow_form import add_mlflow_form, referring_model
+from ivcp.export.mlflow_form import add_mlflow_form, referring_model, remove_mlflow_form
 from ivcp.serving.files import classify_files
 from tests.models import save_tiny_classifier
 from tests.videos import write_video
@@ -43,3 +43,11 @@ def test_what_refers_to_weights_finds_them_and_refuses_others(in_mlflow_form: Pa
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     with pytest.raises(ValueError, match="holds other weights"):
         mlflow.pyfunc.load_model(str(tmp_path))
+
+
+def test_a_model_with_another_kind_of_answer_has_no_form_of_an_earlier_one(tmp_path: Path) -> None:
+    for _ in range(2):
+        remove_mlflow_form(tmp_path)
+        assert not (tmp_path / "MLmodel").exists()
+        add_mlflow_form(tmp_path)
+        assert (tmp_path / "MLmodel").is_file()
