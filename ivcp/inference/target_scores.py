@@ -21,14 +21,15 @@ Numbers = dict[str, float]
 
 def scores_of(outputs: NDArray[Any], targets: NDArray[Any], labels: Labels) -> Numbers:
     """The figures of outputs, (clips, outputs), against targets: (clips, classes) of 0 and 1, (clips, heads) of
-    classes, or (clips,) of numbers."""
+    classes, or (clips,) of numbers. What is not defined for numbers is 0: any of these may choose a checkpoint."""
     match labels.kind:
         case "classes":
             return multi_label_scores(sigmoid(outputs), targets > 0, np.full(labels.num_classes, DEFAULT_THRESHOLD))
         case "heads":
             return heads_scores(predicted_heads(outputs, labels), targets.astype(np.int64), labels)
         case _:
-            return value_scores(values_of(outputs, labels), targets.astype(np.float64))
+            found = value_scores(values_of(outputs, labels), targets.astype(np.float64))
+            return {"r2": 0.0, "spearman": 0.0} | found
 
 
 def losses_of(outputs: NDArray[Any], targets: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
