@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-
 _TOP1 = "eval_top1_accuracy"
 _OTHERS = {
     "eval_mean_average_precision": "mean average precision",

@@ -64,6 +64,7 @@ def evaluate_targets(
         raise ValueError("the split has no clips: nothing can be measured; set test_dataset or test_size")
     evaluation = TargetEvaluation(config, model=model, index=index, unseen=unseen, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
+        run.log_data_set(index, name=", ".join(config.data.dataset), context="evaluation")
         predicted, metrics = evaluation.measure(default_store=default_store)
         title = f"Evaluation of {config.train.run_name or 'an action model'}"
         files = write_files(output_dir, metrics, predicted, evaluation.clips.samples, title=title)

@@ -105,7 +105,7 @@ def test_equal_numbers_are_refused_whatever_their_standard_deviation_is_rounded_
     samples = SimpleNamespace(column=lambda name: values)
     monkeypatch.setattr(build, "PreparedSamples", lambda index, split: samples)
     index: Any = SimpleNamespace(classes=Labels.of_value("speed"))
-    with pytest.raises(ModelFilesError, match="all 3 training clips have 0.1 in speed"):
+    with pytest.raises(ModelFilesError, match=r"all 3 training clips have 0\.1 in speed"):
         build.with_scale(index)
 
 
