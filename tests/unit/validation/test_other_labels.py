@@ -1,6 +1,7 @@
 """Rows with several classes, heads or numbers: what validation makes of them, and what it refuses."""
 
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,15 @@ def test_numbers_are_spread_over_the_splits(data_set: DataSet) -> None:
     assert [sum(low <= value < low + 2 for value in values) for low in range(0, 10, 2)] == [4] * 5
     with pytest.raises(AnnotationError, match="all rows have the same number, 1: there is nothing to learn"):
         read(data_set.add("actions", rows_of([1, 1.0, "1"])), problem_type="regression")
+
+
+def test_pictures_of_numbers_go_from_the_lowest_to_the_highest(data_set: DataSet, tmp_path: Path) -> None:
+    for number in range(4):
+        make_clip(data_set.folder / f"{number}.mp4", seed=number)
+    data_set.add("actions", rows_of([4.0, 1.0, 3.0, 2.0]))
+    validate_data(data_set.config(problem_type="regression"), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert re.findall(r'alt="[^"]*(\d)\.mp4"', page) == ["1", "3", "2", "0"]
 
 
 @pytest.mark.parametrize(
