@@ -69,6 +69,11 @@ def read_labels(raw: Mapping[str, Any], column: str) -> tuple[int | str, ...]:
     if is_missing(found):
         raise RowError(f"{column} is missing: expected a list of classes{offered(raw, 'action_label', column)}")
     entries = as_list(found)
+    if isinstance(found, str) and found.lstrip().startswith("[") and entries == [found]:
+        raise RowError(
+            f'{column} = {shown(found)}: expected a JSON list, with double quotes: ["wave", "squat"]',
+            kind=f"{column} no JSON",
+        )
     if not entries:
         raise RowError(
             f"{column} = []: expected at least one class; a clip that shows none of them gets a class of its own, such "

@@ -19,6 +19,7 @@ from ivcp.tracking.identity import sampled_hash
 
 _LOADER = "ivcp.serving.mlflow_model"
 """The module with `_load_pyfunc`; it is named and not imported, as MLflow does."""
+_MODEL_FILE = "MLmodel"
 _EXAMPLE = ["clip.mp4"]
 
 
@@ -32,8 +33,8 @@ def add_mlflow_form(export_dir: Path) -> None:
 
 
 def remove_mlflow_form(export_dir: Path) -> None:
-    """Removes what an earlier export into the directory wrote: the next model may answer with something else."""
-    (export_dir / "MLmodel").unlink(missing_ok=True)
+    """Removes the `MLmodel` of an earlier export from a directory whose model has another kind of answer."""
+    (export_dir / _MODEL_FILE).unlink(missing_ok=True)
 
 
 def referring_model(model_dir: Path | str) -> dict[str, str]:

@@ -21,14 +21,15 @@ Numbers = dict[str, float]
 
 def scores_of(outputs: NDArray[Any], targets: NDArray[Any], labels: Labels) -> Numbers:
     """The figures of outputs, (clips, outputs), against targets: (clips, classes) of 0 and 1, (clips, heads) of
-    classes, or (clips,) of numbers."""
+    classes, or (clips,) of numbers. What is not defined for numbers is 0: any of these may choose a checkpoint."""
     match labels.kind:
         case "classes":
             return multi_label_scores(sigmoid(outputs), targets > 0, np.full(labels.num_classes, DEFAULT_THRESHOLD))
         case "heads":
             return heads_scores(predicted_heads(outputs, labels), targets.astype(np.int64), labels)
         case _:
-            return value_scores(values_of(outputs, labels), targets.astype(np.float64))
+            found = value_scores(values_of(outputs, labels), targets.astype(np.float64))
+            return {"r2": 0.0, "spearman": 0.0} | found
 
 
 def losses_of(outputs: NDArray[Any], targets: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
@@ -74,15 +75,17 @@ def values_of(outputs: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
 
 
 def average_precisions(probabilities: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Of each class, (classes,); NaN for one that no clip has."""
+    """Of each class, (classes,); NaN for one that no clip has.
+
+    A clip with probabilities below 0 could not be decoded: its classes are never found, however many others are shown.
+    """
     from sklearn.metrics import average_precision_score
 
-    return np.array(
-        [
-            average_precision_score(truth[:, label], probabilities[:, label]) if truth[:, label].any() else math.nan
-            for label in range(truth.shape[1])
-        ]
-    )
+    found, decoded = np.full(truth.shape[1], math.nan), (probabilities >= 0).all(axis=1)
+    for label in np.flatnonzero(truth.any(axis=0)):
+        shown, share = truth[decoded, label], truth[decoded, label].sum() / truth[:, label].sum()
+        found[label] = share and share * average_precision_score(shown, probabilities[decoded, label])
+    return found
 
 
 def multi_label_scores(

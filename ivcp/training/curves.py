@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+_TOP1 = "eval_top1_accuracy"
+_OTHERS = {
+    "eval_mean_average_precision": "mean average precision",
+    "eval_joint_accuracy": "all heads right",
+    "eval_r2": "R²",
+}
+"""What stands in the place of the accuracy where a clip's label is not one class."""
+
 
 def draw_curves(log_history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draws training loss, validation loss and validation accuracy over the steps into a PNG.
+    """Draws training loss, validation loss and validation accuracy, or what stands in its place, over the steps into a
+    PNG.
 
     `log_history` is transformers' list of log rows.
     """
@@ -18,9 +27,11 @@ def draw_curves(log_history: Sequence[dict[str, Any]], path: Path) -> None:
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     _plot(loss_axes, log_history, "loss", "training")
     _plot(loss_axes, log_history, "eval_loss", "validation", marker="o")
-    _plot(accuracy_axes, log_history, "eval_top1_accuracy", "validation", marker="o")
-    loss_axes.set(xlabel="step", ylabel="cross-entropy", ylim=(0, None))
-    accuracy_axes.set(xlabel="step", ylabel="top-1 accuracy", ylim=(0, 1.02))
+    other = next((key for key in _OTHERS if any(key in row for row in log_history)), None)
+    _plot(accuracy_axes, log_history, other or _TOP1, "validation", marker="o")
+    loss_axes.set(xlabel="step", ylabel="loss" if other else "cross-entropy", ylim=(0, None))
+    bounds = (None, 1.02) if other == "eval_r2" else (0, 1.02)  # it is below 0 where a constant would be nearer
+    accuracy_axes.set(xlabel="step", ylabel=_OTHERS[other] if other else "top-1 accuracy", ylim=bounds)
     for axes in (loss_axes, accuracy_axes):
         axes.grid(alpha=0.3)
         if axes.has_data():

@@ -18,6 +18,8 @@ _OF_TARGETS = (
     *("r2", "spearman"),
 )
 """Ends of the names of figures of several classes, heads and numbers that have 1 as their best."""
+_NOT_ALWAYS_DEFINED = frozenset({"r2", "spearman"})
+"""Where all numbers, or all answers, are the same they are not there: no fault of the settings."""
 _OUT_OF_100 = frozenset({"bleu-4", "rouge-1", "rouge-2", "rouge-l", "sacrebleu"})
 _ROUNDING = 1e-6
 """Share of a figure by which two computations of it may differ."""
@@ -64,6 +66,8 @@ def decide_by_metric(
 
 
 def _compare(numbers: Mapping[str, float], metric: str, settings: EvaluationConfig) -> tuple[bool, str]:
+    if metric not in numbers and metric in _NOT_ALWAYS_DEFINED:
+        return False, f"{metric} is not defined: all clips have the same number, or all answers are the same"
     if metric not in numbers:
         raise ConfigError(
             f"gate_metric: {metric} was not measured; what was is {', '.join(numbers) or 'nothing: no clip is left'}"

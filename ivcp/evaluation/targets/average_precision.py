@@ -33,7 +33,7 @@ def weighted_average_precision(
 ) -> NDArray[np.float64]:
     """Of one class where clips are counted so often, `times` being (resamples, clips); NaN where none has it.
 
-    Clips of one probability are taken together, as scikit-learn does.
+    Clips of one probability are taken together, as scikit-learn does; those with one below 0 are never found.
     """
     order = np.argsort(-probabilities, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(probabilities[order])), len(order) - 1)
@@ -41,7 +41,7 @@ def weighted_average_precision(
     shown = counts.cumsum(axis=1)[:, ends].astype(np.float64)
     right = (counts * truth[order]).cumsum(axis=1)[:, ends].astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(shown > 0, right / shown, 0.0)
+        precision = np.where((shown > 0) & (probabilities[order][ends] >= 0), right / shown, 0.0)
         gained = np.diff(right, axis=1, prepend=0.0)
         found = (precision * gained).sum(axis=1) / right[:, -1]
     return np.asarray(found)

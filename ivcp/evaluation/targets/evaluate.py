@@ -64,6 +64,7 @@ def evaluate_targets(
         raise ValueError("the split has no clips: nothing can be measured; set test_dataset or test_size")
     evaluation = TargetEvaluation(config, model=model, index=index, unseen=unseen, split=split)
     with tracked_run(config, step="evaluation", default_store=default_store) as run:
+        run.log_data_set(index, name=", ".join(config.data.dataset), context="evaluation")
         predicted, metrics = evaluation.measure(default_store=default_store)
         title = f"Evaluation of {config.train.run_name or 'an action model'}"
         files = write_files(output_dir, metrics, predicted, evaluation.clips.samples, title=title)
@@ -169,9 +170,13 @@ class TargetEvaluation:
         return OnSameClips(theirs, ours, len(unseen.clips), unseen.left_out)
 
     def _value(self, model: LoadedModel, predicted: PredictedTargets, metric: str) -> float | None:
-        """With the thresholds that the model comes with: those of the new one are fitted now, and as good."""
+        """With the thresholds that the model comes with: those of the new one are fitted now, and as good. Losses of
+        numbers are of squares of the training clips' standard deviation, here that of the new model for both."""
         thresholds = self._thresholds(predicted).values if model is self.model else np.array(model.shown_from)
         numbers: dict[str, float | None] = {**measure.figures(predicted, thresholds), "loss": measure.loss(predicted)}
+        scale, error = self.model.labels.scale, numbers.get("rmse")
+        if scale is not None and error is not None:
+            numbers["loss"] = (error / scale.std) ** 2
         return numbers.get(metric)
 
     def _predict(self, model: LoadedModel, clips: SplitClips) -> PredictedTargets:
@@ -243,7 +248,9 @@ class TargetEvaluation:
         if metric is None:
             detail = f"of what such models are compared by ({', '.join(names)}) nothing was measured"
             return MetricComparison(name=champion.name, version=champion.version, how="not_comparable", detail=detail)
-        theirs = champion.recorded(metric) if champion.test_fingerprint == metrics.test_fingerprint else None
+        is_same = champion.test_fingerprint == metrics.test_fingerprint
+        is_same &= metric != "loss" or self.model.labels.kind != "value"  # that one is on the champion's scale
+        theirs = champion.recorded(metric) if is_same else None
         ours = metrics.numbers[metric]
         found = compare_with_champion(
             champion,

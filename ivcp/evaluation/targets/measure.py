@@ -29,7 +29,7 @@ from ivcp.records.baselines import Interval
 from ivcp.records.target_evaluation import TargetClass
 
 _FAILED = -1
-"""Stands for the class, and the probability, of a clip that could not be decoded: never right, and below all."""
+"""Stands for the class, and the probability, of a clip that could not be decoded: never right, and never shown."""
 
 
 def figures(predicted: PredictedTargets, thresholds: NDArray[np.float64]) -> Numbers:

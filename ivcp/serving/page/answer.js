@@ -52,7 +52,7 @@ export function showSegments(segments, band) {
     ...segments.map((segment) => {
       const times = `${clock(segment.start_seconds)}–${clock(segment.end_seconds)}`;
       const words = [made("span", "time", times), made("span", "class", nameOf(segment))];
-      return item([band.swatch(segment.label), ...words, made("span", "share", percent(segment.confidence))], () =>
+      return item([band.swatch(segment), ...words, made("span", "share", percent(segment.confidence))], () =>
         band.onSeek(segment.start_seconds),
       );
     }),

@@ -50,23 +50,24 @@ export class Band {
   }
 
   /** A small square in the colour of a class. */
-  swatch(label) {
-    return this.#coloured("swatch", label);
+  swatch(part) {
+    return this.#coloured("swatch", keyOf(part));
   }
 
-  #coloured(className, label) {
+  #coloured(className, key) {
     const element = Object.assign(document.createElement("div"), { className });
-    element.classList.toggle("unsure", label === null);
-    if (label !== null && !this.#hues.has(label)) this.#hues.set(label, (255 + this.#hues.size * GOLDEN_ANGLE) % 360);
-    if (label !== null) element.style.setProperty("--hue", this.#hues.get(label));
+    element.classList.toggle("unsure", key === null);
+    if (key !== null && !this.#hues.has(key)) this.#hues.set(key, (255 + this.#hues.size * GOLDEN_ANGLE) % 360);
+    if (key !== null) element.style.setProperty("--hue", this.#hues.get(key));
     return element;
   }
 
   #drawn(part) {
-    const element = this.#coloured("part", part.label);
+    const element = this.#coloured("part", keyOf(part));
     element.style.left = `${(100 * part.start_seconds) / this.#end}%`;
     element.style.width = `${(100 * (part.end_seconds - part.start_seconds)) / this.#end}%`;
-    element.title = `${clock(part.start_seconds)}–${clock(part.end_seconds)} ${nameOf(part)} ${percent(part.confidence)}`;
+    const share = part.confidence === null ? "" : percent(part.confidence);
+    element.title = `${clock(part.start_seconds)}–${clock(part.end_seconds)} ${nameOf(part)} ${share}`;
     const name = document.createElement("span");
     name.textContent = nameOf(part);
     element.append(name);
@@ -76,14 +77,14 @@ export class Band {
   #drawLegend() {
     const seconds = new Map();
     for (const part of this.#shown) {
-      const known = seconds.get(part.label)?.sum ?? 0;
-      seconds.set(part.label, { part, sum: known + part.end_seconds - part.start_seconds });
+      const known = seconds.get(keyOf(part))?.sum ?? 0;
+      seconds.set(keyOf(part), { part, sum: known + part.end_seconds - part.start_seconds });
     }
     const rows = [...seconds.values()].sort((one, other) => other.sum - one.sum);
     this.#legend.replaceChildren(
       ...rows.map(({ part, sum }) => {
         const row = document.createElement("li");
-        row.append(this.swatch(part.label), `${nameOf(part)} · ${clock(sum)}`);
+        row.append(this.swatch(part), `${nameOf(part)} · ${clock(sum)}`);
         return row;
       }),
     );
@@ -124,6 +125,11 @@ export function wordsOf({ label_name, labels, heads, value }) {
 export function nameOf(part) {
   const name = part.label === null ? text("unsure") : part.label_name;
   return part.head ? `${part.head}: ${name}` : name;
+}
+
+/** What has a colour of its own: a class, which each head counts from 0; null is "unsure". */
+function keyOf({ head, label }) {
+  return head && label !== null ? `${head}: ${label}` : label;
 }
 
 /** Windows overlap: each is drawn from its start to the next one's, until segments are known. */

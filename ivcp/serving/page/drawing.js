@@ -101,7 +101,9 @@ function drawClip(clip) {
 
 function drawTimeline({ start, windows, segments }) {
   const end = start.duration_seconds;
-  band.show(segments?.length ? segments : partsOfWindows(windows, end), { end, step: Math.min(start.stride_seconds, 1) });
+  const overlap = windows.some(({ labels, heads }) => labels || heads); // segments of several classes hide each other
+  const parts = segments?.length && !overlap ? segments : partsOfWindows(windows, end);
+  band.show(parts, { end, step: Math.min(start.stride_seconds, 1) });
   showSegments(segments ?? [], band);
   element("closer").hidden = !segments || Boolean(state.underWay);
   drawWindow();

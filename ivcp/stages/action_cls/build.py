@@ -69,7 +69,7 @@ def with_scale(index: PreparedIndex) -> Labels:
         return labels
     values = PreparedSamples(index, "train").column("value")
     mean, std = float(values.mean()), float(values.std())
-    if std <= 0:
+    if values.min() == values.max():  # their standard deviation may be 1e-17
         raise ModelFilesError(f"all {len(values)} training clips have {mean:g} in {labels.label_names[0]}: there is "
                               "nothing to learn; validation and test may have to give some to it")  # fmt: skip
     return labels.model_copy(update={"scale": TargetScale(mean=mean, std=std)})

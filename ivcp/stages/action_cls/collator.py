@@ -88,7 +88,7 @@ class ActionCollator:
             case "heads":
                 return torch.tensor([self._of_heads(sample) for sample in samples])
             case "value":
-                return torch.tensor([sample.columns["value"] for sample in samples], dtype=torch.float32)
+                return torch.tensor([sample.columns["value"] for sample in samples], dtype=torch.float64)
             case _:
                 return torch.tensor([sample.columns["label"] for sample in samples])
 

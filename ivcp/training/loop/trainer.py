@@ -58,6 +58,7 @@ OVERRIDDEN = (
     "_save_checkpoint",
     "_save_optimizer_and_scheduler",
     "_get_grad_norm",
+    "_prepare_inputs",
     "_prepare_for_training",
     "_load_from_checkpoint",
     "_finalize_training",
@@ -180,6 +181,14 @@ class StageTrainer(EpochTrainer):
         weight = self._weigher.weight(inputs, num_clips=self._num_clips) if model.training else None
         loss = super().compute_loss(model, inputs, *arguments, **options)
         return loss if weight is None else loss * weight
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """On the device. With DeepSpeed transformers rounds what is no whole number to the model's precision, which is
+        too coarse for numbers that are to be predicted."""
+        labels, prepared = inputs.get("labels"), super()._prepare_inputs(inputs)
+        if labels is not None and labels.dtype == torch.float64:
+            prepared["labels"] = labels.to(self.args.device)
+        return prepared
 
     def log(self, logs: dict[str, float], *arguments: Any) -> None:
         """Called by transformers with a row of training, of validation, or of the whole run."""

@@ -57,14 +57,14 @@ def name_bytes(number: float) -> str:
 
 
 def _thumbnails_of_classes(catalog: Catalog, per_class: int) -> dict[int | None, list[Thumbnail]]:
-    """By label."""
+    """By label, ascending: of a number from the lowest range to the highest."""
     by_label: dict[int | None, list[Thumbnail]] = {}
     of_classes = _TAKEN.replace("JOIN clip ON", f"JOIN {catalog.classes_of_clips} AS clip ON")
     for label, name, jpeg in catalog.ask(f"SELECT clip.class, video.name, thumbnail.jpeg {of_classes}"):
         shown = by_label.setdefault(label, [])
         if len(shown) < per_class:
             shown.append(Thumbnail(first_path(read_video(name)), base64.b64encode(jpeg).decode()))
-    return by_label
+    return dict(sorted(by_label.items(), key=lambda found: found[0] or 0))
 
 
 def _pictures(catalog: Catalog) -> dict[str, str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from ivcp.data.labels import labels_files
+from ivcp.data.labels import LabelsError, labels_files, labels_of
 from ivcp.data.problems import AnnotationError, Problems
 from ivcp.data.registry import DatasetInfo, read_described
 from ivcp.data.targets import Targets
@@ -18,6 +19,7 @@ from ivcp.settings import RunConfig
 from ivcp.validation.catalog import Catalog
 from ivcp.validation.rows.labels import NamedLabels, read_labels, resolve_labels
 
+log = logging.getLogger(__name__)
 _RANGES = 5
 """Of a number, by its quantiles: all splits get the same share of each."""
 _OF_HEAD = (
@@ -102,7 +104,7 @@ def _resolve_heads(
     dataset_dir: str,
     problems: Problems,
 ) -> Labels:
-    known, heads = _read_heads(infos, dataset_dir), list[Head]()
+    known, heads = _read_heads(infos, names, dataset_dir), list[Head]()
     for number, name in enumerate(names):
         rows = NamedLabels(catalog, dict.fromkeys(infos, name), _OF_HEAD.format(number))
         given = Labels(label_names=known[name]) if name in known else None
@@ -125,7 +127,9 @@ def _resolve_heads(
     return found
 
 
-def _read_heads(infos: Mapping[str, DatasetInfo], dataset_dir: str) -> dict[str, tuple[str, ...]]:
+def _read_heads(
+    infos: Mapping[str, DatasetInfo], names: tuple[str, ...], dataset_dir: str
+) -> dict[str, tuple[str, ...]]:
     """The classes of heads that labels files name: `{"heads": {"verb": ["cut", …]}}`."""
     found: dict[str, tuple[str, ...]] = {}
     for path in labels_files(infos.values(), dataset_dir):
@@ -137,8 +141,18 @@ def _read_heads(infos: Mapping[str, DatasetInfo], dataset_dir: str) -> dict[str,
         if not isinstance(heads, dict) or not all(isinstance(names, list) for names in heads.values()):
             raise AnnotationError(f'{path}: expected "heads": {{"<column>": ["<class>", …], …}}')
         for name, classes in heads.items():
-            if found.setdefault(name, tuple(map(str, classes))) != tuple(map(str, classes)):
+            try:
+                classes = labels_of(classes).label_names
+            except LabelsError as error:
+                raise AnnotationError(f"{path}: head {name}: {error}") from error
+            if found.setdefault(name, classes) != classes:
                 raise AnnotationError(f"{path}: head {name} has other classes in another labels file of this run")
+    if found and (missing := [name for name in names if name not in found]):
+        log.warning(
+            "labels files name the classes of %s, and not those of %s: they are the names in the rows",
+            ", ".join(found),
+            ", ".join(missing),
+        )
     return found
 
 

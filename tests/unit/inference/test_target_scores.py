@@ -76,6 +76,9 @@ def test_figures_of_equal_numbers_are_left_out() -> None:
     assert set(value_scores(np.array([1.0, 2.0]), np.array([3.0, 3.0]))) == {"mae", "rmse"}
     assert set(value_scores(np.array([1.0, 1.0]), np.array([2.0, 3.0]))) == {"mae", "rmse", "r2"}
     assert value_scores(np.zeros(0), np.zeros(0)) == {}
+    while_training = scores_of(np.zeros((2, 1)), np.array([2.0, 3.0]), SPEED)
+    assert while_training["spearman"] == 0.0  # it may choose the checkpoint, and is looked for after each validation
+    assert while_training["r2"] == value_scores(np.array([2.0, 2.0]), np.array([2.0, 3.0]))["r2"]
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,9 @@ def test_what_refers_to_weights_finds_them_and_refuses_others(in_mlflow_form: Pa
         mlflow.pyfunc.load_model(str(tmp_path))
 
 
-def test_an_export_of_something_else_is_no_longer_in_mlflows_form(tmp_path: Path) -> None:
-    (tmp_path / "MLmodel").touch()
-    remove_mlflow_form(tmp_path)
-    remove_mlflow_form(tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_a_model_with_another_kind_of_answer_has_no_form_of_an_earlier_one(tmp_path: Path) -> None:
+    for _ in range(2):
+        remove_mlflow_form(tmp_path)
+        assert not (tmp_path / "MLmodel").exists()
+        add_mlflow_form(tmp_path)
+        assert (tmp_path / "MLmodel").is_file()

@@ -1,6 +1,7 @@
 """Rows with several classes, heads or numbers: what validation makes of them, and what it refuses."""
 
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def test_splits_keep_the_share_of_each_class(data_set: DataSet) -> None:
         ([["a"], ["b"], []], "expected at least one class"),
         ([["a"], ["a"]], "expected at least two classes, the rows have 1"),
         ([["a", 3], ["b"]], "is an id, other rows have names"),
+        (["['a', 'b']", ["b"]], "expected a JSON list, with double quotes"),
     ],
 )
 def test_lists_that_are_refused(data_set: DataSet, labels: list[Any], message: str) -> None:
@@ -98,6 +100,21 @@ def test_heads_have_classes_of_their_own(data_set: DataSet) -> None:
         read(data_set.add("actions", rows), action_heads="verb,noun")
 
 
+@pytest.mark.parametrize("classes", ['["a", "a"]', '["a"]', '["a", ""]', "[1, 2]"])
+def test_a_labels_file_with_unusable_heads_is_named(data_set: DataSet, classes: str) -> None:
+    data_set.add("actions", [sharegpt_row(f"{n}.mp4", None, verb=verb, noun=verb) for n, verb in enumerate("abab")])
+    (data_set.folder / "labels.json").write_text(f'{{"heads": {{"verb": {classes}}}}}')
+    with pytest.raises(AnnotationError, match=r"labels.json: head verb: "):
+        read(data_set, action_heads="verb,noun")
+
+
+def test_a_head_that_no_labels_file_names_is_told(data_set: DataSet, caplog: pytest.LogCaptureFixture) -> None:
+    data_set.add("actions", [sharegpt_row(f"{n}.mp4", None, verb=verb, noun=verb) for n, verb in enumerate("abab")])
+    (data_set.folder / "labels.json").write_text('{"heads": {"Verb": ["b", "a"], "noun": ["a", "b"]}}')
+    read(data_set, action_heads="verb,noun")
+    assert "the classes of Verb, noun, and not those of verb" in caplog.text
+
+
 def test_numbers_are_spread_over_the_splits(data_set: DataSet) -> None:
     data_set.add("actions", rows_of([n / 10 for n in range(100)]))
     labels, catalog = read(data_set, problem_type="regression", test_size=0.2)
@@ -107,6 +124,15 @@ def test_numbers_are_spread_over_the_splits(data_set: DataSet) -> None:
     assert [sum(low <= value < low + 2 for value in values) for low in range(0, 10, 2)] == [4] * 5
     with pytest.raises(AnnotationError, match="all rows have the same number, 1: there is nothing to learn"):
         read(data_set.add("actions", rows_of([1, 1.0, "1"])), problem_type="regression")
+
+
+def test_pictures_of_numbers_go_from_the_lowest_to_the_highest(data_set: DataSet, tmp_path: Path) -> None:
+    for number in range(4):
+        make_clip(data_set.folder / f"{number}.mp4", seed=number)
+    data_set.add("actions", rows_of([4.0, 1.0, 3.0, 2.0]))
+    validate_data(data_set.config(problem_type="regression"), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert re.findall(r'alt="[^"]*(\d)\.mp4"', page) == ["1", "3", "2", "0"]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ def test_one_metric_decides(metric, bound, passed):
     assert found.reasons[0].startswith(f"{metric} ")
 
 
+def test_a_figure_that_is_not_defined_for_these_answers_passes_nothing():
+    found = verdict({"mae": 0.1, "rmse": 0.2}, gate_metric="spearman", gate_minimum=0.5)
+    assert not found.passed
+    assert found.reasons[0].startswith("spearman is not defined")
+
+
 @pytest.mark.parametrize("bound", [{"gate_metric": "loss", "gate_maximum": 9}, {"gate_metric": "a", "gate_minimum": 0}])
 def test_what_is_no_number_passes_nothing(bound):
     assert not verdict({"loss": float("nan"), "a": float("inf")}, **bound).passed

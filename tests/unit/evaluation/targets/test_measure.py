@@ -1,10 +1,15 @@
 """Figures of a split, those of clips that could not be decoded among them."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 from ivcp.evaluation.intervals import Resamples
+from ivcp.evaluation.targets.average_precision import weighted_average_precision
+from ivcp.evaluation.targets.evaluate import TargetEvaluation
 from ivcp.evaluation.targets.measure import class_table, confusion_matrices, figures, intervals, loss
 from ivcp.evaluation.targets.predict import PredictedTargets
 from ivcp.evaluation.targets.report import prediction_rows
@@ -30,7 +35,13 @@ def test_a_clip_that_failed_shows_none_of_its_classes() -> None:
     found = figures(predicted(CLASSES, truth, outputs, labels=[0, 2]), HALF)
     all_truth = np.vstack([truth, [1, 0, 1]])
     shares = np.vstack([1 / (1 + np.exp(-outputs.astype(np.float32))), [-1, -1, -1]])
-    assert found["mean_average_precision"] == pytest.approx(average_precision_score(all_truth, shares))
+    decoded = average_precision_score(truth, shares[:-1], average=None) * truth.sum(axis=0) / all_truth.sum(axis=0)
+    assert found["mean_average_precision"] == pytest.approx(decoded.mean())
+    once = np.ones((1, 21), dtype=np.int64)
+    resampled = [weighted_average_precision(shares[:, c], all_truth[:, c] > 0, once)[0] for c in range(3)]
+    assert resampled == pytest.approx(decoded)
+    none_decoded = predicted(CLASSES, np.zeros((0, 3)), np.zeros((0, 3)), labels=[0, 2])
+    assert figures(none_decoded, HALF)["mean_average_precision"] == 0.0
     assert found["f1_micro"] == pytest.approx(f1_score(all_truth, shares >= 0.5, average="micro"))
     table = class_table(predicted(CLASSES, truth, outputs, labels=[0, 2]), HALF)
     assert [row.num_failed for row in table] == [1, 0, 1]
@@ -67,3 +78,13 @@ def test_a_number_that_was_not_predicted_is_in_no_figure() -> None:
     assert prediction_rows(found, None)[1].predicted_value == pytest.approx(4.0)
     between = intervals(found, Resamples(np.arange(5)), HALF)["mae"]
     assert between.low <= 0.75 <= between.high
+
+
+def test_losses_of_two_models_of_numbers_are_on_one_scale() -> None:
+    evaluation: Any = object.__new__(TargetEvaluation)
+    evaluation.model = SimpleNamespace(labels=Labels.of_value("speed", TargetScale(mean=0.0, std=4.0)))
+    champion: Any = SimpleNamespace(shown_from=())
+    found = predicted(SPEED, np.array([1.0, 5.0]), np.array([[1.0], [2.0]]))  # it says 3 and 5, on a scale of 2
+    assert loss(found) == pytest.approx(2**2 / 2 / 2**2)
+    assert evaluation._value(champion, found, "loss") == pytest.approx(2**2 / 2 / 4**2)
+    assert evaluation._value(champion, found, "mae") == pytest.approx(1.0)

@@ -2,7 +2,10 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -11,6 +14,8 @@ from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records import Labels
 from ivcp.records.problem_types import Head, TargetScale
 from ivcp.settings import ActionClsConfig, LossConfig
+from ivcp.stages.action_cls import build
+from ivcp.stages.action_cls.collator import ActionCollator
 from ivcp.stages.action_cls.decoder import ActionDecoder, DecoderShape
 from ivcp.stages.action_cls.files import load_decoder, save_decoder
 from ivcp.stages.action_cls.target_losses import training_loss
@@ -90,6 +95,33 @@ def test_numbers_are_learned_on_the_scale_of_the_training_clips(kind: str) -> No
     errors = {"mse": [0.0, 1.0, 9.0], "l1": [0.0, 1.0, 3.0], "smooth_l1": [0.0, 0.5, 2.5]}[kind]
     loss = training_loss(labels, LossConfig(regression_loss=kind), label_counts=(3,))(logits, targets)
     assert float(loss) == pytest.approx(sum(errors) / 3)
+
+
+def test_equal_numbers_are_refused_whatever_their_standard_deviation_is_rounded_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.full(3, 0.1)
+    assert values.std() > 0
+    samples = SimpleNamespace(column=lambda name: values)
+    monkeypatch.setattr(build, "PreparedSamples", lambda index, split: samples)
+    index: Any = SimpleNamespace(classes=Labels.of_value("speed"))
+    with pytest.raises(ModelFilesError, match=r"all 3 training clips have 0\.1 in speed"):
+        build.with_scale(index)
+
+
+def test_large_numbers_are_not_rounded_on_their_way_to_the_loss() -> None:
+    from ivcp.training.loop.trainer import StageTrainer
+
+    values = [1_700_000_001.0, 1_700_000_002.5]
+    samples: Any = [SimpleNamespace(columns={"value": value}) for value in values]
+    labels = ActionCollator(processor=None, kind="value")._labels(samples)  # type: ignore[arg-type]
+    plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
+    trainer: Any = object.__new__(StageTrainer)
+    trainer.args, trainer.is_deepspeed_enabled = SimpleNamespace(device="cpu"), True
+    trainer.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin))
+    prepared = trainer._prepare_inputs({"labels": labels, "pixels": torch.ones(2)})
+    assert prepared["labels"].tolist() == values
+    assert prepared["pixels"].dtype == torch.bfloat16
 
 
 def test_labels_of_one_class_are_written_as_they_always_were() -> None:

@@ -12,6 +12,7 @@ SIGNATURES = {
     "_save_checkpoint": ["model", "trial"],
     "_save_optimizer_and_scheduler": ["output_dir"],
     "_get_grad_norm": ["model", "grad_norm=None"],
+    "_prepare_inputs": ["inputs"],
     "_init_training_state": [
         "max_steps",
         "num_update_steps_per_epoch",
