@@ -37,9 +37,9 @@ from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import writable_folder, write_whole
 from ivcp.storage.claims import OWNER_FILE
 from ivcp.storage.owner import owned
-from ivcp.tracking import promote_model, register_model, tracked_run
+from ivcp.tracking import TrackedRun, promote_model, register_model, tracked_run, tracking_uri
 from ivcp.tracking.identity import CONFIGURATION_TAG, PREPARED_TAG, configuration_fingerprint
-from ivcp.tracking.registry import WEIGHTS_TAG
+from ivcp.tracking.registry import WEIGHTS_TAG, folder_in_run, knows_by_run
 
 log = logging.getLogger(__name__)
 
@@ -214,6 +214,7 @@ def _registered(
     """Registers the model, and returns what export did."""
     with tracked_run(config, step="export") as run:
         weights = _weights_hash(export_dir, stage_of(config).files)
+        tags = {**tags, WEIGHTS_TAG: weights}
         answers_with_a_class = stage_of(config).rows == "labels" and not config.action_cls.has_other_targets
         if answers_with_a_class:
             add_mlflow_form(export_dir)
@@ -223,15 +224,15 @@ def _registered(
             config=config,
             metrics=metrics.headline() if metrics else {},
             run_id=run.run_id,
-            tags={**tags, WEIGHTS_TAG: weights},
+            tags=tags,
             is_champion=False,
         )
+        if answers_with_a_class and run.is_open:
+            _show_in_mlflow(run, referring_model(model_uri), config=config, model_uri=model_uri, tags=tags)
         if is_champion:
             if metrics is not None:
                 check_champion(config, registered, metrics)
             registered = promote_model(registered, config=config)
-        if answers_with_a_class and run.is_open:
-            run.log_model(referring_model(model_uri), name=registered.name, tags={**tags, WEIGHTS_TAG: weights})
         run.describe("Model", f"Version {registered.version} of {escape(registered.name)}: {code(registered.source)}")
         if checked.max_logit_difference is not None:
             run.set_tags({"export.max_logit_difference": f"{checked.max_logit_difference:.3g}"})
@@ -245,6 +246,16 @@ def _registered(
         graph=graph,
         is_measured=metrics is not None,
     )
+
+
+def _show_in_mlflow(
+    run: TrackedRun, files: Mapping[str, str], *, config: RunConfig, model_uri: Path | str, tags: Mapping[str, str]
+) -> None:
+    """Logs the model, and what a version points to that is known by its run."""
+    run.log_model(files, name=config.registered_name, tags=tags)
+    if knows_by_run(tracking_uri(config), model_uri):
+        for name, text in files.items():
+            run.log_text(text, f"{folder_in_run(tags)}/{name}")
 
 
 def _graph(config: RunConfig, export_dir: Path, index: PreparedIndex) -> GraphInfo | None:
