@@ -232,7 +232,7 @@ class _Sweep:
         log.info("trial %d begins: %s", trial.number, _words(chosen))
         with (folder / LOG_FILE).open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ivcp.sweep.trial", str(folder), str(self._index)],
+                [sys.executable, "-m", "ivcp.sweep.trial", str(folder), str(self._index), str(os.getpid())],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=os.environ | _device(device),

@@ -1,9 +1,10 @@
 """One trial of a sweep, in a process of its own.
 
-    python -m ivcp.sweep.trial FOLDER INDEX
+    python -m ivcp.sweep.trial FOLDER INDEX SWEEP
 
-FOLDER has the settings (`run_config.json`), INDEX is that of the prepared clips. A line of `values.jsonl` is written
-behind each validation; where a file `stop` turns up, the trial ends behind the next one. It ends with the sweep, too.
+FOLDER has the settings (`run_config.json`), INDEX is that of the prepared clips, SWEEP the number of the sweep's process. A
+line of `values.jsonl` is written behind each validation; where a file `stop` turns up, the trial ends behind the next one.
+It ends with the sweep, too.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from transformers import TrainerCallback  # noqa: E402
 class TellValues(TrainerCallback):  # type: ignore[misc]
     """Writes what validation finds, and ends a trial that was given up."""
 
-    def __init__(self, folder: Path, metric: str) -> None:
-        self._folder, self._metric, self._sweep = folder, f"eval_{metric}", os.getppid()
+    def __init__(self, folder: Path, metric: str, *, sweep: int) -> None:
+        self._folder, self._metric, self._sweep = folder, f"eval_{metric}", sweep
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called by transformers behind each optimizer step.
@@ -56,7 +57,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     config = read_saved_config(folder / RUN_CONFIG_FILE)
     index = of_fold(PreparedIndex.read(Path(sys.argv[2])), config)
-    tell = TellValues(folder, metric_for_best_model(stage_of(config)))
+    tell = TellValues(folder, metric_for_best_model(stage_of(config)), sweep=int(sys.argv[3]))
     train_model(config, index=index, output_dir=folder / MODEL_DIR, callbacks=[tell])
 
 
