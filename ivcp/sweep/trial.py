@@ -2,9 +2,9 @@
 
     python -m ivcp.sweep.trial FOLDER INDEX SWEEP
 
-FOLDER has the settings (`run_config.json`), INDEX is that of the prepared clips, SWEEP the number of the sweep's process. A
-line of `values.jsonl` is written behind each validation; where a file `stop` turns up, the trial ends behind the next one.
-It ends with the sweep, too.
+FOLDER has the settings (`run_config.json`), INDEX is that of the prepared clips, SWEEP the number of the sweep's
+process. A line of `values.jsonl` is written behind each validation; where a file `stop` turns up, the trial ends behind
+the next one. It ends with the sweep, too.
 """
 
 from __future__ import annotations
