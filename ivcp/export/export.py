@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import torch
 
 from ivcp import storage
 from ivcp.data.prepared.reader import PreparedSamples
@@ -22,6 +19,7 @@ from ivcp.export.graph import check_graph_settings, export_graph, remove_graphs
 from ivcp.export.merge import merge_adapter
 from ivcp.export.mlflow_form import add_mlflow_form, referring_model
 from ivcp.export.model_card import model_card
+from ivcp.export.weights import weights_hash
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.records.evaluation import SMOKE_CLIP_FILE
@@ -106,6 +104,7 @@ def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> Exp
     check_graph_settings(config.export, splits=())
     repository = check_exits(config)
     checked = _merge(config, adapter_dir, export_dir, ())
+    _keep_smoke(None, export_dir)
     exits = _described(config, export_dir, metrics=None, repository=repository)
     result = ExportResult(model_dir=str(export_dir), merge=checked, is_measured=False)
     if _ASKS_FOR_REGISTRATION & config.export.model_fields_set:
@@ -213,7 +212,7 @@ def _registered(
 ) -> ExportResult:
     """Registers the model, and returns what export did."""
     with tracked_run(config, step="export") as run:
-        weights = _weights_hash(export_dir, stage_of(config).files)
+        weights = weights_hash(export_dir, stage_of(config).files)
         tags = {**tags, WEIGHTS_TAG: weights}
         answers_with_a_class = stage_of(config).rows == "labels" and not config.action_cls.has_other_targets
         if answers_with_a_class:
@@ -290,20 +289,6 @@ def _published(export_dir: Path, *, config: RunConfig, run: str) -> Path | str:
     storage.upload(export_dir, uri)
     log.info("the model lies at %s", uri)
     return uri
-
-
-def _weights_hash(directory: Path, files: Sequence[str]) -> str:
-    """Of the tensors in a stage's safetensors files: their bytes differ, as the order of their metadata is chance.
-
-    Of all weights, where the stage adds none.
-    """
-    from safetensors.torch import load_file
-
-    digest, own = hashlib.sha256(), [name for name in files if name.endswith(".safetensors")]
-    for file in sorted(own or (path.name for path in directory.glob("*.safetensors"))):
-        for name, tensor in sorted(load_file(directory / file).items()):
-            digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _split_to_check(index: PreparedIndex) -> Split:

@@ -46,8 +46,8 @@ def register_model(
     as the champion, it is promoted at once.
 
     The version points to the directory (a path or an s3:// URI); no weights are copied. A server takes no path: there
-    it points to `folder_in_run`, for files that refer to it, and a tag has the path. `metrics` and `tags`
-    become the version's tags. The same directory of the same run, which a repeated step registers again, stays one version.
+    it points to `folder_in_run`, for files that refer to it, and a tag has the path. `metrics` and `tags` become the
+    version's tags. The same directory of the same run, which a repeated step registers again, stays one version.
 
     Raises:
         ValueError: a metric is not finite: it would decide about every later model.
