@@ -24,6 +24,7 @@ from ivcp.checks.settings import (
     check_place_of_model,
     check_placement,
     check_protocol,
+    check_registration,
     check_sharding,
     check_single_step,
     warn_of_ineffective,
@@ -73,6 +74,7 @@ def check_started(config: RunConfig) -> None:
         check_placement(config)
         check_place_of_model(config)
         check_no_fold(config)
+    check_registration(config)
     check_sharding(config)
     check_stage(config)
     check_protocol(config, has_classes=stage_of(config).rows == "labels")

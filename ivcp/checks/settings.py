@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 
 from ivcp.settings import ConfigError, RunConfig
+from ivcp.tracking import tracking_uri
+from ivcp.tracking.registry import knows_by_run, needs_run
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,18 @@ def check_place_of_model(config: RunConfig) -> None:
             "step has; leave it out, for a folder below the pipeline root, or name an s3:// prefix, or a folder on a "
             "volume that all steps mount"
         )
+
+
+def check_registration(config: RunConfig) -> None:
+    """Checks, for a pipeline, that the registry takes the model that it ends with.
+
+    Raises:
+        ConfigError: a server would refuse it.
+    """
+    ends_with_model = config.protocol.fold is None and not config.protocol.repeats
+    uri, place = tracking_uri(config), config.export.models_uri or "."
+    if ends_with_model and "mlflow" not in config.train.report_to and knows_by_run(uri, place):
+        raise ConfigError(f"report_to = {', '.join(config.train.report_to) or 'none'}: {needs_run(uri)}")
 
 
 def check_sharding(config: RunConfig) -> None:

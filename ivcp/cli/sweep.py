@@ -58,7 +58,8 @@ def _show(result: SweepResult) -> None:
     for column in ("trial", *result.space, result.metric, "at step", ""):
         table.add_column(column, justify="right")
     for trial in result.trials[:_SHOWN]:
-        shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in trial.settings.values()]
+        values = [trial.settings[key] for key in result.space]
+        shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
         figure = "" if trial.value is None else f"{trial.value:.4g}"
         state = "" if trial.state == "complete" else trial.state
         table.add_row(str(trial.number), *shown, figure, str(trial.step or ""), state)

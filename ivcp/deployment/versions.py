@@ -13,11 +13,14 @@ from ivcp.deployment.predictor_manifests import ServedModel
 from ivcp.deployment.smoke_test import choose_smoke_clip
 from ivcp.export.deployed_next import why_not_deployed
 from ivcp.export.predictor_needs import predictor_needs
+from ivcp.export.weights import weights_hash
 from ivcp.kubernetes import images
 from ivcp.records import RUN_CONFIG_FILE
 from ivcp.records.registered import ModelVersionRef, RegisteredVersion
 from ivcp.settings import ConfigError, RunConfig, read_model_config
+from ivcp.stages.registry import stage_of
 from ivcp.tracking import promote_model
+from ivcp.tracking.registry import WEIGHTS_TAG
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +48,18 @@ def put_into_service(
 ) -> DeploymentResult | ClusterDeployment | None:
     """Deploys a registered version as the settings say, and moves the alias to it when it has answered.
 
+    A folder here has to hold its weights still: a later export into it may have written over them.
+
     It is asked for the clip that evaluation chose when it was exported. A version from before the one that serves may
     be deployed too. Without `deploy`, or for a model that is not served, only the alias moves; null is returned then.
 
     Raises:
-        ConfigError: its files are not there any more.
+        ConfigError: its files are not there any more, or are another model's by now.
         DeploymentError, KubernetesError, ConnectionError: it does not serve; what served before goes on.
         RegistryError: the registry is away, or refuses.
     """
     registered = ModelVersionRef(name=version.name, version=version.version, source=version.model_dir)
+    _check_weights(config, version)
     if not deploy or why_not_deployed(config) is not None:
         promote_model(registered, config=config)
         return None
@@ -93,6 +99,21 @@ def put_into_service(
     )
 
 
+def _check_weights(config: RunConfig, version: RegisteredVersion) -> None:
+    known, folder = version.tags.get(WEIGHTS_TAG), version.model_dir
+    if known is None or storage.is_s3(folder) or not Path(folder).is_dir():
+        return
+    try:
+        found = weights_hash(Path(folder), stage_of(config).files)
+    except FileNotFoundError:
+        found = None
+    if found != known:
+        raise ConfigError(
+            f"{folder} holds the weights of another model by now, and not those of version {version.version} of "
+            f"{version.name}: there is no way back to it. Another export_dir for each model, or models_uri, keeps them"
+        )
+
+
 def settings_apart(first: RegisteredVersion, second: RegisteredVersion) -> list[tuple[str, str, str]]:
     """Name and both values of each setting that is not the same; of files that are gone, what is known of them."""
     ours, theirs = _settings_of(first), _settings_of(second)
@@ -107,5 +128,5 @@ def _settings_of(version: RegisteredVersion) -> dict[str, str]:
     try:
         file = storage.local_path(storage.join(version.model_dir, RUN_CONFIG_FILE))
         return {name: str(value) for name, value in read_model_config(file).flat().items()}
-    except (FileNotFoundError, ConnectionError):
+    except (OSError, ConfigError):  # gone, out of reach, or of a version with other settings
         return {}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import torch
 
 from ivcp import storage
 from ivcp.data.prepared.reader import PreparedSamples
@@ -22,6 +19,7 @@ from ivcp.export.graph import check_graph_settings, export_graph, remove_graphs
 from ivcp.export.merge import merge_adapter
 from ivcp.export.mlflow_form import add_mlflow_form, referring_model, remove_mlflow_form
 from ivcp.export.model_card import model_card
+from ivcp.export.weights import weights_hash
 from ivcp.records import MODEL_CARD_FILE, RUN_CONFIG_FILE, PreparedIndex, Split
 from ivcp.records.calibration import CALIBRATION_FILE
 from ivcp.records.evaluation import SMOKE_CLIP_FILE
@@ -37,9 +35,9 @@ from ivcp.stages.registry import stage_of
 from ivcp.storage.atomic import writable_folder, write_whole
 from ivcp.storage.claims import OWNER_FILE
 from ivcp.storage.owner import owned
-from ivcp.tracking import promote_model, register_model, tracked_run
+from ivcp.tracking import TrackedRun, promote_model, register_model, tracked_run, tracking_uri
 from ivcp.tracking.identity import CONFIGURATION_TAG, PREPARED_TAG, configuration_fingerprint
-from ivcp.tracking.registry import WEIGHTS_TAG
+from ivcp.tracking.registry import WEIGHTS_TAG, folder_in_run, knows_by_run
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +104,7 @@ def merge_only(config: RunConfig, *, adapter_dir: Path, export_dir: Path) -> Exp
     check_graph_settings(config.export, splits=())
     repository = check_exits(config)
     checked = _merge(config, adapter_dir, export_dir, ())
+    _keep_smoke(None, export_dir)
     exits = _described(config, export_dir, metrics=None, repository=repository)
     result = ExportResult(model_dir=str(export_dir), merge=checked, is_measured=False)
     if _ASKS_FOR_REGISTRATION & config.export.model_fields_set:
@@ -214,7 +213,8 @@ def _registered(
 ) -> ExportResult:
     """Registers the model, and returns what export did."""
     with tracked_run(config, step="export") as run:
-        weights = _weights_hash(export_dir, stage_of(config).files)
+        weights = weights_hash(export_dir, stage_of(config).files)
+        tags = {**tags, WEIGHTS_TAG: weights}
         answers_with_a_class = stage_of(config).rows == "labels" and not config.action_cls.has_other_targets
         if answers_with_a_class:
             add_mlflow_form(export_dir)
@@ -224,15 +224,15 @@ def _registered(
             config=config,
             metrics=metrics.headline() if metrics else {},
             run_id=run.run_id,
-            tags={**tags, WEIGHTS_TAG: weights},
+            tags=tags,
             is_champion=False,
         )
+        if answers_with_a_class and run.is_open:
+            _show_in_mlflow(run, referring_model(model_uri), config=config, model_uri=model_uri, tags=tags)
         if is_champion:
             if metrics is not None:
                 check_champion(config, registered, metrics)
             registered = promote_model(registered, config=config)
-        if answers_with_a_class and run.is_open:
-            run.log_model(referring_model(model_uri), name=registered.name, tags={**tags, WEIGHTS_TAG: weights})
         run.describe("Model", f"Version {registered.version} of {escape(registered.name)}: {code(registered.source)}")
         if checked.max_logit_difference is not None:
             run.set_tags({"export.max_logit_difference": f"{checked.max_logit_difference:.3g}"})
@@ -246,6 +246,16 @@ def _registered(
         graph=graph,
         is_measured=metrics is not None,
     )
+
+
+def _show_in_mlflow(
+    run: TrackedRun, files: Mapping[str, str], *, config: RunConfig, model_uri: Path | str, tags: Mapping[str, str]
+) -> None:
+    """Logs the model, and what a version points to that is known by its run."""
+    run.log_model(files, name=config.registered_name, tags=tags)
+    if knows_by_run(tracking_uri(config), model_uri):
+        for name, text in files.items():
+            run.log_text(text, f"{folder_in_run(tags)}/{name}")
 
 
 def _graph(config: RunConfig, export_dir: Path, index: PreparedIndex) -> GraphInfo | None:
@@ -280,20 +290,6 @@ def _published(export_dir: Path, *, config: RunConfig, run: str) -> Path | str:
     storage.upload(export_dir, uri)
     log.info("the model lies at %s", uri)
     return uri
-
-
-def _weights_hash(directory: Path, files: Sequence[str]) -> str:
-    """Of the tensors in a stage's safetensors files: their bytes differ, as the order of their metadata is chance.
-
-    Of all weights, where the stage adds none.
-    """
-    from safetensors.torch import load_file
-
-    digest, own = hashlib.sha256(), [name for name in files if name.endswith(".safetensors")]
-    for file in sorted(own or (path.name for path in directory.glob("*.safetensors"))):
-        for name, tensor in sorted(load_file(directory / file).items()):
-            digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _split_to_check(index: PreparedIndex) -> Split:

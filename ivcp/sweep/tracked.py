@@ -8,7 +8,7 @@ from typing import Any
 
 from ivcp.settings import RunConfig
 from ivcp.sweep.result import SweepResult, TrialResult
-from ivcp.tracking import PARENT_TAG, tracking_uri
+from ivcp.tracking import PARENT_TAG, RunStatus, tracking_uri
 from ivcp.tracking.client import connect
 from ivcp.tracking.outages import first_line, outages
 
@@ -45,11 +45,11 @@ class TrackedTrials:
         except outages() as error:
             log.warning("MLflow does not hear of trial %d: %s", trial.number, first_line(error))
 
-    def end(self) -> None:
+    def end(self, status: RunStatus) -> None:
         """Closes the run of the sweep."""
         if self._client is not None:
             try:
-                self._client.set_terminated(self._run)
+                self._client.set_terminated(self._run, status)
             except outages() as error:
                 log.warning("MLflow does not hear of the end: %s", first_line(error))
 

@@ -24,6 +24,10 @@ WEIGHTS_TAG = "weights"
 """Tag of a model version: what tells its weights from those of another training."""
 
 
+MODEL_DIR_TAG = "model_dir"
+"""Tag of a model version: URI of its directory, where a server knows it by the run that made it."""
+
+
 class RegistryError(RuntimeError):
     """MLflow's registry is away, or refuses: without it no model is registered, found or promoted."""
 
@@ -41,12 +45,13 @@ def register_model(
     """Makes a model directory the newest version of the registered model, which has the alias `challenger_alias` then;
     as the champion, it is promoted at once.
 
-    The version points to the directory (a path or an s3:// URI); no weights are copied. `metrics` and `tags` become
-    the version's tags. The same directory of the same run, which a repeated step registers again, stays one version.
+    The version points to the directory (a path or an s3:// URI); no weights are copied. A server takes no path: there
+    it points to `folder_in_run`, for files that refer to it, and a tag has the path. `metrics` and `tags` become the
+    version's tags. The same directory of the same run, which a repeated step registers again, stays one version.
 
     Raises:
         ValueError: a metric is not finite: it would decide about every later model.
-        RegistryError: the registry is away, or refuses.
+        RegistryError: the registry is away, or refuses, as a server does a path without a `run_id`.
     """
     wrong = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if wrong:
@@ -54,13 +59,19 @@ def register_model(
     uri = tracking_uri(config, default_store=default_store)
     name, source = config.registered_name, _source(model_dir)
     described = {key: repr(float(value)) for key, value in metrics.items()} | dict(tags)
+    pointer = source
+    if knows_by_run(uri, model_dir):
+        if run_id is None:
+            raise RegistryError(f"{model_dir} is not registered: {needs_run(uri)}")
+        pointer = f"runs:/{run_id}/{folder_in_run(tags)}"
+        described |= {MODEL_DIR_TAG: source}
 
     def register() -> ModelVersionRef:
         client = connect(uri)
         _ensure_registered_model(client, name)
         version = _newest_version(client, name, run_id)
         if version is None or not _is_same(version, source=source, run_id=run_id, weights=tags.get(WEIGHTS_TAG)):
-            version = client.create_model_version(name, source, run_id=run_id, tags=described)
+            version = client.create_model_version(name, pointer, run_id=run_id, tags=described)
         made = ModelVersionRef(name=name, version=int(version.version), source=source)
         _set_tags(client, made, described)
         if str(_aliases(client, name).get(config.export.model_alias)) != str(made.version):
@@ -69,6 +80,24 @@ def register_model(
 
     registered = _answered(register, uri, f"{model_dir} is not registered")
     return promote_model(registered, config=config, default_store=default_store) if is_champion else registered
+
+
+def knows_by_run(uri: str, model_dir: Path | str) -> bool:
+    """Whether the registry `uri` knows a model directory by the run that made it: a server refuses paths."""
+    return uri.startswith(("http://", "https://")) and not is_s3(model_dir)
+
+
+def folder_in_run(tags: Mapping[str, str]) -> str:
+    """Where the run of a version with these tags has the files, in MLflow's form, that refer to its directory."""
+    return f"registered/{tags.get(WEIGHTS_TAG, 'model')}"
+
+
+def needs_run(uri: str) -> str:
+    """Why a folder cannot be registered without a run, and what to do."""
+    return (
+        f"the MLflow server at {uri} takes a folder by the run that made it alone, and none is logged: set "
+        "report_to: mlflow, or models_uri: s3://…"
+    )
 
 
 def promote_model(
@@ -152,7 +181,7 @@ def _with_aliases(version: Any, aliases: Mapping[str, str]) -> RegisteredVersion
 
 
 def _known_of(version: Any) -> dict[str, Any]:
-    source: str = version.source
+    source = _source_of(version)
     return {
         "name": version.name,
         "version": int(version.version),
@@ -161,6 +190,11 @@ def _known_of(version: Any) -> dict[str, Any]:
         "run_id": version.run_id or None,
         "registered_at": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
     }
+
+
+def _source_of(version: Any) -> str:
+    """URI of the directory of a version."""
+    return str(version.tags.get(MODEL_DIR_TAG) or version.source)
 
 
 def _answered(call: Callable[[], T], uri: str, what: str) -> T:
@@ -197,7 +231,7 @@ def _named(name: str) -> str:
 
 def _is_same(version: Any, *, source: str, run_id: str | None, weights: str | None) -> bool:
     """Whether a version is this model of this run, which a repeated step registers again."""
-    if version.source != source:
+    if _source_of(version) != source:
         return False
     known = version.tags.get(WEIGHTS_TAG)
     is_same = (version.run_id or None) == run_id and (

@@ -6,6 +6,7 @@ from ivcp.checks.settings import (
     check_no_fold,
     check_placement,
     check_protocol,
+    check_registration,
     check_sharding,
     check_single_step,
     find_ineffective,
@@ -110,3 +111,15 @@ def test_views_and_folds_are_of_classifiers():
     for settings in ({"folds": 3, "fold": 2}, {"test_num_clips": 3}):
         with pytest.raises(ConfigError, match="is for classifiers, and stage = sft has no classes"):
             check_protocol(config(**settings, stage="sft"), has_classes=False)
+
+
+def test_a_server_takes_no_folder_without_a_run(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    server = {"mlflow_tracking_uri": "http://127.0.0.1:5000", "report_to": "none"}
+    for settings in ({}, {"models_uri": "/models"}):
+        with pytest.raises(ConfigError, match=r"report_to = none: the MLflow server .* set report_to: mlflow, or"):
+            check_registration(config(**server, **settings))
+    check_registration(config(**server, models_uri="s3://bucket/models"))
+    check_registration(config(**server, folds=3))
+    check_registration(config(**server | {"report_to": "mlflow"}))
+    check_registration(config(report_to="none"))

@@ -33,6 +33,17 @@ def test_a_list_of_names_is_one_value():
     assert list(space) == ["lora_rank"]
 
 
+def test_the_middle_of_a_range_says_nothing_of_its_numbers():
+    _, _, space = read_space(["lora_dropout=0.5..1", "num-train-epochs=1..5"])
+    assert space["lora_dropout"] == Range(0.5, 1, is_log=False, is_whole=False)
+    assert space["num_train_epochs"] == Range(1, 5, is_log=False, is_whole=False)
+
+
+def test_a_path_with_two_points_is_a_path():
+    words = ["dataset_dir=../../data", "media_dir=a/../b", "lora_rank=8,16"]
+    assert read_space(words)[1] == {"dataset_dir": "../../data", "media_dir": "a/../b"}
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -41,6 +52,10 @@ def test_a_list_of_names_is_one_value():
         ("learning_rate=0..1e-3:log", "begins above 0"),
         ("learning_rate=small..large", "has numbers at its ends"),
         ("lora_rank=8,8", "names a value twice"),
+        ("learning_rate=1e-4,0.0001", "names a value twice"),
+        ("lora_alpha=16,", "a comma too many"),
+        ("lora_rank=1.5..4", "is a whole number, and so are the ends"),
+        ("learning_rate=1e-5..inf", "both are finite"),
     ],
 )
 def test_what_cannot_be_searched_is_told(word, message):
@@ -53,6 +68,8 @@ def test_what_cannot_be_searched_is_told(word, message):
     [
         ("video_num_frames=4,8", "all trials train on the same prepared clips"),
         ("seed=1,2,3", "seed cannot be searched"),
+        ("action_cls_token_loss_weight=0..1", "all trials train on the same prepared clips"),
+        ("eval_strategy=steps,epoch", "eval_strategy cannot be searched"),
         ("lora_rank=0,8", "lora_rank"),
         ("learning_rate=-1..1", "learning_rate"),
         ("lora_dropout=0.1,1.5", "lora_dropout"),
