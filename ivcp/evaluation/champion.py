@@ -14,7 +14,7 @@ from ivcp.data.seen_clips import SEEN_CLIPS_FILE
 from ivcp.inference.finite import NonFiniteError
 from ivcp.models.backbone_files import ModelFilesError
 from ivcp.records import Message
-from ivcp.records.evaluation import Comparison, Flips, LeftOut
+from ivcp.records.comparison import Comparison, Flips, LeftOut
 from ivcp.settings import EvaluationConfig, ModelConfig
 from ivcp.stages.directory import load_directory
 from ivcp.stages.loaded_model import LoadedModel

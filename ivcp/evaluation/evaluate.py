@@ -48,13 +48,12 @@ from ivcp.records import (
 )
 from ivcp.records.baselines import Baseline
 from ivcp.records.calibration import Calibration
+from ivcp.records.comparison import ChampionComparison, LeftOut
 from ivcp.records.evaluation import (
     SMOKE_CLIP_FILE,
-    ChampionComparison,
     Disturbance,
     DisturbedResult,
     EvaluationMetrics,
-    LeftOut,
     MeasuredConfidence,
     PromptResults,
     SplitMetrics,

@@ -11,7 +11,7 @@ import numpy as np
 from ivcp.evaluation.predict import PredictedSplit
 from ivcp.evaluation.recorded import EVALUATION_FOLDER
 from ivcp.records import PREDICTIONS_FILE, Labels, Prediction
-from ivcp.records.evaluation import ClassFlips, Flip, Flips
+from ivcp.records.comparison import ClassFlips, Flip, Flips
 from ivcp.records.record import read_lines
 from ivcp.records.registered import Champion
 from ivcp.tracking.artifacts import fetch_run_file

@@ -11,7 +11,8 @@ from ivcp.evaluation.champion import against, reaches, why_alone
 from ivcp.evaluation.predict import PredictedSplit
 from ivcp.records import PreparedIndex
 from ivcp.records.baselines import UNTRAINED, Baseline
-from ivcp.records.evaluation import ChampionComparison, Flips, GateVerdict
+from ivcp.records.comparison import ChampionComparison, Flips
+from ivcp.records.evaluation import GateVerdict
 from ivcp.settings import EvaluationConfig, video_meaning
 from ivcp.stages.loaded_model import LoadedModel
 

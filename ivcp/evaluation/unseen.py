@@ -14,7 +14,7 @@ from ivcp.data.prepared.reader import PreparedSamples, read_identities, read_sho
 from ivcp.data.seen_clips import ClipIdentities, SeenClips
 from ivcp.inference.loop import Samples
 from ivcp.records import PreparedIndex, QuarantinedClip, Split
-from ivcp.records.evaluation import LeftOut
+from ivcp.records.comparison import LeftOut
 from ivcp.stages.loaded_model import LoadedModel
 
 MOST_SEEN = 0.5

@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from ivcp.records.annotations import Message
+from ivcp.records.comparison import MetricComparison
 from ivcp.records.evaluation import Disturbance, EvaluationMetrics, MeasuredModel, Shown
-from ivcp.records.metric_comparison import MetricComparison
 from ivcp.records.record import Record
 from ivcp.records.target_evaluation import TargetMetrics
 

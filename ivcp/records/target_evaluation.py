@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from ivcp.records.baselines import Interval
+from ivcp.records.comparison import MetricComparison
 from ivcp.records.evaluation import Disturbance, MeasuredModel, Shown
-from ivcp.records.metric_comparison import MetricComparison
 from ivcp.records.problem_types import TargetKind, TargetScale
 from ivcp.records.record import Record
 from ivcp.records.thresholds import Thresholds

@@ -21,7 +21,8 @@ from ivcp.evaluation.recorded import record_evaluation
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.inference.loop import Samples
 from ivcp.records import METRICS_FILE, REPORT_HTML, PreparedIndex, Split, write_lines
-from ivcp.records.evaluation import Disturbance, GateVerdict, LeftOut
+from ivcp.records.comparison import LeftOut, MetricComparison
+from ivcp.records.evaluation import Disturbance, GateVerdict
 from ivcp.records.language_evaluation import (
     GENERATED_FILE,
     PREDICT_RESULTS_FILE,
@@ -32,7 +33,6 @@ from ivcp.records.language_evaluation import (
     disturbed_file,
     numbers_of,
 )
-from ivcp.records.metric_comparison import MetricComparison
 from ivcp.settings import RunConfig, video_meaning
 from ivcp.stages.loaded_model import LoadedModel
 from ivcp.storage.atomic import write_whole

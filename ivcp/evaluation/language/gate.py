@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from ivcp.data.seen_clips import SEEN_CLIPS_FILE
 from ivcp.evaluation.champion import against, reaches, why_alone
+from ivcp.records.comparison import MetricComparison
 from ivcp.records.evaluation import GateVerdict
-from ivcp.records.metric_comparison import MetricComparison
 from ivcp.settings import ConfigError, EvaluationConfig
 from ivcp.settings.sections.evaluation import LESS_IS_BETTER
 

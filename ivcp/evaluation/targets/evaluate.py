@@ -30,8 +30,8 @@ from ivcp.evaluation.targets.words import said_of
 from ivcp.evaluation.unseen import SplitClips, UnseenClips
 from ivcp.inference.loop import Samples
 from ivcp.records import PreparedIndex, Split
-from ivcp.records.evaluation import SMOKE_CLIP_FILE, GateVerdict, LeftOut, SmokeClip
-from ivcp.records.metric_comparison import MetricComparison
+from ivcp.records.comparison import LeftOut, MetricComparison
+from ivcp.records.evaluation import SMOKE_CLIP_FILE, GateVerdict, SmokeClip
 from ivcp.records.target_evaluation import TargetMetrics
 from ivcp.records.thresholds import Thresholds
 from ivcp.settings import RunConfig

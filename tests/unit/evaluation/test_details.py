@@ -16,7 +16,8 @@ from ivcp.evaluation.measure import measure, measure_disturbed
 from ivcp.evaluation.report import clip_rows, rows_of, shown_clips, write_report
 from ivcp.evaluation.report_markdown import report_in_markdown
 from ivcp.records import Labels
-from ivcp.records.evaluation import ChampionComparison, EvaluationMetrics, GateVerdict
+from ivcp.records.comparison import ChampionComparison
+from ivcp.records.evaluation import EvaluationMetrics, GateVerdict
 from ivcp.records.evaluation_details import ConfusedPair, Curve, EvaluationDetails
 from tests.unit.evaluation.predicted import clip, predicted_split
 

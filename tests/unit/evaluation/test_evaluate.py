@@ -15,7 +15,8 @@ from ivcp.evaluation.gate import why_unfit
 from ivcp.evaluation.unseen import SplitClips
 from ivcp.inference.finite import NonFiniteError
 from ivcp.records import Labels, Prediction, PreparedIndex, TableInfo, read_lines
-from ivcp.records.evaluation import EvaluationMetrics, LeftOut
+from ivcp.records.comparison import LeftOut
+from ivcp.records.evaluation import EvaluationMetrics
 from ivcp.settings import RunConfig, from_flat
 from ivcp.stages.directory import load_directory
 from ivcp.stages.loaded_model import LoadedModel

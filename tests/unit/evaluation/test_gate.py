@@ -3,7 +3,7 @@ import math
 import pytest
 
 from ivcp.evaluation.gate import decide, split_fingerprint
-from ivcp.records.evaluation import ChampionComparison, ClassFlips, Flips, LeftOut
+from ivcp.records.comparison import ChampionComparison, ClassFlips, Flips, LeftOut
 from ivcp.records.registered import Champion
 from ivcp.settings import EvaluationConfig
 from tests.unit.evaluation.predicted import failed_clip, predicted_split

@@ -8,7 +8,8 @@ import pytest
 
 from ivcp.evaluation.measure import measure
 from ivcp.evaluation.moved import ChampionMovedError, check_champion
-from ivcp.records.evaluation import ChampionComparison, EvaluationMetrics, GateVerdict
+from ivcp.records.comparison import ChampionComparison
+from ivcp.records.evaluation import EvaluationMetrics, GateVerdict
 from ivcp.settings import from_flat
 from ivcp.tracking import ModelVersionRef, register_model
 from tests.unit.evaluation.predicted import PAIR_LABELS, predicted_split

@@ -3,7 +3,7 @@ import pytest
 
 from ivcp.data.seen_clips import ClipIdentities, SeenClips
 from ivcp.evaluation.unseen import SplitClips
-from ivcp.records.evaluation import LeftOut
+from ivcp.records.comparison import LeftOut
 from tests.unit.evaluation.predicted import clip, failed_clip
 
 
