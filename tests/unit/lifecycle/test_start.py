@@ -142,7 +142,10 @@ def test_a_cluster_deploys_nothing_without_a_registry(start, monkeypatch):
         start("shards_uri: clips", deploy=True)
     start("shards_uri: clips", deploy=False)
     start("shards_uri: clips", deploy=True, serve_target="local")
-    start("shards_uri: clips", deploy=True, overrides={"mlflow_tracking_uri": "http://mlflow.ivcp"})
+    server = {"mlflow_tracking_uri": "http://mlflow.ivcp"}
+    with pytest.raises(ConfigError, match="takes a folder by the run that made it alone, and none is logged"):
+        start("shards_uri: clips", deploy=True, overrides=server)
+    start("shards_uri: clips", deploy=True, overrides=server | {"models_uri": "s3://bucket/models"})
 
 
 def test_a_model_that_export_has_no_memory_for_is_said_at_the_start(start, base_model_dir, caplog, capsys):
