@@ -61,10 +61,10 @@ def test_a_server_that_is_down_is_said_once(caplog: pytest.LogCaptureFixture):
     assert "kept in runs/mlflow-spool/" in last
 
 
-def test_without_the_registry_nothing_is_registered(tmp_path: Path):
+def test_without_the_registry_nothing_is_registered():
     config = from_flat({"mlflow_tracking_uri": f"http://127.0.0.1:{free_port()}"})
     with pytest.raises(RegistryError, match=r"is not registered: MLflow's registry at http.* Repeat the step"):
-        register_model(tmp_path, config=config, metrics={}, run_id=None, tags={})
+        register_model("s3://bucket/model", config=config, metrics={}, run_id=None, tags={})
 
 
 @pytest.mark.parametrize("begin", [1, 10])
