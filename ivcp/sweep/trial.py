@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     config = read_saved_config(folder / RUN_CONFIG_FILE)
     index = of_fold(PreparedIndex.read(Path(sys.argv[2])), config)
-    tell = TellValues(folder, metric_for_best_model(stage_of(config)), sweep=int(sys.argv[3]))
-    train_model(config, index=index, output_dir=folder / MODEL_DIR, callbacks=[tell])
+    sweep = int(sys.argv[3])
+    tell = TellValues(folder, metric_for_best_model(stage_of(config)), sweep=sweep)
+    try:
+        train_model(config, index=index, output_dir=folder / MODEL_DIR, callbacks=[tell])
+    finally:
+        if os.getppid() != sweep:  # which removes it otherwise
+            shutil.rmtree(folder / MODEL_DIR, ignore_errors=True)
 
 
 if __name__ == "__main__":
