@@ -27,6 +27,8 @@ class Plugin:
 
     def __init__(self, uri, monkeypatch):
         self.uri, self.client, self.monkeypatch = uri, MlflowClient(tracking_uri=uri), monkeypatch
+        self.others: set[str] = set()
+        self.others = self.all_runs()
         name = "KFP-Default"
         found = self.client.get_experiment_by_name(name)
         self.experiment = found.experiment_id if found else self.client.create_experiment(name)
@@ -56,9 +58,10 @@ class Plugin:
         return self.client.get_run(run_id)
 
     def all_runs(self):
+        """But those of other tests, which ask the same server."""
         experiments = [found.experiment_id for found in self.client.search_experiments()]
         runs = self.client.search_runs(experiments)
-        return {run.info.run_id for run in runs}
+        return {run.info.run_id for run in runs} - self.others
 
     def _run(self, name, tags):
         return self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
