@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -40,6 +41,7 @@ from ivcp.records import (
 )
 from ivcp.records.calibration import CALIBRATION_FILE, Calibration
 from ivcp.records.graph import GRAPH_FILE, GraphInfo
+from ivcp.records.record import VersionedRecord
 from ivcp.records.thresholds import THRESHOLDS_FILE, Thresholds
 from ivcp.settings import ModelConfig, read_model_config, save_model_config
 from ivcp.stages.loaded_model import LoadedModel
@@ -54,6 +56,7 @@ from ivcp.stages.protocol import Stage
 from ivcp.stages.registry import stage_of
 
 log = logging.getLogger(__name__)
+R = TypeVar("R", bound=VersionedRecord)
 
 
 OWN_FILES = (MODEL_INFO_FILE, EARLIER_INFO_FILE, RUN_CONFIG_FILE, SEEN_CLIPS_FILE, CALIBRATION_FILE, THRESHOLDS_FILE)
@@ -294,11 +297,7 @@ def read_calibration(directory: Path) -> Calibration | None:
     Raises:
         ModelFilesError: the file is damaged, or of a newer version.
     """
-    path = directory / CALIBRATION_FILE
-    try:
-        return Calibration.read(path) if path.is_file() else None
-    except ValueError as error:
-        raise ModelFilesError(f"{error}; without the file, confidences are not calibrated") from error
+    return _read_if_there(Calibration, directory / CALIBRATION_FILE, without="confidences are not calibrated")
 
 
 def read_thresholds(directory: Path) -> Thresholds | None:
@@ -307,8 +306,11 @@ def read_thresholds(directory: Path) -> Thresholds | None:
     Raises:
         ModelFilesError: the file is damaged, or of a newer version.
     """
-    path = directory / THRESHOLDS_FILE
+    return _read_if_there(Thresholds, directory / THRESHOLDS_FILE, without="every class is shown from 0.5 on")
+
+
+def _read_if_there(record: type[R], path: Path, *, without: str) -> R | None:
     try:
-        return Thresholds.read(path) if path.is_file() else None
+        return record.read(path) if path.is_file() else None
     except ValueError as error:
-        raise ModelFilesError(f"{error}; without the file, every class is shown from 0.5 on") from error
+        raise ModelFilesError(f"{error}; without the file, {without}") from error
